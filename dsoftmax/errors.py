@@ -1,0 +1,23 @@
+"""The exception tree: everything dsoftmax raises on purpose derives from `DsoftmaxError`."""
+
+from __future__ import annotations
+
+
+class DsoftmaxError(Exception):
+    """Base class of the errors that dsoftmax raises."""
+
+
+class DataError(DsoftmaxError, ValueError):
+    """The data cannot be used as given: shape, length, dtype, label, NaN or infinity."""
+
+
+class ChunkError(DsoftmaxError):
+    """A chunk of a store could not be read; the message names the array and the rows."""
+
+
+class CheckpointError(DsoftmaxError):
+    """A checkpoint or model file is damaged, of another format, or of another run."""
+
+
+class MemoryBoundError(DsoftmaxError):
+    """The working set of a run cannot fit the memory it is given."""

@@ -1,0 +1,1 @@
+"""The optimisers: each one a state machine that asks for evaluations and is told their results."""
