@@ -1,1 +1,129 @@
-"""Where rows come from."""
+"""Where rows come from: `open_data` turns what a user has into a `Source`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsoftmax.errors import DataError
+from dsoftmax.sources.base import RowArray, Source, build_source
+from dsoftmax.sources.memory import MemoryArray
+
+__all__ = ["Source", "open_data"]
+
+
+def open_data(
+    X: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    dtype: npt.DTypeLike | None = None,
+) -> Source:
+    """Return a source of rows, having read metadata only.
+
+    Parameters
+    ----------
+    X : Zarr array, path or URL of one, or array-like, of shape (n_samples, n_features)
+        Real numbers: bool, any integer or float.
+    y : the same kinds, of shape (n_samples,), optional
+        Labels: integers, booleans or strings.
+    sample_weight : the same kinds, of shape (n_samples,), optional
+        Finite, not negative.
+    dtype : "float32" or "float64", optional
+        What to compute in. By default float32 for float32, float16, bool and integers of
+        up to 16 bits, which it holds exactly, and float64 for wider ones. Stored
+        values keep their dtype until a block of rows is computed.
+
+    Returns
+    -------
+    Source
+        To pass to `fit` in place of X, with y=None.
+
+    Raises
+    ------
+    DataError
+        If there is no array at a path, or shapes, lengths or dtypes do not fit.
+
+    Examples
+    --------
+    >>> source = open_data(np.zeros((3, 2), np.uint8), np.array(["a", "b", "a"]))
+    >>> source.n_samples, source.n_features, source.dtype
+    (3, 2, dtype('float32'))
+    """
+    if isinstance(X, Source):
+        if y is not None or sample_weight is not None:
+            raise DataError("X is an opened source that carries its own y; pass y=None with it")
+        return X
+    return build_source(
+        row_array("X", X),
+        None if y is None else row_array("y", y),
+        None if sample_weight is None else row_array("sample_weight", sample_weight),
+        None if dtype is None else _computable(dtype),
+    )
+
+
+def _computable(dtype: npt.DTypeLike) -> np.dtype[np.floating]:
+    resolved = np.dtype(dtype)
+    if resolved not in (np.float32, np.float64):
+        raise DataError(f"dtype is {resolved}; expected float32 or float64 to compute in")
+    return resolved
+
+
+def row_array(role: str, values: Any) -> RowArray:
+    """Return whatever a user passed as X, y or sample_weight as an array of rows."""
+    if isinstance(values, str | Path):
+        from dsoftmax.sources.zarr import open_zarr
+
+        return open_zarr(values)
+    if _is_from("zarr", values):
+        return _from_zarr(role, values)
+    if _is_from("dask", values):
+        raise DataError(
+            f"{role} is a Dask collection, which cannot be trained on yet; store it first "
+            "(dask.array.to_zarr) and pass the path, or pass .compute() if it fits in memory"
+        )
+    return MemoryArray(role, _as_numpy(role, values))
+
+
+def _is_from(package: str, values: Any) -> bool:
+    return type(values).__module__.partition(".")[0] == package
+
+
+def _from_zarr(role: str, values: Any) -> RowArray:
+    import zarr
+
+    from dsoftmax.sources.zarr import from_zarr
+
+    if not isinstance(values, zarr.Array):
+        raise DataError(f"{role} is a {type(values).__name__}; expected one of its arrays")
+    return from_zarr(values)
+
+
+def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
+    if hasattr(values, "toarray"):
+        raise DataError(
+            f"{role} is a sparse {type(values).__name__}; sparse data is not supported: "
+            "use .toarray() to convert it to a dense array if it fits"
+        )
+    array = np.asarray(values)
+    if array.dtype.kind != "O":
+        return array
+    return _from_objects(role, array)
+
+
+def _from_objects(role: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an object array as numbers (X, weights) or as labels of one type (y)."""
+    if role != "y":
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{role} holds objects that are not numbers: {error}") from error
+    if all(isinstance(label, str) for label in array.flat):
+        return array.astype(str)
+    kinds = sorted({type(label).__name__ for label in array.flat})
+    if len(kinds) > 1:
+        raise DataError(f"y mixes labels of the types {', '.join(kinds)}; expected one type")
+    return np.array(array.tolist())

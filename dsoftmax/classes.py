@@ -1,0 +1,67 @@
+"""Which classes there are, and what their rows weigh: known before X is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.errors import DataError
+from dsoftmax.labels import LabelCounts, label_counts
+from dsoftmax.reduction import Array
+from dsoftmax.runtime.executors import Executor
+from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.spans import Span
+from dsoftmax.sources.base import Source, preview
+
+ClassWeight = Mapping[Any, float] | str | None
+
+
+def scan_labels(
+    source: Source, classes: Array | None, spans: Sequence[Span], executor: Executor
+) -> tuple[Array, LabelCounts]:
+    """Return the sorted classes and the counts of their codes, from y and the weights alone.
+
+    Raises
+    ------
+    DataError
+        If fewer than two classes occur, a label is not among `classes`, or all weights are zero.
+    """
+    if source.y is None:
+        raise DataError("y is missing: fit(X, y) requires y, one label a row of X")
+    named = source if classes is None else source.with_classes(classes)
+    found, _ = reduce(executor, named, label_counts, full_pass(spans), targets_only=True)
+    if classes is None:
+        classes = found.labels
+        found = LabelCounts(np.arange(len(classes)), found.counts, found.weight)
+    counts = found.expanded(len(classes))
+    if np.count_nonzero(counts.counts) < 2:
+        raise DataError(
+            f"{source.y.name} holds 1 class ({preview(classes[counts.counts > 0])}); "
+            "a classifier needs at least 2 classes"
+        )
+    if not counts.weight.sum() > 0:
+        raise DataError("all weights are zero; at least one row must count")
+    return classes, counts
+
+
+def class_factors(choice: ClassWeight, classes: Array, counts: LabelCounts) -> Array | None:
+    """Return what the rows of each class are weighed by, (K,), or None for no difference.
+
+    Raises
+    ------
+    DataError
+        If a dict names a label that is not a class.
+    """
+    if choice is None:
+        return None
+    if isinstance(choice, Mapping):
+        labels = [label.item() for label in classes]
+        if unknown := [label for label in choice if label not in labels]:
+            raise DataError(
+                f"class_weight names {unknown}, which are not among the classes {preview(classes)}"
+            )
+        return np.array([float(choice.get(label, 1.0)) for label in labels])
+    weight = np.where(counts.weight > 0, counts.weight, np.inf)
+    return np.asarray(counts.weight.sum() / (len(classes) * weight))

@@ -1,0 +1,390 @@
+"""The scikit-learn estimator: parameters in, training run, attributes out."""
+
+from __future__ import annotations
+
+import numbers
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
+
+from dsoftmax.diagnostics.history import History
+from dsoftmax.diagnostics.progress import Progress
+from dsoftmax.errors import DataError
+from dsoftmax.evaluation import evaluated
+from dsoftmax.events import Callback
+from dsoftmax.prediction import LinearModel, predicted
+from dsoftmax.runtime.executors import executor_for
+from dsoftmax.solvers import SOLVERS
+from dsoftmax.sources import open_data
+from dsoftmax.trainer import Fit, Settings, train
+
+_PLANNED = ("newton", "adam")
+
+
+class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Softmax (multinomial logistic) regression on data of any size.
+
+    Minimises, over coefficients theta and intercepts b, ::
+
+        (1 / sum(w)) sum_i w_i * -log p(y_i | x_i) + alpha / 2 * |theta|^2,
+        p(y = j | x) = exp(theta_j . x + b_j) / sum_l exp(theta_l . x + b_l).
+
+    The rows are streamed chunk by chunk from Zarr, on the workers of the active
+    `distributed.Client`, or else of a local cluster that is started when needed; NumPy arrays
+    are reduced in this process. The result does not depend on which.
+
+    Parameters
+    ----------
+    alpha : float, default=1e-4
+        Strength of the penalty, on the scale of the mean loss: scikit-learn's
+        ``C = 1 / (sum(w) * alpha)``. The intercept is not penalised.
+    l1_ratio : float, default=0.0
+        Share of the L1 penalty. Only 0.0 so far: other values are refused.
+    fit_intercept : bool, default=True
+        Whether to fit an intercept for each class.
+    class_weight : dict or "balanced", default=None
+        Factor of the weight of each class's rows; "balanced" makes all classes weigh the same.
+    classes : array-like of shape (n_classes,), default=None
+        The labels to expect; by default those found in y.
+    standardize : bool, default=False
+        Penalise the coefficients of the standardised features. `coef_` is in units of
+        the data all the same.
+    solver : {"auto", "lbfgs", "sgd"}, default="auto"
+        "lbfgs": limited-memory quasi-Newton, every evaluation a pass over the data, to any
+        accuracy. "sgd": mini-batches with Nesterov's momentum, a good model in a few passes.
+        "auto" is "lbfgs".
+    max_iter : int, default=100
+        Budget in passes over X, whatever the solver; never exceeded.
+    tol : float, default=1e-4
+        "lbfgs" stops when the largest entry of the gradient, with respect to the coefficients of
+        features scaled alike, is at most `tol` times its value at the intercept-only model.
+        "sgd" stops after `n_iter_no_change` passes that lower the mean loss by less than `tol`,
+        relatively.
+    batch_size : int or "auto", default="auto"
+        Rows of a mini-batch; "auto" is a 128th of the rows, from 256 to 65,536.
+    learning_rate : float or "auto", default="auto"
+        Step size of "sgd" for the scaled features. A number is kept constant; "auto" is
+        measured from the curvature at the start, and falls as 1 / (1 + passes).
+    momentum : float, default=0.9
+        Nesterov's momentum of "sgd", from 0 to below 1.
+    shuffle : bool, default=True
+        Shuffle the chunks, and the rows within a chunk, anew for each pass of "sgd".
+    n_iter_no_change : int, default=5
+        See `tol`.
+    random_state : int, RandomState or None, default=None
+        Determines the shuffles; the seed used is kept in `seed_`.
+    warm_start : bool, default=False
+        Start from the coefficients of the last fit, if it had the same classes and features.
+    callbacks : sequence of Callback, default=()
+        Objects with a method ``on_event(event)``; see `dsoftmax.events`.
+    verbose : int, default=0
+        1 prints a row for every pass to standard error.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+        Centred over classes.
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Defined when X has column names that are all strings.
+    n_iter_ : int
+        Passes over X, the scan of the labels not counted.
+    n_steps_ : int
+        Evaluations (lbfgs) or updates (sgd).
+    loss_ : float
+        The penalised objective at the returned coefficients. (Of "sgd" with ``max_iter=1``, which
+        leaves no pass to evaluate it: the mean over the mini-batches.)
+    stop_reason_ : str
+    history_ : list of dict
+        A record for every step and pass, see `dsoftmax.diagnostics.history.History`.
+    seed_ : int
+
+    References
+    ----------
+    Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3.4 (the model);
+    Liu and Nocedal, Mathematical Programming 45, 1989 (lbfgs);
+    Sutskever, Martens, Dahl and Hinton, ICML 2013 (sgd).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = SoftmaxRegression(alpha=1e-3).fit(X, y)
+    >>> model.predict(X[:3])
+    array([0, 0, 0])
+    >>> print(f"{model.score(X, y):.2f}")
+    0.98
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1e-4,
+        l1_ratio: float = 0.0,
+        fit_intercept: bool = True,
+        class_weight: Mapping[Any, float] | str | None = None,
+        classes: Any = None,
+        standardize: bool = False,
+        solver: str = "auto",
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        batch_size: int | str = "auto",
+        learning_rate: float | str = "auto",
+        momentum: float = 0.9,
+        shuffle: bool = True,
+        n_iter_no_change: int = 5,
+        random_state: Any = None,
+        warm_start: bool = False,
+        callbacks: Sequence[Callback] = (),
+        verbose: int = 0,
+    ) -> None:
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.classes = classes
+        self.standardize = standardize
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.shuffle = shuffle
+        self.n_iter_no_change = n_iter_no_change
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the model to the rows of X and their labels y.
+
+        Parameters
+        ----------
+        X : Zarr array, path or URL of one, array-like, or an opened source
+            Real numbers, of shape (n_samples, n_features). A `Source` of `open_data` brings its
+            own y.
+        y : the same kinds, of shape (n_samples,)
+            Labels: integers, booleans or strings.
+        sample_weight : the same kinds, of shape (n_samples,), optional
+            Finite and not negative.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If the parameters or the data cannot be used; what metadata can tell is found out
+            before anything is read.
+        ChunkError
+            If a store cannot deliver some rows.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the budget was spent before the solver converged, the loss diverged, or the fit
+            was interrupted; the best model so far is kept.
+        """
+        settings = self._settings()
+        source = open_data(X, y, sample_weight)
+        history = History()
+        watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
+        with executor_for(source) as executor:
+            fit = train(source, settings, executor, watching)
+        _check_feature_names(self, X, reset=True)
+        self._keep(fit, settings.seed, source.n_features)
+        self.history_ = history.records
+        if not fit.status.converged:
+            warnings.warn(_advice(fit), ConvergenceWarning, stacklevel=2)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : as for `fit`, or a Dask array
+
+        Returns
+        -------
+        array of shape (n_samples,)
+            NumPy for data in memory, else a Dask array that computes when asked.
+
+        Raises
+        ------
+        DataError
+            If X has another number of features than the model.
+        """
+        return predicted(self._linear(X), X, "predict")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probability of each class, (n_samples, n_classes), as `predict` does."""
+        return predicted(self._linear(X), X, "predict_proba")
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of the probabilities, (n_samples, n_classes), without underflow."""
+        return predicted(self._linear(X), X, "predict_log_proba")
+
+    def decision_function(self, X: Any) -> Any:
+        """Return theta_j . x + b_j: (n_samples, n_classes), or (n_samples,) for two classes."""
+        return predicted(self._linear(X), X, "decision_function")
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy on the rows of X, streamed as in `fit`."""
+        return self.evaluate(X, y, sample_weight)["accuracy"]
+
+    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
+        """Return metrics on the rows of X in one streamed pass.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+
+        Returns
+        -------
+        dict
+            "accuracy", "log_loss" (the mean, without penalty) and "n_samples".
+
+        Raises
+        ------
+        DataError
+            If X does not fit the model, or y has a label that the model does not know.
+        """
+        return evaluated(self._linear(X), open_data(X, y, sample_weight))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to a small Zarr group, without pickle.
+
+        Parameters
+        ----------
+        path : path or URL
+        overwrite : bool, default=False
+            Replace a model that is there already.
+
+        Raises
+        ------
+        DataError
+            If there is something at `path` already.
+        """
+        from dsoftmax.persistence import save_model
+
+        check_is_fitted(self)
+        save_model(self, path, overwrite=overwrite)
+
+    def _linear(self, X: Any) -> LinearModel:
+        check_is_fitted(self)
+        _check_feature_names(self, X, reset=False)
+        return LinearModel(self.classes_, self.coef_.T, self.intercept_)
+
+    def _keep(self, fit: Fit, seed: int, n_features: int) -> None:
+        self.classes_ = fit.classes
+        self.coef_, self.intercept_ = np.ascontiguousarray(fit.coef.T), fit.intercept
+        self.n_features_in_ = n_features
+        self.n_iter_, self.n_steps_ = fit.passes, fit.steps
+        self.loss_, self.stop_reason_ = fit.loss, fit.status.value
+        self.seed_ = seed
+
+    def _settings(self) -> Settings:
+        """Return the parameters, checked."""
+        solver = _resolve_solver(self.solver, self.l1_ratio)
+        return Settings(
+            alpha=_number("alpha", self.alpha, 0.0),
+            l1_ratio=_number("l1_ratio", self.l1_ratio, 0.0, 1.0),
+            fit_intercept=bool(self.fit_intercept),
+            standardize=bool(self.standardize),
+            class_weight=_class_weight(self.class_weight),
+            classes=None if self.classes is None else _sorted_classes(self.classes),
+            solver=solver,
+            max_iter=_count("max_iter", self.max_iter),
+            tol=_number("tol", self.tol, 0.0),
+            batch_size=None if self.batch_size == "auto" else _count("batch_size", self.batch_size),
+            learning_rate=_learning_rate(self.learning_rate),
+            momentum=_number("momentum", self.momentum, 0.0, 1.0, below=True),
+            shuffle=bool(self.shuffle),
+            n_iter_no_change=_count("n_iter_no_change", self.n_iter_no_change),
+            seed=_seed(self.random_state),
+            start=self._last_fit(),
+        )
+
+    def _last_fit(self) -> LinearModel | None:
+        if not (self.warm_start and hasattr(self, "coef_")):
+            return None
+        return LinearModel(self.classes_, self.coef_.T, self.intercept_)
+
+
+def _advice(fit: Fit) -> str:
+    return f"after {fit.passes} passes, at loss {fit.loss:.6g}: {fit.status.value}"
+
+
+def _resolve_solver(name: str, l1_ratio: float) -> str:
+    if name in _PLANNED:
+        raise DataError(f"solver={name!r} is not available yet; use one of {sorted(SOLVERS)}")
+    resolved = "lbfgs" if name == "auto" else name
+    if resolved not in SOLVERS:
+        raise DataError(f"solver={name!r} is unknown; use 'auto' or one of {sorted(SOLVERS)}")
+    if l1_ratio and "l1" not in SOLVERS[resolved].penalties:
+        raise DataError(
+            f"solver={resolved!r} minimises smooth penalties only, but l1_ratio is {l1_ratio}; "
+            "set l1_ratio=0"
+        )
+    return resolved
+
+
+def _number(
+    name: str, value: Any, low: float, high: float = np.inf, *, below: bool = False
+) -> float:
+    real = isinstance(value, numbers.Real) and bool(np.isfinite(float(value)))
+    if not real or not low <= value <= high or (below and value == high):
+        upper = "" if high == np.inf else f" and {'below' if below else 'at most'} {high}"
+        raise DataError(f"{name} is {value!r}; expected a number of at least {low}{upper}")
+    return float(value)
+
+
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, numbers.Integral) or int(value) < 1:
+        raise DataError(f"{name} is {value!r}; expected a whole number of at least 1")
+    return int(value)
+
+
+def _learning_rate(value: Any) -> float | None:
+    if value == "auto":
+        return None
+    rate = _number("learning_rate", value, 0.0)
+    if rate == 0:
+        raise DataError("learning_rate is 0; expected a positive number or 'auto'")
+    return rate
+
+
+def _class_weight(value: Any) -> Mapping[Any, float] | str | None:
+    if value is None or value == "balanced":
+        return None if value is None else "balanced"
+    if not isinstance(value, Mapping):
+        raise DataError(f"class_weight is {value!r}; expected a dict, 'balanced' or None")
+    for label, factor in value.items():
+        _number(f"class_weight[{label!r}]", factor, 0.0)
+    return value
+
+
+def _sorted_classes(classes: Any) -> np.ndarray[Any, Any]:
+    given = np.asarray(classes)
+    unique = np.unique(given)
+    if given.ndim != 1 or len(unique) != len(given) or len(given) < 2:
+        raise DataError(f"classes is {classes!r}; expected at least two different labels")
+    return unique
+
+
+def _seed(random_state: Any) -> int:
+    if isinstance(random_state, numbers.Integral) and int(random_state) >= 0:
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -1,0 +1,225 @@
+"""The kernel: rows and a stack of points in, softmax loss and gradient out.
+
+With raw predictions z_j = theta_j . x + b_j the loss of a row of class k is
+log(sum_l exp(z_l)) - z_k and its gradient with respect to z_j is p_j - [j = k]
+(Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3.4). A point with
+one column is the two-class model: z is the log odds of class 1, the loss is
+log(1 + exp(z)) - [k = 1] z.
+
+Shapes: a stack of points is (n_models, n_features + 1, n_columns), its last row the
+intercepts; a block of rows is (rows, n_features), C order; raw predictions are kept as
+(n_models, n_columns, rows), so that a reduction over classes runs along contiguous rows.
+Every matrix product has a shape that follows from the data and the points alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dsoftmax.reduction import Array, Chunk
+
+_BLOCK_BYTES = 3 << 19  # of narrowed rows and their raw predictions: they share a 2 MiB cache
+
+
+def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
+    """Return float32 for what it holds exactly or is stored in it, else float64."""
+    dtype = np.dtype(stored)
+    narrow = (
+        (dtype.kind in "bf" and dtype.itemsize <= 4) or (dtype.kind in "iu" and dtype.itemsize <= 2)
+    )
+    return np.dtype(np.float32 if narrow else np.float64)
+
+
+def block_length(n_features: int, n_columns: int, itemsize: int) -> int:
+    """Return how many rows stay in cache: a power of two from 64 to 4096.
+
+    Examples
+    --------
+    >>> block_length(784, 10, itemsize=4)
+    256
+    """
+    rows = _BLOCK_BYTES // (itemsize * (n_features + 2 * n_columns))
+    return 1 << (min(max(rows, 64), 4096).bit_length() - 1)
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over rows, for each model of a stack, in float64.
+
+    Attributes
+    ----------
+    loss : (n_models,), weighted sum of the row losses
+    gradient : (n_models, n_features + 1, n_columns), of `loss`
+    correct : (n_models,), weight of the rows whose own class has the largest probability
+    weight : (n_models,), weight of all rows
+    """
+
+    loss: Array
+    gradient: Array
+    correct: Array
+    weight: Array
+
+    def __add__(self, other: LossSums) -> LossSums:
+        return LossSums(
+            self.loss + other.loss,
+            self.gradient + other.gradient,
+            self.correct + other.correct,
+            self.weight + other.weight,
+        )
+
+
+def narrow(rows: Array, shift: Array | None, out: Array) -> Array:
+    """Convert stored rows to `out.dtype` in `out`, subtracting `shift` (n_features,) on the way.
+
+    The difference is taken in the wider of the two dtypes, so that a large mean in
+    float64 or int64 storage costs no digits.
+    """
+    if shift is None:
+        np.copyto(out, rows, casting="unsafe")
+    elif np.can_cast(rows.dtype, out.dtype):
+        np.copyto(out, rows)
+        np.subtract(out, shift, out=out, casting="same_kind")
+    else:
+        np.subtract(rows, shift, out=out, casting="same_kind")
+    return out
+
+
+def raw_blocks(
+    X: Array, points: Array, shift: Array | None = None
+) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield (rows, block, raw) over cache-sized blocks; the buffers are reused.
+
+    Parameters
+    ----------
+    X : array of shape (rows, n_features), any real dtype
+    points : array of shape (n_models, n_features + 1, n_columns), of the dtype to compute in
+    shift : array of shape (n_features,), optional
+        Subtracted from every row before the product.
+
+    Yields
+    ------
+    rows : slice of X
+    block : array of shape (b, n_features)
+    raw : array of shape (n_models, n_columns, b)
+    """
+    n_models, n_features, n_columns = points.shape[0], points.shape[1] - 1, points.shape[2]
+    width = n_models * n_columns
+    coef = np.ascontiguousarray(points[:, :-1].transpose(1, 0, 2)).reshape(n_features, width)
+    intercept = points[:, -1].reshape(width, 1)
+    length = min(block_length(n_features, width, points.itemsize), len(X))
+    blocks = np.empty((length, n_features), points.dtype)
+    product = np.empty((length, width), points.dtype)
+    raw = np.empty(width * length, points.dtype)
+    for start in range(0, len(X), length):
+        rows = slice(start, min(start + length, len(X)))
+        b = rows.stop - rows.start
+        block = narrow(X[rows], shift, blocks[:b])
+        np.matmul(block, coef, out=product[:b])
+        by_class = raw[: width * b].reshape(width, b)
+        np.add(product[:b].T, intercept, out=by_class)
+        yield rows, block, by_class.reshape(n_models, n_columns, b)
+
+
+def softmax_residual(raw: Array, codes: Array) -> tuple[Array, Array]:
+    """Turn raw predictions into residuals p - [j = k], in place.
+
+    Parameters
+    ----------
+    raw : array of shape (n_models, n_columns, b), overwritten
+    codes : integer array of shape (b,)
+
+    Returns
+    -------
+    loss : array of shape (n_models, b)
+    correct : boolean array of shape (n_models, b)
+    """
+    if raw.shape[1] == 1:
+        return _logistic_residual(raw, codes)
+    raw -= raw.max(axis=1, keepdims=True)
+    own = (slice(None), codes, np.arange(len(codes)))
+    of_label = raw[own]
+    np.exp(raw, out=raw)
+    total = raw.sum(axis=1, keepdims=True)
+    raw /= total
+    raw[own] -= 1
+    return np.log(total[:, 0]) - of_label, of_label == 0
+
+
+def _logistic_residual(raw: Array, codes: Array) -> tuple[Array, Array]:
+    z = raw[:, 0]
+    label = codes == 1
+    tail = np.exp(-np.abs(z))
+    loss = np.maximum(z, 0) - np.where(label, z, 0) + np.log1p(tail)
+    correct = (z > 0) == label
+    np.divide(np.where(z >= 0, 1, tail), 1 + tail, out=z)
+    z -= label
+    return loss, correct
+
+
+def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> LossSums:
+    """Return the sums of loss and gradient over a chunk, for every model of the stack.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        Its `y` holds class codes; its weights are (rows,) or (rows, n_models).
+    points : array of shape (n_models, n_features + 1, n_columns)
+    shift : array of shape (n_features,), optional
+        Subtracted from every row first; the points are those of the shifted features.
+
+    Returns
+    -------
+    LossSums
+        Not finite where the points or the rows are not: the caller decides which.
+    """
+    n_models, n_rows, n_columns = points.shape
+    loss, correct, weight = np.zeros(n_models), np.zeros(n_models), np.zeros(n_models)
+    gradient = np.zeros((n_models * n_columns, n_rows))
+    product = np.empty((n_models * n_columns, n_rows - 1), points.dtype)
+    weights = _model_weights(chunk, points.dtype)
+    # Overflow is not an accident here but a point gone astray, which the trainer reports.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows, block, raw in raw_blocks(chunk.X, points, shift):
+            row_loss, row_correct = softmax_residual(raw, chunk.codes[rows])
+            if weights is None:
+                weight += len(block)
+            else:
+                row_loss *= weights[:, rows]
+                row_correct = row_correct * weights[:, rows]
+                raw *= weights[:, None, rows]
+                weight += weights[:, rows].sum(axis=1, dtype=np.float64)
+            residual = raw.reshape(n_models * n_columns, -1)
+            loss += row_loss.sum(axis=1, dtype=np.float64)
+            correct += row_correct.sum(axis=1, dtype=np.float64)
+            gradient[:, :-1] += np.matmul(residual, block, out=product)
+            gradient[:, -1] += residual.sum(axis=1, dtype=np.float64)
+    by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+    return LossSums(loss, np.ascontiguousarray(by_model), correct, weight)
+
+
+def _model_weights(chunk: Chunk, dtype: np.dtype[np.floating]) -> Array | None:
+    """Return the row weights as (1 or n_models, rows) in the dtype of the kernel."""
+    if chunk.sample_weight is None:
+        return None
+    return np.ascontiguousarray(np.atleast_2d(chunk.sample_weight.T), dtype=dtype)
+
+
+def probabilities(raw: Array) -> Array:
+    """Return class probabilities of raw predictions: (n_columns, b) to (K, b), K >= 2."""
+    if len(raw) == 1:
+        raw = np.concatenate([np.zeros_like(raw), raw])
+    raw = np.exp(raw - raw.max(axis=0))
+    raw /= raw.sum(axis=0)
+    return raw
+
+
+def log_probabilities(raw: Array) -> Array:
+    """Return the logarithm of `probabilities(raw)`, without underflow."""
+    if len(raw) == 1:
+        raw = np.concatenate([np.zeros_like(raw), raw])
+    raw = raw - raw.max(axis=0)
+    return raw - np.log(np.exp(raw).sum(axis=0))

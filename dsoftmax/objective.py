@@ -1,0 +1,203 @@
+"""The objective: mean loss + penalty, in the coordinates of a solver, as Reductions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from operator import add
+
+import numpy as np
+
+from dsoftmax.loss import LossSums, loss_gradient
+from dsoftmax.penalty import ElasticNet
+from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.scaling import Coordinates, Moments, kernel_shift, moments
+from dsoftmax.solvers.base import Evaluation
+
+_SAME_UNIT = 100.0  # largest over median standard deviation
+_LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
+
+
+def partial_moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Moments:
+    """Return the moments of a chunk.
+
+    Raises
+    ------
+    DataError
+        If X has a NaN or an infinity, or a value that `dtype` cannot hold.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = moments(chunk, n_classes, dtype)
+    if not (np.isfinite(sums.mean).all() and np.isfinite(sums.m2).all()):
+        chunk.require_finite(dtype)
+    return sums
+
+
+def partial_gradient(chunk: Chunk, points: Array, shift: Array | None) -> LossSums:
+    """Return the sums of loss and gradient of a chunk.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not; sums that are not finite because the
+        points are far out are returned.
+    """
+    sums = loss_gradient(chunk, points, shift)
+    if not (np.isfinite(sums.loss).all() and np.isfinite(sums.gradient).all()):
+        chunk.require_finite(points.dtype)
+    return sums
+
+
+def moments_of(n_classes: int, dtype: np.dtype[np.floating]) -> Reduction[Moments]:
+    """Return the reduction of the first read."""
+    return Reduction("moments", partial(partial_moments, n_classes=n_classes, dtype=dtype), add)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised.
+
+    Attributes
+    ----------
+    penalty : ElasticNet, in the solver's coordinates
+    coordinates : Coordinates
+    fit_intercept : bool
+    dtype : of the kernel
+    total_weight, n_rows : of all rows
+    class_share : (n_classes,), share of the weight of each class
+    known : Evaluation at the intercept-only model; exact when the moments are of all rows
+    """
+
+    penalty: ElasticNet
+    coordinates: Coordinates
+    fit_intercept: bool
+    dtype: np.dtype[np.floating]
+    total_weight: float
+    n_rows: int
+    class_share: Array
+    known: Evaluation
+
+    @property
+    def intercept_only(self) -> Array:
+        """The best point (n_features + 1, n_columns) whose coefficients are all zero."""
+        n_features = len(self.coordinates.centre)
+        return _intercept_only(n_features, self.class_share, self.fit_intercept)
+
+    def reduction(self, points: Array) -> Reduction[LossSums]:
+        """Return the reduction that evaluates a stack of a solver's points."""
+        kernel = np.stack([self.coordinates.to_kernel(point) for point in points])
+        with np.errstate(over="ignore"):
+            kernel = kernel.astype(self.dtype)
+        chunk = partial(partial_gradient, points=kernel, shift=self.coordinates.shift)
+        return Reduction("partial_gradient", chunk, add)
+
+    def evaluation(
+        self, points: Array, sums: LossSums, rows: int, *, epoch_ended: bool = False
+    ) -> Evaluation:
+        """Return the smooth objective for the sums over `rows` rows, scaled to all rows."""
+        scale = self.n_rows / rows / self.total_weight
+        values, gradients = [], []
+        for point, loss, kernel_gradient in zip(points, sums.loss, sums.gradient, strict=True):
+            penalty, penalty_gradient = self.penalty.smooth(point)
+            gradient = scale * self.coordinates.gradient(kernel_gradient) + penalty_gradient
+            if not self.fit_intercept:
+                gradient[-1] = 0.0
+            values.append(scale * loss + penalty)
+            gradients.append(gradient)
+        accuracy = sums.correct / np.maximum(sums.weight, np.finfo(float).tiny)
+        share = rows / self.n_rows
+        return Evaluation(np.array(values), np.stack(gradients), accuracy, share, epoch_ended)
+
+    def value(self, point: Array, smooth: float) -> float:
+        """Return the whole objective for its smooth part at a point."""
+        return smooth + self.penalty.absolute(point)
+
+
+def _intercept_only(n_features: int, share: Array, fit_intercept: bool) -> Array:
+    n_columns = len(share) if len(share) > 2 else 1
+    point = np.zeros((n_features + 1, n_columns))
+    if fit_intercept:
+        logs = np.log(np.maximum(share, _LEAST_SHARE))
+        point[-1] = logs - logs.mean() if n_columns > 1 else logs[1] - logs[0]
+    return point
+
+
+def build_objective(
+    sums: Moments,
+    *,
+    class_weight: Array,
+    n_rows: int,
+    alpha: float,
+    l1_ratio: float,
+    fit_intercept: bool,
+    standardize: bool,
+    dtype: np.dtype[np.floating],
+) -> Objective:
+    """Return the objective in coordinates chosen by the moments.
+
+    Parameters
+    ----------
+    sums : Moments
+        Of all rows, or of some for a solver that only needs the coordinates.
+    class_weight : array of shape (n_classes,)
+        Total weight of each class, over all rows.
+    n_rows : int
+    alpha, l1_ratio, fit_intercept, standardize
+        As for `SoftmaxRegression`.
+    dtype : float32 or float64
+
+    Notes
+    -----
+    A solver's coordinate is coefficient * scale, where scale^2 is the diagonal of the Hessian
+    at the intercept-only model, averaged over classes: mean(p (1 - p)) * variance, and the
+    penalty's part. This is Jacobi's preconditioner (Nocedal and Wright, 2006, chapter 5); it
+    makes the solvers indifferent to the units of the features. Among features of the same
+    unit (no standard deviation above 100 times the median) it is damped by 0.3 times the
+    mean, or else features that hardly ever vary would be stretched to the size of the others.
+    """
+    n_classes = len(class_weight)
+    share = class_weight / class_weight.sum()
+    p = share if fit_intercept else np.full(n_classes, 1 / n_classes)
+    centre = sums.mean if fit_intercept else np.zeros_like(sums.mean)
+    variance = sums.variance
+    unit = np.sqrt(variance) if standardize else np.ones_like(variance)
+    unit = np.where(unit > 0, unit, 1.0)
+    second_moment = variance + (sums.mean - centre) ** 2
+    diagonal = (p * (1 - p)).mean() * second_moment + alpha * (1 - l1_ratio) * unit**2
+    scale = np.sqrt(np.where(diagonal > 0, diagonal + _damping(diagonal), 1.0))
+    shift = kernel_shift(sums.mean, variance, dtype) if fit_intercept else None
+    coordinates = Coordinates(centre, scale, shift)
+    return Objective(
+        penalty=ElasticNet(alpha, l1_ratio, (unit / scale)[:, None]),
+        coordinates=coordinates,
+        fit_intercept=fit_intercept,
+        dtype=dtype,
+        total_weight=float(class_weight.sum()),
+        n_rows=n_rows,
+        class_share=share,
+        known=_at_intercept_only(sums, share, p, coordinates),
+    )
+
+
+def _damping(diagonal: Array) -> float:
+    varying = diagonal[diagonal > 0]
+    same_unit = len(varying) > 0 and varying.max() <= _SAME_UNIT**2 * np.median(varying)
+    return 0.3 * float(varying.mean()) if same_unit else 0.0
+
+
+def _at_intercept_only(
+    sums: Moments, share: Array, p: Array, coordinates: Coordinates
+) -> Evaluation:
+    """Return value and gradient where every row has the probabilities `p`.
+
+    The gradient of a class is p_j * sum(x) - sum(x of class j): no kernel is needed.
+    """
+    centred = sums.mean - coordinates.centre
+    class_share = sums.class_weight / sums.weight
+    by_class = sums.class_offset / sums.weight + np.outer(class_share, centred)
+    gradient = (np.outer(p, centred) - by_class).T / coordinates.scale[:, None]
+    gradient = np.vstack([gradient, np.zeros(len(p))])
+    if len(p) == 2:
+        gradient = gradient[:, 1:]
+    value = -float(share @ np.log(np.where(share > 0, p, 1.0)))
+    return Evaluation(np.array([value]), gradient[None], np.array([share.max()]))

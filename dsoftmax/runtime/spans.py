@@ -1,0 +1,78 @@
+"""Spans and the tree that adds them up: functions of the data's chunking alone.
+
+Floating-point sums depend on their order. Here the leaves are spans, runs of whole chunks,
+and the order is a binary tree over the index of the span. Whoever computes a part of the
+tree, and in whatever order the parts arrive, the total has the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Sums = TypeVar("Sums")
+Span = tuple[int, int]
+
+_SPAN_BYTES = 1 << 22
+_TASK_BYTES = 1 << 26
+_TASKS_PER_SLOT = 4
+
+
+def cut_spans(boundaries: tuple[int, ...], row_bytes: int) -> tuple[Span, ...]:
+    """Return runs of whole chunks of at least 4 MiB decoded (the last may be shorter).
+
+    Examples
+    --------
+    >>> cut_spans((0, 10, 20, 25), row_bytes=1 << 22)
+    ((0, 10), (10, 20), (20, 25))
+    >>> cut_spans((0, 10, 20, 25), row_bytes=1)
+    ((0, 25),)
+    """
+    spans, start = [], boundaries[0]
+    for stop in boundaries[1:]:
+        if (stop - start) * row_bytes >= _SPAN_BYTES or stop == boundaries[-1]:
+            spans.append((start, stop))
+            start = stop
+    return tuple(spans)
+
+
+def task_level(n_leaves: int, leaf_bytes: int, slots: int) -> int:
+    """Return k: a task adds up 2^k leaves; about 64 MiB, but four tasks for each slot."""
+    by_size = max(1, _TASK_BYTES // max(leaf_bytes, 1))
+    by_slots = max(1, n_leaves // (_TASKS_PER_SLOT * slots))
+    return min(by_size, by_slots).bit_length() - 1
+
+
+@dataclass
+class Tree(Generic[Sums]):
+    """The sum under way: finished nodes, merged as siblings meet.
+
+    Attributes
+    ----------
+    n_leaves : how many leaves the whole sum has
+    combine : adds the sums of a left and a right sibling
+    nodes : finished sums by (level, index); a node covers leaves index << level on
+    """
+
+    n_leaves: int
+    combine: Callable[[Sums, Sums], Sums]
+    nodes: dict[tuple[int, int], Sums] = field(default_factory=dict)
+
+    def add(self, level: int, index: int, sums: Sums) -> None:
+        """Add a finished node, and merge it upwards as far as its siblings are there."""
+        while (1 << level) < self.n_leaves:
+            sibling = index ^ 1
+            if sibling << level < self.n_leaves:
+                if (level, sibling) not in self.nodes:
+                    break
+                other = self.nodes.pop((level, sibling))
+                sums = self.combine(sums, other) if index < sibling else self.combine(other, sums)
+            level, index = level + 1, index >> 1
+        self.nodes[(level, index)] = sums
+
+    @property
+    def total(self) -> Sums:
+        """The sum of all leaves, once they are all there."""
+        (total,) = self.nodes.values()
+        return total

@@ -1,0 +1,143 @@
+"""The ask/tell contract between a solver and the trainer.
+
+A solver is a frozen set of parameters; all that changes is its state, a frozen dataclass
+of arrays and numbers. `ask` names the next evaluation, `tell` returns the state after it.
+A solver never loops and never sees data, so that a run can stop between any two evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar, Protocol, TypeVar
+
+import numpy as np
+
+from dsoftmax.reduction import Array
+
+
+class Status(Enum):
+    """Where a run stands; the value is the message for the user."""
+
+    RUNNING = "running"
+    CONVERGED = "converged: the gradient is within tol of its value at the intercept-only model"
+    PRECISION = "converged to rounding error: no step lowers the objective any more"
+    STALLED = "converged: the loss of an epoch no longer falls by more than tol"
+    SEPARABLE = (
+        "separable: the model fits every row and alpha is 0, so that ever larger coefficients "
+        "lower the loss for ever; set alpha > 0"
+    )
+    BUDGET = "budget: max_iter passes are spent; raise max_iter or tol"
+    DIVERGED = (
+        "diverged: the loss grew beyond its value at the start; the best model so far is kept; "
+        "lower learning_rate"
+    )
+    INTERRUPTED = "interrupted: the best model so far is kept"
+
+    @property
+    def converged(self) -> bool:
+        """Whether the solver reached what it was asked for."""
+        return self in (Status.CONVERGED, Status.PRECISION, Status.STALLED)
+
+
+class Rows(Enum):
+    """Which rows a request is evaluated on."""
+
+    ALL = "all"
+    BATCH = "the next mini-batch"
+    SAME_BATCH = "the mini-batch that comes next, without using it up"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a solver wants to know: the smooth objective and its gradient.
+
+    Attributes
+    ----------
+    points : (n_points, n_features + 1, n_columns), evaluated on the same read
+    rows : the rows to evaluate on
+    """
+
+    points: Array
+    rows: Rows = Rows.ALL
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The smooth objective on the rows asked for, scaled to all rows.
+
+    Attributes
+    ----------
+    value : (n_points,)
+    gradient : (n_points, n_features + 1, n_columns)
+    accuracy : (n_points,), share of the weight that is predicted right
+    share : the part of the rows that was evaluated, from 0 to 1
+    epoch_ended : whether the last row of an epoch was among them
+    """
+
+    value: Array
+    gradient: Array
+    accuracy: Array
+    share: float = 1.0
+    epoch_ended: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """What every solver's state holds.
+
+    Attributes
+    ----------
+    point : (n_features + 1, n_columns), the best model so far
+    value : its objective (mini-batch: the mean over the last epoch's batches)
+    gradient_norm : largest absolute entry of the gradient that belongs to `value`
+    status : whether to go on
+    """
+
+    point: Array
+    value: float
+    gradient_norm: float
+    status: Status
+
+
+S = TypeVar("S", bound=State)
+
+
+class Solver(Protocol[S]):
+    """One optimiser for one model.
+
+    Attributes
+    ----------
+    name : what a user passes as `solver=`
+    mini_batch : whether it asks for mini-batches
+    penalties : the parts of the elastic net that it can minimise: "l2", "l1"
+    """
+
+    name: ClassVar[str]
+    mini_batch: ClassVar[bool]
+    penalties: ClassVar[Sequence[str]]
+
+    def start(self, point: Array, known: Evaluation, at: Array) -> S:
+        """Return the first state.
+
+        Parameters
+        ----------
+        point : (n_features + 1, n_columns), where to start
+        known : what the first read told about the intercept-only model
+        at : (n_features + 1, n_columns), the intercept-only model
+        """
+        ...
+
+    def ask(self, state: S) -> Request:
+        """Return what to evaluate next."""
+        ...
+
+    def tell(self, state: S, result: Evaluation) -> S:
+        """Return the state after the evaluation that `ask` asked for."""
+        ...
+
+
+def largest(gradient: Array) -> float:
+    """Return the largest absolute entry."""
+    return float(np.abs(gradient).max(initial=0.0))

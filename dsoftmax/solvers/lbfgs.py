@@ -1,0 +1,162 @@
+"""L-BFGS: limited-memory quasi-Newton (Liu and Nocedal, Mathematical Programming 45, 1989).
+
+Every trial point of the line search is one request. The two-loop recursion and the line
+search work on points flattened to vectors; all of it is in the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from dsoftmax.reduction import Array
+from dsoftmax.solvers import line_search
+from dsoftmax.solvers.base import Evaluation, Request, State, Status, largest
+from dsoftmax.solvers.line_search import LineSearch, Search
+
+_MEMORY_BYTES = 1 << 28  # for the pairs, of which there are 10 to 100
+
+
+class Pair(NamedTuple):
+    """A difference of points, that of their gradients, and 1 / their inner product."""
+
+    step: Array
+    change: Array
+    rho: float
+
+
+@dataclass(frozen=True)
+class LBFGSState(State):
+    """State of L-BFGS.
+
+    Attributes
+    ----------
+    gradient : (n_features + 1, n_columns), at `point`
+    target : the gradient norm to reach
+    pairs : the last differences of points and of gradients, oldest first
+    direction : (n_features + 1, n_columns), of the search under way
+    search : LineSearch, or None before the first evaluation at `point`
+    """
+
+    gradient: Array
+    target: float
+    pairs: tuple[Pair, ...]
+    direction: Array
+    search: LineSearch | None
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS with a strong Wolfe line search; full passes, smooth objectives only.
+
+    Parameters
+    ----------
+    tol : stop at largest gradient entry <= tol * its value at the intercept-only model
+    noise : relative rounding error of a value of the objective
+    memory : how many updates are remembered; by default up to 100, in 256 MiB: a pass over
+        data larger than memory costs more than what a long memory does
+    """
+
+    tol: float
+    noise: float
+    memory: int | None = None
+
+    name: ClassVar[str] = "lbfgs"
+    mini_batch: ClassVar[bool] = False
+    penalties: ClassVar[Sequence[str]] = ("l2",)
+
+    def start(self, point: Array, known: Evaluation, at: Array) -> LBFGSState:
+        """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
+        value, gradient = float(known.value[0]), known.gradient[0]
+        target = self.tol * largest(gradient)
+        state = LBFGSState(
+            at, value, largest(gradient), Status.RUNNING, gradient, target, (), -gradient, None
+        )  # fmt: skip
+        if np.array_equal(point, at):
+            return self._aim(state)
+        return replace(state, point=point, value=np.inf)
+
+    def ask(self, state: LBFGSState) -> Request:
+        """Return the trial point of the line search."""
+        if state.search is None:
+            return Request(state.point[None])
+        return Request((state.point + state.search.step * state.direction)[None])
+
+    def tell(self, state: LBFGSState, result: Evaluation) -> LBFGSState:
+        """Advance the line search; when it has found its step, choose the next direction."""
+        value, gradient = float(result.value[0]), result.gradient[0]
+        if state.search is None:
+            return self._aim(_moved(state, state.point, value, gradient))
+        slope = float(np.vdot(gradient, state.direction))
+        search = line_search.advance(state.search, value, slope)
+        if search.status is Search.RUNNING:
+            return replace(state, search=search)
+        if search.status is Search.FAILED:
+            return self._forget(state)
+        return self._aim(self._remember(state, search, value, gradient))
+
+    def _remember(
+        self, state: LBFGSState, search: LineSearch, value: float, gradient: Array
+    ) -> LBFGSState:
+        step = search.step * state.direction
+        change = gradient - state.gradient
+        moved = _moved(state, state.point + step, value, gradient)
+        product = float(np.vdot(step, change))
+        if product <= 1e-10 * float(np.linalg.norm(step) * np.linalg.norm(change)):
+            return moved  # no curvature to learn from, but rounding error
+        pair = Pair(step.ravel(), change.ravel(), 1.0 / product)
+        memory = self.memory or min(max(_MEMORY_BYTES // (16 * step.size), 10), 100)
+        return replace(moved, pairs=(*state.pairs, pair)[-memory:])
+
+    def _aim(self, state: LBFGSState) -> LBFGSState:
+        """Stop at the target, or begin the search along the next direction."""
+        if state.gradient_norm <= state.target:
+            return replace(state, status=Status.CONVERGED)
+        if not np.isfinite(state.value):
+            return replace(state, status=Status.DIVERGED)
+        direction = -two_loop(state.gradient.ravel(), state.pairs)
+        slope = float(direction @ state.gradient.ravel())
+        first = 1.0 if state.pairs else min(1.0, 1.0 / float(np.linalg.norm(direction)))
+        search = line_search.begin(state.value, slope, first, self.noise * abs(state.value))
+        state = replace(state, direction=direction.reshape(state.point.shape), search=search)
+        return state if search.status is Search.RUNNING else self._forget(state)
+
+    def _forget(self, state: LBFGSState) -> LBFGSState:
+        """Try the steepest descent once more before saying that rounding error is reached."""
+        if not state.pairs:
+            return replace(state, status=Status.PRECISION)
+        return self._aim(replace(state, pairs=()))
+
+
+def _moved(state: LBFGSState, point: Array, value: float, gradient: Array) -> LBFGSState:
+    return replace(
+        state, point=point, value=value, gradient=gradient, gradient_norm=largest(gradient)
+    )
+
+
+def two_loop(gradient: Array, pairs: Sequence[Pair]) -> Array:
+    """Return the inverse Hessian estimate times a vector (Nocedal and Wright, algorithm 7.4).
+
+    Parameters
+    ----------
+    gradient : array of shape (size,)
+    pairs : oldest first
+
+    Returns
+    -------
+    array of shape (size,)
+    """
+    result = gradient.copy()
+    weights = []
+    for step, change, rho in reversed(pairs):
+        weights.append(rho * float(step @ result))
+        result -= weights[-1] * change
+    if pairs:
+        newest = pairs[-1]
+        result /= newest.rho * float(newest.change @ newest.change)
+    for (step, change, rho), weight in zip(pairs, reversed(weights), strict=True):
+        result += (weight - rho * float(change @ result)) * step
+    return result
