@@ -17,9 +17,8 @@ if TYPE_CHECKING:
         DsoftmaxError,
         MemoryBoundError,
     )
-    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.estimator import SoftmaxRegression, load_model
     from dsoftmax.ingestion import ingest
-    from dsoftmax.persistence import load_model
     from dsoftmax.sources import open_data
 
 __version__ = "0.1.0"
@@ -32,7 +31,7 @@ _HOME = {
     "MemoryBoundError": "errors",
     "SoftmaxRegression": "estimator",
     "ingest": "ingestion",
-    "load_model": "persistence",
+    "load_model": "estimator",
     "open_data": "sources",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,21 +10,21 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
-from dsoftmax.errors import DataError
 from dsoftmax.evaluation import evaluated
 from dsoftmax.events import Callback
-from dsoftmax.prediction import LinearModel, predicted
+from dsoftmax.persistence import ModelRecord, read_record, write_record
+from dsoftmax.prediction import LinearModel, predict_to_store, predicted
 from dsoftmax.runtime.executors import executor_for
-from dsoftmax.solvers import SOLVERS
+from dsoftmax.settings import resolve
 from dsoftmax.sources import open_data
-from dsoftmax.trainer import Fit, Settings, train
+from dsoftmax.trainer import Fit, train
 
-_PLANNED = ("newton", "adam")
+_ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_")
+_FACTS = ("n_iter_", "n_steps_", "loss_", "stop_reason_", "seed_", "history_")
 
 
 class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -196,7 +195,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If the budget was spent before the solver converged, the loss diverged, or the fit
             was interrupted; the best model so far is kept.
         """
-        settings = self._settings()
+        settings = resolve(self.get_params(deep=False), self._last_fit())
         source = open_data(X, y, sample_weight)
         history = History()
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
@@ -240,6 +239,31 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return theta_j . x + b_j: (n_samples, n_classes), or (n_samples,) for two classes."""
         return predicted(self._linear(X), X, "decision_function")
 
+    def predict_to(
+        self,
+        X: Any,
+        path: str | os.PathLike[str],
+        method: str = "predict_proba",
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write predictions to a new Zarr array, chunk by chunk; they are never held at once.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        path : path or URL of the array
+        method : {"predict_proba", "predict", "predict_log_proba", "decision_function"}
+        overwrite : bool, default=False
+            Replace a Zarr array that is there already.
+
+        Raises
+        ------
+        DataError
+            If X does not fit the model, or there is something at `path` already.
+        """
+        predict_to_store(self._linear(X), open_data(X), path, method, overwrite=overwrite)
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on the rows of X, streamed as in `fit`."""
         return self.evaluate(X, y, sample_weight)["accuracy"]
@@ -277,10 +301,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If there is something at `path` already.
         """
-        from dsoftmax.persistence import save_model
-
         check_is_fitted(self)
-        save_model(self, path, overwrite=overwrite)
+        params = self.get_params(deep=False)
+        del params["callbacks"]
+        if self.random_state is not None:
+            params["random_state"] = self.seed_
+        arrays = {name: getattr(self, name) for name in _ARRAYS if hasattr(self, name)}
+        facts = {name: getattr(self, name) for name in _FACTS}
+        write_record(path, ModelRecord(params, facts, arrays), overwrite=overwrite)
 
     def _linear(self, X: Any) -> LinearModel:
         check_is_fitted(self)
@@ -295,96 +323,36 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.loss_, self.stop_reason_ = fit.loss, fit.status.value
         self.seed_ = seed
 
-    def _settings(self) -> Settings:
-        """Return the parameters, checked."""
-        solver = _resolve_solver(self.solver, self.l1_ratio)
-        return Settings(
-            alpha=_number("alpha", self.alpha, 0.0),
-            l1_ratio=_number("l1_ratio", self.l1_ratio, 0.0, 1.0),
-            fit_intercept=bool(self.fit_intercept),
-            standardize=bool(self.standardize),
-            class_weight=_class_weight(self.class_weight),
-            classes=None if self.classes is None else _sorted_classes(self.classes),
-            solver=solver,
-            max_iter=_count("max_iter", self.max_iter),
-            tol=_number("tol", self.tol, 0.0),
-            batch_size=None if self.batch_size == "auto" else _count("batch_size", self.batch_size),
-            learning_rate=_learning_rate(self.learning_rate),
-            momentum=_number("momentum", self.momentum, 0.0, 1.0, below=True),
-            shuffle=bool(self.shuffle),
-            n_iter_no_change=_count("n_iter_no_change", self.n_iter_no_change),
-            seed=_seed(self.random_state),
-            start=self._last_fit(),
-        )
-
     def _last_fit(self) -> LinearModel | None:
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
         return LinearModel(self.classes_, self.coef_.T, self.intercept_)
 
 
+def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
+    """Return the model that `SoftmaxRegression.save` wrote.
+
+    Parameters
+    ----------
+    path : path or URL
+
+    Returns
+    -------
+    SoftmaxRegression
+        Fitted; callbacks are not saved.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no model, or it is damaged, or of a format that this version cannot read.
+    """
+    record = read_record(path)
+    model = SoftmaxRegression(**record.params)
+    for attribute, value in (record.facts | record.arrays).items():
+        setattr(model, attribute, value)
+    model.n_features_in_ = model.coef_.shape[1]
+    return model
+
+
 def _advice(fit: Fit) -> str:
     return f"after {fit.passes} passes, at loss {fit.loss:.6g}: {fit.status.value}"
-
-
-def _resolve_solver(name: str, l1_ratio: float) -> str:
-    if name in _PLANNED:
-        raise DataError(f"solver={name!r} is not available yet; use one of {sorted(SOLVERS)}")
-    resolved = "lbfgs" if name == "auto" else name
-    if resolved not in SOLVERS:
-        raise DataError(f"solver={name!r} is unknown; use 'auto' or one of {sorted(SOLVERS)}")
-    if l1_ratio and "l1" not in SOLVERS[resolved].penalties:
-        raise DataError(
-            f"solver={resolved!r} minimises smooth penalties only, but l1_ratio is {l1_ratio}; "
-            "set l1_ratio=0"
-        )
-    return resolved
-
-
-def _number(
-    name: str, value: Any, low: float, high: float = np.inf, *, below: bool = False
-) -> float:
-    real = isinstance(value, numbers.Real) and bool(np.isfinite(float(value)))
-    if not real or not low <= value <= high or (below and value == high):
-        upper = "" if high == np.inf else f" and {'below' if below else 'at most'} {high}"
-        raise DataError(f"{name} is {value!r}; expected a number of at least {low}{upper}")
-    return float(value)
-
-
-def _count(name: str, value: Any) -> int:
-    if not isinstance(value, numbers.Integral) or int(value) < 1:
-        raise DataError(f"{name} is {value!r}; expected a whole number of at least 1")
-    return int(value)
-
-
-def _learning_rate(value: Any) -> float | None:
-    if value == "auto":
-        return None
-    rate = _number("learning_rate", value, 0.0)
-    if rate == 0:
-        raise DataError("learning_rate is 0; expected a positive number or 'auto'")
-    return rate
-
-
-def _class_weight(value: Any) -> Mapping[Any, float] | str | None:
-    if value is None or value == "balanced":
-        return None if value is None else "balanced"
-    if not isinstance(value, Mapping):
-        raise DataError(f"class_weight is {value!r}; expected a dict, 'balanced' or None")
-    for label, factor in value.items():
-        _number(f"class_weight[{label!r}]", factor, 0.0)
-    return value
-
-
-def _sorted_classes(classes: Any) -> np.ndarray[Any, Any]:
-    given = np.asarray(classes)
-    unique = np.unique(given)
-    if given.ndim != 1 or len(unique) != len(given) or len(given) < 2:
-        raise DataError(f"classes is {classes!r}; expected at least two different labels")
-    return unique
-
-
-def _seed(random_state: Any) -> int:
-    if isinstance(random_state, numbers.Integral) and int(random_state) >= 0:
-        return int(random_state)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -28,8 +28,8 @@ _BLOCK_BYTES = 3 << 19  # of narrowed rows and their raw predictions: they share
 def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
     """Return float32 for what it holds exactly or is stored in it, else float64."""
     dtype = np.dtype(stored)
-    narrow = (
-        (dtype.kind in "bf" and dtype.itemsize <= 4) or (dtype.kind in "iu" and dtype.itemsize <= 2)
+    narrow = (dtype.kind in "bf" and dtype.itemsize <= 4) or (
+        dtype.kind in "iu" and dtype.itemsize <= 2
     )
     return np.dtype(np.float32 if narrow else np.float64)
 
@@ -222,4 +222,4 @@ def log_probabilities(raw: Array) -> Array:
     if len(raw) == 1:
         raw = np.concatenate([np.zeros_like(raw), raw])
     raw = raw - raw.max(axis=0)
-    return raw - np.log(np.exp(raw).sum(axis=0))
+    return np.asarray(raw - np.log(np.exp(raw).sum(axis=0)))

@@ -1,7 +1,7 @@
-"""Models as small Zarr groups: three arrays and JSON, nothing pickled.
+"""Models as small Zarr groups: arrays and JSON, nothing pickled.
 
-Without dsoftmax a model is read with zarr alone: the arrays `coef` (n_classes, n_features),
-`intercept` and `classes`, and the attribute "dsoftmax" of the group.
+Without dsoftmax a model is read with zarr alone: the arrays `coef_` (n_classes, n_features),
+`intercept_` and `classes_`, and the attribute "dsoftmax" of the group.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zarr
@@ -18,48 +20,45 @@ from dsoftmax.errors import CheckpointError, DsoftmaxError
 from dsoftmax.reduction import Array
 from dsoftmax.stores import checksummed, locate, new_group
 
-if TYPE_CHECKING:
-    from dsoftmax.estimator import SoftmaxRegression
-
 _FORMAT = 1
-_ARRAYS = {"coef": "coef_", "intercept": "intercept_", "classes": "classes_"}
-_FACTS = ("n_iter_", "n_steps_", "loss_", "stop_reason_", "seed_", "history_")
 
 
-def save_model(
-    model: SoftmaxRegression, path: str | os.PathLike[str], *, overwrite: bool = False
+@dataclass(frozen=True)
+class ModelRecord:
+    """A fitted model as data.
+
+    Attributes
+    ----------
+    params : the estimator's parameters
+    facts : fitted attributes that are numbers, strings or lists of records
+    arrays : fitted attributes that are arrays
+    """
+
+    params: dict[str, Any]
+    facts: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+def write_record(
+    path: str | os.PathLike[str], record: ModelRecord, *, overwrite: bool = False
 ) -> None:
-    """Write a fitted model; see `SoftmaxRegression.save`."""
-    arrays = {name: np.asarray(getattr(model, attribute)) for name, attribute in _ARRAYS.items()}
-    if hasattr(model, "feature_names_in_"):
-        arrays["feature_names"] = model.feature_names_in_.astype(str)
-    content = {
-        "format": _FORMAT,
-        "params": _plain_params(model),
-        "facts": {name: getattr(model, name) for name in _FACTS},
-    }
+    """Write a model; a local one is there when it is complete, and not before."""
+    arrays = {name: _storable(array) for name, array in record.arrays.items()}
+    params = {name: _plain(value) for name, value in record.params.items()}
+    content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": record.facts}
     with new_group(locate(path), overwrite) as group:
         for name, array in arrays.items():
             _write_array(group, name, array)
         group.attrs["dsoftmax"] = content | {"sha256": _digest(content, arrays)}
 
 
-def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
-    """Return the model that `SoftmaxRegression.save` wrote.
-
-    Parameters
-    ----------
-    path : path or URL
-
-    Returns
-    -------
-    SoftmaxRegression
-        Fitted; callbacks are not saved.
+def read_record(path: str | os.PathLike[str]) -> ModelRecord:
+    """Return the model at a path or URL, verified.
 
     Raises
     ------
     CheckpointError
-        If there is no model, or it is damaged, or of a format that this version cannot read.
+        If there is none, or it is damaged, or of another format.
     """
     content, arrays = _read(path)
     expected = content.pop("sha256", None)
@@ -67,7 +66,10 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
         raise CheckpointError(
             f"{path} is damaged: its content does not match its SHA-256; restore or refit it"
         )
-    return _restore(content, arrays)
+    params = content["params"]
+    if isinstance(params["class_weight"], list):
+        params["class_weight"] = dict(params["class_weight"])
+    return ModelRecord(params, content["facts"], arrays)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -89,34 +91,18 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
         ) from error
 
 
-def _restore(content: dict[str, Any], arrays: dict[str, Array]) -> SoftmaxRegression:
-    from dsoftmax.estimator import SoftmaxRegression
-
-    model = SoftmaxRegression(**content["params"])
-    for name, attribute in _ARRAYS.items():
-        setattr(model, attribute, arrays[name])
-    for name in _FACTS:
-        setattr(model, name, content["facts"][name])
-    if "feature_names" in arrays:
-        model.feature_names_in_ = arrays["feature_names"].astype(object)
-    model.n_features_in_ = model.coef_.shape[1]
-    return model
+def _storable(array: Array) -> Array:
+    """Return strings held as objects as strings."""
+    return array.astype(str) if array.dtype.kind == "O" else array
 
 
-def _plain_params(model: SoftmaxRegression) -> dict[str, Any]:
-    """Return the parameters that JSON can hold; a generator is represented by the seed it gave."""
-    params = model.get_params(deep=False)
-    params.pop("callbacks")
-    if not isinstance(params["random_state"], int | None):
-        params["random_state"] = model.seed_
-    if params["classes"] is not None:
-        params["classes"] = np.asarray(params["classes"]).tolist()
-    if params["class_weight"] is not None and not isinstance(params["class_weight"], str):
-        # JSON's keys are strings; after the fit the weights of the classes are not needed.
-        params["class_weight"] = None
-    return {
-        name: value.item() if hasattr(value, "item") else value for name, value in params.items()
-    }
+def _plain(value: Any) -> Any:
+    """Return a parameter as JSON holds it; a dict as pairs, since JSON's keys are strings."""
+    if isinstance(value, Mapping):
+        return [[_plain(key), _plain(item)] for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _write_array(group: zarr.Group, name: str, array: Array) -> None:

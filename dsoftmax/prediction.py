@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from dsoftmax.errors import DataError
 from dsoftmax.loss import compute_dtype, log_probabilities, probabilities, raw_blocks
 from dsoftmax.reduction import Array
+from dsoftmax.runtime.executors import executor_for
+from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
+from dsoftmax.sources.zarr import absolute_url
+from dsoftmax.stores import checksummed, locate, new_node
 
 _WIDE = ("predict_proba", "predict_log_proba")
 METHODS = ("predict", "decision_function", *_WIDE)
@@ -106,6 +113,45 @@ def predicted(model: LinearModel, X: Any, method: str) -> Any:
     return _lazy_from_source(model, source, method)
 
 
+def predict_to_store(
+    model: LinearModel, source: Source, place: str | os.PathLike[str], method: str,
+    *, overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Write predictions to a Zarr array; see `SoftmaxRegression.predict_to`."""
+    require_features(source.X.shape, model, source.X.name)
+    if method not in METHODS:
+        raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    spans = cut_spans(source.chunks, source.row_bytes)
+    with new_node(locate(place), overwrite) as target:
+        url = absolute_url(os.fspath(target))
+        _create_output(url, model, source, method)
+        tasks = [(source.part(*span), model, method, url, *span) for span in spans]
+        with executor_for(source) as executor:
+            for _ in executor.run(method, _write_rows, tasks):
+                pass
+
+
+def _create_output(url: str, model: LinearModel, source: Source, method: str) -> None:
+    shape = model.shape(source.n_samples, method)
+    dtype = model.dtype(method, compute_dtype(source.X.dtype))
+    zarr.create_array(
+        url,
+        shape=shape,
+        dtype="string" if dtype.kind == "U" else dtype,
+        # The same rows as a chunk of X, so that no two tasks write to one chunk.
+        chunks=(min(source.X.row_chunk, source.n_samples), *shape[1:]),
+        compressors=checksummed(),
+        config={"write_empty_chunks": True},
+    )
+
+
+def _write_rows(
+    source: Source, model: LinearModel, method: str, url: str, start: int, stop: int
+) -> None:
+    rows = source.read(start, stop)
+    zarr.open_array(url, mode="r+")[start:stop] = model.apply(rows.X, method)
+
+
 def require_features(shape: tuple[int, ...], model: LinearModel, name: str) -> None:
     """Raise DataError unless an array of this shape has the model's number of features."""
     expected = len(model.coef)
@@ -120,8 +166,7 @@ def require_features(shape: tuple[int, ...], model: LinearModel, name: str) -> N
 def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
     import dask.array as da
 
-    ends = source.chunks
-    rows = tuple(stop - start for start, stop in zip(ends[:-1], ends[1:], strict=True))
+    rows = tuple(stop - start for start, stop in pairwise(source.chunks))
     shape = model.shape(source.n_samples, method)
     dtype = model.dtype(method, compute_dtype(source.X.dtype))
     chunks = (rows, *((size,) for size in shape[1:]))

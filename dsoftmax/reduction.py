@@ -24,14 +24,14 @@ class Chunk(NamedTuple):
     y : ndarray of shape (rows,), integer codes of the classes (or labels as stored), or None
     sample_weight : ndarray of shape (rows,) or (rows, n_models), or None for weights of one
     start : index within the source of the first row read
-    index : ndarray of shape (rows,), which of the rows read these are, or None for all
+    picked : ndarray of shape (rows,), which of the rows read these are, or None for all
     """
 
     X: Array
     y: Array | None
     sample_weight: Array | None
     start: int
-    index: Array | None = None
+    picked: Array | None = None
 
     @property
     def codes(self) -> Array:
@@ -39,15 +39,15 @@ class Chunk(NamedTuple):
         assert self.y is not None, "this source has no y"
         return self.y
 
-    def take(self, index: Array) -> Chunk:
+    def take(self, picked: Array) -> Chunk:
         """Return the given rows, in the given order."""
         y, weight = self.y, self.sample_weight
         return Chunk(
-            self.X[index],
-            None if y is None else y[index],
-            None if weight is None else weight[index],
+            self.X[picked],
+            None if y is None else y[picked],
+            None if weight is None else weight[picked],
             self.start,
-            index,
+            picked,
         )
 
     def require_finite(self, dtype: np.dtype[np.floating]) -> None:
@@ -58,7 +58,7 @@ class Chunk(NamedTuple):
             return
         row, column = (int(i) for i in bad[0])
         value = self.X[row, column]
-        absolute = self.start + (row if self.index is None else int(self.index[row]))
+        absolute = self.start + (row if self.picked is None else int(self.picked[row]))
         reason = f"too large for {dtype}; open the data with dtype='float64'"
         if not np.isfinite(value):
             reason = "not finite; clean the data or leave those rows out"

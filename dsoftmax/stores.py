@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import zarr
 from zarr.codecs import ZstdCodec
@@ -30,28 +31,49 @@ def locate(place: str | os.PathLike[str]) -> Path | str:
 
 @contextmanager
 def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
-    """Open a group at a URL, or beside a local destination, moved there when it is complete."""
+    """Open a new group (Zarr format 3) at a place of `new_node`."""
+    with new_node(destination, overwrite) as place:
+        yield zarr.open_group(place, mode=_mode(place, overwrite), zarr_format=3)
+
+
+@contextmanager
+def new_node(destination: Path | str, overwrite: bool) -> Iterator[Path | str]:
+    """Yield where to write: a URL itself, or a place beside a local destination.
+
+    What is written beside a local destination is moved there at the end, and removed on any error.
+
+    Raises
+    ------
+    DataError
+        If the destination is taken, and either `overwrite` is not set or it is no Zarr store.
+    """
+    require_free(destination, overwrite)
     if isinstance(destination, str):
-        yield _remote_group(destination, overwrite)
+        yield destination
         return
     path = destination.resolve()
-    if os.path.lexists(path) and not (overwrite and _is_store(path)):
-        raise _taken(path)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        yield zarr.open_group(partial, mode="w", zarr_format=3)
+        yield partial
         _move(partial, path, overwrite)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remote_group(url: str, overwrite: bool) -> zarr.Group:
-    try:
-        # Mode "w" empties whatever folder the URL names, so never one that is no store.
-        replace = overwrite and _is_store(url)
-        return zarr.open_group(url, mode="w" if replace else "w-", zarr_format=3)
-    except FileExistsError as error:
-        raise _taken(url) from error
+def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise DataError if a destination is taken, and may not or must not be replaced."""
+    place = locate(destination)
+    if _is_there(place) and not (overwrite and _is_store(place)):
+        raise _taken(place)
+
+
+def _is_there(place: Path | str) -> bool:
+    return os.path.lexists(place) if isinstance(place, Path) else _is_store(place)
+
+
+def _mode(place: Path | str, overwrite: bool) -> Literal["w", "w-"]:
+    # Mode "w" empties whatever folder a URL names, so it is never used on one that is no store.
+    return "w" if overwrite and _is_store(place) else "w-"
 
 
 def _move(folder: Path, path: Path, overwrite: bool) -> None:

@@ -12,46 +12,21 @@ from uuid import uuid4
 
 import numpy as np
 
-from dsoftmax.classes import ClassWeight, class_factors, scan_labels
+from dsoftmax.classes import class_factors, scan_labels
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitEnded, FitStarted
 from dsoftmax.ledger import Ledger
 from dsoftmax.objective import Objective, build_objective, moments_of
-from dsoftmax.prediction import LinearModel
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.sampling import Epoch, auto_batch_size, lane_count
+from dsoftmax.settings import Settings
 from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.sgd import SGD
 from dsoftmax.sources.base import Source, preview
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The parameters of `SoftmaxRegression` that training needs, resolved.
-
-    `start` is the model of a warm start; None for `batch_size` and `learning_rate` is "auto".
-    """
-
-    alpha: float
-    l1_ratio: float
-    fit_intercept: bool
-    standardize: bool
-    class_weight: ClassWeight
-    classes: Array | None
-    solver: str
-    max_iter: int
-    tol: float
-    batch_size: int | None
-    learning_rate: float | None
-    momentum: float
-    shuffle: bool
-    n_iter_no_change: int
-    seed: int
-    start: LinearModel | None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,47 @@
-"""The command line: one module a command."""
+"""The command line: one module a command, loaded when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from dsoftmax import __version__
+from dsoftmax.errors import DataError, DsoftmaxError
+
+_COMMANDS = ("demo", "evaluate", "ingest", "predict", "train")
+_FAILED, _BAD_USAGE = 1, 2
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is called, so that `--help` is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"dsoftmax.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dsoftmax")
+def cli() -> None:
+    r"""Train softmax regression on data larger than memory.
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 bad usage or bad data.
+    """
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; errors of dsoftmax become one message and an exit code."""
+    try:
+        cli(prog_name="dsoftmax")
+    except DsoftmaxError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_BAD_USAGE if isinstance(error, DataError) else _FAILED)

@@ -86,8 +86,8 @@ def _require_portable(source: Source) -> None:
     for array in source.arrays:
         if not array.portable:
             raise DataError(
-                f"{array.name} is a store in this process's memory, which the workers of the active "
-                "Dask client cannot read; store it in a folder or at a URL that they can see"
+                f"{array.name} is a store in this process's memory, which the workers of the "
+                "active Dask client cannot read; store it in a folder or at a URL that they see"
             )
 
 
@@ -121,7 +121,7 @@ def _active_client() -> Any:
 
 
 class ThreadExecutor:
-    """This process: a thread a core, one inside a Dask task, none for a single task."""
+    """Threads of this process: one a core, one inside a Dask task, none for a single task."""
 
     def __init__(self) -> None:
         self.slots = 1 if inside_a_task() else CPU_COUNT

@@ -66,10 +66,13 @@ def open_data(
 
 
 def _computable(dtype: npt.DTypeLike) -> np.dtype[np.floating]:
-    resolved = np.dtype(dtype)
-    if resolved not in (np.float32, np.float64):
-        raise DataError(f"dtype is {resolved}; expected float32 or float64 to compute in")
-    return resolved
+    computable: dict[Any, np.dtype[np.floating]] = {
+        np.dtype(np.float32): np.dtype(np.float32),
+        np.dtype(np.float64): np.dtype(np.float64),
+    }
+    if np.dtype(dtype) not in computable:
+        raise DataError(f"dtype is {dtype!r}; expected float32 or float64 to compute in")
+    return computable[np.dtype(dtype)]
 
 
 def row_array(role: str, values: Any) -> RowArray:

@@ -77,7 +77,7 @@ def open_zarr(target: str | Path) -> ZarrArray:
     return _described(url, url, node)
 
 
-def from_zarr(array: zarr.Array) -> ZarrArray:
+def from_zarr(array: zarr.Array[Any]) -> ZarrArray:
     """Return the source array of an open `zarr.Array`."""
     store = array.store
     if isinstance(store, LocalStore):
@@ -93,7 +93,7 @@ def absolute_url(target: str) -> str:
     return target if "://" in target else str(Path(target).expanduser().resolve())
 
 
-def _described(name: str, url: str | None, array: zarr.Array) -> ZarrArray:
+def _described(name: str, url: str | None, array: zarr.Array[Any]) -> ZarrArray:
     rows = (array.shards or array.chunks)[0] if array.shape else 1
     dtype = np.dtype(array.dtype)
     return ZarrArray(name, url, array.shape, dtype, rows, None if url else array)

@@ -1,0 +1,5 @@
+"""`python -m dsoftmax` is the command `dsoftmax`."""
+
+from dsoftmax.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""The options by which a command finds its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dsoftmax.runtime.connect import connected, local_workers
+
+_META = "dsoftmax.cluster."
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    ctx.meta[f"{_META}{parameter.name}"] = value
+
+
+_OPTIONS = (
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        expose_value=False,
+        callback=_remember,
+        help="Run on the Dask cluster at this address.",
+    ),
+    click.option(
+        "--scheduler-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        expose_value=False,
+        callback=_remember,
+        help="Run on the Dask cluster that this file describes.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        expose_value=False,
+        callback=_remember,
+        help="Start so many local workers; by default one a core, if the data are large.",
+    ),
+    click.option(
+        "--memory-limit",
+        metavar="SIZE",
+        expose_value=False,
+        callback=_remember,
+        help='Memory of a local worker, such as "2 GiB".',
+    ),
+)
+
+Command = Callable[..., None]
+
+
+def cluster_options(command: Command) -> Command:
+    """Add the options to a command that calls `active_cluster`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def active_cluster() -> Iterator[None]:
+    """Make the cluster that the options of the current command name the active one."""
+    meta = click.get_current_context().meta
+    scheduler, file = meta[f"{_META}scheduler"], meta[f"{_META}scheduler_file"]
+    workers, memory_limit = meta[f"{_META}workers"], meta[f"{_META}memory_limit"]
+    if scheduler and file:
+        raise click.UsageError("give --scheduler or --scheduler-file, not both")
+    if (scheduler or file) and (workers or memory_limit):
+        raise click.UsageError("--workers and --memory-limit start a local cluster; drop them")
+    with ExitStack() as stack:
+        if scheduler or file:
+            stack.enter_context(connected(scheduler, file))
+        elif workers or memory_limit:
+            stack.enter_context(local_workers(workers, memory_limit))
+        yield

@@ -1,0 +1,31 @@
+"""`dsoftmax evaluate`: how good a model is on a Zarr store."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dsoftmax.cli.cluster import active_cluster, cluster_options
+from dsoftmax.cli.train import array_in
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
+@click.option("--y", default="y", show_default=True, help="Array of the labels in DATA.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cluster_options
+def evaluate(model: str, data: str, x: str, y: str, as_json: bool) -> None:
+    """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
+    from dsoftmax.estimator import load_model
+
+    estimator = load_model(model)
+    with active_cluster():
+        metrics = estimator.evaluate(array_in(data, x), array_in(data, y))
+    if as_json:
+        click.echo(json.dumps(metrics))
+        return
+    for name, value in metrics.items():
+        click.echo(f"{name:<10} {value:,}" if isinstance(value, int) else f"{name:<10} {value:.6f}")

@@ -1,0 +1,28 @@
+"""`dsoftmax predict`: a model and a Zarr array in, a Zarr array of predictions out."""
+
+from __future__ import annotations
+
+import click
+
+from dsoftmax.cli.cluster import active_cluster, cluster_options
+from dsoftmax.cli.train import array_in
+
+_METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.argument("out")
+@click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
+@click.option("--method", type=click.Choice(_METHODS), default=_METHODS[0], show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at OUT.")
+@cluster_options
+def predict(model: str, data: str, out: str, x: str, method: str, overwrite: bool) -> None:
+    """Write what MODEL predicts for the Zarr group DATA to the Zarr array OUT."""
+    from dsoftmax.estimator import load_model
+
+    estimator = load_model(model)
+    with active_cluster():
+        estimator.predict_to(array_in(data, x), out, method, overwrite=overwrite)
+    click.echo(f"{method}: {out}")

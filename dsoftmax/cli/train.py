@@ -1,0 +1,115 @@
+"""`dsoftmax train`: a Zarr store in, a model out."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import click
+
+from dsoftmax.cli.cluster import active_cluster, cluster_options
+
+
+class _NumberOrAuto(click.ParamType[float | str]):
+    """A number, or the word "auto"."""
+
+    name = "number or auto"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        if value == "auto":
+            return "auto"
+        try:
+            return self.kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'auto'", param, ctx)
+
+
+@click.command()
+@click.argument("data")
+@click.argument("model")
+@click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
+@click.option("--y", default="y", show_default=True, help="Array of the labels in DATA.")
+@click.option("--sample-weight", metavar="NAME", help="Array of the weights in DATA.")
+@click.option("--alpha", default=1e-4, show_default=True, help="Strength of the L2 penalty.")
+@click.option("--standardize", is_flag=True, help="Penalise standardised features.")
+@click.option("--no-intercept", is_flag=True, help="Fit no intercepts.")
+@click.option("--balanced", is_flag=True, help="Make all classes weigh the same.")
+@click.option("--solver", default="auto", show_default=True, help="auto, lbfgs or sgd.")
+@click.option("--max-iter", default=100, show_default=True, help="Budget in passes over the data.")
+@click.option("--tol", default=1e-4, show_default=True, help="When to stop before that.")
+@click.option("--batch-size", type=_NumberOrAuto(int), default="auto", show_default=True)
+@click.option("--learning-rate", type=_NumberOrAuto(float), default="auto", show_default=True)
+@click.option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd.")
+@click.option("--seed", type=int, help="Of the shuffles of sgd.")
+@click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at MODEL.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@cluster_options
+def train(
+    data: str,
+    model: str,
+    x: str,
+    y: str,
+    sample_weight: str | None,
+    alpha: float,
+    standardize: bool,
+    no_intercept: bool,
+    balanced: bool,
+    solver: str,
+    max_iter: int,
+    tol: float,
+    batch_size: int | str,
+    learning_rate: float | str,
+    momentum: float,
+    seed: int | None,
+    overwrite: bool,
+    plot: Path | None,
+    quiet: bool,
+) -> None:
+    """Train on the Zarr group DATA and write the model to MODEL.
+
+    DATA holds the arrays X (rows, features) and y (rows,), as `dsoftmax ingest` writes them. They
+    are streamed, and may be larger than memory.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.stores import require_free
+
+    require_free(model, overwrite)
+    estimator = SoftmaxRegression(
+        alpha=alpha,
+        standardize=standardize,
+        fit_intercept=not no_intercept,
+        class_weight="balanced" if balanced else None,
+        solver=solver,
+        max_iter=max_iter,
+        tol=tol,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        random_state=seed,
+        verbose=0 if quiet else 1,
+    )
+    weight = None if sample_weight is None else array_in(data, sample_weight)
+    with active_cluster(), warnings.catch_warnings():
+        if not quiet:  # the progress ends with the same words
+            warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(array_in(data, x), array_in(data, y), weight)
+    estimator.save(model, overwrite=overwrite)
+    if plot is not None:
+        from dsoftmax.diagnostics.plot import plot_history
+
+        plot_history(estimator, plot)
+    if not quiet:
+        click.echo(f"model: {model}")
+
+
+def array_in(group: str, name: str) -> str:
+    """Return the path or URL of an array in a group."""
+    return f"{group.rstrip('/')}/{name}"
