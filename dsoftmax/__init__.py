@@ -17,8 +17,9 @@ if TYPE_CHECKING:
         DsoftmaxError,
         MemoryBoundError,
     )
-    from dsoftmax.estimator import SoftmaxRegression, load_model
+    from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.ingestion import ingest
+    from dsoftmax.modelfile import load_model
     from dsoftmax.sources import open_data
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ _HOME = {
     "MemoryBoundError": "errors",
     "SoftmaxRegression": "estimator",
     "ingest": "ingestion",
-    "load_model": "estimator",
+    "load_model": "modelfile",
     "open_data": "sources",
 }
 

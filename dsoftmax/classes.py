@@ -65,3 +65,12 @@ def class_factors(choice: ClassWeight, classes: Array, counts: LabelCounts) -> A
         return np.array([float(choice.get(label, 1.0)) for label in labels])
     weight = np.where(counts.weight > 0, counts.weight, np.inf)
     return np.asarray(counts.weight.sum() / (len(classes) * weight))
+
+
+def normalised(factors: Array | None, counts: LabelCounts) -> Array:
+    """Return factors by which the rows weigh one on average: float32 holds those.
+
+    Only the proportions of weights matter, and a user's may be of any size.
+    """
+    given = np.ones(len(counts.weight)) if factors is None else factors
+    return np.asarray(given * (counts.counts.sum() / (given @ counts.weight)))

@@ -16,15 +16,11 @@ from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.evaluation import evaluated
 from dsoftmax.events import Callback
-from dsoftmax.persistence import ModelRecord, read_record, write_record
 from dsoftmax.prediction import LinearModel, predict_to_store, predicted
 from dsoftmax.runtime.executors import executor_for
 from dsoftmax.settings import resolve
 from dsoftmax.sources import open_data
 from dsoftmax.trainer import Fit, train
-
-_ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_")
-_FACTS = ("n_iter_", "n_steps_", "loss_", "stop_reason_", "seed_", "history_")
 
 
 class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -288,27 +284,18 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return evaluated(self._linear(X), open_data(X, y, sample_weight))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model to a small Zarr group, without pickle.
+        """Write the model to a small Zarr group, without pickle; `load_model` reads it.
 
         Parameters
         ----------
         path : path or URL
         overwrite : bool, default=False
-            Replace a model that is there already.
-
-        Raises
-        ------
-        DataError
-            If there is something at `path` already.
+            Replace a model that is there already, or else raise DataError.
         """
+        from dsoftmax.modelfile import save_model
+
         check_is_fitted(self)
-        params = self.get_params(deep=False)
-        del params["callbacks"]
-        if self.random_state is not None:
-            params["random_state"] = self.seed_
-        arrays = {name: getattr(self, name) for name in _ARRAYS if hasattr(self, name)}
-        facts = {name: getattr(self, name) for name in _FACTS}
-        write_record(path, ModelRecord(params, facts, arrays), overwrite=overwrite)
+        save_model(self, path, overwrite=overwrite)
 
     def _linear(self, X: Any) -> LinearModel:
         check_is_fitted(self)
@@ -327,31 +314,6 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
         return LinearModel(self.classes_, self.coef_.T, self.intercept_)
-
-
-def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
-    """Return the model that `SoftmaxRegression.save` wrote.
-
-    Parameters
-    ----------
-    path : path or URL
-
-    Returns
-    -------
-    SoftmaxRegression
-        Fitted; callbacks are not saved.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no model, or it is damaged, or of a format that this version cannot read.
-    """
-    record = read_record(path)
-    model = SoftmaxRegression(**record.params)
-    for attribute, value in (record.facts | record.arrays).items():
-        setattr(model, attribute, value)
-    model.n_features_in_ = model.coef_.shape[1]
-    return model
 
 
 def _advice(fit: Fit) -> str:

@@ -53,8 +53,9 @@ def count_labels(chunk: Chunk) -> LabelCounts:
         If a label is a float that is not a whole number.
     """
     y = chunk.codes
-    if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
-        row = int(np.argmax(~(y == np.floor(y))))
+    whole = np.isfinite(y) & (y == np.floor(y)) if y.dtype.kind == "f" else np.ones(1, bool)
+    if not whole.all():
+        row = int(np.argmin(whole))
         raise DataError(
             f"y has the value {y[row]} at row {chunk.start + row}: Unknown label type: continuous; "
             "labels must be integers, booleans or strings"

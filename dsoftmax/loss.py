@@ -110,7 +110,7 @@ def raw_blocks(
     width = n_models * n_columns
     coef = np.ascontiguousarray(points[:, :-1].transpose(1, 0, 2)).reshape(n_features, width)
     intercept = points[:, -1].reshape(width, 1)
-    length = min(block_length(n_features, width, points.itemsize), len(X))
+    length = max(1, min(block_length(n_features, width, points.itemsize), len(X)))
     blocks = np.empty((length, n_features), points.dtype)
     product = np.empty((length, width), points.dtype)
     raw = np.empty(width * length, points.dtype)
@@ -135,7 +135,7 @@ def softmax_residual(raw: Array, codes: Array) -> tuple[Array, Array]:
     Returns
     -------
     loss : array of shape (n_models, b)
-    correct : boolean array of shape (n_models, b)
+    correct : boolean array of shape (n_models, b), true where no class is more probable
     """
     if raw.shape[1] == 1:
         return _logistic_residual(raw, codes)

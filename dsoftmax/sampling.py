@@ -170,5 +170,6 @@ class Epoch:
                 break
             within = max(low - begins, 0), min(high - begins, stop - start)
             key = (self.seed, self.number) if self.shuffle else None
-            pieces.append(Piece(start, stop, *within, key))
+            if low < high:
+                pieces.append(Piece(start, stop, *within, key))
         return tuple(pieces)

@@ -69,7 +69,7 @@ def moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Momen
     """
     n_rows, n_features = chunk.X.shape
     length = min(block_length(n_features, 0, dtype.itemsize), n_rows)
-    guess = chunk.X[:length].astype(np.float64).mean(axis=0)
+    guess = _first_rows(chunk, length).astype(np.float64).mean(axis=0)
     shift = guess if not np.can_cast(chunk.X.dtype, dtype) else guess.astype(dtype)
     total, square = np.zeros((n_classes, n_features)), np.zeros(n_features)
     block = np.empty((length, n_features), dtype)
@@ -79,10 +79,18 @@ def moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Momen
         weighted = deviation
         if chunk.sample_weight is not None:
             weighted = deviation * chunk.sample_weight[rows].astype(dtype)[:, None]
-        square += np.einsum("ij,ij->j", weighted, deviation)
+        square += np.einsum("ij,ij->j", weighted, deviation, dtype=np.float64)
         _add_by_class(total, weighted, chunk.codes[rows])
     class_weight = np.bincount(chunk.codes, chunk.sample_weight, n_classes).astype(np.float64)
     return _about_the_mean(shift.astype(np.float64), class_weight, total, square)
+
+
+def _first_rows(chunk: Chunk, length: int) -> Array:
+    """Return some rows that count: those of weight zero may be anywhere."""
+    if chunk.sample_weight is None:
+        return chunk.X[:length]
+    rows = np.flatnonzero(chunk.sample_weight)[:length]
+    return chunk.X[rows] if len(rows) else chunk.X[:length]
 
 
 def _add_by_class(total: Array, rows: Array, codes: Array) -> None:

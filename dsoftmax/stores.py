@@ -33,7 +33,11 @@ def locate(place: str | os.PathLike[str]) -> Path | str:
 def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
     """Open a new group (Zarr format 3) at a place of `new_node`."""
     with new_node(destination, overwrite) as place:
-        yield zarr.open_group(place, mode=_mode(place, overwrite), zarr_format=3)
+        try:
+            group = zarr.open_group(place, mode=_mode(place, overwrite), zarr_format=3)
+        except FileExistsError as error:
+            raise _taken(place) from error
+        yield group
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from dsoftmax.classes import class_factors, scan_labels
+from dsoftmax.classes import class_factors, normalised, scan_labels
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitEnded, FitStarted
 from dsoftmax.ledger import Ledger
@@ -76,6 +76,8 @@ def train(
     spans = cut_spans(source.chunks, source.row_bytes)
     classes, counts = scan_labels(source, settings.classes, spans, executor)
     factors = class_factors(settings.class_weight, classes, counts)
+    if source.sample_weight is not None or factors is not None:
+        factors = normalised(factors, counts)
     source = source.with_classes(classes, factors)
     weight = counts.weight if factors is None else counts.weight * factors
     run = _Run(source, settings, executor, Ledger(callbacks, source.n_samples), spans, weight)
@@ -198,7 +200,10 @@ class _Run:
             on_work=self._ledger.on_work,
         )  # fmt: skip
         result = objective.evaluation(points, sums, self._source.n_samples)
-        self._separated |= self._settings.alpha == 0 and bool((sums.correct == sums.weight).any())
+        if self._settings.alpha == 0:
+            # All rows right, and not by ties, whose loss would be log 2 or more.
+            fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
+            self._separated |= bool(fits.any())
         self._ledger.spend(spent)
         self._ledger.steps += 1
         self._ledger.see(objective.value(points[0], float(result.value[0])), result)
@@ -231,7 +236,7 @@ class _Run:
         self._executor.refresh()
 
     def _finish(self, objective: Objective, state: State) -> Fit:
-        loss = self._final_loss(objective, state)
+        state, loss = self._settle(objective, state)
         status = state.status
         if self._separated and status is not Status.INTERRUPTED:
             status = Status.SEPARABLE
@@ -250,14 +255,22 @@ class _Run:
             self._classes, coef, intercept, loss, status, max(1, ledger.passes), ledger.steps
         )  # fmt: skip
 
-    def _final_loss(self, objective: Objective, state: State) -> float:
-        """Return the objective at the final point, read once more if only batches were seen."""
-        seen_whole = self._epoch.number == 0 and self._next_step == 0
+    def _settle(self, objective: Objective, state: State) -> tuple[State, float]:
+        """Return the final state and the objective there, read once more after mini-batches.
+
+        The mean over the batches of an epoch belongs to no one point. Should its last point
+        turn out worse than the intercepts alone, those are returned.
+        """
+        only_batches = self._epoch.number > 0 or self._next_step > 0
         left = self._settings.max_iter - self._ledger.passes
-        if seen_whole or left < 1 or state.status is Status.INTERRUPTED:
-            return objective.value(state.point, state.value)
-        result = self._evaluate_all(objective, state.point[None])
-        return objective.value(state.point, float(result.value[0]))
+        if not only_batches or left < 1 or state.status is Status.INTERRUPTED:
+            return state, objective.value(state.point, state.value)
+        value = float(self._evaluate_all(objective, state.point[None]).value[0])
+        start = float(objective.known.value[0])
+        if not value <= start:
+            point, value = objective.intercept_only, start
+            state = replace(state, point=point, status=Status.DIVERGED)
+        return state, objective.value(state.point, value)
 
 
 def _first_epoch(source: Source, settings: Settings, spans: tuple[Span, ...]) -> Epoch:

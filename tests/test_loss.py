@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -83,8 +85,8 @@ def test_loss_and_gradient_are_those_of_the_textbook(
 
 @pytest.mark.parametrize(
     ("dtype", "expected"),
-    [("?", "f4"), ("u1", "f4"), ("i2", "f4"), ("u2", "f4"), ("f2", "f4"), ("f4", "f4"), (">f4", "f4")]
-    + [("i4", "f8"), ("u4", "f8"), ("i8", "f8"), ("f8", "f8"), (">f8", "f8")],
+    [("?", "f4"), ("u1", "f4"), ("i2", "f4"), ("u2", "f4"), ("f2", "f4"), ("f4", "f4"),
+     (">f4", "f4"), ("i4", "f8"), ("u4", "f8"), ("i8", "f8"), ("f8", "f8"), (">f8", "f8")],
 )  # fmt: skip
 def test_the_kernel_computes_in_a_dtype_that_holds_the_data(dtype: str, expected: str) -> None:
     assert compute_dtype(dtype) == np.dtype(expected)
@@ -133,8 +135,7 @@ def test_the_gradient_does_not_depend_on_the_cut_into_chunks(cuts: set[int], K: 
     chunk, points = problem(600, 3, K)
     edges = [0, *sorted(cuts), 600]
     parts = [
-        loss_gradient(chunk.take(np.arange(*pair)), points)
-        for pair in zip(edges[:-1], edges[1:], strict=True)
+        loss_gradient(chunk.take(np.arange(*pair)), points) for pair in itertools.pairwise(edges)
     ]
     total, whole = sum(parts[1:], start=parts[0]), loss_gradient(chunk, points)
     close(total.gradient, whole.gradient, 1e-12)
@@ -161,7 +162,9 @@ def test_far_out_raw_predictions_stay_exact(dtype: str, K: int, largest: float) 
     sums = loss_gradient(chunk, points)
     eps = float(np.finfo(dtype).eps)
     np.testing.assert_allclose(sums.loss, [float(exact.sum())], rtol=2 * eps)
-    by_row = np.array([loss_gradient(chunk.take(np.array([i])), points).loss[0] for i in range(200)])
+    by_row = np.array(
+        [loss_gradient(chunk.take(np.array([i])), points).loss[0] for i in range(200)]
+    )
     np.testing.assert_allclose(by_row, exact.astype(float), rtol=4 * eps, atol=2 * eps)
     close(sums.gradient, oracle(chunk, points)[1], 4 * eps)
 
@@ -196,12 +199,8 @@ def test_all_weights_zero_gives_zero_sums() -> None:
 
 
 @pytest.mark.parametrize("K", [2, 3])
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_row_is_correct_if_its_class_is_the_first_of_the_most_probable(
-    K: int, tied: bool
-) -> None:
+def test_a_row_is_correct_if_its_class_is_the_most_probable(K: int) -> None:
     chunk, points = problem(500, 3, K)
-    points = np.zeros_like(points) if tied else points
     ((_, _, raw),) = raw_blocks(chunk.X, points)
     expected = (probabilities(raw[0]).argmax(axis=0) == chunk.codes).sum()
     np.testing.assert_array_equal(loss_gradient(chunk, points).correct, expected)
@@ -296,7 +295,7 @@ def test_the_arguments_are_left_as_they_are(K: int) -> None:
 
 def test_a_point_gone_astray_gives_sums_that_are_not_finite_and_no_warning() -> None:
     chunk, points = problem(100, 3, 3, dtype="f4")
-    assert not np.isfinite(loss_gradient(chunk, points * np.float32(3e38)).loss).all()
+    assert not np.isfinite(loss_gradient(chunk, np.sign(points) * np.float32(3e38)).loss).all()
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 100])

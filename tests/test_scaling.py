@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,13 +34,12 @@ def check(got: Moments, X: Array, y: Array, weight: Array | None, tolerance: flo
     mean, sd = np.average(exact, axis=0, weights=w), np.sqrt(variance(X, w))
     np.testing.assert_allclose(got.weight, w.sum(), rtol=1e-14)
     np.testing.assert_allclose(got.class_weight, np.bincount(y, w, 3), rtol=1e-14)
-    np.testing.assert_allclose((got.mean - mean) / np.where(sd > 0, sd, 1), 0, atol=tolerance)
+    unit = np.where(sd > 0, sd, 1)
+    np.testing.assert_allclose((got.mean - mean) / unit, 0, atol=tolerance / 10)
     np.testing.assert_allclose(got.variance, sd**2, rtol=tolerance, atol=1e-25)
     offset = np.stack([(w[y == k, None] * (exact[y == k] - mean)).sum(axis=0) for k in range(3)])
-    np.testing.assert_allclose(
-        got.class_offset / np.where(sd > 0, sd, 1), offset / np.where(sd > 0, sd, 1),
-        atol=tolerance * w.sum(),
-    )  # fmt: skip
+    error = (got.class_offset - offset) / unit
+    np.testing.assert_allclose(error, 0, atol=tolerance / 10 * w.sum())
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -48,7 +49,7 @@ def test_moments_are_those_of_numpy(dtype: str, rows: int, weighted: bool) -> No
     rng = np.random.default_rng(rows)
     X = (rng.integers(0, 4, (rows, 3)) * (1, 1, 0)).astype(dtype)
     y, weight = rng.integers(0, 2, rows), rng.random(rows) + 0.01 if weighted else None
-    check(of(X, y, weight), X, y, weight, 1e-12 if compute_dtype(dtype) == F8 else 2e-6)
+    check(of(X, y, weight), X, y, weight, 1e-12 if compute_dtype(dtype) == F8 else 1e-4)
 
 
 @pytest.mark.parametrize("zeros", [0.0, 0.5])
@@ -60,11 +61,11 @@ def test_moments_do_not_depend_on_the_cut_into_chunks(
     X, y = mean + rng.normal(size=(200, 2)), rng.integers(0, 2, 200)
     weight = rng.random(200) * (rng.random(200) >= zeros)
     edges = [0, *sorted(cuts), 200]
-    parts = [of(X[a:b], y[a:b], weight[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [of(X[a:b], y[a:b], weight[a:b]) for a, b in itertools.pairwise(edges)]
     total = parts[0]
     for part in parts[1:]:
         total += part
-    check(total, X, y, weight, 1e-9)
+    check(total, X, y, weight, 1e-7)
 
 
 def test_chunks_without_weight_have_no_part() -> None:
@@ -89,7 +90,7 @@ def test_a_mean_of_a_million_standard_deviations_keeps_the_variance(stored: str,
 @pytest.mark.parametrize("mean", [1e2, 1e4])
 def test_a_large_mean_in_float32_keeps_the_variance(mean: float) -> None:
     X = np.random.default_rng(0).normal(mean, 1, (9000, 2)).astype("f4")
-    np.testing.assert_allclose(of(X).variance, variance(X), rtol=1e-5)
+    np.testing.assert_allclose(of(X).variance, variance(X), rtol=1e-4)
 
 
 def test_first_rows_without_weight_do_not_spoil_the_variance() -> None:
@@ -104,12 +105,13 @@ def test_first_rows_without_weight_do_not_spoil_the_variance() -> None:
 def test_the_variance_of_float32_follows_the_unit_of_the_data(unit: float) -> None:
     X = np.random.default_rng(0).normal(size=(100, 2)).astype("f4") * np.float32(unit)
     with np.errstate(over="ignore"):
-        np.testing.assert_allclose(of(X).variance, variance(X), rtol=1e-5)
+        np.testing.assert_allclose(of(X).variance, variance(X), rtol=1e-4)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @given(
-    value=st.floats(-1e30, 1e30, width=32, allow_subnormal=False), dtype=st.sampled_from([F4, F8]),
+    value=st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False),
+    dtype=st.sampled_from([F4, F8]),
     cut=st.integers(1, 299),
 )  # fmt: skip
 def test_a_constant_feature_has_variance_exactly_zero(
@@ -161,9 +163,9 @@ def test_the_gradient_follows_the_chain_rule(shift: Array | None) -> None:
 @pytest.mark.parametrize("dtype", [F4, F8])
 @pytest.mark.parametrize(
     ("mean", "sd", "shifted"),
-    [(0, 0, False), (1e-3, 0, True), (0, 1, False), (7.9, 1, False), (-7.9, 1, False)]
-    + [(8.1, 1, True), (-8.1, 1, True), (8.1e-9, 1e-9, True), (1e6, 1, True)],
-)
+    [(0, 0, False), (1e-3, 0, True), (0, 1, False), (7.9, 1, False), (-7.9, 1, False),
+     (8.1, 1, True), (-8.1, 1, True), (8.1e-9, 1e-9, True), (1e6, 1, True)],
+)  # fmt: skip
 def test_the_kernel_shifts_where_some_mean_exceeds_eight_standard_deviations(
     dtype: np.dtype[np.floating], mean: float, sd: float, shifted: bool
 ) -> None:

@@ -19,7 +19,7 @@ from dsoftmax.cli.train import array_in
 @cluster_options
 def evaluate(model: str, data: str, x: str, y: str, as_json: bool) -> None:
     """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
-    from dsoftmax.estimator import load_model
+    from dsoftmax.modelfile import load_model
 
     estimator = load_model(model)
     with active_cluster():

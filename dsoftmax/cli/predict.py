@@ -20,7 +20,7 @@ _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function"
 @cluster_options
 def predict(model: str, data: str, out: str, x: str, method: str, overwrite: bool) -> None:
     """Write what MODEL predicts for the Zarr group DATA to the Zarr array OUT."""
-    from dsoftmax.estimator import load_model
+    from dsoftmax.modelfile import load_model
 
     estimator = load_model(model)
     with active_cluster():

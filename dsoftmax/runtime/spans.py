@@ -38,10 +38,22 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int) -> tuple[Span, ...]:
 
 
 def task_level(n_leaves: int, leaf_bytes: int, slots: int) -> int:
-    """Return k: a task adds up 2^k leaves; about 64 MiB, but four tasks for each slot."""
-    by_size = max(1, _TASK_BYTES // max(leaf_bytes, 1))
-    by_slots = max(1, n_leaves // (_TASKS_PER_SLOT * slots))
-    return min(by_size, by_slots).bit_length() - 1
+    """Return k: a task adds up 2^k leaves.
+
+    Four tasks for each slot even out the load, but a task of less than 16 MiB is mostly
+    overhead, and one of more than 64 MiB is long to lose; no slot stays without a task.
+
+    Examples
+    --------
+    >>> task_level(1000, 1 << 22, slots=2)
+    4
+    >>> task_level(12, 1 << 22, slots=2)
+    2
+    """
+    even = n_leaves // (_TASKS_PER_SLOT * slots)
+    least, most = (max(1, size // max(leaf_bytes, 1)) for size in (_TASK_BYTES // 4, _TASK_BYTES))
+    leaves = min(max(even, least), most, max(1, n_leaves // slots))
+    return leaves.bit_length() - 1
 
 
 @dataclass

@@ -17,6 +17,7 @@ from dsoftmax.solvers import line_search
 from dsoftmax.solvers.base import Evaluation, Request, State, Status, largest
 from dsoftmax.solvers.line_search import LineSearch, Search
 
+_MOST_IDLE = 10
 _MEMORY_BYTES = 1 << 28  # for the pairs, of which there are 10 to 100
 
 
@@ -39,6 +40,8 @@ class LBFGSState(State):
     pairs : the last differences of points and of gradients, oldest first
     direction : (n_features + 1, n_columns), of the search under way
     search : LineSearch, or None before the first evaluation at `point`
+    least_norm : the smallest gradient norm so far
+    idle : steps in a row that lowered neither the value, beyond rounding, nor that norm
     """
 
     gradient: Array
@@ -46,6 +49,8 @@ class LBFGSState(State):
     pairs: tuple[Pair, ...]
     direction: Array
     search: LineSearch | None
+    least_norm: float = np.inf
+    idle: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class LBFGS:
     ) -> LBFGSState:
         step = search.step * state.direction
         change = gradient - state.gradient
-        moved = _moved(state, state.point + step, value, gradient)
+        moved = self._count_idle(state, _moved(state, state.point + step, value, gradient))
         product = float(np.vdot(step, change))
         if product <= 1e-10 * float(np.linalg.norm(step) * np.linalg.norm(change)):
             return moved  # no curvature to learn from, but rounding error
@@ -111,12 +116,23 @@ class LBFGS:
         memory = self.memory or min(max(_MEMORY_BYTES // (16 * step.size), 10), 100)
         return replace(moved, pairs=(*state.pairs, pair)[-memory:])
 
+    def _count_idle(self, before: LBFGSState, after: LBFGSState) -> LBFGSState:
+        lowered = before.value - after.value > self.noise * abs(before.value)
+        flatter = after.gradient_norm < before.least_norm
+        return replace(
+            after,
+            idle=0 if lowered or flatter else before.idle + 1,
+            least_norm=min(before.least_norm, after.gradient_norm),
+        )
+
     def _aim(self, state: LBFGSState) -> LBFGSState:
         """Stop at the target, or begin the search along the next direction."""
         if state.gradient_norm <= state.target:
             return replace(state, status=Status.CONVERGED)
-        if not np.isfinite(state.value):
+        if not (np.isfinite(state.value) and np.isfinite(state.gradient_norm)):
             return replace(state, status=Status.DIVERGED)
+        if state.idle >= _MOST_IDLE:
+            return replace(state, status=Status.PRECISION)
         direction = -two_loop(state.gradient.ravel(), state.pairs)
         slope = float(direction @ state.gradient.ravel())
         first = 1.0 if state.pairs else min(1.0, 1.0 / float(np.linalg.norm(direction)))

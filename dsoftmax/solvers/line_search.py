@@ -84,12 +84,12 @@ def _acceptable(search: LineSearch, tried: Sample) -> bool:
     if decreased and abs(tried.slope) <= -search.curvature * origin.slope:
         return True
     flat = search.curvature * origin.slope <= tried.slope <= (2 * DECREASE - 1) * origin.slope
-    return flat and tried.value - search.noise < origin.value
+    return flat and abs(tried.value - origin.value) <= search.noise
 
 
 def _too_high(search: LineSearch, tried: Sample) -> bool:
     """Whether the value alone, rounding allowed for, puts the minimum before the tried step."""
-    if not math.isfinite(tried.value):
+    if not (math.isfinite(tried.value) and math.isfinite(tried.slope)):
         return True
     value = tried.value - search.noise
     bound = search.origin.value + DECREASE * tried.step * search.origin.slope

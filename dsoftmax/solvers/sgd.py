@@ -95,10 +95,10 @@ class SGD:
 
     def tell(self, state: SGDState, result: Evaluation) -> SGDState:
         """Make an update, and at the end of an epoch look whether to go on."""
+        if not _is_finite(result):
+            return replace(state, status=Status.DIVERGED)
         if np.isnan(state.learning_rate):
             return _probe(state, result)
-        if not np.isfinite(result.value[0]):
-            return replace(state, status=Status.DIVERGED)
         state = self._update(state, result.gradient[0])
         state = replace(
             state,
@@ -140,6 +140,10 @@ def _probe(state: SGDState, result: Evaluation) -> SGDState:
     if state.probes < _PROBES and curvature > 0:
         return state
     return replace(state, learning_rate=1.0 / curvature if curvature > 0 else 1.0)
+
+
+def _is_finite(result: Evaluation) -> bool:
+    return bool(np.isfinite(result.value).all() and np.isfinite(result.gradient).all())
 
 
 def _unit(direction: Array) -> Array:

@@ -159,8 +159,8 @@ class Source:
         if np.any(unknown):
             row = int(np.argmax(unknown))
             raise DataError(
-                f"{self.y.name} has the label {y[row]!r} at row {start + row}, which is not one of "
-                f"the {len(self.classes)} classes ({preview(self.classes)})"
+                f"{self.y.name} has the label {y[row].item()!r} at row {start + row}, which is not "
+                f"one of the {len(self.classes)} classes ({preview(self.classes)})"
             )
         return codes
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from hypothesis import given
@@ -75,8 +76,13 @@ def test_threads_share_it() -> None:
             assert cache.get(key) in (None, key)
             cache.put(key, key, 1 + key % 7, most=60)
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
     assert sum(1 + key % 7 for key in held(cache, 50)) <= 60
     cache.put("last", 0, 60, most=60)
     assert held(cache, 50) == []

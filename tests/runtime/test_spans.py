@@ -32,13 +32,14 @@ def test_spans_are_runs_of_whole_chunks_that_cover_all_rows(
 
 
 @given(*[st.integers(1, 10**9)] * 2, st.integers(1, 1000))
-def test_a_task_is_about_64_mib_and_leaves_four_tasks_a_slot(
+def test_a_task_has_16_to_64_mib_where_no_slot_goes_without(
     n_leaves: int, leaf_bytes: int, slots: int
 ) -> None:
     level = task_level(n_leaves, leaf_bytes, slots)
     assert level >= 0
     assert level == 0 or leaf_bytes << level <= 1 << 26
-    assert level == 0 or n_leaves >= 4 * slots << level
+    assert level == 0 or n_leaves >= slots << level
+    assert leaf_bytes << level + 1 > 1 << 24 or n_leaves < slots << level + 1
 
 
 def total(leaves: list[Any], level: int, order: list[int], combine: Any) -> Any:

@@ -1,0 +1,204 @@
+"""A picture of a fit, drawn from its history alone."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsoftmax.errors import DataError, DsoftmaxError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from dsoftmax.estimator import SoftmaxRegression
+
+Records = Sequence[dict[str, Any]]
+
+_SUFFIXES = (".pdf", ".png", ".svg")
+_BLUE, _GREEN, _ORANGE, _GREY, _INK = "#2f6db3", "#2c8a63", "#e5a04b", "#d3d8de", "#3a424d"
+_SLATE = "#8793a3"
+_TIMES = {
+    "kernel": ("kernel_seconds", _BLUE),
+    "reading": ("read_seconds", _ORANGE),
+    "waiting": ("waiting_seconds", _GREY),
+}
+_LOG_FROM = 3.0  # largest over smallest loss
+_MANY_PASSES = 60
+
+
+def check_plot(path: str | os.PathLike[str] | None = None) -> None:
+    """Refuse a plot that could not be drawn, or saved at `path`.
+
+    Raises
+    ------
+    DsoftmaxError
+        If matplotlib is not installed.
+    DataError
+        If the file is not named .pdf, .png or .svg.
+    """
+    if find_spec("matplotlib") is None:
+        raise DsoftmaxError("plots need matplotlib: pip install dsoftmax[plot]")
+    if path is not None and Path(path).suffix.lower() not in _SUFFIXES:
+        raise DataError(f"cannot plot to {path}; expected a name ending in .pdf, .png or .svg")
+
+
+def plot_history(model: SoftmaxRegression, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Draw how a fit went: loss and accuracy, speed and where the time went.
+
+    Parameters
+    ----------
+    model : SoftmaxRegression
+        Fitted; only its `history_` is used.
+    path : path, optional
+        Where to save the figure: a .png, .pdf or .svg file.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not known to pyplot: no window opens, and nothing has to be closed.
+
+    Raises
+    ------
+    DsoftmaxError
+        If matplotlib is not installed.
+    DataError
+        If the file is of another kind, or the history is empty.
+    NotFittedError
+        If the model is not fitted.
+
+    Examples
+    --------
+    >>> from dsoftmax import SoftmaxRegression
+    >>> from sklearn.datasets import load_iris
+    >>> figure = plot_history(SoftmaxRegression().fit(*load_iris(return_X_y=True)))
+    >>> figure.savefig("iris.png")
+    """
+    from sklearn.utils.validation import check_is_fitted
+
+    check_plot(path)
+    check_is_fitted(model, "history_")
+    if not model.history_:
+        raise DataError("history_ is empty; expected a record for each step and pass: fit first")
+    figure = _draw(model.history_)
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _draw(history: Records) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    steps = [record for record in history if record["kind"] == "step"]
+    passes = [record for record in history if record["kind"] == "pass"]
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.02)
+    figure = Figure(figsize=(10, 5.8), dpi=150, layout=layout)
+    (loss, rate), (accuracy, times) = figure.subplots(2, 2, sharex=True)
+    _draw_course(loss, "loss", steps, passes, _BLUE)
+    _scale_loss(loss, history)
+    _draw_course(accuracy, "accuracy", steps, passes, _GREEN)
+    _draw_rate(rate, passes)
+    _draw_times(times, passes)
+    for axes in figure.axes:
+        _tidy(axes, last=history[-1]["pass"])
+    for axes in (accuracy, times):
+        axes.set_xlabel("passes over the data", color=_INK)
+    figure.suptitle(_summary(history, passes), x=0.014, ha="left", color=_INK, weight="bold")
+    return figure
+
+
+def _summary(history: Records, passes: Records) -> str:
+    last = history[-1]
+    rows = f"{passes[-1]['rows']:,} rows, " if passes else ""
+    return f"{rows}{last['pass']:.4g} passes in {last['seconds']:,.1f} s"
+
+
+def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: str) -> None:
+    """Draw a quantity after every pass, over what it was at every step."""
+    if steps:
+        axes.plot(_column(steps, "pass"), _column(steps, name), color=color, alpha=0.45, lw=0.8)
+    style = "o" if steps else "o-"
+    axes.plot(
+        _column(passes, "pass"), _column(passes, name), style, color=color, ms=4.5, lw=1.5,
+        clip_on=False, zorder=3,
+    )  # fmt: skip
+    last = (passes or steps)[-1][name]
+    _head(axes, name, f"{last:.4f} in the last {'pass' if passes else 'step'}")
+
+
+def _scale_loss(axes: Axes, history: Records) -> None:
+    """Use a logarithmic scale for losses that span one."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    losses = [record["loss"] for record in history if math.isfinite(record["loss"])]
+    if not losses or not 0 < min(losses) < max(losses) / _LOG_FROM:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _draw_rate(axes: Axes, passes: Records) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    rates = [record["rows"] / max(record["pass_seconds"], 1e-9) for record in passes]
+    _draw_bars(axes, passes, rates, _SLATE)
+    axes.yaxis.set_major_formatter(EngFormatter())
+    mean = sum(_column(passes, "rows")) / max(sum(_column(passes, "pass_seconds")), 1e-9)
+    _head(axes, "rows a second", f"{EngFormatter(places=1)(mean)} on average")
+
+
+def _draw_times(axes: Axes, passes: Records) -> None:
+    total = sum(sum(_column(passes, name)) for name, _ in _TIMES.values())
+    below = [0.0] * len(passes)
+    for label, (name, color) in _TIMES.items():
+        seconds = _column(passes, name)
+        share = sum(seconds) / max(total, 1e-9)
+        _draw_bars(axes, passes, seconds, color, below, f"{label} {share:.0%}")
+        below = [low + height for low, height in zip(below, seconds, strict=True)]
+    axes.set_ylim(0, 1.22 * max([*below, 1e-9]))  # leaves room for the legend
+    axes.legend(
+        loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9, labelcolor=_INK,
+        handlelength=1.0, columnspacing=1.5, borderaxespad=0.2,
+    )  # fmt: skip
+    _head(axes, "seconds a pass", "added up over the workers")
+
+
+def _draw_bars(
+    axes: Axes, passes: Records, heights: list[float], color: str,
+    below: list[float] | float = 0.0, label: str = "",
+) -> None:  # fmt: skip
+    """Draw a bar from the beginning of each pass to its end."""
+    starts = [record["pass"] - 1 for record in passes]
+    gap = 0.0 if len(passes) > _MANY_PASSES else 1.0
+    axes.bar(
+        starts, heights, 1.0, below, align="edge", color=color, edgecolor="white", lw=gap,
+        label=label,
+    )  # fmt: skip
+
+
+def _column(records: Records, name: str) -> list[float]:
+    return [record[name] for record in records]
+
+
+def _head(axes: Axes, name: str, value: str) -> None:
+    axes.set_title(name, loc="left", fontsize=10, color=_INK, weight="bold")
+    axes.set_title(value, loc="right", fontsize=9, color=_INK)
+
+
+def _tidy(axes: Axes, last: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(0, last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(_GREY)
+    axes.tick_params(color=_GREY, labelcolor=_INK, labelsize=9)
+    axes.grid(axis="y", color=_GREY, lw=0.6, alpha=0.7)
+    axes.set_axisbelow(True)

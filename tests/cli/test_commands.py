@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+Store = Callable[..., str]
+Done = subprocess.CompletedProcess[str]
+
+
+def dsoftmax(*arguments: str | Path, cwd: Path | None = None) -> Done:
+    command = [sys.executable, "-m", "dsoftmax", *map(str, arguments)]
+    environment = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"}
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=120, env=environment
+    )
+
+
+@pytest.fixture
+def data(store: Store, digits: tuple[np.ndarray, np.ndarray]) -> str:
+    X, y = digits
+    return store(rows=300, X=X.astype("u1"), y=y)
+
+
+def test_train_evaluate_predict_is_a_whole_story(data: str, tmp_path: Path) -> None:
+    model, out = tmp_path / "model.zarr", tmp_path / "p.zarr"
+    trained = dsoftmax("train", data, model, "--alpha", "0.01", "--max-iter", "30", "--workers", 2)
+    assert trained.returncode == 0, trained.stderr
+    assert "1,797 rows x 64 features, 10 classes" in trained.stderr
+    assert "dashboard: http://127.0.0.1:" in trained.stderr
+    assert "\x1b" not in trained.stderr  # plain lines where there is no terminal
+    assert trained.stdout == f"model: {model}\n"
+
+    table = dsoftmax("evaluate", model, data)
+    assert table.stdout.splitlines()[0].startswith("accuracy   0.9")
+    metrics = json.loads(dsoftmax("evaluate", model, data, "--json").stdout)
+    assert metrics["accuracy"] > 0.97
+    assert metrics["n_samples"] == 1797
+
+    predicted = dsoftmax("predict", model, data, out, "--method", "predict")
+    assert predicted.returncode == 0, predicted.stderr
+    y = zarr.open_array(f"{data}/y")[:]
+    assert np.mean(zarr.open_array(out)[:] == y) == pytest.approx(metrics["accuracy"])
+
+
+def test_quiet_prints_nothing(data: str, tmp_path: Path) -> None:
+    done = dsoftmax("train", data, tmp_path / "m.zarr", "--alpha", 10, "--tol", 0.1, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+BAD = [
+    (["train", "nowhere.zarr", "m.zarr"], "nowhere.zarr/X does not exist"),
+    (["train", "{data}", "m.zarr", "--y", "X"], "expected one dimension"),
+    (["train", "{data}", "m.zarr", "--solver", "saga"], "solver='saga' is unknown"),
+    (["train", "{data}", "m.zarr", "--batch-size", "some"], "neither a number nor 'auto'"),
+    (["train", "{data}", "{data}"], "already holds a Zarr store"),
+    (["train", "{data}", "m.zarr", "--scheduler", "a:1", "--workers", "2"], "drop them"),
+    (["predict", "m.zarr"], "Missing argument"),
+    (["shout"], "No such command 'shout'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_usage_and_bad_data_exit_with_2_and_one_message(
+    data: str, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = dsoftmax(*(a.format(data=data) for a in arguments), cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data.zarr"]
+
+
+FAILURES = [
+    (["evaluate", "nowhere.zarr", "{data}"], "nowhere.zarr is not a readable model"),
+    (["train", "{data}", "m.zarr", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), FAILURES)
+def test_what_fails_exits_with_1_and_one_message(
+    data: str, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = dsoftmax(*(a.format(data=data) for a in arguments), cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "evaluate", "ingest", "predict", "train"])
+def test_every_command_explains_itself(command: str) -> None:
+    done = dsoftmax(command, "--help")
+    assert done.returncode == 0
+    assert "Usage: dsoftmax" in done.stdout

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+from sklearn.datasets import load_digits
+
+from dsoftmax.runtime import local
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Real data: 1797 handwritten digits of 64 pixels, ten classes."""
+    X, y = load_digits(return_X_y=True)
+    return X, y
+
+
+@pytest.fixture(scope="session")
+def _two_workers() -> Iterator[Client]:
+    with (
+        local.local_cluster(2) as workers,
+        Client(workers, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def cluster(_two_workers: Client) -> Iterator[Client]:
+    """Two real worker processes, the active cluster while the test runs."""
+    with _two_workers.as_current():
+        yield _two_workers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cluster_is_left() -> Iterator[None]:
+    yield
+    local.close_embedded_cluster()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., str]:
+    """Write arrays to a Zarr group and return its path."""
+
+    def write(rows: int = 100, name: str = "data.zarr", **arrays: np.ndarray) -> str:
+        group = zarr.open_group(tmp_path / name, mode="w")
+        for key, values in arrays.items():
+            chunks = (min(rows, len(values)), *values.shape[1:])
+            dtype = "string" if values.dtype.kind == "U" else values.dtype
+            group.create_array(key, shape=values.shape, dtype=dtype, chunks=chunks)[...] = values
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def small_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every chunk a span of its own, so that small data have a tree worth the name."""
+    monkeypatch.setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)

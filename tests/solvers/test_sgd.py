@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from dsoftmax.reduction import Array
+from dsoftmax.solvers.base import Evaluation, Rows, Status
+from dsoftmax.solvers.sgd import SGD, SGDState
+
+Function = Callable[[Array], tuple[float, Array]]
+
+
+def quadratic(eigenvalues: Array, floor: float = 0.5) -> Function:
+    """A rotated bowl around one."""
+    size = len(eigenvalues)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
+    hessian = rotation * eigenvalues @ rotation.T
+
+    def f(point: Array) -> tuple[float, Array]:
+        gradient = hessian @ (point - 1)
+        return floor + 0.5 * float(np.vdot(point - 1, gradient)), gradient
+
+    return f
+
+
+def evaluated(f: Function, points: Array, batches: int, step: int) -> Evaluation:
+    with np.errstate(over="ignore", invalid="ignore"):
+        values, gradients = zip(*map(f, points), strict=True)
+    last = step % batches == batches - 1
+    return Evaluation(
+        np.array(values), np.stack(gradients), np.zeros(len(points)), 1 / batches, last
+    )
+
+
+def states(
+    solver: SGD, f: Function, zero: Array, *, batches: int = 1, most: int = 10_000
+) -> list[SGDState]:
+    known = evaluated(f, zero[None], 1, 0)
+    trail, step = [solver.start(zero, known, zero)], 0
+    while trail[-1].status is Status.RUNNING and step < most:
+        request = solver.ask(trail[-1])
+        trail.append(solver.tell(trail[-1], evaluated(f, request.points, batches, step)))
+        step += request.rows is Rows.BATCH
+    return trail
+
+
+def make(
+    learning_rate: float | None = 0.1, momentum: float = 0.9, tol: float = 1e-6, epochs: int = 5,
+    steps: int = 1,
+) -> SGD:  # fmt: skip
+    return SGD(learning_rate, momentum, tol, epochs, steps)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_the_update_is_nesterovs_as_torch_writes_it(momentum: float) -> None:
+    f, x, buffer = quadratic(np.array([1.0, 3.0])), np.zeros((2, 1)), np.zeros((2, 1))
+    for state in states(make(0.05, momentum, tol=0.0), f, x, batches=7, most=25):
+        np.testing.assert_allclose(state.current, x, rtol=1e-13)
+        gradient = f(x)[1]
+        buffer = momentum * buffer + gradient
+        x = x - 0.05 * (gradient + momentum * buffer)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_an_automatic_rate_falls_as_one_over_epochs(steps: int) -> None:
+    f, solver = quadratic(np.array([2.0, 0.1])), make(None, 0.0, steps=steps)
+    trail = states(solver, f, np.zeros((2, 1)), batches=steps, most=3 * steps)
+    moves = [(a, b) for a, b in itertools.pairwise(trail) if b.step > a.step]
+    for number, (a, b) in enumerate(moves):
+        rate = a.learning_rate / (1 + number / steps)
+        np.testing.assert_allclose(a.current - b.current, rate * f(a.current)[1], rtol=1e-9)
+    assert len(moves) == 3 * steps
+
+
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [
+        np.array([5.0]),
+        np.ones(3),
+        np.geomspace(1e-3, 7.0, 20),
+        np.linspace(0, 1, 200),
+        np.linspace(0, 1, 5) * 1e6,
+        np.array([1e-8, 1e-9]),
+    ],
+    ids=["one", "equal", "geometric", "dense", "steep", "flat"],
+)
+def test_the_probe_finds_the_largest_eigenvalue(eigenvalues: Array) -> None:
+    f = quadratic(eigenvalues, floor=0.0)
+    solver, zero = make(None), np.zeros((len(eigenvalues), 1))
+    state, asked = solver.start(zero, evaluated(f, zero[None], 1, 0), zero), 0
+    while np.isnan(state.learning_rate):
+        request = solver.ask(state)
+        assert request.rows is Rows.SAME_BATCH
+        assert len(request.points) == 2
+        np.testing.assert_array_equal(request.points[0], zero)
+        state, asked = solver.tell(state, evaluated(f, request.points, 1, 1)), asked + 1
+    assert asked <= 10
+    assert 1 / state.learning_rate == pytest.approx(eigenvalues.max(), rel=0.08)
+    assert solver.ask(state).rows is Rows.BATCH
+
+
+def test_without_curvature_the_rate_is_finite() -> None:
+    trail = states(make(None), lambda x: (1.0, np.zeros_like(x)), np.zeros((3, 2)))
+    assert trail[-1].status is Status.STALLED
+    assert np.isfinite(trail[-1].current).all()
+
+
+def test_it_finds_the_minimum_of_a_quadratic() -> None:
+    f = quadratic(np.linspace(0.1, 1, 5))
+    state = states(make(None, tol=1e-10, steps=50), f, np.zeros((5, 1)), batches=50)[-1]
+    assert state.status is Status.STALLED
+    np.testing.assert_allclose(state.point, 1, atol=1e-3)
+    np.testing.assert_allclose(state.value, 0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+@pytest.mark.parametrize("batches", [1, 3])
+def test_epochs_without_progress_stop_it(epochs: int, batches: int) -> None:
+    def flat(point: Array) -> tuple[float, Array]:
+        return 2.0, np.ones_like(point)
+
+    trail = states(make(epochs=epochs), flat, np.zeros((2, 1)), batches=batches)
+    assert trail[-1].status is Status.STALLED
+    assert trail[-1].step == epochs * batches
+    assert not trail[-1].point.any()
+
+
+def test_an_epoch_with_progress_starts_the_count_anew() -> None:
+    values = iter([2.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5])
+    solver, zero = make(epochs=3, tol=1e-2), np.zeros((1, 1))
+    state, count = solver.start(zero, Evaluation(np.array([2.0]), zero[None], zero[0]), zero), 0
+    while state.status is Status.RUNNING:
+        result = Evaluation(np.array([next(values)]), np.ones((1, 1, 1)), zero[0], 1.0, True)
+        state, count = solver.tell(state, result), count + 1
+    assert (state.status, count, state.value) == (Status.STALLED, 9, 0.5)
+
+
+def test_the_value_is_the_mean_over_the_rows_of_an_epoch() -> None:
+    solver, zero = make(), np.zeros((1, 1))
+    state = solver.start(zero, Evaluation(np.array([9.0]), zero[None], zero[0]), zero)
+    for value, slope, share, last in [(4.0, 1.0, 0.75, False), (2.0, -3.0, 0.25, True)]:
+        result = Evaluation(np.array([value]), np.full((1, 1, 1), slope), zero[0], share, last)
+        state = solver.tell(state, result)
+    assert state.value == 3.5
+    assert state.gradient_norm == 1.5
+
+
+@pytest.mark.parametrize("batches", [1, 3, 100])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("rate", [3.0, 100.0, 1e200])
+def test_a_rate_that_is_too_large_diverges_and_keeps_the_best(
+    rate: float, momentum: float, batches: int
+) -> None:
+    f, zero = quadratic(np.array([0.5, 1.0])), np.zeros((2, 1))
+    state = states(make(rate, momentum), f, zero, batches=batches)[-1]
+    assert state.status is Status.DIVERGED
+    assert f(state.point)[0] <= f(zero)[0]
+
+
+def test_nan_in_the_gradient_of_a_last_batch_does_not_reach_the_model() -> None:
+    solver, zero = make(), np.zeros((1, 1))
+    state = solver.start(zero, Evaluation(np.array([9.0]), zero[None], zero[0]), zero)
+    bad = Evaluation(np.array([1.0]), np.full((1, 1, 1), np.nan), zero[0], 1.0, True)
+    assert np.isfinite(solver.tell(state, bad).point).all()

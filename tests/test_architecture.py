@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dsoftmax
+
+PACKAGE = Path(dsoftmax.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = {
+    0: {"errors", "labels", "loss", "metrics", "penalty", "reduction", "scaling", "solvers"},
+    1: {"sources", "sampling"},
+    2: {"runtime"},
+    3: {
+        "classes", "digits", "evaluation", "events", "ingestion", "ledger", "npyfile",
+        "objective", "persistence", "prediction", "settings", "stores", "trainer",
+    },
+    4: {"cli", "diagnostics", "estimator", "modelfile"},
+}  # fmt: skip
+LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
+
+ALLOWED = {
+    "distributed": {"runtime"},
+    "dask.array": {"prediction"},
+    "zarr": {"digits", "ingestion", "persistence", "prediction", "sources", "stores"},
+    "matplotlib": {"diagnostics"},
+    "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
+}
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_point_down(path: Path) -> None:
+    if part(path) in {"__init__", "__main__"}:
+        return
+    for name in imports(path):
+        head = name.split(".")
+        if head[0] == "dsoftmax" and len(head) > 1 and head[1] in LAYER:
+            assert LAYER[head[1]] <= LAYER[part(path)], f"{path.name} imports {name}"
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {part(path) for path in FILES} - {"__init__", "__main__"} <= set(LAYER)
+
+
+@pytest.mark.parametrize("library", ALLOWED)
+def test_libraries_stay_in_their_rooms(library: str) -> None:
+    users = {
+        part(path)
+        for path in FILES
+        if any(name == library or name.startswith(f"{library}.") for name in imports(path))
+    }
+    assert users <= ALLOWED[library]
+
+
+def test_no_module_is_named_like_a_public_function() -> None:
+    assert not set(dsoftmax.__all__) & {path.stem for path in PACKAGE.glob("*.py")}
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_functions_are_short_and_say_what_they_take() -> None:
+    lengths = []
+    for path in FILES:
+        for function in functions(path):
+            lengths.append(body_lines(function))
+            assert lengths[-1] <= 50, f"{path.name}: {function.name} has {lengths[-1]} lines"
+            assert function.args.kwarg is None, f"{path.name}: {function.name} takes **kwargs"
+    assert sorted(lengths)[len(lengths) // 2] < 10
+
+
+def test_files_are_short_and_have_names_that_mean_something() -> None:
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 320, path
+        assert path.stem not in {"utils", "common", "helpers", "manager", "engine"}
+
+
+def test_nothing_is_ever_unpickled_by_us() -> None:
+    for path in FILES:
+        assert not imports(path) & {"pickle", "cloudpickle", "joblib"}, path
+
+
+def modules_after(code: str) -> set[str]:
+    report = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", report], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_what_runs_on_a_worker_loads_neither_scikit_learn_nor_dask_array() -> None:
+    loaded = modules_after(
+        "import distributed, zarr\n"
+        "import dsoftmax.objective, dsoftmax.labels, dsoftmax.metrics\n"
+        "import dsoftmax.runtime.worker, dsoftmax.sources.zarr, dsoftmax.sources.memory"
+    )
+    assert not {"sklearn", "dask.array", "dask_ml", "pandas", "scipy", "matplotlib"} & loaded
+
+
+def test_the_package_is_imported_lazily() -> None:
+    assert "dsoftmax.estimator" not in modules_after("import dsoftmax")
+    assert "numpy" not in modules_after("import dsoftmax")
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in dsoftmax.__all__:
+        value = getattr(dsoftmax, name)
+        assert name == "__version__" or value.__doc__, name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        dsoftmax.no_such_name  # noqa: B018

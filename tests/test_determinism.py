@@ -1,0 +1,81 @@
+"""The same bits wherever it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from dsoftmax import SoftmaxRegression
+from dsoftmax.events import Event, PassEnded
+from dsoftmax.runtime.connect import local_workers
+from dsoftmax.solvers import SOLVERS
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+pytestmark = pytest.mark.usefixtures("small_spans")
+
+
+def fitted(path: str, solver: str, callbacks: Any = ()) -> SoftmaxRegression:
+    model = SoftmaxRegression(
+        solver=solver, max_iter=5, batch_size=170, random_state=0, tol=0, callbacks=callbacks
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(f"{path}/X", f"{path}/y")
+
+
+def bits(model: SoftmaxRegression) -> tuple[bytes, ...]:
+    losses = np.array([[record["loss"], record["accuracy"]] for record in model.history_])
+    return model.coef_.tobytes(), model.intercept_.tobytes(), losses.tobytes()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_bits_do_not_depend_on_where_it_runs(
+    digits: Arrays, store: Callable[..., str], solver: str
+) -> None:
+    X, y = digits
+    path = store(rows=97, X=X.astype("f4"), y=y)
+    expected = bits(fitted(path, solver))
+    for workers in (1, 2, 3):
+        with local_workers(workers):
+            assert bits(fitted(path, solver)) == expected, workers
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_killed_worker_does_not_change_the_result(
+    digits: Arrays, store: Callable[..., str], solver: str
+) -> None:
+    X, y = digits
+    path = store(rows=97, X=X.astype("f4"), y=y)
+    expected = bits(fitted(path, solver))
+
+    class Killer:
+        done = False
+
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, PassEnded) and not self.done:
+                self.done = True
+                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+    with local_workers(2) as client:
+        assert bits(fitted(path, solver, [Killer()])) == expected
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_memory_and_store_give_the_same_bits_for_the_same_chunks(
+    digits: Arrays, store: Callable[..., str], solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = digits
+    monkeypatch.setattr("dsoftmax.sources.memory._CHUNK_BYTES", 97 * 64 * 4)
+    path = store(rows=97, X=X.astype("f4"), y=y)
+    model = SoftmaxRegression(solver=solver, max_iter=5, batch_size=170, random_state=0, tol=0)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X.astype("f4"), y)
+    assert bits(model) == bits(fitted(path, solver))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from dsoftmax import CheckpointError, DataError, SoftmaxRegression, load_model
+
+X, Y = np.array([[0.0, 1], [1, 0], [1, 1], [0, 0]]), np.array([0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [3, 70], [False, True]])
+@pytest.mark.parametrize("class_weight", [None, "balanced", "dict"])
+def test_a_loaded_model_is_the_saved_one(
+    tmp_path: Path, labels: list[Any], class_weight: Any
+) -> None:
+    if class_weight == "dict":
+        class_weight = {labels[0]: 2.0}
+    model = SoftmaxRegression(class_weight=class_weight, classes=labels, random_state=4)
+    model.fit(X, np.array(labels)[Y]).save(tmp_path / "m.zarr")
+    again = load_model(tmp_path / "m.zarr")
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert again.get_params() == model.get_params()
+    assert again.history_ == model.history_
+    assert (again.loss_, again.stop_reason_, again.n_iter_) == (
+        model.loss_, model.stop_reason_, model.n_iter_,
+    )  # fmt: skip
+    again.save(tmp_path / "again.zarr")
+    again.fit(X, np.array(labels)[Y])
+
+
+def test_feature_names_are_kept(tmp_path: Path) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(X, columns=["width", "height"])
+    SoftmaxRegression().fit(frame, Y).save(tmp_path / "m.zarr")
+    again = load_model(tmp_path / "m.zarr")
+    assert list(again.feature_names_in_) == ["width", "height"]
+    again.predict(frame)
+    with pytest.raises(ValueError, match="feature names"):
+        again.predict(frame[["height", "width"]])
+
+
+def test_a_model_can_be_read_without_dsoftmax(tmp_path: Path) -> None:
+    model = SoftmaxRegression().fit(X, Y)
+    model.save(tmp_path / "m.zarr")
+    group = zarr.open_group(tmp_path / "m.zarr", mode="r")
+    z = X @ group["coef_"][:].T + group["intercept_"][:]  # type: ignore[index]
+    np.testing.assert_array_equal(
+        group["classes_"][:][(z[:, 0] > 0).astype(int)],  # type: ignore[index]
+        model.predict(X),
+    )
+    json.dumps(dict(group.attrs))
+
+
+def test_a_model_is_never_overwritten_unasked(tmp_path: Path) -> None:
+    model = SoftmaxRegression().fit(X, Y)
+    model.save(tmp_path / "m.zarr")
+    with pytest.raises(DataError, match="already holds"):
+        model.save(tmp_path / "m.zarr")
+    model.save(tmp_path / "m.zarr", overwrite=True)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError, match="never replaced"):
+        model.save(tmp_path / "notes", overwrite=True)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "array.zarr", data=X)
+    zarr.open_group(tmp_path / "group.zarr", mode="w")
+    for name in ("nothing.zarr", "array.zarr", "group.zarr"):
+        with pytest.raises(CheckpointError, match=f"{name} is not a readable model"):
+            load_model(tmp_path / name)
+
+
+def test_another_format_is_refused_by_its_number(tmp_path: Path) -> None:
+    SoftmaxRegression().fit(X, Y).save(tmp_path / "m.zarr")
+    meta = tmp_path / "m.zarr" / "zarr.json"
+    meta.write_text(meta.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(CheckpointError, match="format 99"):
+        load_model(tmp_path / "m.zarr")
+
+
+def test_a_damaged_model_is_never_loaded_as_another(tmp_path: Path) -> None:
+    model = SoftmaxRegression().fit(X, Y)
+    path = tmp_path / "m.zarr"
+    model.save(path)
+    rng = np.random.default_rng(0)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    for trial in range(100):
+        file = files[trial % len(files)]
+        intact = file.read_bytes()
+        damaged = bytearray(intact)
+        position = int(rng.integers(len(damaged)))
+        damaged[position] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged if trial % 4 else intact[:position])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # zarr on metadata it does not know
+                again = load_model(path)
+        except CheckpointError:
+            pass
+        else:  # a blank in JSON, say
+            np.testing.assert_array_equal(again.coef_, model.coef_)
+            np.testing.assert_array_equal(again.classes_, model.classes_)
+            assert again.get_params() == model.get_params()
+        file.write_bytes(intact)
