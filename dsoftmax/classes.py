@@ -19,14 +19,19 @@ ClassWeight = Mapping[Any, float] | str | None
 
 
 def scan_labels(
-    source: Source, classes: Array | None, spans: Sequence[Span], executor: Executor
+    source: Source,
+    classes: Array | None,
+    spans: Sequence[Span],
+    executor: Executor,
+    least_classes: int = 2,
 ) -> tuple[Array, LabelCounts]:
     """Return the sorted classes and the counts of their codes, from y and the weights alone.
 
     Raises
     ------
     DataError
-        If fewer than two classes occur, a label is not among `classes`, or all weights are zero.
+        If fewer than `least_classes` occur, a label is not one of `classes`, or all weights are
+        zero.
     """
     if source.y is None:
         raise DataError("y is missing: fit(X, y) requires y, one label a row of X")
@@ -36,13 +41,13 @@ def scan_labels(
         classes = found.labels
         found = LabelCounts(np.arange(len(classes)), found.counts, found.weight)
     counts = found.expanded(len(classes))
-    if np.count_nonzero(counts.counts) < 2:
-        raise DataError(
-            f"{source.y.name} holds 1 class ({preview(classes[counts.counts > 0])}); "
-            "a classifier needs at least 2 classes"
-        )
     if not counts.weight.sum() > 0:
         raise DataError("all weights are zero; at least one row must count")
+    if np.count_nonzero(counts.weight) < least_classes:
+        raise DataError(
+            f"{source.y.name} holds 1 class ({preview(classes[counts.weight > 0])}); "
+            "a classifier needs at least 2 classes"
+        )
     return classes, counts
 
 
@@ -73,4 +78,11 @@ def normalised(factors: Array | None, counts: LabelCounts) -> Array:
     Only the proportions of weights matter, and a user's may be of any size.
     """
     given = np.ones(len(counts.weight)) if factors is None else factors
-    return np.asarray(given * (counts.counts.sum() / (given @ counts.weight)))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        scale = counts.counts.sum() / (given @ counts.weight)
+    if not 0 < scale < np.inf:
+        raise DataError(
+            "the weights, times those of the classes, add up to 0 or to more than a float64 can "
+            "hold; at least one row must count"
+        )
+    return np.asarray(given * scale)

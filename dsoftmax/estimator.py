@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
+from sklearn.utils.validation import _check_feature_names
 
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
-from dsoftmax.evaluation import evaluated
 from dsoftmax.events import Callback
-from dsoftmax.prediction import LinearModel, predict_to_store, predicted
+from dsoftmax.prediction import LinearModel
+from dsoftmax.predictor import LinearClassifier
 from dsoftmax.runtime.executors import executor_for
-from dsoftmax.settings import resolve
+from dsoftmax.settings import resolve, resolve_part
 from dsoftmax.sources import open_data
-from dsoftmax.trainer import Fit, train
+from dsoftmax.trainer import Carry, Fit, train, train_part
 
 
-class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxRegression(LinearClassifier):
     """Softmax (multinomial logistic) regression on data of any size.
 
     Minimises, over coefficients theta and intercepts b, ::
 
-        (1 / sum(w)) sum_i w_i * -log p(y_i | x_i) + alpha / 2 * |theta|^2,
+        (1 / sum(w)) sum_i w_i * -log p(y_i | x_i)
+            + alpha * (l1_ratio * |theta|_1 + (1 - l1_ratio) / 2 * |theta|^2),
         p(y = j | x) = exp(theta_j . x + b_j) / sum_l exp(theta_l . x + b_l).
 
     The rows are streamed chunk by chunk from Zarr, on the workers of the active
@@ -41,7 +41,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Strength of the penalty, on the scale of the mean loss: scikit-learn's
         ``C = 1 / (sum(w) * alpha)``. The intercept is not penalised.
     l1_ratio : float, default=0.0
-        Share of the L1 penalty. Only 0.0 so far: other values are refused.
+        Share of the L1 penalty, which makes coefficients exactly zero; not with "lbfgs".
     fit_intercept : bool, default=True
         Whether to fit an intercept for each class.
     class_weight : dict or "balanced", default=None
@@ -51,26 +51,34 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     standardize : bool, default=False
         Penalise the coefficients of the standardised features. `coef_` is in units of
         the data all the same.
-    solver : {"auto", "lbfgs", "sgd"}, default="auto"
+    solver : {"auto", "lbfgs", "sgd", "adam"}, default="auto"
         "lbfgs": limited-memory quasi-Newton, every evaluation a pass over the data, to any
-        accuracy. "sgd": mini-batches with Nesterov's momentum, a good model in a few passes.
-        "auto" is "lbfgs".
+        accuracy. "sgd": mini-batches with Nesterov's momentum; with ``batch_size >= n_samples``,
+        accelerated proximal gradient (FISTA), to any accuracy. "adam": mini-batches, the better
+        of the two in a few passes. "auto" is "lbfgs", or FISTA if `l1_ratio` is not 0.
     max_iter : int, default=100
         Budget in passes over X, whatever the solver; never exceeded.
     tol : float, default=1e-4
-        "lbfgs" stops when the largest entry of the gradient, with respect to the coefficients of
-        features scaled alike, is at most `tol` times its value at the intercept-only model.
-        "sgd" stops after `n_iter_no_change` passes that lower the mean loss by less than `tol`,
-        relatively.
+        Full-batch solvers stop when the largest entry of the (projected) gradient, with respect
+        to the coefficients of features scaled alike, is at most `tol` times its value at the
+        intercept-only model. Mini-batches stop after `n_iter_no_change` passes that lower the
+        mean loss by less than `tol`, relatively; never with ``tol=0`` or a cosine schedule.
     batch_size : int or "auto", default="auto"
         Rows of a mini-batch; "auto" is a 128th of the rows, from 256 to 65,536.
     learning_rate : float or "auto", default="auto"
-        Step size of "sgd" for the scaled features. A number is kept constant; "auto" is
-        measured from the curvature at the start, and falls as 1 / (1 + passes).
+        Step size of mini-batches. A number is in units of the data, as in other libraries; with
+        "auto" the features are scaled alike, and the step of "sgd" is measured from the
+        curvature at the start.
+    schedule : {"auto", "constant", "inverse", "cosine"}, default="auto"
+        How the learning rate falls: "inverse" as 1 / (1 + passes), "cosine" to zero at the end
+        of the budget. "auto" keeps a number constant; else it is "inverse" for "sgd" and
+        `partial_fit`, and "cosine" for "adam".
     momentum : float, default=0.9
         Nesterov's momentum of "sgd", from 0 to below 1.
+    clip_norm : float, default=None
+        Scale mini-batch gradients down to this Euclidean norm.
     shuffle : bool, default=True
-        Shuffle the chunks, and the rows within a chunk, anew for each pass of "sgd".
+        Shuffle the chunks, and the rows within a chunk, anew for each pass of mini-batches.
     n_iter_no_change : int, default=5
         See `tol`.
     random_state : int, RandomState or None, default=None
@@ -94,10 +102,10 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_iter_ : int
         Passes over X, the scan of the labels not counted.
     n_steps_ : int
-        Evaluations (lbfgs) or updates (sgd).
+        Evaluations (full-batch) or updates (mini-batch).
     loss_ : float
-        The penalised objective at the returned coefficients. (Of "sgd" with ``max_iter=1``, which
-        leaves no pass to evaluate it: the mean over the mini-batches.)
+        The penalised objective at the returned coefficients. (Of mini-batches with
+        ``max_iter=1``, which leaves no pass to evaluate it: the mean over them.)
     stop_reason_ : str
     history_ : list of dict
         A record for every step and pass, see `dsoftmax.diagnostics.history.History`.
@@ -106,8 +114,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     References
     ----------
     Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3.4 (the model);
-    Liu and Nocedal, Mathematical Programming 45, 1989 (lbfgs);
-    Sutskever, Martens, Dahl and Hinton, ICML 2013 (sgd).
+    Liu and Nocedal, Mathematical Programming 45, 1989 (lbfgs); Beck and Teboulle, SIAM J.
+    Imaging Sciences 2, 2009 (FISTA); Sutskever, Martens, Dahl and Hinton, ICML 2013 (sgd);
+    Kingma and Ba, ICLR 2015 (adam).
 
     Examples
     --------
@@ -133,7 +142,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tol: float = 1e-4,
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
+        schedule: str = "auto",
         momentum: float = 0.9,
+        clip_norm: float | None = None,
         shuffle: bool = True,
         n_iter_no_change: int = 5,
         random_state: Any = None,
@@ -152,7 +163,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.momentum = momentum
+        self.clip_norm = clip_norm
         self.shuffle = shuffle
         self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
@@ -191,127 +204,71 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If the budget was spent before the solver converged, the loss diverged, or the fit
             was interrupted; the best model so far is kept.
         """
-        settings = resolve(self.get_params(deep=False), self._last_fit())
+        last = self._last_fit() if self.warm_start else None
+        settings = resolve(self.get_params(deep=False), last)
         source = open_data(X, y, sample_weight)
         history = History()
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
         with executor_for(source) as executor:
             fit = train(source, settings, executor, watching)
         _check_feature_names(self, X, reset=True)
+        self._carry: Carry | None = None
         self._keep(fit, settings.seed, source.n_features)
         self.history_ = history.records
         if not fit.status.converged:
             warnings.warn(_advice(fit), ConvergenceWarning, stacklevel=2)
         return self
 
-    def predict(self, X: Any) -> Any:
-        """Return the most probable label of each row.
-
-        Parameters
-        ----------
-        X : as for `fit`, or a Dask array
-
-        Returns
-        -------
-        array of shape (n_samples,)
-            NumPy for data in memory, else a Dask array that computes when asked.
-
-        Raises
-        ------
-        DataError
-            If X has another number of features than the model.
-        """
-        return predicted(self._linear(X), X, "predict")
-
-    def predict_proba(self, X: Any) -> Any:
-        """Return the probability of each class, (n_samples, n_classes), as `predict` does."""
-        return predicted(self._linear(X), X, "predict_proba")
-
-    def predict_log_proba(self, X: Any) -> Any:
-        """Return the logarithms of the probabilities, (n_samples, n_classes), without underflow."""
-        return predicted(self._linear(X), X, "predict_log_proba")
-
-    def decision_function(self, X: Any) -> Any:
-        """Return theta_j . x + b_j: (n_samples, n_classes), or (n_samples,) for two classes."""
-        return predicted(self._linear(X), X, "decision_function")
-
-    def predict_to(
-        self,
-        X: Any,
-        path: str | os.PathLike[str],
-        method: str = "predict_proba",
-        *,
-        overwrite: bool = False,
-    ) -> None:
-        """Write predictions to a new Zarr array, chunk by chunk; they are never held at once.
-
-        Parameters
-        ----------
-        X : as for `fit`
-        path : path or URL of the array
-        method : {"predict_proba", "predict", "predict_log_proba", "decision_function"}
-        overwrite : bool, default=False
-            Replace a Zarr array that is there already.
-
-        Raises
-        ------
-        DataError
-            If X does not fit the model, or there is something at `path` already.
-        """
-        predict_to_store(self._linear(X), open_data(X), path, method, overwrite=overwrite)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the accuracy on the rows of X, streamed as in `fit`."""
-        return self.evaluate(X, y, sample_weight)["accuracy"]
-
-    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
-        """Return metrics on the rows of X in one streamed pass.
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
+    ) -> Self:
+        """Update the model by one pass over some rows, in mini-batches.
 
         Parameters
         ----------
         X, y, sample_weight : as for `fit`
+            A part may hold a single class.
+        classes : array-like of shape (n_classes,), optional
+            All labels that will ever come; needed by the first call, unless given as the parameter
+            `classes` or known from an earlier fit.
 
         Returns
         -------
-        dict
-            "accuracy", "log_loss" (the mean, without penalty) and "n_samples".
+        self
+            `loss_` is the mean over the mini-batches; the learning rate falls with the rows seen.
 
         Raises
         ------
         DataError
-            If X does not fit the model, or y has a label that the model does not know.
+            If the solver takes no mini-batches, the classes are not known or not those of
+            before, or the data cannot be used.
         """
-        return evaluated(self._linear(X), open_data(X, y, sample_weight))
-
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model to a small Zarr group, without pickle; `load_model` reads it.
-
-        Parameters
-        ----------
-        path : path or URL
-        overwrite : bool, default=False
-            Replace a model that is there already, or else raise DataError.
-        """
-        from dsoftmax.modelfile import save_model
-
-        check_is_fitted(self)
-        save_model(self, path, overwrite=overwrite)
-
-    def _linear(self, X: Any) -> LinearModel:
-        check_is_fitted(self)
-        _check_feature_names(self, X, reset=False)
-        return LinearModel(self.classes_, self.coef_.T, self.intercept_)
+        settings = resolve_part(self.get_params(deep=False), classes, self._last_fit())
+        source = open_data(X, y, sample_weight)
+        carry = getattr(self, "_carry", None)
+        history = History()
+        with executor_for(source) as executor:
+            fit, self._carry = train_part(
+                source, settings, executor, [history, *self.callbacks], carry
+            )
+        _check_feature_names(self, X, reset=not hasattr(self, "n_features_in_"))
+        if carry is not None:
+            fit = replace(fit, passes=fit.passes + self.n_iter_, steps=fit.steps + self.n_steps_)
+        self._keep(fit, settings.seed, source.n_features)
+        self.history_ = history.records
+        return self
 
     def _keep(self, fit: Fit, seed: int, n_features: int) -> None:
         self.classes_ = fit.classes
         self.coef_, self.intercept_ = np.ascontiguousarray(fit.coef.T), fit.intercept
+        self._shift = fit.shift
         self.n_features_in_ = n_features
         self.n_iter_, self.n_steps_ = fit.passes, fit.steps
         self.loss_, self.stop_reason_ = fit.loss, fit.status.value
         self.seed_ = seed
 
     def _last_fit(self) -> LinearModel | None:
-        if not (self.warm_start and hasattr(self, "coef_")):
+        if not hasattr(self, "coef_"):
             return None
         return LinearModel(self.classes_, self.coef_.T, self.intercept_)
 

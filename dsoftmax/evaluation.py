@@ -32,7 +32,7 @@ def evaluated(model: LinearModel, source: Source) -> dict[str, float]:
     labelled = replace(source, classes=model.classes)
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
-        reduction = metrics_of(model.point(source.dtype))
+        reduction = metrics_of(model.point(source.dtype), model.shift)
         sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
     if not sums.weight > 0:
         raise DataError("all weights are zero; at least one row must count")

@@ -1,54 +1,78 @@
-"""Ingestion: the arrays of a `.npz` or `.npy` file become a Zarr store, a few chunks at a time."""
+"""Ingestion: rows of any source become a Zarr store, a few chunks at a time."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
+from typing import Any, NamedTuple
 
-import numpy as np
 import zarr
 
+from dsoftmax.csvfile import open_csv
 from dsoftmax.errors import DataError
-from dsoftmax.npyfile import Block, NpyArray, damage_refused, read_blocks, read_header
-from dsoftmax.stores import checksummed, locate, new_group
+from dsoftmax.npyfile import open_archive, open_array
+from dsoftmax.parquetfile import open_parquet
+from dsoftmax.reduction import Array
+from dsoftmax.rows import Cutter, Names, Rows
+from dsoftmax.shuffling import shuffled
+from dsoftmax.stores import checksummed, locate, new_group, require_free
+from dsoftmax.zarrcopy import open_group
 
 CHUNK_BYTES = {"X": 4 * 2**20, "y": 2**20}
-SHAPES = {"X": "(n_samples, n_features)", "y": "(n_samples,)"}
-NDIM = {"X": 2, "y": 1}
-DTYPE_KINDS = {"X": "biuf", "y": "biufU"}
-USUAL_MEMBERS = [("X", "y"), ("X_train", "y_train")]
+_FILES: dict[str | None, Callable[[Path, Names, str | None], Rows]] = {
+    ".csv": open_csv,
+    ".npz": open_archive,
+    ".parquet": open_parquet,
+    ".pq": open_parquet,
+}
 Progress = Callable[[int, int], None]
+
+
+class _Chunk(NamedTuple):
+    """Rows of the array `name`, from the row `start`."""
+
+    name: str
+    start: int
+    rows: Array
 
 
 def ingest(
     source: str | os.PathLike[str],
     store: str | os.PathLike[str],
     *,
-    x: str | None = None,
+    x: Names = None,
     y: str | None = None,
     labels: str | os.PathLike[str] | None = None,
+    shuffle: int | None = None,
     chunk_rows: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path | str:
-    """Write the arrays of a NumPy file to a Zarr group, holding a few chunks in memory.
+    """Write rows and labels to a Zarr group, holding a few chunks in memory.
 
     Parameters
     ----------
-    source : path
-        A `.npz` archive, compressed or not, or a `.npy` file that holds X.
+    source : path or URL
+        A `.npz` archive, compressed or not; a `.npy` file that holds X; a `.csv` file with a
+        header; a `.parquet` file, or a folder of such files; or a Zarr group, at a path or URL.
     store : path or URL
         Where the group (Zarr format 3) goes. A local one appears only when it is complete. At a
         URL it is written in place, and gets its attribute "dsoftmax" when it is complete.
     x, y : str, optional
-        The members of the archive that hold X, of shape (n_samples, n_features), and y, of shape
-        (n_samples,). By default X and y, or else X_train and y_train.
+        What holds X, of shape (n_samples, n_features), and y, of shape (n_samples,), in an archive
+        or a group; by default X and y, or else X_train and y_train. Of a table, y is the column of
+        labels and x a list of columns, or a string of names with commas between them; by default
+        all but y. Their names become the attribute "feature_names" of X, and their values have the
+        dtype that NumPy promotes them all to.
     labels : path, optional
         The `.npy` file that holds y, when `source` is a `.npy` file; without it only X is written.
+    shuffle : int, optional
+        A seed: write the rows in a uniformly random order. It is a function of the seed and the
+        number of rows alone. All rows are meanwhile kept decoded, with 8 bytes more a row, on the
+        disk of `store` or, if that is a URL, in the folder for temporary files.
     chunk_rows : int, optional
         Rows in a chunk of X. By default as many as make about 4 MiB.
     overwrite : bool, default=False
@@ -64,8 +88,12 @@ def ingest(
     Raises
     ------
     DataError
-        If the source is damaged, pickled, in Fortran order, or of a wrong shape or dtype, or if
-        the destination is taken.
+        If the source is damaged, pickled, in Fortran order, lacks values, or is of a wrong shape
+        or dtype, if the destination is taken, or if there is no disk to shuffle on.
+    ChunkError
+        If a chunk of a Zarr array cannot be read.
+    DsoftmaxError
+        If pyarrow, which reads CSV and Parquet, is not installed.
     FileNotFoundError
         If the source does not exist.
 
@@ -76,16 +104,19 @@ def ingest(
     >>> print(ingest("letters.npz", "letters.zarr"))
     letters.zarr
     """
-    arrays = _find_arrays(Path(source), x, y, labels)
-    _check_arrays(arrays)
-    rows = {name: _rows_per_chunk(name, array, chunk_rows) for name, array in arrays.items()}
     destination = locate(store)
+    if destination == locate(source):
+        raise DataError(f"{source} is both source and destination: choose another destination")
+    require_free(destination, overwrite)
+    rows = _open(source, x, y, labels)
+    sizes = {name: _rows_per_chunk(name, rows, chunk_rows) for name in rows.forms}
+    if shuffle is not None:
+        rows = shuffled(rows, shuffle, _scratch_folder(destination))
     with new_group(destination, overwrite) as group:
-        for name, array in arrays.items():
-            target = _create_array(group, name, array, rows[name])
-            blocks = read_blocks(array, rows[name])
-            _write_behind(target, blocks, progress if name == "X" else None)
-        group.attrs["dsoftmax"] = {"source": Path(source).name, "rows": arrays["X"].shape[0]}
+        arrays = {name: _create_array(group, name, rows, sizes[name]) for name in sizes}
+        _write_behind(arrays, _chunks(rows, sizes), progress)
+        name = Path(rows.name).name
+        group.attrs["dsoftmax"] = {"source": name, "rows": rows.count, "shuffle": shuffle}
     return destination
 
 
@@ -102,99 +133,97 @@ def summarize(store: str | os.PathLike[str]) -> str:
     return f"{store}: {', '.join(contents)}; {decoded:.1f} MB -> {stored:.1f} MB"
 
 
-def _find_arrays(
-    source: Path, x: str | None, y: str | None, labels: str | os.PathLike[str] | None
-) -> dict[str, NpyArray]:
-    if source.suffix == ".npz" and labels is None:
-        return _find_members(source, x, y)
-    if source.suffix == ".npy" and x is None and y is None:
-        files = {"X": source} if labels is None else {"X": source, "y": Path(labels)}
-        return {name: read_header(path, None) for name, path in files.items()}
-    raise DataError(
-        f"got {source} with x={x!r}, y={y!r}, labels={labels!r}; expected a .npz archive, whose "
-        "members x and y name, or a .npy file of X, with labels another .npy file"
-    )
+def _open(
+    source: str | os.PathLike[str], x: Names, y: str | None, labels: str | os.PathLike[str] | None
+) -> Rows:
+    place = locate(source)
+    kind = _kind(place)
+    if (labels is not None and kind != ".npy") or (kind == ".npy" and (x, y) != (None, None)):
+        raise DataError(
+            f"got {source} with x={x!r}, y={y!r}, labels={labels!r}; expected x and y to name "
+            "what the source holds or, with a .npy file of X, labels to be another of y"
+        )
+    if kind == ".npy":
+        return open_array(Path(place), None if labels is None else Path(labels))
+    if kind in _FILES:
+        return _FILES[kind](Path(place), x, y)
+    return open_group(place, x, y)
 
 
-def _find_members(source: Path, x: str | None, y: str | None) -> dict[str, NpyArray]:
-    with damage_refused(source), ZipFile(source) as archive:
-        names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
-    for features, labels in USUAL_MEMBERS if x is None and y is None else [(x, y)]:
-        if features in names and labels in names:
-            return {"X": read_header(source, features), "y": read_header(source, labels)}
-    headers = [read_header(source, name) for name in names]
-    held = ", ".join(f"{a.member} {a.shape} {a.dtype}" for a in headers) or "no array"
-    raise DataError(
-        f"{source} holds {held}; got x={x!r}, y={y!r}, expected two of these: name both x and y "
-        "(to write X alone, save it as a .npy file)"
-    )
+def _kind(place: Path | str) -> str | None:
+    if isinstance(place, str):
+        return None
+    if place.is_dir():
+        return ".parquet" if any(place.glob("*.parquet")) else None
+    return place.suffix.lower()
 
 
-def _check_arrays(arrays: dict[str, NpyArray]) -> None:
-    """Refuse from the headers alone what cannot be ingested, before any data is read."""
-    for name, array in arrays.items():
-        for problem in _problems(name, array):
-            raise DataError(f"{name} ({array}) {problem}")
-    if len({array.shape[0] for array in arrays.values()}) > 1:
-        got = " and ".join(f"{name} ({array})" for name, array in arrays.items())
-        raise DataError(f"got {got}; expected one label for each row: pair them up again")
-
-
-def _problems(name: str, array: NpyArray) -> Iterator[str]:
-    dtype, expected_bytes = array.dtype, array.header_bytes + array.data_bytes
-    values = "real numbers or strings" if name == "y" else "real numbers"
-    if dtype.hasobject:
-        yield f"is pickled, and pickles are never loaded; expected {values}: save it as such"
-    if dtype.kind not in DTYPE_KINDS[name] or (dtype.kind == "f" and dtype.itemsize > 8):
-        yield f"has a dtype that cannot be used; expected {values}: convert it with astype"
-    if len(array.shape) != NDIM[name]:
-        yield f"has {len(array.shape)} dimensions; expected {SHAPES[name]}: reshape it to that"
-    if array.data_bytes == 0:
-        yield "is empty; expected at least one row and one column"
-    if array.fortran_order and name == "X":
-        yield "is in Fortran order, which has no rows to stream: save np.ascontiguousarray of it"
-    if array.file_bytes != expected_bytes:
-        yield f"has {array.file_bytes} bytes; expected {expected_bytes}: damaged, copy it again"
-
-
-def _rows_per_chunk(name: str, array: NpyArray, chunk_rows: int | None) -> int:
+def _rows_per_chunk(name: str, rows: Rows, chunk_rows: int | None) -> int:
     if chunk_rows is not None and chunk_rows < 1:
         raise DataError(f"got chunk_rows={chunk_rows}; expected 1 or more")
     if chunk_rows is None or name == "y":
-        chunk_rows = CHUNK_BYTES[name] * array.shape[0] // array.data_bytes
-    return max(1, min(chunk_rows, array.shape[0]))
+        chunk_rows = CHUNK_BYTES[name] // rows.forms[name].row_bytes
+    return max(1, min(chunk_rows, rows.count))
 
 
-def _create_array(group: zarr.Group, name: str, array: NpyArray, rows: int) -> zarr.Array[Any]:
-    return group.create_array(
+def _scratch_folder(destination: Path | str) -> Path:
+    if isinstance(destination, str):
+        return Path(tempfile.gettempdir())
+    return next(folder for folder in destination.resolve().parents if folder.is_dir())
+
+
+def _create_array(group: zarr.Group, name: str, rows: Rows, chunk: int) -> zarr.Array[Any]:
+    shape, dtype = rows.forms[name]
+    array = group.create_array(
         name,
-        shape=array.shape,
+        shape=shape,
         # Zarr 3 has no specification of fixed-length strings, and warns of it.
-        dtype="string" if array.dtype.kind == "U" else array.dtype.newbyteorder("="),
-        chunks=(rows, *array.shape[1:]),
+        dtype="string" if dtype.kind == "U" else dtype,
+        chunks=(chunk, *shape[1:]),
         compressors=checksummed(),
         # With every chunk written, one that is missing is damage, never zeros.
         config={"write_empty_chunks": True},
     )
+    if name == "X" and rows.feature_names is not None:
+        array.attrs["feature_names"] = list(rows.feature_names)
+    return array
+
+
+def _chunks(rows: Rows, sizes: dict[str, int]) -> Iterator[_Chunk]:
+    """Yield the chunks of all arrays, each when its last row has been read."""
+    cutters = {name: Cutter(size) for name, size in sizes.items()}
+    starts = dict.fromkeys(sizes, 0)
+
+    def numbered(name: str, pieces: Iterator[Array]) -> Iterator[_Chunk]:
+        for piece in pieces:
+            yield _Chunk(name, starts[name], piece)
+            starts[name] += len(piece)
+
+    for block in rows:
+        for name, cutter in cutters.items():
+            yield from numbered(name, cutter.push(block[name]))
+    for name, cutter in cutters.items():
+        yield from numbered(name, cutter.rest())
 
 
 def _write_behind(
-    target: zarr.Array[Any], blocks: Iterator[Block], progress: Progress | None
+    arrays: dict[str, zarr.Array[Any]], chunks: Iterator[_Chunk], progress: Progress | None
 ) -> None:
-    """Write each block while the next one is read; an error or Ctrl-C waits for that write."""
+    """Write each chunk while the next one is read; an error or Ctrl-C waits for that write."""
 
-    def write(start: int, rows: np.ndarray[Any, Any]) -> int:
-        target[start : start + len(rows)] = rows
-        return start + len(rows)
+    def write(chunk: _Chunk) -> tuple[str, int]:
+        stop = chunk.start + len(chunk.rows)
+        arrays[chunk.name][chunk.start : stop] = chunk.rows
+        return chunk.name, stop
 
-    def finish(writing: Future[int]) -> None:
-        rows_done = writing.result()
-        if progress is not None:
-            progress(rows_done, target.shape[0])
+    def finish(writing: Future[tuple[str, int]]) -> None:
+        name, rows_done = writing.result()
+        if progress is not None and name == "X":
+            progress(rows_done, arrays["X"].shape[0])
 
     with ThreadPoolExecutor(max_workers=1) as writer:
-        writing = writer.submit(write, *next(blocks))
-        for block in blocks:
+        writing = writer.submit(write, next(chunks))
+        for chunk in chunks:
             finish(writing)
-            writing = writer.submit(write, *block)
+            writing = writer.submit(write, chunk)
         finish(writing)

@@ -10,9 +10,9 @@ import numpy as np
 
 from dsoftmax.events import Callback, Event, PassEnded, RowsDone, StepEnded, TimeSplit
 from dsoftmax.reduction import Array
-from dsoftmax.runtime.reduce import Spent
+from dsoftmax.runtime.reduce import NOTHING, Spent
 from dsoftmax.runtime.worker import Work
-from dsoftmax.solvers.base import Evaluation, largest
+from dsoftmax.solvers.base import Evaluation
 
 
 @dataclass
@@ -31,9 +31,11 @@ class Ledger:
     passes: int = 0
     steps: int = 0
     _started: float = field(default_factory=time.perf_counter)
-    _spent: list[Spent] = field(default_factory=list)
-    _seen: list[Array] = field(default_factory=list)
     _rows_done: int = 0
+    _spent: Spent = NOTHING
+    _last_spent: Spent = NOTHING
+    _seen: Array = field(default_factory=lambda: np.zeros(4))
+    _last_seen: Array = field(default_factory=lambda: np.zeros(4))
 
     @property
     def seconds(self) -> float:
@@ -52,45 +54,35 @@ class Ledger:
 
     def spend(self, spent: Spent) -> None:
         """Count what a reduction cost towards the pass under way."""
-        self._spent.append(spent)
+        self._last_spent = spent
+        self._spent += spent
 
-    def see(self, loss: float, result: Evaluation) -> None:
-        """Take note of the penalised objective that an evaluation found."""
-        self._seen.append(
-            np.array([loss, largest(result.gradient[0]), result.accuracy[0], result.share])
-        )
+    def see(self, loss: float, gradient_norm: float, result: Evaluation) -> None:
+        """Take note of the objective that an evaluation found at its first point."""
+        self._last_seen = np.array([loss, gradient_norm, result.accuracy[0], 1.0])
+        with np.errstate(invalid="ignore"):  # a loss that is not finite is for the solver to judge
+            self._seen = self._seen + result.share * self._last_seen
 
     def end_step(self) -> None:
         """Tell of one mini-batch step."""
-        loss, norm, accuracy, _ = self._seen[-1]
-        done = self.passes + sum(seen[3] for seen in self._seen)
-        spent = self._spent[-1]
         self.emit(
             StepEnded(
-                float(done), self.steps, float(loss), float(norm), float(accuracy), self.seconds,
-                spent.work.rows, spent.work.bytes, _split([spent]),
+                self.passes + float(self._seen[3]), *self._entry(self._last_seen, self._last_spent)
             )
-        )  # fmt: skip
+        )
 
     def end_pass(self) -> None:
         """Tell of a pass: means over its steps, sums of what they cost."""
         self.passes += 1
-        seen = np.array(self._seen)
-        loss, norm, accuracy, _ = np.average(seen, axis=0, weights=seen[:, 3])
-        work = sum((spent.work for spent in self._spent), Work())
-        seconds = sum(spent.seconds for spent in self._spent)
-        self.emit(
-            PassEnded(
-                float(self.passes), self.steps, float(loss), float(norm), float(accuracy),
-                self.seconds, work.rows, work.bytes, _split(self._spent), seconds,
-            )
-        )  # fmt: skip
-        self._spent, self._seen, self._rows_done = [], [], 0
+        means, spent = self._seen / self._seen[3], self._spent
+        self.emit(PassEnded(float(self.passes), *self._entry(means, spent), spent.seconds))
+        self._spent, self._seen, self._rows_done = NOTHING, np.zeros(4), 0
+
+    def _entry(self, seen: Array, spent: Spent) -> _Entry:
+        loss, norm, accuracy = (float(value) for value in seen[:3])
+        work = spent.work
+        split = TimeSplit(work.read_seconds, work.kernel_seconds, spent.waiting_seconds)
+        return self.steps, loss, norm, accuracy, self.seconds, work.rows, work.bytes, split
 
 
-def _split(spent: Sequence[Spent]) -> TimeSplit:
-    return TimeSplit(
-        read=sum(s.work.read_seconds for s in spent),
-        kernel=sum(s.work.kernel_seconds for s in spent),
-        waiting=sum(s.waiting_seconds for s in spent),
-    )
+_Entry = tuple[int, float, float, float, float, int, int, TimeSplit]

@@ -37,13 +37,17 @@ def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
 def block_length(n_features: int, n_columns: int, itemsize: int) -> int:
     """Return how many rows stay in cache: a power of two from 64 to 4096.
 
+    With many columns it is at least half of them, up to 512, or else adding up the gradient of
+    each block would cost as much as computing it.
+
     Examples
     --------
-    >>> block_length(784, 10, itemsize=4)
-    256
+    >>> block_length(784, 10, itemsize=4), block_length(2048, 1000, itemsize=4)
+    (256, 256)
     """
     rows = _BLOCK_BYTES // (itemsize * (n_features + 2 * n_columns))
-    return 1 << (min(max(rows, 64), 4096).bit_length() - 1)
+    least = min(max(n_columns // 2, 64), 512)
+    return 1 << (min(max(rows, least), 4096).bit_length() - 1)
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,25 @@ class MetricSums:
         )
 
 
-def metric_sums(chunk: Chunk, point: Array) -> MetricSums:
-    """Return the metric sums of a chunk under a kernel's point (n_features + 1, n_columns)."""
+def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
+    """Return the metric sums of a chunk under a kernel's point (n_features + 1, n_columns).
+
+    Raises
+    ------
+    DataError
+        At the first value of X that is not finite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = _metric_sums(chunk, point, shift)
+    if not np.isfinite(sums.log_loss):
+        chunk.require_finite(point.dtype)
+    return sums
+
+
+def _metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
     weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
     log_loss = correct = 0.0
-    for rows, _, raw in raw_blocks(chunk.X, point[None]):
+    for rows, _, raw in raw_blocks(chunk.X, point[None], shift):
         log_p, codes = log_probabilities(raw[0]), chunk.codes[rows]
         own = log_p[codes, np.arange(len(codes))]
         log_loss -= float(np.dot(weight[rows], own))
@@ -50,6 +64,6 @@ def metric_sums(chunk: Chunk, point: Array) -> MetricSums:
     return MetricSums(len(chunk.X), float(weight.sum()), log_loss, correct)
 
 
-def metrics_of(point: Array) -> Reduction[MetricSums]:
+def metrics_of(point: Array, shift: Array | None) -> Reduction[MetricSums]:
     """Return the reduction that evaluates one model."""
-    return Reduction("evaluate", partial(metric_sums, point=point), add)
+    return Reduction("evaluate", partial(metric_sums, point=point, shift=shift), add)

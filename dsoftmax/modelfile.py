@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+from dsoftmax.errors import CheckpointError
 from dsoftmax.estimator import SoftmaxRegression
 from dsoftmax.persistence import ModelRecord, read_record, write_record
 
-_ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_")
+_ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_", "_shift")
+_OPTIONAL = ("feature_names_in_", "_shift")
 _FACTS = ("n_iter_", "n_steps_", "loss_", "stop_reason_", "seed_", "history_")
 
 
@@ -19,7 +21,8 @@ def save_model(
     del params["callbacks"]
     if params["random_state"] is not None:  # a generator is kept as the seed that it gave
         params["random_state"] = model.seed_
-    arrays = {name: getattr(model, name) for name in _ARRAYS if hasattr(model, name)}
+    found = ((name, getattr(model, name, None)) for name in _ARRAYS)
+    arrays = {name: array for name, array in found if array is not None}
     facts = {name: getattr(model, name) for name in _FACTS}
     write_record(path, ModelRecord(params, facts, arrays), overwrite=overwrite)
 
@@ -42,8 +45,13 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
         If there is no model, or it is damaged, or of a format that this version cannot read.
     """
     record = read_record(path)
-    model = SoftmaxRegression(**record.params)
-    for attribute, value in (record.facts | record.arrays).items():
-        setattr(model, attribute, value)
+    try:
+        model = SoftmaxRegression(**record.params)
+        found = record.facts | record.arrays
+        for name in (*_FACTS, *_ARRAYS):
+            if name in found or name not in _OPTIONAL:
+                setattr(model, name, found[name])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
     model.n_features_in_ = model.coef_.shape[1]
     return model

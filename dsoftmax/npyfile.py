@@ -1,4 +1,4 @@
-"""Arrays in NumPy's files, read a few rows at a time, without unpickling anything."""
+"""Rows in NumPy's files, read a few at a time, without unpickling anything."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -16,10 +17,20 @@ import numpy as np
 from numpy.lib import format as npy
 
 from dsoftmax.errors import DataError
+from dsoftmax.reduction import Array
+from dsoftmax.rows import (
+    Block,
+    Names,
+    Rows,
+    block_rows,
+    find_pair,
+    in_step,
+    native,
+    no_pair,
+    usable_forms,
+)
 
 _DAMAGE = (BadZipFile, EOFError, OSError, RuntimeError, TokenError, ValueError, zlib.error)
-
-Block = tuple[int, np.ndarray[Any, Any]]  # the number of its first row, and the rows
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,99 @@ class NpyArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+def open_archive(path: Path, x: Names, y: str | None) -> Rows:
+    """Open two members of a `.npz` archive, having read their headers.
+
+    Parameters
+    ----------
+    path : Path
+    x, y : str or None
+        The members; by default X and y, or else X_train and y_train.
+
+    Raises
+    ------
+    DataError
+        If the archive is damaged, or holds no such members, or they cannot be used.
+    """
+    with _damage_refused(path), ZipFile(path) as archive:
+        names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+    pair = find_pair(names, x, y)
+    if pair is None:
+        headers = [_read_header(path, name) for name in names]
+        raise no_pair(path, [f"{a.member} {a.shape} {a.dtype}" for a in headers], x, y)
+    return _rows(path, dict(zip("Xy", [_read_header(path, name) for name in pair], strict=True)))
+
+
+def open_array(path: Path, labels: Path | None) -> Rows:
+    """Open a `.npy` file of X and perhaps one of y, having read their headers.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or cannot be used.
+    """
+    files = {"X": path} if labels is None else {"X": path, "y": labels}
+    return _rows(path, {name: _read_header(file, None) for name, file in files.items()})
+
+
+def _rows(path: Path, arrays: dict[str, NpyArray]) -> Rows:
+    for name, array in arrays.items():
+        for problem in _problems(array):
+            raise DataError(f"{name} ({array}) {problem}")
+    return Rows(str(path), usable_forms(arrays), partial(_read_blocks, arrays))
+
+
+def _problems(array: NpyArray) -> Iterator[str]:
+    expected_bytes = array.header_bytes + array.data_bytes
+    if array.dtype.hasobject:
+        yield "is pickled, and pickles are never loaded; expected plain values: save it as such"
+    if array.fortran_order and len(array.shape) == 2:
+        yield "is in Fortran order, which has no rows to stream: save np.ascontiguousarray of it"
+    if array.file_bytes != expected_bytes:
+        yield f"has {array.file_bytes} bytes; expected {expected_bytes}: damaged, copy it again"
+
+
+def _read_blocks(arrays: dict[str, NpyArray]) -> Iterator[Block]:
+    rows = block_rows(arrays["X"].data_bytes // arrays["X"].shape[0])
+    return in_step({name: _read_pieces(array, rows) for name, array in arrays.items()})
+
+
+def _read_pieces(array: NpyArray, rows: int) -> Iterator[Array]:
+    n_rows, row_bytes = array.shape[0], array.data_bytes // array.shape[0]
+    with _open_npy(array.path, array.member) as (stream, _):
+        stream.read(array.header_bytes)
+        for start in range(0, n_rows, rows):
+            stop = min(start + rows, n_rows)
+            data = stream.read((stop - start) * row_bytes)
+            if len(data) < (stop - start) * row_bytes:
+                raise EOFError(f"it ends before row {stop}")
+            piece = np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])
+            yield piece.astype(native(array.dtype), copy=False)
+        stream.read(1)  # zipfile compares a member's checksum only at its very end
+
+
+def _read_header(path: Path, member: str | None) -> NpyArray:
+    with _open_npy(path, member) as (stream, file_bytes):
+        # Version 3.0 differs from 2.0 in the names of fields only, and fields are refused.
+        version_1 = npy.read_magic(stream) == (1, 0)
+        read = npy.read_array_header_1_0 if version_1 else npy.read_array_header_2_0
+        return NpyArray(path, member, *read(stream), stream.tell(), file_bytes)
+
+
 @contextmanager
-def damage_refused(path: Path) -> Iterator[None]:
+def _open_npy(path: Path, member: str | None) -> Iterator[tuple[IO[bytes], int]]:
+    """Open a `.npy` file, or the one that is a member of an archive, and tell its length."""
+    with _damage_refused(path):
+        if member is None:
+            with path.open("rb") as stream:
+                yield stream, path.stat().st_size
+        else:
+            with ZipFile(path) as archive, archive.open(f"{member}.npy") as stream:
+                yield stream, archive.getinfo(f"{member}.npy").file_size
+
+
+@contextmanager
+def _damage_refused(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file makes zipfile, zlib and NumPy raise into a `DataError`."""
     try:
         yield
@@ -55,45 +157,3 @@ def damage_refused(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path} cannot be read: {error}; it is damaged or no NumPy file, save or copy it again"
         ) from error
-
-
-@contextmanager
-def _open_npy(path: Path, member: str | None) -> Iterator[tuple[IO[bytes], int]]:
-    """Open a `.npy` file, or the one that is a member of an archive, and tell its length."""
-    with damage_refused(path):
-        if member is None:
-            with path.open("rb") as stream:
-                yield stream, path.stat().st_size
-        else:
-            with ZipFile(path) as archive, archive.open(f"{member}.npy") as stream:
-                yield stream, archive.getinfo(f"{member}.npy").file_size
-
-
-def read_header(path: Path, member: str | None) -> NpyArray:
-    """Return what a header says of an array.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or not one of NumPy's.
-    """
-    with _open_npy(path, member) as (stream, file_bytes):
-        # Version 3.0 differs from 2.0 in the names of fields only, and fields are refused.
-        version_1 = npy.read_magic(stream) == (1, 0)
-        read = npy.read_array_header_1_0 if version_1 else npy.read_array_header_2_0
-        return NpyArray(path, member, *read(stream), stream.tell(), file_bytes)
-
-
-def read_blocks(array: NpyArray, chunk_rows: int) -> Iterator[Block]:
-    """Yield the rows in order and in native byte order, a chunk at a time."""
-    n_rows, row_bytes = array.shape[0], array.data_bytes // array.shape[0]
-    with _open_npy(array.path, array.member) as (stream, _):
-        stream.read(array.header_bytes)
-        for start in range(0, n_rows, chunk_rows):
-            stop = min(start + chunk_rows, n_rows)
-            data = stream.read((stop - start) * row_bytes)
-            if len(data) < (stop - start) * row_bytes:
-                raise EOFError(f"it ends before row {stop}")
-            rows = np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])
-            yield start, rows.astype(array.dtype.newbyteorder("="), copy=False)
-        stream.read(1)  # zipfile compares a member's checksum only at its very end

@@ -12,7 +12,7 @@ from dsoftmax.loss import LossSums, loss_gradient
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array, Chunk, Reduction
 from dsoftmax.scaling import Coordinates, Moments, kernel_shift, moments
-from dsoftmax.solvers.base import Evaluation
+from dsoftmax.solvers.base import Evaluation, largest
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
 _LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
@@ -106,11 +106,12 @@ class Objective:
             gradients.append(gradient)
         accuracy = sums.correct / np.maximum(sums.weight, np.finfo(float).tiny)
         share = rows / self.n_rows
-        return Evaluation(np.array(values), np.stack(gradients), accuracy, share, epoch_ended)
+        return Evaluation(np.array(values), np.stack(gradients), accuracy, rows, share, epoch_ended)
 
-    def value(self, point: Array, smooth: float) -> float:
-        """Return the whole objective for its smooth part at a point."""
-        return smooth + self.penalty.absolute(point)
+    def whole(self, point: Array, result: Evaluation) -> tuple[float, float]:
+        """Return the whole objective at the first point of an evaluation, and its gradient norm."""
+        value = float(result.value[0]) + self.penalty.absolute(point)
+        return value, largest(self.penalty.projected(point, result.gradient[0]))
 
 
 def _intercept_only(n_features: int, share: Array, fit_intercept: bool) -> Array:
@@ -131,6 +132,7 @@ def build_objective(
     l1_ratio: float,
     fit_intercept: bool,
     standardize: bool,
+    scaled: bool,
     dtype: np.dtype[np.floating],
 ) -> Objective:
     """Return the objective in coordinates chosen by the moments.
@@ -144,6 +146,8 @@ def build_objective(
     n_rows : int
     alpha, l1_ratio, fit_intercept, standardize
         As for `SoftmaxRegression`.
+    scaled : bool
+        Whether to choose coordinates; if not, they are the coefficients themselves.
     dtype : float32 or float64
 
     Notes
@@ -166,6 +170,8 @@ def build_objective(
     diagonal = (p * (1 - p)).mean() * second_moment + alpha * (1 - l1_ratio) * unit**2
     scale = np.sqrt(np.where(diagonal > 0, diagonal + _damping(diagonal), 1.0))
     shift = kernel_shift(sums.mean, variance, dtype) if fit_intercept else None
+    if not scaled:
+        centre, scale = np.zeros_like(centre), np.ones_like(scale)
     coordinates = Coordinates(centre, scale, shift)
     return Objective(
         penalty=ElasticNet(alpha, l1_ratio, (unit / scale)[:, None]),

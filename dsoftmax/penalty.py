@@ -40,9 +40,32 @@ class ElasticNet:
         """Return the value of the L1 part."""
         return self.alpha * self.l1_ratio * float(np.abs(self.unit * point[:-1]).sum())
 
-    def prox(self, point: Array, step: float) -> Array:
-        """Return argmin over v of |v - point|^2 / (2 step) + L1 part: soft thresholding."""
-        threshold = step * self.alpha * self.l1_ratio * self.unit
-        shrunk = point.copy()
-        shrunk[:-1] = np.sign(point[:-1]) * np.maximum(np.abs(point[:-1]) - threshold, 0)
-        return shrunk
+    def prox(self, point: Array, step: float | Array) -> Array:
+        """Return argmin over v of |v - point|^2 / (2 step) + L1 part: soft thresholding.
+
+        `step` is a number, or an array of the shape of `point`, one for each coordinate.
+        """
+        length = step[:-1] if isinstance(step, np.ndarray) else step
+        return _shrunk(point, length * self._threshold)
+
+    def projected(self, point: Array, gradient: Array) -> Array:
+        """Return the smallest subgradient of the objective, for the gradient of its smooth part.
+
+        It is zero at the minimum and nowhere else.
+        """
+        signs = np.sign(point[:-1]) * self._threshold
+        at_zero = _shrunk(gradient, self._threshold)
+        projected = gradient.copy()
+        projected[:-1] = np.where(point[:-1] == 0, at_zero[:-1], gradient[:-1] + signs)
+        return projected
+
+    @property
+    def _threshold(self) -> Array:
+        return self.alpha * self.l1_ratio * self.unit
+
+
+def _shrunk(point: Array, threshold: Array) -> Array:
+    """Return the point with its coefficients, not the intercept, nearer to zero."""
+    shrunk = point.copy()
+    shrunk[:-1] = np.sign(point[:-1]) * np.maximum(np.abs(point[:-1]) - threshold, 0)
+    return shrunk

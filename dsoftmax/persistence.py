@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dsoftmax.errors import CheckpointError, DsoftmaxError
+from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
 from dsoftmax.reduction import Array
 from dsoftmax.stores import checksummed, locate, new_group
 
@@ -46,10 +47,25 @@ def write_record(
     arrays = {name: _storable(array) for name, array in record.arrays.items()}
     params = {name: _plain(value) for name, value in record.params.items()}
     content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": record.facts}
+    if overwrite:
+        _require_model(path)
     with new_group(locate(path), overwrite) as group:
         for name, array in arrays.items():
             _write_array(group, name, array)
         group.attrs["dsoftmax"] = content | {"sha256": _digest(content, arrays)}
+
+
+def _require_model(path: str | os.PathLike[str]) -> None:
+    """Raise DataError if there is a Zarr store at a path that is no model."""
+    try:
+        node = zarr.open(locate(path), mode="r")
+    except (OSError, ValueError):
+        return
+    if "sha256" not in str(node.attrs.get("dsoftmax")):
+        raise DataError(
+            f"{path} holds a Zarr store that is no model, and is not replaced by one; choose "
+            "another destination"
+        )
 
 
 def read_record(path: str | os.PathLike[str]) -> ModelRecord:
@@ -66,10 +82,13 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
         raise CheckpointError(
             f"{path} is damaged: its content does not match its SHA-256; restore or refit it"
         )
-    params = content["params"]
-    if isinstance(params["class_weight"], list):
-        params["class_weight"] = dict(params["class_weight"])
-    return ModelRecord(params, content["facts"], arrays)
+    try:
+        params = dict(content["params"])
+        if isinstance(params["class_weight"], list):
+            params["class_weight"] = dict(params["class_weight"])
+        return ModelRecord(params, dict(content["facts"]), arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -102,7 +121,11 @@ def _plain(value: Any) -> Any:
         return [[_plain(key), _plain(item)] for key, item in value.items()]
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    if isinstance(value, str | bool | int | float | None):
+        return value
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return np.asarray(value).tolist()
 
 
 def _write_array(group: zarr.Group, name: str, array: Array) -> None:

@@ -14,13 +14,13 @@ import zarr
 
 from dsoftmax.errors import DataError
 from dsoftmax.loss import compute_dtype, log_probabilities, probabilities, raw_blocks
-from dsoftmax.reduction import Array
+from dsoftmax.reduction import Array, Chunk
 from dsoftmax.runtime.executors import executor_for
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
-from dsoftmax.sources.zarr import absolute_url
-from dsoftmax.stores import checksummed, locate, new_node
+from dsoftmax.sources.zarr import COMPLETE, absolute_url
+from dsoftmax.stores import checksummed, locate, new_node, require_apart
 
 _WIDE = ("predict_proba", "predict_log_proba")
 METHODS = ("predict", "decision_function", *_WIDE)
@@ -35,23 +35,34 @@ class LinearModel:
     classes : (K,)
     coef : (n_features, n_columns); one column is the log odds of the second of two classes
     intercept : (n_columns,)
+    shift : (n_features,), what the kernel subtracts from the rows to keep its digits, or None
     """
 
     classes: Array
     coef: Array
     intercept: Array
+    shift: Array | None = None
 
     def point(self, dtype: npt.DTypeLike) -> Array:
-        """Return the kernel's point (n_features + 1, n_columns)."""
-        return np.vstack([self.coef, self.intercept]).astype(dtype)
+        """Return the kernel's point (n_features + 1, n_columns), for rows that it shifts."""
+        shifted = 0.0 if self.shift is None else self.shift.astype(np.float64) @ self.coef
+        return np.vstack([self.coef, self.intercept + shifted]).astype(dtype)
 
-    def apply(self, X: Array, method: str) -> Array:
-        """Return what `method` predicts for rows (n, n_features), block by block."""
+    def apply(self, chunk: Chunk, method: str, dtype: np.dtype[np.floating]) -> Array:
+        """Return what `method` predicts for the rows of a chunk, block by block.
+
+        Raises
+        ------
+        DataError
+            At the first value of X that is not finite.
+        """
         link = _LINKS[method]
-        dtype = compute_dtype(X.dtype)
-        out = np.empty(self.shape(len(X), method), self.dtype(method, dtype))
-        for rows, _, raw in raw_blocks(X, self.point(dtype)[None]):
-            out[rows] = link(raw[0], self.classes)
+        out = np.empty(self.shape(len(chunk.X), method), self.dtype(method, dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows, _, raw in raw_blocks(chunk.X, self.point(dtype)[None], self.shift):
+                if not np.isfinite(raw).all():
+                    chunk.require_finite(dtype)
+                out[rows] = link(raw[0], self.classes)
         return out
 
     def shape(self, n_rows: int, method: str) -> tuple[int, ...]:
@@ -98,18 +109,15 @@ def predicted(model: LinearModel, X: Any, method: str) -> Any:
     Raises
     ------
     DataError
-        If X is not of shape (n_samples, n_features) of the model, or, where it is in
-        memory, has values that are not finite.
+        If X is not of shape (n_samples, n_features) of the model, or has values that are not
+        finite (raised when they are computed).
     """
     if type(X).__module__.startswith("dask."):
         return _lazy_from_dask(model, X, method)
     source = open_data(X)
     require_features(source.X.shape, model, source.X.name)
     if source.X.in_memory:
-        rows = source.read(0, source.n_samples)
-        if rows.X.dtype.kind == "f":
-            rows.require_finite(source.dtype)
-        return model.apply(rows.X, method)
+        return model.apply(source.read(0, source.n_samples), method, source.dtype)
     return _lazy_from_source(model, source, method)
 
 
@@ -121,35 +129,40 @@ def predict_to_store(
     require_features(source.X.shape, model, source.X.name)
     if method not in METHODS:
         raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    spans = cut_spans(source.chunks, source.row_bytes)
+    require_apart(place, source.X.name if source.X.portable else None)
+    # All chunks of the output are of the same length, and no two tasks write to one of them.
+    rows = max(stop - start for start, stop in pairwise(source.chunks))
+    boundaries = (*range(0, source.n_samples, rows), source.n_samples)
+    parts = {span: source.part(*span) for span in cut_spans(boundaries, source.row_bytes)}
     with new_node(locate(place), overwrite) as target:
         url = absolute_url(os.fspath(target))
-        _create_output(url, model, source, method)
-        tasks = [(source.part(*span), model, method, url, *span) for span in spans]
+        _create_output(url, model, source, method, rows)
+        tasks = [(part, part.futures, model, method, url, *span) for span, part in parts.items()]
         with executor_for(source) as executor:
-            for _ in executor.run(method, _write_rows, tasks):
+            for _ in executor.run(method, _write_rows, tasks, few=bool(source.futures)):
                 pass
 
 
-def _create_output(url: str, model: LinearModel, source: Source, method: str) -> None:
+def _create_output(url: str, model: LinearModel, source: Source, method: str, rows: int) -> None:
     shape = model.shape(source.n_samples, method)
-    dtype = model.dtype(method, compute_dtype(source.X.dtype))
+    dtype = model.dtype(method, source.dtype)
     zarr.create_array(
         url,
         shape=shape,
         dtype="string" if dtype.kind == "U" else dtype,
-        # The same rows as a chunk of X, so that no two tasks write to one chunk.
-        chunks=(min(source.X.row_chunk, source.n_samples), *shape[1:]),
+        chunks=(rows, *shape[1:]),
         compressors=checksummed(),
         config={"write_empty_chunks": True},
+        attributes={COMPLETE: True},
     )
 
 
 def _write_rows(
-    source: Source, model: LinearModel, method: str, url: str, start: int, stop: int
-) -> None:
-    rows = source.read(start, stop)
-    zarr.open_array(url, mode="r+")[start:stop] = model.apply(rows.X, method)
+    source: Source, blocks: dict[Any, Any], model: LinearModel, method: str, url: str,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    rows = source.with_blocks(blocks).read(start, stop)
+    zarr.open_array(url, mode="r+")[start:stop] = model.apply(rows, method, source.dtype)
 
 
 def require_features(shape: tuple[int, ...], model: LinearModel, name: str) -> None:
@@ -166,9 +179,13 @@ def require_features(shape: tuple[int, ...], model: LinearModel, name: str) -> N
 def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
     import dask.array as da
 
+    from dsoftmax.sources.dask import DaskArray
+
+    if isinstance(source.X, DaskArray):
+        return _lazy_from_dask(model, source.X.collection, method, source.dtype)
     rows = tuple(stop - start for start, stop in pairwise(source.chunks))
     shape = model.shape(source.n_samples, method)
-    dtype = model.dtype(method, compute_dtype(source.X.dtype))
+    dtype = model.dtype(method, source.dtype)
     chunks = (rows, *((size,) for size in shape[1:]))
     return da.map_blocks(
         _predict_rows, source, model, method, dtype=dtype, chunks=chunks,
@@ -179,24 +196,38 @@ def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
 def _token(source: Source, model: LinearModel) -> str:
     from dask.base import tokenize
 
-    return str(tokenize(source.X.name, source.X.shape, model.classes, model.coef, model.intercept))
+    return str(tokenize(source, model.classes, model.coef, model.intercept))
 
 
 def _predict_rows(source: Source, model: LinearModel, method: str, block_info: Any = None) -> Array:
     start, stop = block_info[None]["array-location"][0]
-    return model.apply(source.read(start, stop).X, method)
+    return model.apply(source.read(start, stop), method, source.dtype)
 
 
-def _lazy_from_dask(model: LinearModel, X: Any, method: str) -> Any:
+def _predict_block(
+    X: Array, model: LinearModel, method: str, computed: np.dtype[np.floating],
+    block_info: Any = None,
+) -> Array:  # fmt: skip
+    start = block_info[0]["array-location"][0][0]
+    return model.apply(Chunk(X, None, None, start), method, computed)
+
+
+def _lazy_from_dask(
+    model: LinearModel, X: Any, method: str, computed: np.dtype[np.floating] | None = None
+) -> Any:
+    from dsoftmax.sources.dask import require_array
+
+    require_array("X", X)
     require_features(X.shape, model, "X")
     if X.dtype.kind not in "biuf":
         raise DataError(f"X has dtype {X.dtype}; expected real numbers (float, integer or bool)")
     if X.numblocks[1] > 1:
         X = X.rechunk({1: -1})
     shape = model.shape(1, method)
-    dtype = model.dtype(method, compute_dtype(X.dtype))
+    computed = computed or compute_dtype(X.dtype)
+    dtype = model.dtype(method, computed)
     return X.map_blocks(
-        model.apply, method, dtype=dtype, meta=np.empty((0,) * len(shape), dtype),
-        drop_axis=None if len(shape) == 2 else 1,
+        _predict_block, model, method, computed, dtype=dtype,
+        meta=np.empty((0,) * len(shape), dtype), drop_axis=None if len(shape) == 2 else 1,
         chunks=(X.chunks[0], *((size,) for size in shape[1:])),
     )  # fmt: skip

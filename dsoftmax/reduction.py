@@ -50,6 +50,19 @@ class Chunk(NamedTuple):
             picked,
         )
 
+    def rows(self, low: int, high: int) -> Chunk:
+        """Return the rows from low to high, as views."""
+        if low == 0 and high == len(self.X):
+            return self
+        y, weight, picked = self.y, self.sample_weight, self.picked
+        return Chunk(
+            self.X[low:high],
+            None if y is None else y[low:high],
+            None if weight is None else weight[low:high],
+            self.start if picked is not None else self.start + low,
+            None if picked is None else picked[low:high],
+        )
+
     def require_finite(self, dtype: np.dtype[np.floating]) -> None:
         """Raise DataError at the first value of X that `dtype` cannot hold as a finite number."""
         with np.errstate(over="ignore"):

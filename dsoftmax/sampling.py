@@ -42,11 +42,6 @@ class Piece:
         """How many rows it has."""
         return self.high - self.low
 
-    @property
-    def whole(self) -> bool:
-        """Whether it is the whole span as it is."""
-        return self.shuffle is None and self.rows == self.stop - self.start
-
 
 Leaf = tuple[Piece, ...]
 
@@ -146,8 +141,8 @@ class Epoch:
         return [self._pieces(lane, low[lane], high[lane]) for lane in range(self.n_lanes)]
 
     def first_spans(self) -> list[Leaf]:
-        """Return the first span of each lane, whole: the rows that the first batches decode."""
-        return [whole_span(self.spans[lane[0]]) for lane in self.lanes]
+        """Return the first span of each lane: the rows that the first batches decode."""
+        return [self._pieces(lane, 0, int(ends[0])) for lane, ends in enumerate(self._ends)]
 
     @cached_property
     def _sizes(self) -> Array:

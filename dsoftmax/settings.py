@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +16,19 @@ from dsoftmax.errors import DataError
 from dsoftmax.prediction import LinearModel
 from dsoftmax.reduction import Array
 from dsoftmax.solvers import SOLVERS
+from dsoftmax.sources.base import preview
 
-_PLANNED = ("newton", "adam")
+_MINI_BATCH = sorted(name for name, kind in SOLVERS.items() if kind.mini_batch)
+SCHEDULES = ("constant", "inverse", "cosine")
+_PLANNED = ("newton",)
 
 
 @dataclass(frozen=True)
 class Settings:
     """The parameters of `SoftmaxRegression` that training needs, resolved.
 
-    `start` is the model of a warm start; None for `batch_size` and `learning_rate` is "auto".
+    `start` is the model of a warm start; None for `batch_size`, `learning_rate` and `schedule`
+    is "auto".
     """
 
     alpha: float
@@ -37,7 +42,9 @@ class Settings:
     tol: float
     batch_size: int | None
     learning_rate: float | None
+    schedule: str | None
     momentum: float
+    clip_norm: float | None
     shuffle: bool
     n_iter_no_change: int
     seed: int
@@ -63,9 +70,13 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
         solver=_solver(params["solver"], params["l1_ratio"]),
         max_iter=_count("max_iter", params["max_iter"]),
         tol=_number("tol", params["tol"], 0.0),
-        batch_size=None if _is_auto(batch_size) else _count("batch_size", batch_size),
+        batch_size=_batch_size(params["solver"], params["l1_ratio"], batch_size),
         learning_rate=_learning_rate(params["learning_rate"]),
+        schedule=_schedule(params["schedule"]),
         momentum=_number("momentum", params["momentum"], 0.0, 1.0, below=True),
+        clip_norm=None
+        if params["clip_norm"] is None
+        else _positive("clip_norm", params["clip_norm"]),
         shuffle=bool(params["shuffle"]),
         n_iter_no_change=_count("n_iter_no_change", params["n_iter_no_change"]),
         seed=_seed(params["random_state"]),
@@ -73,16 +84,71 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
     )
 
 
+def resolve_part(params: Mapping[str, Any], classes: Any, last: LinearModel | None) -> Settings:
+    """Return the settings for one epoch over a part of the rows.
+
+    Parameters
+    ----------
+    params : as for `resolve`
+    classes : all labels that will ever come, as the call names them, or None
+    last : the model to go on from, if there is one
+
+    Raises
+    ------
+    DataError
+        As `resolve`; and if the classes are unknown or others than before, or a parameter needs
+        all rows at once.
+    """
+    if params["solver"] not in ("auto", *_MINI_BATCH):
+        raise DataError(
+            f"partial_fit updates by mini-batches, which solver={params['solver']!r} does not; "
+            f"use 'auto' or one of {_MINI_BATCH}"
+        )
+    if params["standardize"] or params["class_weight"] == "balanced":
+        name = "standardize=True" if params["standardize"] else "class_weight='balanced'"
+        raise DataError(
+            f"{name} needs all rows at once, and partial_fit sees a part: scale the features, or "
+            "weigh the classes by a dict"
+        )
+    solver = "sgd" if params["solver"] == "auto" else params["solver"]
+    return resolve(
+        {
+            **params,
+            "solver": solver,
+            "classes": _known_classes(params, classes, last),
+            "max_iter": 1,
+        },
+        last,
+    )
+
+
+def _known_classes(params: Mapping[str, Any], classes: Any, last: LinearModel | None) -> Any:
+    named = params["classes"] if classes is None else classes
+    if last is None and named is None:
+        raise DataError("classes is None; the first call of partial_fit needs all labels")
+    if last is None:
+        return named
+    if named is not None and not np.array_equal(_sorted_classes(named), last.classes):
+        raise DataError(
+            f"classes are {preview(_sorted_classes(named))}, but the earlier calls had "
+            f"{preview(last.classes)}; they must stay the same"
+        )
+    return last.classes
+
+
 def _solver(name: str, l1_ratio: float) -> str:
     if name in _PLANNED:
         raise DataError(f"solver={name!r} is not available yet; use one of {sorted(SOLVERS)}")
-    resolved = "lbfgs" if name == "auto" else name
+    resolved = name
+    if name == "auto":
+        resolved = "sgd" if l1_ratio else "lbfgs"
     if resolved not in SOLVERS:
         raise DataError(f"solver={name!r} is unknown; use 'auto' or one of {sorted(SOLVERS)}")
     if l1_ratio and "l1" not in SOLVERS[resolved].penalties:
+        able = sorted(name for name, kind in SOLVERS.items() if "l1" in kind.penalties)
         raise DataError(
             f"solver={resolved!r} minimises smooth penalties only, but l1_ratio is {l1_ratio}; "
-            "set l1_ratio=0"
+            f"set l1_ratio=0, or use 'auto' or one of {able}"
         )
     return resolved
 
@@ -107,13 +173,32 @@ def _is_auto(value: Any) -> bool:
     return isinstance(value, str) and value == "auto"
 
 
+def _batch_size(solver: str, l1_ratio: float, value: Any) -> int | None:
+    """Return the batch size; "auto" for both solver and batch means all rows for an L1 penalty."""
+    if not _is_auto(value):
+        return _count("batch_size", value)
+    return sys.maxsize if solver == "auto" and l1_ratio else None
+
+
 def _learning_rate(value: Any) -> float | None:
     if _is_auto(value):
         return None
-    rate = _number("learning_rate", value, 0.0)
-    if rate == 0:
-        raise DataError("learning_rate is 0; expected a positive number or 'auto'")
-    return rate
+    return _positive("learning_rate", value)
+
+
+def _positive(name: str, value: Any) -> float:
+    number = _number(name, value, 0.0)
+    if number == 0:
+        raise DataError(f"{name} is {value!r}; expected a positive number")
+    return number
+
+
+def _schedule(name: Any) -> str | None:
+    if _is_auto(name):
+        return None
+    if name not in SCHEDULES:
+        raise DataError(f"schedule is {name!r}; expected 'auto' or one of {list(SCHEDULES)}")
+    return str(name)
 
 
 def _class_weight(value: Any) -> Mapping[Any, float] | str | None:
@@ -137,4 +222,10 @@ def _sorted_classes(classes: Any) -> np.ndarray[Any, Any]:
 def _seed(random_state: Any) -> int:
     if isinstance(random_state, numbers.Integral) and int(random_state) >= 0:
         return int(random_state)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    try:
+        return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    except ValueError as error:
+        raise DataError(
+            f"random_state is {random_state!r}; expected a whole number of at least 0, a "
+            "numpy.random.RandomState, or None"
+        ) from error

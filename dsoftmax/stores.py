@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import zarr
 from zarr.codecs import ZstdCodec
@@ -26,7 +27,7 @@ def checksummed() -> ZstdCodec:
 def locate(place: str | os.PathLike[str]) -> Path | str:
     """Return a local place as a path, and any other as the URL it is."""
     url = os.fspath(place).removeprefix("file://")
-    return url if "://" in url else Path(url)
+    return url if "://" in url else Path(url).expanduser()
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def new_node(destination: Path | str, overwrite: bool) -> Iterator[Path | str]:
         yield destination
         return
     path = destination.resolve()
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(f"{path.name}.partial-{uuid4().hex[:8]}")
     try:
         yield partial
         _move(partial, path, overwrite)
@@ -69,6 +70,33 @@ def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:
     place = locate(destination)
     if _is_there(place) and not (overwrite and _is_store(place)):
         raise _taken(place)
+    if isinstance(place, Path):
+        _require_writable(place.resolve().parent)
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise DataError unless a folder can be written to, or made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise DataError(f"{folder} cannot be written to; choose another destination")
+
+
+def require_apart(destination: str | os.PathLike[str], *sources: str | None) -> None:
+    """Raise DataError if a destination is, holds, or lies in something that is read for it."""
+    place = str(_resolved(destination))
+    for source in filter(None, sources):
+        other = str(_resolved(source))
+        if f"{place}/".startswith(f"{other}/") or f"{other}/".startswith(f"{place}/"):
+            raise DataError(
+                f"{place} would be written over {other}, which is read for it; choose a "
+                "destination apart from it"
+            )
+
+
+def _resolved(place: str | os.PathLike[str]) -> Path | str:
+    located = locate(place)
+    return located.resolve() if isinstance(located, Path) else located.rstrip("/")
 
 
 def _is_there(place: Path | str) -> bool:

@@ -1,4 +1,4 @@
-"""The one loop: ask the solver, reduce over the rows, tell the solver, report.
+"""The one loop: ask the solver, reduce over the rows, tell the solver.
 
 Full-batch and mini-batch solvers differ in the rows they ask for, and in nothing else.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -16,17 +15,19 @@ from dsoftmax.classes import class_factors, normalised, scan_labels
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitEnded, FitStarted
 from dsoftmax.ledger import Ledger
-from dsoftmax.objective import Objective, build_objective, moments_of
+from dsoftmax.objective import Objective
+from dsoftmax.passes import Passes
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
-from dsoftmax.runtime.reduce import full_pass, reduce
-from dsoftmax.runtime.spans import Span, cut_spans
-from dsoftmax.sampling import Epoch, auto_batch_size, lane_count
+from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status
-from dsoftmax.solvers.lbfgs import LBFGS
-from dsoftmax.solvers.sgd import SGD
+from dsoftmax.solvers import SOLVERS, Kind
+from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
+from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
+from dsoftmax.solving import build_solver, solver_kind
 from dsoftmax.sources.base import Source, preview
+
+_LEAST_HORIZON = 1 << 16  # rows that partial_fit takes for an epoch, at least
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Fit:
     classes : (K,)
     coef : (n_features, n_columns), in units of the data
     intercept : (n_columns,)
+    shift : (n_features,), what the kernel subtracted from the rows, or None
     loss : penalised objective there
     status : why it ended
     passes, steps : what it took
@@ -46,10 +48,20 @@ class Fit:
     classes: Array
     coef: Array
     intercept: Array
+    shift: Array | None
     loss: float
     status: Status
     passes: int
     steps: int
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What `partial_fit` goes on from: the solver of the first part, and where it stands."""
+
+    objective: Objective
+    solver: MiniBatch
+    state: MiniBatchState
 
 
 def train(
@@ -73,187 +85,130 @@ def train(
     ChunkError
         If rows cannot be read.
     """
-    spans = cut_spans(source.chunks, source.row_bytes)
-    classes, counts = scan_labels(source, settings.classes, spans, executor)
-    factors = class_factors(settings.class_weight, classes, counts)
-    if source.sample_weight is not None or factors is not None:
-        factors = normalised(factors, counts)
-    source = source.with_classes(classes, factors)
-    weight = counts.weight if factors is None else counts.weight * factors
-    run = _Run(source, settings, executor, Ledger(callbacks, source.n_samples), spans, weight)
-    return run.fit()
+    return _Run(source, settings, executor, callbacks, least_classes=2).fit()
 
 
-def make_solver(settings: Settings, dtype: np.dtype[np.floating], steps: int) -> Solver[Any]:
-    """Return the solver that the settings name, for epochs of so many steps."""
-    if settings.solver == SGD.name:
-        return SGD(
-            settings.learning_rate, settings.momentum, settings.tol,
-            settings.n_iter_no_change, steps,
-        )  # fmt: skip
-    return LBFGS(settings.tol, noise=0.5 * float(np.finfo(dtype).eps))
+def train_part(
+    source: Source, settings: Settings, executor: Executor, callbacks: Sequence[Callback],
+    carry: Carry | None,
+) -> tuple[Fit, Carry]:  # fmt: skip
+    """Return the model after one epoch over a part of the rows, and what the next part needs.
+
+    Parameters and errors are those of `train`; a part may hold a single class.
+    """
+    return _Run(source, settings, executor, callbacks, least_classes=1).fit_part(carry)
 
 
 class _Run:
     """A fit under way."""
 
     def __init__(
-        self, source: Source, settings: Settings, executor: Executor, ledger: Ledger,
-        spans: tuple[Span, ...], class_weight: Array,
+        self, source: Source, settings: Settings, executor: Executor,
+        callbacks: Sequence[Callback], least_classes: int,
     ) -> None:  # fmt: skip
+        source, self._class_weight = _labelled(source, settings, executor, least_classes)
+        gradient_bytes = 8 * (source.n_features + 1) * len(self._class_weight)
+        spans = cut_spans(source.chunks, source.row_bytes, gradient_bytes)
         self._source, self._settings, self._executor = source, settings, executor
-        self._ledger, self._spans, self._class_weight = ledger, spans, class_weight
-        self._epoch = _first_epoch(source, settings, spans)
-        self._next_step = 0
-        self._key = uuid4().hex
-        self._separated = False
+        self._ledger = Ledger(callbacks, source.n_samples)
+        self._passes = Passes(source, settings, executor, spans, self._ledger)
 
     def fit(self) -> Fit:
         """Run the solver to its end."""
-        solver = make_solver(self._settings, self._source.dtype, self._epoch.n_steps)
-        self._announce(solver)
-        objective = self._first_read(solver)
-        at = objective.intercept_only
-        start = self._warm_point(objective, at)
-        state = self._loop(solver, objective, solver.start(start, objective.known, at))
-        return self._finish(objective, state)
+        rows = self._source.n_samples
+        kind = solver_kind(self._settings, rows)
+        self._announce(kind)
+        objective = self._passes.first_read(kind, self._class_weight)
+        # The last pass of the budget evaluates the result.
+        total = max(1, self._settings.max_iter - 1) * rows
+        solver = build_solver(kind, self._settings, objective, rows, total)
+        state = solver.start(self._warm_point(objective), objective.known, objective.intercept_only)
+        return self._finish(objective, self._loop(solver, objective, state))
 
-    def _warm_point(self, objective: Objective, default: Array) -> Array:
-        last = self._settings.start
+    def fit_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
+        """Run one epoch from where the last part ended."""
+        if carry is None:
+            carry = self._first_carry()
+        if len(carry.objective.coordinates.scale) != self._source.n_features:
+            raise DataError(
+                f"{self._source.X.name} has {self._source.n_features} features, but the earlier "
+                f"parts had {len(carry.objective.coordinates.scale)} features; they must be the same"
+            )
+        weight, rows = float(self._class_weight.sum()), self._source.n_samples
+        objective = replace(carry.objective, total_weight=weight, n_rows=rows)
+        start = carry.solver.resume(carry.state)
+        state = self._loop(carry.solver, objective, start)
+        assert isinstance(state, MiniBatchState)
+        return self._finish(objective, state), Carry(objective, carry.solver, state)
+
+    def _first_carry(self) -> Carry:
+        settings = self._settings
+        kind = SOLVERS[settings.solver]
+        # A class that the first part lacks may well come: none is taken for impossible.
+        objective = self._passes.first_read(kind, self._class_weight + 1.0)
+        horizon = max(self._source.n_samples, _LEAST_HORIZON)
+        solver = build_solver(kind, settings, objective, horizon, None)
+        assert isinstance(solver, MiniBatch)
+        state = solver.start(self._warm_point(objective), objective.known, objective.intercept_only)
+        return Carry(objective, solver, state)
+
+    def _warm_point(self, objective: Objective) -> Array:
+        """Return where to start: at the last fit, or at the intercepts alone."""
+        default, last = objective.intercept_only, self._settings.start
         if last is None:
             return default
         if not np.array_equal(last.classes, self._classes) or len(last.coef) != len(default) - 1:
             raise DataError(
-                f"warm_start: the last fit had {len(last.coef)} features and the classes "
+                f"the last fit had {len(last.coef)} features and the classes "
                 f"{preview(last.classes)}, the data have {len(default) - 1} and "
-                f"{preview(self._classes)}; they must be the same"
+                f"{preview(self._classes)}; to go on from it (warm_start, partial_fit) they must "
+                "be the same"
             )
-        return objective.coordinates.from_coefficients(last.coef, last.intercept)
+        intercept = last.intercept if self._settings.fit_intercept else 0.0 * last.intercept
+        return objective.coordinates.from_coefficients(last.coef, intercept)
 
     @property
     def _classes(self) -> Array:
         assert self._source.classes is not None
         return self._source.classes
 
-    def _announce(self, solver: Solver[Any]) -> None:
+    def _announce(self, kind: Kind) -> None:
         source = self._source
         self._ledger.emit(
             FitStarted(
                 source.n_samples, source.n_features, len(self._classes), len(source.chunks) - 1,
-                source.n_samples * source.row_bytes, solver.name, self._settings.max_iter,
+                source.n_samples * source.row_bytes, kind.name, self._settings.max_iter,
                 self._executor.slots, self._executor.dashboard,
             )
         )  # fmt: skip
-
-    def _first_read(self, solver: Solver[Any]) -> Objective:
-        """Read the moments: of all rows, or of those that the first mini-batches decode anyway.
-
-        The moments of all rows tell the objective at the intercept-only model exactly, so
-        that this pass is also the first evaluation.
-        """
-        settings, source = self._settings, self._source
-        whole = settings.standardize or not solver.mini_batch
-        moments, spent = reduce(
-            self._executor, source, moments_of(len(self._classes), source.dtype),
-            full_pass(self._spans) if whole else self._epoch.first_spans(),
-            keep=None if whole else self._key,
-            on_work=self._ledger.on_work if whole else None,
-        )  # fmt: skip
-        objective = build_objective(
-            moments, class_weight=self._class_weight, n_rows=source.n_samples,
-            alpha=settings.alpha, l1_ratio=settings.l1_ratio,
-            fit_intercept=settings.fit_intercept, standardize=settings.standardize,
-            dtype=source.dtype,
-        )  # fmt: skip
-        self._ledger.spend(spent)
-        if whole:
-            self._ledger.see(float(objective.known.value[0]), objective.known)
-            self._ledger.end_pass()
-        return objective
 
     def _loop(self, solver: Solver[Any], objective: Objective, state: State) -> State:
         try:
             while state.status is Status.RUNNING:
                 request = solver.ask(state)
-                if not self._affordable(request):
+                if not self._passes.affordable(request):
                     return replace(state, status=Status.BUDGET)
-                state = solver.tell(state, self._evaluate(objective, request))
+                state = solver.tell(state, self._passes.evaluate(objective, request))
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED)
         return state
 
-    def _affordable(self, request: Request) -> bool:
-        """Whether the budget has room: for an epoch and the evaluation of its result, say."""
-        left = self._settings.max_iter - self._ledger.passes
-        if request.rows is Rows.ALL or self._epoch.number == 0:
-            return left >= 1
-        return self._next_step > 0 or left >= 2
-
-    def _evaluate(self, objective: Objective, request: Request) -> Evaluation:
-        if request.rows is Rows.ALL:
-            return self._evaluate_all(objective, request.points)
-        return self._evaluate_batch(objective, request)
-
-    def _evaluate_all(self, objective: Objective, points: Array) -> Evaluation:
-        sums, spent = reduce(
-            self._executor, self._source, objective.reduction(points), full_pass(self._spans),
-            on_work=self._ledger.on_work,
-        )  # fmt: skip
-        result = objective.evaluation(points, sums, self._source.n_samples)
-        if self._settings.alpha == 0:
-            # All rows right, and not by ties, whose loss would be log 2 or more.
-            fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
-            self._separated |= bool(fits.any())
-        self._ledger.spend(spent)
-        self._ledger.steps += 1
-        self._ledger.see(objective.value(points[0], float(result.value[0])), result)
-        self._ledger.end_pass()
-        return result
-
-    def _evaluate_batch(self, objective: Objective, request: Request) -> Evaluation:
-        points, step = request.points, self._next_step
-        leaves = self._epoch.batch(step)
-        rows = sum(piece.rows for leaf in leaves for piece in leaf)
-        sums, spent = reduce(
-            self._executor, self._source, objective.reduction(points), leaves, keep=self._key
-        )
-        self._ledger.spend(spent)
-        if request.rows is Rows.SAME_BATCH:
-            return objective.evaluation(points, sums, rows)
-        last = step + 1 == self._epoch.n_steps
-        result = objective.evaluation(points, sums, rows, epoch_ended=last)
-        self._ledger.steps += 1
-        self._ledger.see(objective.value(points[0], float(result.value[0])), result)
-        self._ledger.end_step()
-        self._next_step += 1
-        if last:
-            self._end_epoch()
-        return result
-
-    def _end_epoch(self) -> None:
-        self._ledger.end_pass()
-        self._epoch, self._next_step = self._epoch.next(), 0
-        self._executor.refresh()
-
     def _finish(self, objective: Objective, state: State) -> Fit:
         state, loss = self._settle(objective, state)
         status = state.status
-        if self._separated and status is not Status.INTERRUPTED:
+        if self._passes.separated and status is not Status.INTERRUPTED:
             status = Status.SEPARABLE
         coef, intercept = objective.coordinates.to_coefficients(state.point)
         if len(self._classes) > 2:
             intercept = intercept - intercept.mean()
             if self._settings.alpha == 0:
                 coef = coef - coef.mean(axis=1, keepdims=True)
-        ledger = self._ledger
-        ledger.emit(
-            FitEnded(
-                status.value, status.converged, loss, ledger.passes, ledger.steps, ledger.seconds
-            )
+        passes, steps = max(1, self._ledger.passes), self._ledger.steps
+        self._ledger.emit(
+            FitEnded(status.value, status.converged, loss, passes, steps, self._ledger.seconds)
         )
-        return Fit(
-            self._classes, coef, intercept, loss, status, max(1, ledger.passes), ledger.steps
-        )  # fmt: skip
+        shift = objective.coordinates.shift
+        return Fit(self._classes, coef, intercept, shift, loss, status, passes, steps)
 
     def _settle(self, objective: Objective, state: State) -> tuple[State, float]:
         """Return the final state and the objective there, read once more after mini-batches.
@@ -261,20 +216,30 @@ class _Run:
         The mean over the batches of an epoch belongs to no one point. Should its last point
         turn out worse than the intercepts alone, those are returned.
         """
-        only_batches = self._epoch.number > 0 or self._next_step > 0
-        left = self._settings.max_iter - self._ledger.passes
-        if not only_batches or left < 1 or state.status is Status.INTERRUPTED:
-            return state, objective.value(state.point, state.value)
-        value = float(self._evaluate_all(objective, state.point[None]).value[0])
         start = float(objective.known.value[0])
-        if not value <= start:
-            point, value = objective.intercept_only, start
-            state = replace(state, point=point, status=Status.DIVERGED)
-        return state, objective.value(state.point, value)
+        final = Request(state.point[None], Rows.ALL)
+        done = not self._passes.only_batches or state.status is Status.INTERRUPTED
+        if done or not self._passes.affordable(final):
+            return (state, state.value) if np.isfinite(state.value) else (
+                replace(state, point=objective.intercept_only), start
+            )  # fmt: skip
+        try:
+            value = objective.whole(state.point, self._passes.evaluate(objective, final))[0]
+        except KeyboardInterrupt:
+            return replace(state, status=Status.INTERRUPTED), state.value
+        if value <= start:
+            return state, value
+        return replace(state, point=objective.intercept_only, status=Status.DIVERGED), start
 
 
-def _first_epoch(source: Source, settings: Settings, spans: tuple[Span, ...]) -> Epoch:
-    batch = min(settings.batch_size or auto_batch_size(source.n_samples), source.n_samples)
-    span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
-    lanes = lane_count(len(spans), span_bytes, batch)
-    return Epoch(spans, lanes, batch, settings.seed, shuffle=settings.shuffle)
+def _labelled(
+    source: Source, settings: Settings, executor: Executor, least_classes: int
+) -> tuple[Source, Array]:  # fmt: skip
+    """Return the source that reads codes and weights, and the total weight of each class."""
+    spans = cut_spans(source.chunks, source.row_bytes)
+    classes, counts = scan_labels(source, settings.classes, spans, executor, least_classes)
+    factors = class_factors(settings.class_weight, classes, counts)
+    if source.sample_weight is not None or factors is not None:
+        factors = normalised(factors, counts)
+    weight = counts.weight if factors is None else counts.weight * factors
+    return source.with_classes(classes, factors), weight

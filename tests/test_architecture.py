@@ -13,24 +13,31 @@ PACKAGE = Path(dsoftmax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
-    0: {"errors", "labels", "loss", "metrics", "penalty", "reduction", "scaling", "solvers"},
+    0: {
+        "cache", "errors", "labels", "loss", "metrics", "penalty", "reduction", "scaling",
+        "solvers",
+    },
     1: {"sources", "sampling"},
     2: {"runtime"},
     3: {
-        "classes", "digits", "evaluation", "events", "ingestion", "ledger", "npyfile",
-        "objective", "persistence", "prediction", "settings", "stores", "trainer",
+        "classes", "csvfile", "digits", "evaluation", "events", "ingestion", "ledger", "npyfile",
+        "objective", "parquetfile", "passes", "persistence", "prediction", "rows", "settings",
+        "shuffling", "solving", "stores", "tables", "trainer", "zarrcopy",
     },
-    4: {"cli", "diagnostics", "estimator", "modelfile"},
+    4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
 ALLOWED = {
     "distributed": {"runtime"},
-    "dask.array": {"prediction"},
-    "zarr": {"digits", "ingestion", "persistence", "prediction", "sources", "stores"},
+    "dask.array": {"prediction", "sources"},
+    "zarr": {
+        "digits", "ingestion", "persistence", "prediction", "sources", "stores", "zarrcopy",
+    },
+    "pyarrow": {"csvfile", "parquetfile", "tables"},
     "matplotlib": {"diagnostics"},
     "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
-}
+}  # fmt: skip
 
 
 def part(path: Path) -> str:

@@ -79,3 +79,15 @@ def test_memory_and_store_give_the_same_bits_for_the_same_chunks(
     with pytest.warns(ConvergenceWarning):
         model.fit(X.astype("f4"), y)
     assert bits(model) == bits(fitted(path, solver))
+
+
+def test_the_bits_of_large_models_do_not_depend_on_where_it_runs(
+    store: Callable[..., str],
+) -> None:
+    """BLAS splits even a product of two vectors among threads when they are long."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 26, 400)
+    path = store(rows=97, X=rng.normal(size=(400, 800)) + (y[:, None] == np.arange(800)), y=y)
+    expected = bits(fitted(path, "lbfgs"))
+    with local_workers(1):
+        assert bits(fitted(path, "lbfgs")) == expected

@@ -101,6 +101,21 @@ def test_a_mean_of_a_million_standard_deviations_keeps_the_optimum(dtype: str) -
     np.testing.assert_allclose(model.coef_, near.coef_, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+def test_far_features_in_float32_are_scored_as_they_were_trained(solver: str) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 4000)
+    X = (1e6 + rng.normal(size=(4000, 3)).round(2) + y[:, None]).astype("f4")
+    model = SoftmaxRegression(alpha=1e-3, solver=solver, max_iter=40, tol=1e-6, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, y)
+    exact = 1 / (1 + np.exp(-(X.astype("f8") @ model.coef_[0] + model.intercept_[0])))
+    np.testing.assert_allclose(model.predict_proba(X)[:, 1], exact, atol=1e-4)
+    penalty = 5e-4 * (model.coef_**2).sum()
+    assert model.evaluate(X, y)["log_loss"] + penalty == pytest.approx(model.loss_, rel=1e-5)
+
+
 def test_the_intercept_is_not_penalised() -> None:
     y = np.repeat([0, 1, 2], [10, 30, 60])
     model = SoftmaxRegression(alpha=1e6).fit(np.random.default_rng(0).normal(size=(100, 3)), y)
@@ -254,6 +269,41 @@ def test_ctrl_c_returns_the_best_model_so_far_with_a_warning(digits: Arrays) -> 
     assert model.score(*digits) > 0.5
 
 
+def test_ctrl_c_in_the_closing_pass_of_mini_batches_keeps_what_was_learned(
+    digits: Arrays,
+) -> None:
+    class Interrupter:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, PassEnded) and event.passes == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    model = SoftmaxRegression(
+        solver="adam", max_iter=3, random_state=0, callbacks=[Interrupter()], batch_size=50
+    )
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        model.fit(*digits)
+    assert model.score(*digits) > 0.9
+
+
+def test_leading_rows_of_weight_zero_do_not_stop_mini_batches(digits: Arrays) -> None:
+    X, y = digits
+    weight = np.ones(len(y))
+    weight[:1000] = 0
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        patch.setattr("dsoftmax.sources.memory._CHUNK_BYTES", 900 * 64 * 8)
+        patch.setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)
+        patch.setattr("dsoftmax.sampling._MAX_LANES", 1)
+        model = SoftmaxRegression(solver="adam", shuffle=False, max_iter=30, batch_size=50)
+        model.fit(X, y, weight)
+    assert model.score(X[1000:], y[1000:]) > 0.9
+
+
+def test_all_weight_on_one_class_is_one_class() -> None:
+    with pytest.raises(DataError, match="holds 1 class"):
+        SoftmaxRegression().fit(X4, Y4, [1, 0, 1, 0])
+
+
 def test_callbacks_see_the_start_every_step_every_pass_and_the_end(digits: Arrays) -> None:
     seen: list[Event] = []
 
@@ -306,9 +356,10 @@ def test_prediction_before_fit_is_refused() -> None:
 X4, Y4 = np.zeros((4, 2)), np.array([0, 1, 0, 1])
 
 BAD_PARAMETERS: list[tuple[dict[str, Any], str]] = [
-    ({"solver": "saga"}, "solver='saga' is unknown.*lbfgs.*sgd"),
+    ({"solver": "saga"}, "solver='saga' is unknown.*adam.*lbfgs.*sgd"),
     ({"solver": "newton"}, "'newton' is not available yet"),
-    ({"solver": "adam"}, "'adam' is not available yet"),
+    ({"schedule": "step"}, "schedule is 'step'"),
+    ({"clip_norm": 0}, "clip_norm is 0"),
     ({"solver": "lbfgs", "l1_ratio": 0.5}, "lbfgs.*smooth penalties only.*l1_ratio"),
     ({"alpha": -1}, "alpha is -1; expected a number of at least 0"),
     ({"alpha": np.nan}, "alpha is nan"),
@@ -317,7 +368,7 @@ BAD_PARAMETERS: list[tuple[dict[str, Any], str]] = [
     ({"max_iter": 0}, "max_iter is 0"),
     ({"max_iter": 1.5}, "max_iter is 1.5; expected a whole number"),
     ({"batch_size": 0}, "batch_size is 0"),
-    ({"learning_rate": 0}, "learning_rate is 0"),
+    ({"learning_rate": 0}, "learning_rate is 0; expected a positive number"),
     ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
     ({"momentum": 1}, "momentum is 1.*below 1"),
     ({"class_weight": "even"}, "class_weight is 'even'"),
@@ -398,9 +449,9 @@ def test_one_blas_thread_is_a_loan(digits: Arrays) -> None:
     def threads() -> list[int]:
         return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
 
-    before = threads()
+    before, environment = threads(), dict(os.environ)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         SoftmaxRegression(max_iter=2).fit(*digits)
     assert threads() == before
-    assert os.environ.get("OPENBLAS_NUM_THREADS") == os.environ.get("OPENBLAS_NUM_THREADS")
+    assert dict(os.environ) == environment

@@ -15,6 +15,7 @@ from dsoftmax.sampling import Epoch, permutation
 from dsoftmax.solvers import SOLVERS
 from dsoftmax.solvers.base import Evaluation, Request, Rows, State, Status
 from dsoftmax.solvers.lbfgs import LBFGS
+from dsoftmax.solvers.schedules import constant
 
 FACES = [(K, i, s, w) for K in (2, 3) for i in (0, 1) for s in (0, 1) for w in (0, 1)]
 faces = pytest.mark.parametrize(("K", "intercept", "standardize", "weighted"), FACES)
@@ -37,7 +38,7 @@ def build(
         moments_of(K, kernel).chunk(chunk),
         class_weight=np.bincount(chunk.codes, chunk.sample_weight, K).astype(float),
         n_rows=len(chunk.X), alpha=alpha, l1_ratio=l1_ratio, fit_intercept=fit_intercept,
-        standardize=standardize, dtype=kernel,
+        standardize=standardize, scaled=True, dtype=kernel,
     )  # fmt: skip
 
 
@@ -120,11 +121,15 @@ def test_float32_and_float64_agree(mean: float) -> None:
     np.testing.assert_allclose(*values, rtol=2e-6)
 
 
-def test_the_value_adds_the_absolute_part() -> None:
-    objective = build(rows(3), 3, alpha=0.5, l1_ratio=0.4)
+def test_the_whole_objective_adds_the_absolute_part() -> None:
+    chunk = rows(3)
+    objective = build(chunk, 3, alpha=0.5, l1_ratio=0.4)
     point = np.ones((5, 3))
+    result = evaluate(objective, chunk, point[None])
+    value, norm = objective.whole(point, result)
     coef, _ = objective.coordinates.to_coefficients(point)
-    np.testing.assert_allclose(objective.value(point, 1.0) - 1.0, 0.2 * np.abs(coef).sum())
+    np.testing.assert_allclose(value - result.value[0], 0.2 * np.abs(coef).sum())
+    assert norm == np.abs(objective.penalty.projected(point, result.gradient[0])).max()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -175,7 +180,7 @@ def test_the_objective_of_float32_does_not_depend_on_the_size_of_the_weights(siz
 
 KNOBS = {
     "tol": 1e-6, "noise": 1e-16, "learning_rate": None, "momentum": 0.9, "n_iter_no_change": 5,
-    "steps_per_epoch": 5,
+    "schedule": constant, "clip_norm": None,
 }  # fmt: skip
 
 
@@ -185,7 +190,8 @@ class Run:
     def __init__(self, name: str, K: int, **options: Any) -> None:
         self.chunk, kind = rows(K), SOLVERS[name]
         self.objective = build(self.chunk, K, **options)
-        self.solver: Any = kind(**{f.name: KNOBS[f.name] for f in fields(kind) if f.name in KNOBS})
+        knobs = KNOBS | {"penalty": self.objective.penalty}
+        self.solver: Any = kind(**{f.name: knobs[f.name] for f in fields(kind) if f.name in knobs})
         self.step = 0
 
     def start(self) -> State:
@@ -208,7 +214,7 @@ class Run:
 def test_every_solver_lowers_the_objective(name: str, K: int) -> None:
     run = Run(name, K)
     state = first = run.start()
-    for _ in range(60):
+    for _ in range(300):
         if state.status is Status.RUNNING:
             state = run.solver.tell(state, run.evaluate(run.solver.ask(state)))
     optimum = evaluate(run.objective, run.chunk, _optimum(run.objective, run.chunk)[None]).value[0]

@@ -126,3 +126,24 @@ def test_one_row_is_enough() -> None:
     model = SoftmaxRegression().fit([[0.0], [1.0]], [0, 1])
     assert model.predict([[1]]).tolist() == [1]
     assert model.predict_proba(np.array([[1]], "u1")).shape == (1, 2)
+
+
+def test_a_value_that_is_not_finite_is_never_scored_or_predicted(
+    store: Store, tmp_path: Path
+) -> None:
+    X, y = np.random.default_rng(0).normal(size=(300, 2)), np.arange(300) % 2
+    model = SoftmaxRegression().fit(X, y)
+    X[217, 1] = np.nan
+    path = store(rows=100, X=X, y=y)
+    lazy = da.from_array(X, chunks=(100, 2))
+    for predict in (
+        lambda: model.evaluate(X, y),
+        lambda: model.evaluate(f"{path}/X", f"{path}/y"),
+        lambda: model.predict(X),
+        lambda: model.predict(f"{path}/X").compute(scheduler="synchronous"),
+        lambda: model.predict_proba(lazy).compute(scheduler="synchronous"),
+        lambda: model.predict_to(f"{path}/X", tmp_path / "out.zarr", "predict"),
+    ):
+        with pytest.raises(DataError, match="nan at row 217, column 1"):
+            predict()
+    assert not (tmp_path / "out.zarr").exists()

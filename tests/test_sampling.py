@@ -15,7 +15,6 @@ from dsoftmax.sampling import (
     dealt,
     lane_count,
     permutation,
-    whole_span,
 )
 
 
@@ -116,15 +115,8 @@ def test_the_first_batches_decode_the_first_spans() -> None:
     epoch = Epoch(spans_of([20, 30, 40, 50, 5]), 3, 6, seed=1)
     first = [(leaf[0].start, leaf[0].stop) for leaf in epoch.first_spans()]
     assert first == [(leaf[0].start, leaf[0].stop) for leaf in epoch.batch(0)]
-    assert all(piece.whole for leaf in epoch.first_spans() for piece in leaf)
-
-
-def test_a_piece_is_whole_only_with_all_its_rows_as_they_are() -> None:
-    ((whole,),) = [whole_span((10, 20))]
-    assert whole == Piece(10, 20, 0, 10)
-    assert whole.whole
-    assert not Piece(10, 20, 0, 9).whole
-    assert not Piece(10, 20, 0, 10, (0, 0)).whole
+    for (piece,) in epoch.first_spans():
+        assert (piece.low, piece.high) == (0, piece.stop - piece.start)
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=33))

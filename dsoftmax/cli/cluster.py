@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
+from dsoftmax.cli.data import in_bytes
 from dsoftmax.runtime.connect import connected, local_workers
 
 _META = "dsoftmax.cluster."
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if parameter.name == "memory_limit":
+        value = in_bytes(ctx, parameter, value)
     ctx.meta[f"{_META}{parameter.name}"] = value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -13,40 +14,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from dask.utils import parse_bytes
 
 from dsoftmax import digits
+from dsoftmax.cli.data import in_bytes
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.solvers import SOLVERS
 
 # What is slow to import is imported where it is used: workers load this module too.
 if TYPE_CHECKING:
-    from distributed import Client
-
     from dsoftmax.digits import Digits
     from dsoftmax.estimator import SoftmaxRegression
 
 _TIMES_MEMORY = 2
-_LEAST_MEMORY = 200 * 2**20  # Python and its libraries take half of it
 _PASSES = {"sgd": 3}
 _PASSES_OF_OTHERS = 12
 _ALPHA = 10.0  # of pixels from 0 to 255; the best of 0.01, 1, 10 and 100 on digits left out
-_TOL = 0.02  # from there on the test accuracy stays the same
-
-
-def _in_bytes(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    """Return a number of bytes, or a text such as 2GiB, as bytes."""
-    try:
-        size = None if value is None else int(parse_bytes(value))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no size such as 2GiB or 500MB") from None
-    least = _LEAST_MEMORY if option.name == "memory_limit" else 1
-    if size is not None and size < least:
-        raise click.BadParameter(f"{value!r} is less than {least:,} bytes")
-    return size
+_TOL = 0.02  # from there on the test accuracy hardly changes
 
 
 @dataclass(frozen=True)
@@ -76,9 +62,13 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--size", callback=_in_bytes, help="Size of the data.  [default: twice the memory]")
+@click.option(
+    "--size", metavar="SIZE", callback=in_bytes, help="Of the data.  [default: twice the memory]"
+)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--memory-limit", callback=_in_bytes, default="400MiB", show_default=True)
+@click.option(
+    "--memory-limit", metavar="SIZE", callback=in_bytes, default="400MiB", show_default=True
+)
 @click.option(
     "--solver", type=click.Choice(["auto", *sorted(SOLVERS)]), default="auto", show_default=True
 )
@@ -153,15 +143,13 @@ def _workplace(output: Path | None, keep: bool) -> Iterator[Path]:
 
 
 def _run(plan: _Plan, store: Path) -> None:
-    from distributed import Client
-
     from dsoftmax.runtime.local import local_cluster
 
     started = time.perf_counter()
     _refuse_early(plan, store)
     train, test = digits.load_split(plan.seed)
     _introduce(plan, train, test)
-    with local_cluster(plan.workers, plan.memory_limit) as cluster, Client(cluster) as client:
+    with local_cluster(plan.workers, plan.memory_limit) as cluster, cluster.get_client() as client:
         _build(plan, train, store, client)
         model = _fit(plan, store)
         peaks = client.run(peak_memory).values()
@@ -179,6 +167,9 @@ def _refuse_early(plan: _Plan, store: Path) -> None:
         from dsoftmax.diagnostics.plot import check_plot
 
         check_plot(plan.plot)
+    for folder in {plan.model.parent, (plan.plot or plan.model).parent}:
+        if not os.access(folder, os.W_OK):
+            raise DsoftmaxError(f"{folder.absolute()} is no folder that can be written to")
     free = shutil.disk_usage(store.parent).free
     if free < plan.size:
         raise DsoftmaxError(
@@ -198,7 +189,7 @@ def _introduce(plan: _Plan, train: Digits, test: Digits) -> None:
     )
 
 
-def _build(plan: _Plan, train: Digits, store: Path, client: Client) -> None:
+def _build(plan: _Plan, train: Digits, store: Path, client: Any) -> None:
     from dsoftmax.runtime.executors import ClusterExecutor
 
     started = time.perf_counter()

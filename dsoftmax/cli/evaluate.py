@@ -7,7 +7,7 @@ import json
 import click
 
 from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.train import array_in
+from dsoftmax.cli.data import array_in
 
 
 @click.command()

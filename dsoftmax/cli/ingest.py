@@ -1,4 +1,4 @@
-"""`dsoftmax ingest`: NumPy files to a Zarr store."""
+"""`dsoftmax ingest`: NumPy files, tables or another Zarr group to a Zarr store."""
 
 from __future__ import annotations
 
@@ -14,30 +14,45 @@ from dsoftmax import ingestion
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def _require_source(ctx: click.Context, param: click.Parameter, source: str) -> str:
+    if "://" not in source:
+        click.Path(exists=True).convert(source, param, ctx)
+    return source
+
+
 @click.command()
-@click.argument("source", type=EXISTING_FILE)
+@click.argument("source", callback=_require_source)
 @click.argument("store")
-@click.option("--x", metavar="NAME", help="Member of the archive that holds X.")
-@click.option("--y", metavar="NAME", help="Member of the archive that holds y.")
+@click.option("--x", metavar="NAME[,NAME...]", help="What holds X; of a table, its columns.")
+@click.option("--y", metavar="NAME", help="What holds y; of a table, the column of labels.")
 @click.option("--labels", type=EXISTING_FILE, help="The .npy file of y, beside a .npy file of X.")
+@click.option(
+    "--shuffle",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Write the rows in a random order; needs disk for all of them, decoded, meanwhile.",
+)
 @click.option("--chunk-rows", type=click.IntRange(min=1), help="Rows in a chunk [about 4 MiB].")
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at STORE.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def ingest(
-    source: Path,
+    source: str,
     store: str,
     x: str | None,
     y: str | None,
     labels: Path | None,
+    shuffle: int | None,
     chunk_rows: int | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Write the arrays of SOURCE, a .npz or .npy file, to the Zarr group STORE.
+    """Write the rows and labels of SOURCE to the Zarr group STORE, as its arrays X and y.
 
-    X has the shape (rows, features), y one label a row. In a .npz archive they are the members X
-    and y, or X_train and y_train, unless named. Rows are streamed, so SOURCE may be larger than
-    memory.
+    X has the shape (rows, features), y one label a row. SOURCE is a .npz archive, whose members X
+    and y, or X_train and y_train, are taken unless named; a .npy file of X; a .csv or .parquet
+    table, or a folder of .parquet files, of which --y names the labels and --x the features, by
+    default all other columns; or another Zarr group. Rows are streamed, so SOURCE may be larger
+    than memory.
     """
     with _progress_bar(hidden=quiet or not sys.stderr.isatty()) as progress:
         destination = ingestion.ingest(
@@ -46,6 +61,7 @@ def ingest(
             x=x,
             y=y,
             labels=labels,
+            shuffle=shuffle,
             chunk_rows=chunk_rows,
             overwrite=overwrite,
             progress=progress,

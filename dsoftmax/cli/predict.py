@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.train import array_in
+from dsoftmax.cli.data import array_in
 
 _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
 
@@ -21,7 +21,9 @@ _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function"
 def predict(model: str, data: str, out: str, x: str, method: str, overwrite: bool) -> None:
     """Write what MODEL predicts for the Zarr group DATA to the Zarr array OUT."""
     from dsoftmax.modelfile import load_model
+    from dsoftmax.stores import require_apart
 
+    require_apart(out, model, data)
     estimator = load_model(model)
     with active_cluster():
         estimator.predict_to(array_in(data, x), out, method, overwrite=overwrite)

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from dsoftmax.cli.cluster import active_cluster, cluster_options
+from dsoftmax.cli.data import array_in
 
 
-class _NumberOrAuto(click.ParamType[float | str]):
+class _NumberOrAuto(click.ParamType):  # type: ignore[type-arg]
     """A number, or the word "auto"."""
 
     name = "number or auto"
@@ -79,9 +80,14 @@ def train(
     from sklearn.exceptions import ConvergenceWarning
 
     from dsoftmax.estimator import SoftmaxRegression
-    from dsoftmax.stores import require_free
+    from dsoftmax.diagnostics.plot import check_plot, plot_history
+    from dsoftmax.solvers.base import Status
+    from dsoftmax.stores import require_apart, require_free
 
     require_free(model, overwrite)
+    require_apart(model, data)
+    if plot is not None:
+        check_plot(plot)
     estimator = SoftmaxRegression(
         alpha=alpha,
         standardize=standardize,
@@ -98,18 +104,12 @@ def train(
     )
     weight = None if sample_weight is None else array_in(data, sample_weight)
     with active_cluster(), warnings.catch_warnings():
-        if not quiet:  # the progress ends with the same words
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
         estimator.fit(array_in(data, x), array_in(data, y), weight)
     estimator.save(model, overwrite=overwrite)
     if plot is not None:
-        from dsoftmax.diagnostics.plot import plot_history
-
         plot_history(estimator, plot)
     if not quiet:
         click.echo(f"model: {model}")
-
-
-def array_in(group: str, name: str) -> str:
-    """Return the path or URL of an array in a group."""
-    return f"{group.rstrip('/')}/{name}"
+    if estimator.stop_reason_ == Status.INTERRUPTED.value:
+        raise click.exceptions.Exit(1)

@@ -76,7 +76,6 @@ def plot_history(model: SoftmaxRegression, path: str | os.PathLike[str] | None =
     >>> from dsoftmax import SoftmaxRegression
     >>> from sklearn.datasets import load_iris
     >>> figure = plot_history(SoftmaxRegression().fit(*load_iris(return_X_y=True)))
-    >>> figure.savefig("iris.png")
     """
     from sklearn.utils.validation import check_is_fitted
 
@@ -102,8 +101,12 @@ def _draw(history: Records) -> Figure:
     _draw_course(loss, "loss", steps, passes, _BLUE)
     _scale_loss(loss, history)
     _draw_course(accuracy, "accuracy", steps, passes, _GREEN)
-    _draw_rate(rate, passes)
-    _draw_times(times, passes)
+    if passes:
+        _draw_rate(rate, passes)
+        _draw_times(times, passes)
+    else:  # interrupted before it was known what a pass takes
+        rate.set_axis_off()
+        times.set_axis_off()
     for axes in figure.axes:
         _tidy(axes, last=history[-1]["pass"])
     for axes in (accuracy, times):
@@ -122,11 +125,12 @@ def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: 
     """Draw a quantity after every pass, over what it was at every step."""
     if steps:
         axes.plot(_column(steps, "pass"), _column(steps, name), color=color, alpha=0.45, lw=0.8)
-    style = "o" if steps else "o-"
-    axes.plot(
-        _column(passes, "pass"), _column(passes, name), style, color=color, ms=4.5, lw=1.5,
-        clip_on=False, zorder=3,
-    )  # fmt: skip
+    if passes:
+        style = "o" if steps else "o-"
+        axes.plot(
+            _column(passes, "pass"), _column(passes, name), style, color=color, ms=4.5, lw=1.5,
+            clip_on=False, zorder=3,
+        )  # fmt: skip
     last = (passes or steps)[-1][name]
     _head(axes, name, f"{last:.4f} in the last {'pass' if passes else 'step'}")
 
@@ -162,7 +166,7 @@ def _draw_times(axes: Axes, passes: Records) -> None:
         share = sum(seconds) / max(total, 1e-9)
         _draw_bars(axes, passes, seconds, color, below, f"{label} {share:.0%}")
         below = [low + height for low, height in zip(below, seconds, strict=True)]
-    axes.set_ylim(0, 1.22 * max([*below, 1e-9]))  # leaves room for the legend
+    axes.set_ylim(0, 1.22 * max(below))  # leaves room for the legend
     axes.legend(
         loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9, labelcolor=_INK,
         handlelength=1.0, columnspacing=1.5, borderaxespad=0.2,
@@ -195,7 +199,7 @@ def _head(axes: Axes, name: str, value: str) -> None:
 def _tidy(axes: Axes, last: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlim(0, last)
+    axes.set_xlim(0, math.ceil(last))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["bottom", "left"]].set_color(_GREY)

@@ -10,7 +10,7 @@ from typing import TextIO
 from dsoftmax.events import Event, FitEnded, FitStarted, PassEnded, RowsDone
 
 _HEADER = (
-    f"{'pass':>5}{'loss':>13}{'accuracy':>10}{'gradient':>11}{'rows/s':>10}{'MB/s':>8}{'s':>8}"
+    f"{'pass':>5}{'loss':>13}{'accuracy':>10}{'gradient':>11}{'rows/s':>12}{'MB/s':>8}{'s':>8}"
 )
 _REFRESH_SECONDS = 0.2
 
@@ -82,7 +82,7 @@ def _row(event: PassEnded) -> str:
     seconds = max(event.pass_seconds, 1e-9)
     return (
         f"{event.passes:>5.0f}{event.loss:>13.6f}{event.accuracy:>10.4f}"
-        f"{event.gradient_norm:>11.2e}{event.rows / seconds:>10,.0f}"
+        f"{event.gradient_norm:>11.2e}{event.rows / seconds:>12,.0f}"
         f"{event.bytes / seconds / 1e6:>8,.0f}{event.seconds:>8.1f}"
     )
 

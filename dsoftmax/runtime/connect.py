@@ -29,7 +29,7 @@ def connected(address: str | None = None, scheduler_file: Path | None = None) ->
     file = None if scheduler_file is None else str(scheduler_file)
     try:
         client = Client(address, scheduler_file=file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AssertionError, KeyError) as error:  # a file of no scheduler
         raise DsoftmaxError(
             f"no Dask scheduler answers at {address or file}: {error}; is it running, and can "
             "this machine reach it?"

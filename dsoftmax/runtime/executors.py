@@ -8,18 +8,19 @@ what workers remember of the run.
 from __future__ import annotations
 
 import concurrent.futures
-import threading
+import queue
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 from uuid import uuid4
 
 import dask
 from dask.system import CPU_COUNT
-from threadpoolctl import threadpool_limits
+from dask.utils import parse_timedelta
 
-from dsoftmax.errors import DataError
-from dsoftmax.runtime import worker
+from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.runtime import blas, worker
 from dsoftmax.sources.base import Source
 
 Result = TypeVar("Result")
@@ -27,6 +28,9 @@ Result = TypeVar("Result")
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
 _CACHE_SHARE = 0.25  # of a worker's memory for the decoded spans of mini-batches
 _CACHE_IN_PROCESS = 1 << 30
+_SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
+_WATCH_SECONDS = 5
+_FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
 
 
 class Executor(Protocol):
@@ -35,11 +39,16 @@ class Executor(Protocol):
     Attributes
     ----------
     slots : how many tasks run at once
+    processes : in how many processes they run
     cache_bytes : decoded bytes that a process may remember
     dashboard : address of the Dask dashboard, if there is one
+    run_key : what workers remember is remembered under this name, until the end
     """
 
+    run_key: str
+
     slots: int
+    processes: int
     cache_bytes: int
     dashboard: str | None
 
@@ -49,7 +58,7 @@ class Executor(Protocol):
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, pinned: bool = False,
+        *, pinned: bool = False, few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order.
 
@@ -58,6 +67,7 @@ class Executor(Protocol):
         name : what the dashboard shows
         function, tasks : what to call, and its arguments for each task
         pinned : prefer the same worker for the same position each time
+        few : keep few tasks under way, since each brings blocks to its worker
         """
         ...
 
@@ -70,12 +80,17 @@ class Executor(Protocol):
 
 def executor_for(source: Source) -> Executor:
     """Return where a source is best reduced: see the README, "Where it runs"."""
-    in_memory = source.X.in_memory or not all(array.portable for array in source.arrays)
+    if source.X.in_memory:
+        return ThreadExecutor()
     client = _active_client()
-    if client is not None and not source.X.in_memory:
+    if source.futures:
+        _require_owner(source, client)
+        return ClusterExecutor(client)
+    if client is not None:
         _require_portable(source)
         return ClusterExecutor(client)
-    if in_memory or inside_a_task() or source.n_samples * source.row_bytes <= _SMALL:
+    small = source.n_samples * source.row_bytes <= _SMALL
+    if small or inside_a_task() or not all(array.portable for array in source.arrays):
         return ThreadExecutor()
     from dsoftmax.runtime.local import embedded_client
 
@@ -88,6 +103,16 @@ def _require_portable(source: Source) -> None:
             raise DataError(
                 f"{array.name} is a store in this process's memory, which the workers of the "
                 "active Dask client cannot read; store it in a folder or at a URL that they see"
+            )
+
+
+def _require_owner(source: Source, client: Any) -> None:
+    for array in source.arrays:
+        if any(future.client is not client for future in array.futures.values()):
+            raise DataError(
+                f"{array.name} is persisted on a Dask client that is not the active one: fit "
+                "while that client is (`with client.as_current():`), or pass the array as it was "
+                "before it was persisted"
             )
 
 
@@ -124,6 +149,8 @@ class ThreadExecutor:
     """Threads of this process: one a core, one inside a Dask task, none for a single task."""
 
     def __init__(self) -> None:
+        self.run_key = uuid4().hex
+        self.processes = 1
         self.slots = 1 if inside_a_task() else CPU_COUNT
         self.cache_bytes = _configured_cache(_CACHE_IN_PROCESS)
         self.dashboard: str | None = None
@@ -133,7 +160,7 @@ class ThreadExecutor:
         """Do nothing: the cores of this process stay."""
 
     def __enter__(self) -> Self:
-        _SINGLE_BLAS_THREAD.__enter__()
+        blas.borrow()
         return self
 
     def __exit__(
@@ -142,12 +169,12 @@ class ThreadExecutor:
     ) -> None:  # fmt: skip
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        worker.forget()
-        _SINGLE_BLAS_THREAD.__exit__()
+        worker.forget(self.run_key)
+        blas.give_back()
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, pinned: bool = False,
+        *, pinned: bool = False, few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
         if len(tasks) == 1 or self.slots == 1:
@@ -171,9 +198,10 @@ class ClusterExecutor:
     def __init__(self, client: Any) -> None:
         self._client = client
         self.dashboard: str | None = client.dashboard_link or None
-        self._run = uuid4().hex[:8]
+        self.run_key = uuid4().hex
         self._round = 0
-        client.wait_for_workers(1)
+        self._address = client.scheduler.address
+        _wait_for_a_worker(client)
         self.refresh()
 
     def refresh(self) -> None:
@@ -184,69 +212,99 @@ class ClusterExecutor:
         self.slots = max(1, sum(w["nthreads"] for w in workers.values()))
         self.cache_bytes = _configured_cache(default)
         self._workers = sorted(workers)
+        self.processes = max(1, len(workers))
 
     def __enter__(self) -> Self:
+        blas.borrow()  # the solver computes here
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
+        blas.give_back()
         if self._client.status == "running":
-            self._client.run(worker.forget, on_error="ignore")
+            self._client.run(worker.forget, self.run_key, on_error="ignore")
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, pinned: bool = False,
+        *, pinned: bool = False, few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
-        from distributed import as_completed
-
         self._round += 1
-        futures = []
-        for position, task in enumerate(tasks):
-            pin = pinned and len(self._workers) > 0
-            where = self._workers[position % len(self._workers)] if pin else None
-            futures.append(self._client.submit(
-                worker.with_one_blas_thread, function, *task,
-                key=f"{name}-{self._run}-{self._round}-{position}",
-                pure=False, workers=where, allow_other_workers=pin,
-            ))  # fmt: skip
+        prefix = f"{name}-{self.run_key[:8]}-{self._round}"
+        calls = iter(enumerate(tasks))
+        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        most = (_FEW if few else _SEVERAL) * self.slots
+        under_way = {self._submit(prefix, function, *call, pinned) for call in islice(calls, most)}
+        for future in under_way:
+            future.add_done_callback(done.put)
         try:
-            for _, result in as_completed(futures, loop=self._client.loop, with_results=True):
+            while under_way:
+                future = self._next(done)
+                result = self._result(future)
+                under_way.discard(future)
+                future.release()  # or sums would pile up on the workers until the end
+                for call in islice(calls, 1):
+                    following = self._submit(prefix, function, *call, pinned)
+                    under_way.add(following)
+                    following.add_done_callback(done.put)
                 yield result
         finally:
-            for future in futures:
+            for future in under_way:
                 future.release()
+
+    def _next(self, done: queue.SimpleQueue[Any]) -> Any:
+        """Return the next future that is done, as long as anyone is there to do it."""
+        while True:
+            try:
+                return done.get(timeout=_WATCH_SECONDS)
+            except queue.Empty:
+                self._require_life()
+
+    def _result(self, future: Any) -> Any:
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise DsoftmaxError(
+                f"the Dask scheduler at {self._address} is gone, and with it the task {future.key}; "
+                "start it again and run this once more"
+            ) from error
+
+    def _require_life(self) -> None:
+        """Raise DsoftmaxError if no worker is left, and none comes."""
+        cluster = self._client.cluster
+        if getattr(cluster, "alive", True) is False:
+            raise DsoftmaxError(
+                "all workers of the local cluster have died; they may have run out of memory: give "
+                "them more, or store smaller chunks"
+            )
+        if self._client.status == "running" and not self._client.scheduler_info(-1)["workers"]:
+            _wait_for_a_worker(self._client)
+
+    def _submit(
+        self, prefix: str, function: Callable[..., Any], position: int, task: tuple[Any, ...],
+        pinned: bool,
+    ) -> Any:  # fmt: skip
+        """Submit a task; futures in its dicts, lists and tuples arrive there as their values."""
+        pin = pinned and len(self._workers) > 0
+        where = self._workers[position % len(self._workers)] if pin else None
+        return self._client.submit(
+            worker.with_one_blas_thread, function, *task, key=f"{prefix}-{position}",
+            pure=False, workers=where, allow_other_workers=pin,
+        )  # fmt: skip
+
+
+def _wait_for_a_worker(client: Any) -> None:
+    seconds = parse_timedelta(dask.config.get("dsoftmax.worker-timeout", "5 minutes"))
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError:
+        raise DsoftmaxError(
+            f"the Dask cluster at {client.scheduler.address} has had no worker for {seconds:.0f} "
+            "seconds; start some, or wait longer with the Dask setting dsoftmax.worker-timeout"
+        ) from None
 
 
 def _configured_cache(default: int) -> int:
     return int(dask.config.get("dsoftmax.cache", default))
-
-
-class _SharedBlasLimit:
-    """One BLAS thread for as long as any fit of this process is under way.
-
-    The limit belongs to the process: the first fit sets it and the last one lifts it, since
-    a fit that ended while another ran would give that one its threads back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._limit = threadpool_limits(1)
-            self._users += 1
-
-    def __exit__(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limit.restore_original_limits()
-
-
-_SINGLE_BLAS_THREAD = _SharedBlasLimit()

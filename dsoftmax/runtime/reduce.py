@@ -10,7 +10,7 @@ from typing import TypeVar
 from dsoftmax.reduction import Reduction
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.spans import Tree, task_level
-from dsoftmax.runtime.worker import Task, Work, reduce_leaves
+from dsoftmax.runtime.worker import Keep, Task, Work, reduce_leaves
 from dsoftmax.sampling import Leaf, whole_span
 from dsoftmax.sources.base import Source
 
@@ -32,6 +32,16 @@ class Spent:
     seconds: float
     waiting_seconds: float
 
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.work + other.work,
+            self.seconds + other.seconds,
+            self.waiting_seconds + other.waiting_seconds,
+        )
+
+
+NOTHING = Spent(Work(), 0.0, 0.0)
+
 
 def reduce(
     executor: Executor,
@@ -41,6 +51,7 @@ def reduce(
     *,
     targets_only: bool = False,
     keep: str | None = None,
+    release: bool = True,
     on_work: Callable[[Work], None] | None = None,
 ) -> tuple[Sums, Spent]:
     """Return the sum of a reduction over leaves, added up in the fixed tree.
@@ -57,6 +68,8 @@ def reduce(
         Read y and weights only.
     keep : str, optional
         Name under which workers remember decoded spans; tasks then go to the same workers.
+    release : bool
+        Whether these rows are not asked for again before their spans are decoded anew.
     on_work : callable, optional
         Called with the work of each task as it ends.
 
@@ -71,9 +84,14 @@ def reduce(
     leaves = [leaf for leaf in leaves if leaf]
     tree = Tree(len(leaves), reduction.combine)
     total = Work()
-    tasks = _tasks(executor, source, leaves, targets_only, keep)
+    held = None if keep is None else Keep(keep, executor.cache_bytes, release)
+    tasks = _tasks(executor, source, leaves, targets_only, held)
     calls = [(task, reduction) for task in tasks]
-    for nodes, work in executor.run(reduction.name, reduce_leaves, calls, pinned=keep is not None):
+    pinned = keep is not None and not source.X.futures  # those tasks go where their blocks are
+    results = executor.run(
+        reduction.name, reduce_leaves, calls, pinned=pinned, few=bool(source.futures)
+    )
+    for nodes, work in results:
         for (level, index), sums in nodes.items():
             tree.add(level, index, sums)
         total += work
@@ -91,18 +109,21 @@ def full_pass(spans: Sequence[tuple[int, int]]) -> list[Leaf]:
 
 
 def _tasks(
-    executor: Executor, source: Source, leaves: list[Leaf], targets_only: bool, keep: str | None
+    executor: Executor, source: Source, leaves: list[Leaf], targets_only: bool, keep: Keep | None
 ) -> list[Task]:
     rows = max(sum(piece.rows for piece in leaf) for leaf in leaves)
-    if keep is None:
+    if source.X.futures:
+        level = 0  # a task of several spans would bring blocks together from several workers
+    elif keep is None:
         level = task_level(len(leaves), rows * source.row_bytes, executor.slots)
     else:
         level = (-(-len(leaves) // executor.slots) - 1).bit_length()
-    memory = None if keep is None else (keep, executor.cache_bytes)
-    return [
-        Task(_part(source, own), targets_only, tuple(own), first, len(leaves), memory)
-        for first, own in _runs(leaves, 1 << level)
-    ]
+    tasks = []
+    for first, own in _runs(leaves, 1 << level):
+        parts = _parts(source, own, targets_only)
+        blocks = {key: future for part in parts.values() for key, future in part.futures.items()}
+        tasks.append(Task(parts, blocks, targets_only, tuple(own), first, len(leaves), keep))
+    return tasks
 
 
 def _runs(leaves: list[Leaf], length: int) -> Iterator[tuple[int, list[Leaf]]]:
@@ -110,6 +131,8 @@ def _runs(leaves: list[Leaf], length: int) -> Iterator[tuple[int, list[Leaf]]]:
         yield first, leaves[first : first + length]
 
 
-def _part(source: Source, leaves: list[Leaf]) -> Source:
-    pieces = [piece for leaf in leaves for piece in leaf]
-    return source.part(min(p.start for p in pieces), max(p.stop for p in pieces))
+def _parts(source: Source, leaves: list[Leaf], targets_only: bool) -> dict[int, Source]:
+    spans = {(piece.start, piece.stop) for leaf in leaves for piece in leaf}
+    return {
+        start: source.part(start, stop, targets_only=targets_only) for start, stop in sorted(spans)
+    }

@@ -19,8 +19,10 @@ _TASK_BYTES = 1 << 26
 _TASKS_PER_SLOT = 4
 
 
-def cut_spans(boundaries: tuple[int, ...], row_bytes: int) -> tuple[Span, ...]:
+def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) -> tuple[Span, ...]:
     """Return runs of whole chunks of at least 4 MiB decoded (the last may be shorter).
+
+    And of at least four times `sums_bytes`, the size of what is added up for each span.
 
     Examples
     --------
@@ -30,8 +32,9 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int) -> tuple[Span, ...]:
     ((0, 25),)
     """
     spans, start = [], boundaries[0]
+    least = max(_SPAN_BYTES, 4 * sums_bytes)
     for stop in boundaries[1:]:
-        if (stop - start) * row_bytes >= _SPAN_BYTES or stop == boundaries[-1]:
+        if (stop - start) * row_bytes >= least or stop == boundaries[-1]:
             spans.append((start, stop))
             start = stop
     return tuple(spans)

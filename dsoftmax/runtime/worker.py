@@ -9,22 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from dsoftmax.cache import ByteCache
 from dsoftmax.errors import DataError
-from dsoftmax.reduction import Array, Chunk, Reduction
-from dsoftmax.runtime.cache import ByteCache
+from dsoftmax.reduction import Chunk, Reduction
+from dsoftmax.runtime import blas
 from dsoftmax.runtime.spans import Tree
 from dsoftmax.sampling import Leaf, Piece, permutation
 from dsoftmax.sources.base import Source
 
 Result = TypeVar("Result")
-
-_ORDER_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -54,24 +51,41 @@ class Work:
         )
 
 
+class Keep(NamedTuple):
+    """How a worker remembers decoded spans.
+
+    Attributes
+    ----------
+    run : under which name
+    most : within how many bytes
+    release : whether the rows of the task are not asked for again in this epoch
+    """
+
+    run: str
+    most: int
+    release: bool
+
+
 class Task(NamedTuple):
     """Consecutive leaves of a sum.
 
     Attributes
     ----------
-    source : where the rows are
+    parts : where the rows of each span are, by the first row of the span
+    blocks : Dask blocks among them, by key: futures until the task runs, then their values
     targets_only : whether y and weights are enough
     leaves : the rows of each leaf
     first, n_leaves : index of the first leaf, and how many the whole sum has
-    keep : (run, bytes): remember decoded spans under the run's name, within so many bytes
+    keep : whether to remember decoded spans for the next task, or None
     """
 
-    source: Source
+    parts: dict[int, Source]
+    blocks: dict[Any, Any]
     targets_only: bool
     leaves: tuple[Leaf, ...]
     first: int
     n_leaves: int
-    keep: tuple[str, int] | None
+    keep: Keep | None
 
 
 Nodes = dict[tuple[int, int], Any]
@@ -92,71 +106,69 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> tuple[Nodes, Work]:
 
 
 def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function in a process whose BLAS is first told to use one thread."""
-    _limit_blas_for_good()
+    """Call a function in a process that is a worker."""
+    blas.keep()
     return function(*arguments)
-
-
-@cache
-def _limit_blas_for_good() -> None:
-    """Set BLAS to one thread, once a process: to change it inside tasks would be a race."""
-    threadpool_limits(1)
 
 
 def _reduce_piece(task: Task, reduction: Reduction[Any], piece: Piece) -> tuple[Any, Work]:
     started = time.perf_counter()
     chunk, read_bytes, reads = _load(task, piece)
     loaded = time.perf_counter()
-    try:
-        sums = reduction.chunk(chunk)
-    except DataError as error:
-        raise DataError(f"{task.source.X.name}: {error}") from None
+    sums = _named(task.parts[piece.start], reduction.chunk, chunk)
     done = time.perf_counter()
     return sums, Work(len(chunk.X), read_bytes, reads, loaded - started, done - loaded)
 
 
+def _named(source: Source, function: Callable[[Chunk], Result], chunk: Chunk) -> Result:
+    """Call a function, and have its error call X and y by their names."""
+    try:
+        return function(chunk)
+    except DataError as error:
+        role, _, rest = str(error).partition(" ")
+        array = {"X": source.X, "y": source.y}.get(role)
+        raise DataError(f"{role if array is None else array.name} {rest}") from None
+
+
 def _load(task: Task, piece: Piece) -> tuple[Chunk, int, int]:
     """Return the rows of a piece, and how many bytes and spans were decoded for them."""
+    source = task.parts[piece.start].with_blocks(task.blocks)
     if task.targets_only:
-        y, weight = task.source.read_targets(piece.start, piece.stop)
+        y, weight = source.read_targets(piece.start, piece.stop)
         none = np.empty((piece.stop - piece.start, 0))
         return Chunk(none, y, weight, piece.start), 0, 0
     if task.keep is None:
-        chunk, reads = task.source.read(piece.start, piece.stop), 1
+        span, reads = _read_shuffled(source, piece), 1
     else:
-        chunk, reads = _remembered(task, piece, *task.keep)
-    decoded = reads * chunk.X.nbytes
-    if piece.whole:
-        return chunk, decoded, reads
-    return chunk.take(_order(piece)[piece.low : piece.high]), decoded, reads
+        span, reads = _remembered(source, piece, task.keep)
+    return span.rows(piece.low, piece.high), reads * span.X.nbytes, reads
 
 
-def _remembered(task: Task, piece: Piece, run: str, most: int) -> tuple[Chunk, int]:
-    """Return the whole span of a piece, decoded now or kept since an earlier step."""
-    chunk = _chunks.get((run, piece.start))
-    if chunk is not None:
-        return chunk, 0
-    chunk = task.source.read(piece.start, piece.stop)
-    if not task.source.X.in_memory:
-        _chunks.put((run, piece.start), chunk, chunk.X.nbytes, most)
-    return chunk, 1
+def _remembered(source: Source, piece: Piece, keep: Keep) -> tuple[Chunk, int]:
+    """Return the span of a piece, decoded and shuffled now or in an earlier step.
+
+    A span is dropped with its last row: were it left to age, the next spans of all lanes
+    would push out one another.
+    """
+    key = (keep.run, piece.start, piece.shuffle)
+    span = _spans.get(key)
+    reads = 0 if span is not None else 1
+    if span is None:
+        span = _read_shuffled(source, piece)
+        _spans.put(key, span, span.X.nbytes, keep.most)
+    if keep.release and piece.high == piece.stop - piece.start:
+        _spans.drop(key)
+    return span, reads
 
 
-def _order(piece: Piece) -> Array:
-    """Return the shuffled order of a piece's span, which every step of the epoch asks for."""
-    key = (piece.start, piece.stop, piece.shuffle)
-    order = _orders.get(key)
-    if order is None:
-        order = permutation(piece)
-        _orders.put(key, order, order.nbytes, _ORDER_BYTES)
-    return order
+def _read_shuffled(source: Source, piece: Piece) -> Chunk:
+    span = source.read(piece.start, piece.stop)
+    return span if piece.shuffle is None else span.take(permutation(piece))
 
 
-_chunks: ByteCache[Chunk] = ByteCache()
-_orders: ByteCache[Array] = ByteCache()
+_spans: ByteCache[tuple[Any, ...], Chunk] = ByteCache()
 
 
-def forget() -> None:
-    """Drop what this process remembers: a run that ends leaves no memory behind."""
-    _chunks.clear()
-    _orders.clear()
+def forget(run: str) -> None:
+    """Drop what this process remembers of a run: its end leaves no memory behind."""
+    _spans.drop_if(lambda key: key[0] == run)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dsoftmax.solvers.adam import Adam
+from dsoftmax.solvers.fista import FISTA
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.sgd import SGD
 
-SOLVERS: dict[str, type[LBFGS] | type[SGD]] = {solver.name: solver for solver in (LBFGS, SGD)}
+Kind = type[LBFGS] | type[FISTA] | type[SGD] | type[Adam]
+
+# What a user may ask for; FISTA is what "sgd" becomes when a batch holds all rows.
+SOLVERS: dict[str, Kind] = {solver.name: solver for solver in (LBFGS, SGD, Adam)}

@@ -33,6 +33,10 @@ class Status(Enum):
         "diverged: the loss grew beyond its value at the start; the best model so far is kept; "
         "lower learning_rate"
     )
+    STUCK = (
+        "stuck: no epoch was better than the intercepts alone; change learning_rate, take a larger "
+        "batch_size, or use solver='lbfgs'"
+    )
     INTERRUPTED = "interrupted: the best model so far is kept"
 
     @property
@@ -72,6 +76,7 @@ class Evaluation:
     value : (n_points,)
     gradient : (n_points, n_features + 1, n_columns)
     accuracy : (n_points,), share of the weight that is predicted right
+    rows : how many were evaluated
     share : the part of the rows that was evaluated, from 0 to 1
     epoch_ended : whether the last row of an epoch was among them
     """
@@ -79,6 +84,7 @@ class Evaluation:
     value: Array
     gradient: Array
     accuracy: Array
+    rows: int = 0
     share: float = 1.0
     epoch_ended: bool = False
 
@@ -90,8 +96,8 @@ class State:
     Attributes
     ----------
     point : (n_features + 1, n_columns), the best model so far
-    value : its objective (mini-batch: the mean over the last epoch's batches)
-    gradient_norm : largest absolute entry of the gradient that belongs to `value`
+    value : its whole objective (mini-batch: the mean over the batches of its epoch)
+    gradient_norm : largest absolute entry of the projected gradient, where it was known last
     status : whether to go on
     """
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dsoftmax.errors import DataError
 from dsoftmax.sources.base import RowArray, Source, build_source
-from dsoftmax.sources.memory import MemoryArray
+from dsoftmax.sources.memory import MemoryArray, from_objects
 
 __all__ = ["Source", "open_data"]
 
@@ -26,8 +26,8 @@ def open_data(
 
     Parameters
     ----------
-    X : Zarr array, path or URL of one, or array-like, of shape (n_samples, n_features)
-        Real numbers: bool, any integer or float.
+    X : Zarr array, path or URL of one, Dask array, or array-like
+        Of shape (n_samples, n_features). Real numbers: bool, any integer or float.
     y : the same kinds, of shape (n_samples,), optional
         Labels: integers, booleans or strings.
     sample_weight : the same kinds, of shape (n_samples,), optional
@@ -84,10 +84,9 @@ def row_array(role: str, values: Any) -> RowArray:
     if _is_from("zarr", values):
         return _from_zarr(role, values)
     if _is_from("dask", values):
-        raise DataError(
-            f"{role} is a Dask collection, which cannot be trained on yet; store it first "
-            "(dask.array.to_zarr) and pass the path, or pass .compute() if it fits in memory"
-        )
+        from dsoftmax.sources.dask import from_dask
+
+        return from_dask(role, values)
     return MemoryArray(role, _as_numpy(role, values))
 
 
@@ -114,19 +113,4 @@ def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.dtype.kind != "O":
         return array
-    return _from_objects(role, array)
-
-
-def _from_objects(role: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an object array as numbers (X, weights) or as labels of one type (y)."""
-    if role != "y":
-        try:
-            return array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{role} holds objects that are not numbers: {error}") from error
-    if all(isinstance(label, str) for label in array.flat):
-        return array.astype(str)
-    kinds = sorted({type(label).__name__ for label in array.flat})
-    if len(kinds) > 1:
-        raise DataError(f"y mixes labels of the types {', '.join(kinds)}; expected one type")
-    return np.array(array.tolist())
+    return from_objects(role, array)

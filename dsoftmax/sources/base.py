@@ -1,12 +1,14 @@
 """A source of rows: three arrays and the policy by which they are read.
 
 The arrays (`RowArray`) know how to fetch rows; the `Source` knows what the rows mean:
-which labels are which class, and what a row weighs. Both pickle to a few hundred bytes and
-hold no open handle, so that they can travel with a task.
+which labels are which class, and what a row weighs. Both pickle to a few hundred bytes (a
+Dask array: to the graph of the rows it is needed for) and hold no open handle, so that they
+can travel with a task.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -24,9 +26,10 @@ class RowArray(Protocol):
     ----------
     name : what messages call it
     shape, dtype : as NumPy's
-    row_chunk : how many rows are decoded together
+    boundaries : 0, ..., n_rows; the rows between two of them are decoded together
     portable : whether another process can read it
     in_memory : whether reading it costs nothing
+    futures : blocks of it that a cluster holds, by key; a task has to depend on them
     """
 
     @property
@@ -42,8 +45,8 @@ class RowArray(Protocol):
         """Dtype as stored."""
 
     @property
-    def row_chunk(self) -> int:
-        """Rows of a chunk."""
+    def boundaries(self) -> tuple[int, ...]:
+        """Row boundaries of the chunks."""
 
     @property
     def portable(self) -> bool:
@@ -53,12 +56,20 @@ class RowArray(Protocol):
     def in_memory(self) -> bool:
         """Whether it is there already."""
 
+    @property
+    def futures(self) -> Mapping[Any, Any]:
+        """Blocks on a cluster."""
+
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop."""
         ...
 
     def part(self, start: int, stop: int) -> RowArray:
         """Return what a task needs that reads no other rows than these, at their indices."""
+        ...
+
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> RowArray:
+        """Return the array that has the values of its `futures` at hand."""
         ...
 
 
@@ -101,25 +112,38 @@ class Source:
     @property
     def chunks(self) -> tuple[int, ...]:
         """Row boundaries of the chunks of X: 0, ..., n_samples."""
-        return (*range(0, self.n_samples, self.X.row_chunk), self.n_samples)
+        return self.X.boundaries
 
     @property
     def arrays(self) -> tuple[RowArray, ...]:
         """The arrays that are there."""
         return tuple(a for a in (self.X, self.y, self.sample_weight) if a is not None)
 
+    @property
+    def futures(self) -> dict[Any, Any]:
+        """The blocks that a cluster holds, by key."""
+        return {key: future for array in self.arrays for key, future in array.futures.items()}
+
     def with_classes(self, classes: Array, class_weight: Array | None = None) -> Source:
         """Return the source that reads labels as codes, and weighs rows by their class."""
         return replace(self, classes=classes, class_weight=class_weight)
 
-    def part(self, start: int, stop: int) -> Source:
-        """Return what a task needs that reads no other rows than these."""
+    def part(self, start: int, stop: int, *, targets_only: bool = False) -> Source:
+        """Return what a task needs that reads no other rows than these, or only their targets."""
+        source = replace(self, X=self.X.part(start, start)) if targets_only else self
+        return source._each(lambda array: array.part(start, stop))
+
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> Source:
+        """Return the source that has the values of its `futures` at hand."""
+        return self._each(lambda array: array.with_blocks(blocks)) if blocks else self
+
+    def _each(self, change: Callable[[RowArray], RowArray]) -> Source:
         y, weight = self.y, self.sample_weight
         return replace(
             self,
-            X=self.X.part(start, stop),
-            y=None if y is None else y.part(start, stop),
-            sample_weight=None if weight is None else weight.part(start, stop),
+            X=change(self.X),
+            y=None if y is None else change(y),
+            sample_weight=None if weight is None else change(weight),
         )
 
     def read(self, start: int, stop: int) -> Chunk:

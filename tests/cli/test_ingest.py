@@ -44,6 +44,31 @@ def test_every_option_reaches_the_ingestion(tmp_path: Path) -> None:
     assert zarr.open_array(f"{store}/y", mode="r").shape == (5,)
 
 
+def test_tables_and_seeds_are_passed_on(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "table.csv").write_text("a,b,c,kind\n" + "1,2,3,u\n4,5,6,v\n" * 20)
+    store = str(tmp_path / "out.zarr")
+    options = ["--x", "c,a", "--y", "kind", "--shuffle", "3"]
+    result = CliRunner().invoke(ingest, [str(tmp_path / "table.csv"), store, *options])
+    assert result.exit_code == 0, result.output
+    group = zarr.open_group(store, mode="r")
+    labels = {(3, 1): "u", (6, 4): "v"}
+    assert [labels[tuple(row)] for row in group["X"][:].tolist()] == group["y"][:].tolist()
+    assert group["X"].attrs["feature_names"] == ["c", "a"]
+    assert group.attrs["dsoftmax"]["shuffle"] == 3
+
+    again = CliRunner().invoke(ingest, [store, str(tmp_path / "copy.zarr"), "--chunk-rows", "7"])
+    assert "X (40, 2) int64 in 6 chunks, y (40,) string" in again.stdout
+
+
+def test_a_source_can_be_a_url(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    group = zarr.open_group("memory://cli/in.zarr", mode="w")
+    group["X"], group["y"] = np.eye(4), np.arange(4)
+    result = CliRunner().invoke(ingest, ["memory://cli/in.zarr", str(tmp_path / "out.zarr")])
+    assert result.exit_code == 0, result.output
+
+
 def test_quiet_prints_nothing(archive: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(ingest, [str(archive), str(tmp_path / "out.zarr"), "--quiet"])
     assert result.exit_code == 0
@@ -71,6 +96,8 @@ def test_unusable_data_is_passed_on_to_the_command_group(archive: Path, tmp_path
     assert isinstance(result.exception, DataError)
 
 
-@pytest.mark.parametrize("options", [["absent.npz", "o.zarr"], ["--chunk-rows", "0"]])
+@pytest.mark.parametrize(
+    "options", [["absent.npz", "o.zarr"], ["--chunk-rows", "0"], ["--shuffle", "-1"]]
+)
 def test_bad_usage_exits_with_2(options: list[str]) -> None:
     assert CliRunner().invoke(ingest, options).exit_code == 2

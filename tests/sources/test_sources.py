@@ -133,11 +133,52 @@ def test_an_opened_source_brings_its_own_labels() -> None:
         SoftmaxRegression().fit(source, [0, 1, 0, 1])
 
 
-def test_a_dask_array_and_a_sparse_matrix_are_refused_with_the_remedy() -> None:
-    import dask.array as da
+def test_a_sparse_matrix_is_refused_with_the_remedy() -> None:
     from scipy.sparse import csr_array
 
-    with pytest.raises(DataError, match="to_zarr"):
-        SoftmaxRegression().fit(da.zeros((4, 2)), [0, 1, 0, 1])
     with pytest.raises(DataError, match="toarray"):
         SoftmaxRegression().fit(csr_array(np.eye(4)), [0, 1, 0, 1])
+
+
+def test_a_store_that_was_written_anew_is_read_anew(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    for rows, dtype in ((1000, "f4"), (3000, "f4"), (3000, "f8"), (3000, "i4")):
+        y = rng.integers(0, 2, rows)
+        X = (100 * (y[:, None] + rng.random((rows, 3)))).astype(dtype)
+        path = store(rows=100, X=X, y=y)
+        model = SoftmaxRegression(alpha=1.0).fit(f"{path}/X", f"{path}/y")
+        assert model.evaluate(f"{path}/X", f"{path}/y")["n_samples"] == rows
+        np.testing.assert_allclose(
+            model.coef_, SoftmaxRegression(alpha=1.0).fit(X, y).coef_, rtol=1e-3
+        )
+        np.testing.assert_array_equal(model.predict(f"{path}/X").compute(), model.predict(X))
+
+
+def test_a_store_that_changes_while_it_is_read_is_refused(store: Store) -> None:
+    path = store(rows=10, X=np.zeros((100, 3)), y=np.arange(100) % 2)
+    source = open_data(f"{path}/X", f"{path}/y")
+    store(rows=10, X=np.zeros((50, 3)), y=np.arange(50) % 2)
+    with pytest.raises(DataError, match=r"has changed since it was opened: it is now \(50,"):
+        SoftmaxRegression().fit(source)
+
+
+def test_labels_in_large_chunks_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 1000)
+    zarr.create_array(tmp_path / "X", data=rng.normal(size=(1000, 2)), chunks=(10, 2))
+    zarr.create_array(tmp_path / "y", data=y, chunks=(400,))
+    source = open_data(tmp_path / "X", tmp_path / "y")
+    reads: list[Any] = []
+    read = zarr.Array.__getitem__
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda a, k: reads.append(a.ndim) or read(a, k))
+    found = [source.read_targets(start, start + 10)[0] for start in range(0, 1000, 10)]
+    np.testing.assert_array_equal(np.concatenate(found), y)
+    assert len(reads) == 3
+
+
+def test_errors_call_arrays_by_their_names(store: Store) -> None:
+    path = store(rows=10, X=np.zeros((40, 3)), y=np.arange(40) % 2 + 0.5)
+    with pytest.raises(DataError, match=r"data\.zarr/y has the value 0\.5 at row 0"):
+        SoftmaxRegression().fit(f"{path}/X", f"{path}/y")

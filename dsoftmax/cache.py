@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class ByteCache(Generic[Value]):
+class ByteCache(Generic[Key, Value]):
     """What a process remembers because it is dear to make again; never needed to be right."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: Hashable) -> Value | None:
+    def get(self, key: Key) -> Value | None:
         """Return what is held under `key`, now the most recently used, or None."""
         with self._lock:
             if key not in self._held:
@@ -26,7 +27,7 @@ class ByteCache(Generic[Value]):
             self._held.move_to_end(key)
             return self._held[key][0]
 
-    def put(self, key: Hashable, value: Value, size: int, most: int) -> None:
+    def put(self, key: Key, value: Value, size: int, most: int) -> None:
         """Hold `value` of `size` bytes, and drop the oldest until all is within `most` bytes."""
         with self._lock:
             if key in self._held or size > most:
@@ -36,8 +37,14 @@ class ByteCache(Generic[Value]):
             while self._bytes > most:
                 self._bytes -= self._held.popitem(last=False)[1][1]
 
-    def clear(self) -> None:
-        """Drop everything."""
+    def drop_if(self, condition: Callable[[Key], bool]) -> None:
+        """Drop what is held under the keys that meet a condition."""
         with self._lock:
-            self._held.clear()
-            self._bytes = 0
+            for key in [key for key in self._held if condition(key)]:
+                self._bytes -= self._held.pop(key)[1]
+
+    def drop(self, key: Key) -> None:
+        """Hold nothing under `key`."""
+        with self._lock:
+            if key in self._held:
+                self._bytes -= self._held.pop(key)[1]

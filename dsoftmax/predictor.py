@@ -1,0 +1,117 @@
+"""What a fitted linear model can do: predict, score, evaluate, be saved."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
+
+from dsoftmax.evaluation import evaluated
+from dsoftmax.prediction import LinearModel, predict_to_store, predicted
+from dsoftmax.sources import open_data
+
+
+class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """The methods of an estimator that has `classes_`, `coef_` and `intercept_`."""
+
+    def predict(self, X: Any) -> Any:
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : as for `fit`, or a Dask array
+
+        Returns
+        -------
+        array of shape (n_samples,)
+            NumPy for data in memory, else a Dask array that computes when asked.
+
+        Raises
+        ------
+        DataError
+            If X has another number of features than the model.
+        """
+        return predicted(self._linear(X), X, "predict")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probability of each class, (n_samples, n_classes), as `predict` does."""
+        return predicted(self._linear(X), X, "predict_proba")
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of the probabilities, (n_samples, n_classes), without underflow."""
+        return predicted(self._linear(X), X, "predict_log_proba")
+
+    def decision_function(self, X: Any) -> Any:
+        """Return theta_j . x + b_j: (n_samples, n_classes), or (n_samples,) for two classes."""
+        return predicted(self._linear(X), X, "decision_function")
+
+    def predict_to(
+        self,
+        X: Any,
+        path: str | os.PathLike[str],
+        method: str = "predict_proba",
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write predictions to a new Zarr array, chunk by chunk; they are never held at once.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        path : path or URL of the array
+        method : {"predict_proba", "predict", "predict_log_proba", "decision_function"}
+        overwrite : bool, default=False
+            Replace a Zarr array that is there already.
+
+        Raises
+        ------
+        DataError
+            If X does not fit the model, or there is something at `path` already.
+        """
+        predict_to_store(self._linear(X), open_data(X), path, method, overwrite=overwrite)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy on the rows of X, streamed as in `fit`."""
+        return self.evaluate(X, y, sample_weight)["accuracy"]
+
+    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
+        """Return metrics on the rows of X in one streamed pass.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+
+        Returns
+        -------
+        dict
+            "accuracy", "log_loss" (the mean, without penalty) and "n_samples".
+
+        Raises
+        ------
+        DataError
+            If X does not fit the model, or y has a label that the model does not know.
+        """
+        return evaluated(self._linear(X), open_data(X, y, sample_weight))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to a small Zarr group, without pickle; `load_model` reads it.
+
+        Parameters
+        ----------
+        path : path or URL
+        overwrite : bool, default=False
+            Replace a model that is there already, or else raise DataError.
+        """
+        from dsoftmax.modelfile import save_model
+
+        check_is_fitted(self)
+        save_model(self, path, overwrite=overwrite)
+
+    def _linear(self, X: Any) -> LinearModel:
+        check_is_fitted(self)
+        _check_feature_names(self, X, reset=False)
+        return LinearModel(
+            self.classes_, self.coef_.T, self.intercept_, getattr(self, "_shift", None)
+        )

@@ -1,0 +1,43 @@
+"""Adam (Kingma and Ba, Adam: A method for stochastic optimization, 2015), bias-corrected.
+
+The moments see the smooth objective alone. An L1 penalty is met by a proximal step in
+Adam's own metric, coordinate by coordinate, since with any other metric the fixed point
+would not be the minimiser (Yun, Lozano and Yang, Adaptive proximal gradient methods, 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dsoftmax.reduction import Array
+from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Adam(MiniBatch):
+    """Mini-batch steps scaled by running moments of the gradient."""
+
+    name: ClassVar[str] = "adam"
+    slots: ClassVar[int] = 2
+
+    def move(
+        self, state: MiniBatchState, gradient: Array, rate: float
+    ) -> tuple[Memory, Array, Array | float]:
+        """Return both moments, the step, and the step length of each coordinate."""
+        mean, square = state.memory
+        mean = _BETA1 * mean + (1 - _BETA1) * gradient
+        square = _BETA2 * square + (1 - _BETA2) * gradient**2
+        count = state.step + 1
+        spread = np.sqrt(square / (1 - _BETA2**count)) + _EPSILON
+        length = rate / spread
+        return (mean, square), length * mean / (1 - _BETA1**count), length
+
+    def rate_from(self, curvature: float) -> float:
+        """Return a rate for scaled features; Adam's steps do not depend on the curvature."""
+        return _RATE

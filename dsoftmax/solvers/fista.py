@@ -1,0 +1,162 @@
+"""Accelerated proximal gradient: FISTA with backtracking and restart, on all rows.
+
+Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm, 2009; restarts by the
+gradient test of O'Donoghue and Candès, Adaptive restart for accelerated gradient schemes, 2015.
+Each request holds two points, the candidate and the extrapolation from it, so that one read
+serves both the backtracking test and the next step, and a restart costs no read of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from dsoftmax.penalty import ElasticNet
+from dsoftmax.reduction import Array
+from dsoftmax.solvers.base import Evaluation, Request, State, Status, largest
+
+_GROWTH = 1.2
+_LEAST_STEP = 1e-12
+_MOST_IDLE = 30
+
+
+@dataclass(frozen=True)
+class FISTAState(State):
+    """State of FISTA.
+
+    Attributes
+    ----------
+    target : the norm of the projected gradient to reach
+    smooth, gradient : smooth part of the objective at `point`, and its gradient
+    base, base_smooth, base_gradient : the same where the step is taken from
+    candidate, ahead : (n_features + 1, n_columns), the points of the next request
+    step : step length
+    inertia : t of the extrapolation
+    least_norm : the smallest norm so far
+    idle : evaluations in a row that lowered neither the value, beyond rounding, nor that norm
+    """
+
+    target: float
+    smooth: float
+    gradient: Array
+    base: Array
+    base_smooth: float
+    base_gradient: Array
+    candidate: Array
+    ahead: Array
+    step: float
+    inertia: float = 1.0
+    least_norm: float = np.inf
+    idle: int = 0
+
+
+@dataclass(frozen=True)
+class FISTA:
+    """Accelerated proximal gradient descent.
+
+    Parameters
+    ----------
+    penalty : ElasticNet
+    tol : stop at largest projected gradient entry <= tol * its value at the intercept-only model
+    noise : relative rounding error of a value of the objective
+    step : first step length to try
+    """
+
+    penalty: ElasticNet
+    tol: float
+    noise: float
+    step: float = 1.0
+
+    name: ClassVar[str] = "fista"
+    mini_batch: ClassVar[bool] = False
+    penalties: ClassVar[Sequence[str]] = ("l2", "l1")
+
+    def start(self, point: Array, known: Evaluation, at: Array) -> FISTAState:
+        """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
+        value, gradient = float(known.value[0]), known.gradient[0]
+        norm = largest(self.penalty.projected(at, gradient))
+        status = Status.CONVERGED if norm == 0 else Status.RUNNING
+        state = FISTAState(
+            at, value, norm, status, self.tol * norm, value, gradient, at, value, gradient,
+            at, at, self.step,
+        )  # fmt: skip
+        if np.array_equal(point, at):
+            return self._propose(state)
+        return replace(
+            state, point=point, value=np.inf, gradient_norm=np.inf, base_smooth=np.inf,
+            base=point, candidate=point, ahead=point,
+        )  # fmt: skip
+
+    def ask(self, state: FISTAState) -> Request:
+        """Return the candidate and the point extrapolated from it."""
+        return Request(np.stack([state.candidate, state.ahead]))
+
+    def tell(self, state: FISTAState, result: Evaluation) -> FISTAState:
+        """Accept the candidate, go back to the best point, or shorten the step."""
+        smooth = float(result.value[0])
+        if not self._is_below_the_model(state, smooth):
+            return self._shorten(state)
+        value = smooth + self.penalty.absolute(state.candidate)
+        if value > state.value + self.noise * abs(state.value):
+            return self._go_back(state)
+        state = self._accept(state, result, value)
+        if state.gradient_norm <= state.target:
+            return replace(state, status=Status.CONVERGED)
+        if state.idle >= _MOST_IDLE:
+            return replace(state, status=Status.PRECISION)
+        return self._propose(replace(state, step=state.step * _GROWTH))
+
+    def _is_below_the_model(self, state: FISTAState, smooth: float) -> bool:
+        """Whether the quadratic model of the step length bounds the value at the candidate."""
+        if not np.isfinite(smooth) or not np.isfinite(state.base_smooth):
+            return bool(np.isfinite(smooth))
+        move = state.candidate - state.base
+        model = state.base_smooth + float(np.vdot(state.base_gradient, move))
+        slack = 2 * self.noise * abs(state.base_smooth)
+        return smooth <= model + float(np.vdot(move, move)) / (2 * state.step) + slack
+
+    def _shorten(self, state: FISTAState) -> FISTAState:
+        if state.step < _LEAST_STEP:
+            status = Status.PRECISION if np.isfinite(state.value) else Status.DIVERGED
+            return replace(state, status=status)
+        return self._propose(replace(state, step=state.step / 2))
+
+    def _go_back(self, state: FISTAState) -> FISTAState:
+        """Restart from the best point, whose gradient is known."""
+        if state.idle >= _MOST_IDLE:
+            return replace(state, status=Status.PRECISION)
+        return self._propose(
+            replace(
+                state, base=state.point, base_smooth=state.smooth, base_gradient=state.gradient,
+                inertia=1.0, idle=state.idle + 1,
+            )
+        )  # fmt: skip
+
+    def _accept(self, state: FISTAState, result: Evaluation, value: float) -> FISTAState:
+        candidate, gradient = state.candidate, result.gradient[0]
+        norm = largest(self.penalty.projected(candidate, gradient))
+        progress = state.value - value > self.noise * abs(value) or norm < state.least_norm
+        overshot = np.vdot(state.base - candidate, candidate - state.point) > 0
+        chosen = 0 if overshot else 1
+        return replace(
+            state, point=candidate, value=value, gradient_norm=norm,
+            smooth=float(result.value[0]), gradient=gradient,
+            base=(candidate, state.ahead)[chosen], base_smooth=float(result.value[chosen]),
+            base_gradient=result.gradient[chosen],
+            inertia=1.0 if overshot else _next(state.inertia),
+            least_norm=min(norm, state.least_norm), idle=0 if progress else state.idle + 1,
+        )  # fmt: skip
+
+    def _propose(self, state: FISTAState) -> FISTAState:
+        """Choose the candidate of a proximal step, and the extrapolation from it."""
+        candidate = self.penalty.prox(state.base - state.step * state.base_gradient, state.step)
+        weight = (state.inertia - 1) / _next(state.inertia)
+        ahead = candidate + weight * (candidate - state.point)
+        return replace(state, candidate=candidate, ahead=ahead)
+
+
+def _next(inertia: float) -> float:
+    return 0.5 * (1 + float(np.sqrt(1 + 4 * inertia**2)))

@@ -1,0 +1,43 @@
+"""Learning-rate schedules: the factor of the learning rate after so many rows.
+
+They count rows, not steps, so that one schedule means the same at any batch size, and
+for `partial_fit` on parts of any length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Schedule = Callable[[int], float]
+
+
+def constant(rows_seen: int) -> float:
+    """Return 1."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """1 / (1 + rows / horizon): half at the horizon, small enough in sum to converge.
+
+    Robbins and Monro, A stochastic approximation method, 1951.
+    """
+
+    horizon: int
+
+    def __call__(self, rows_seen: int) -> float:
+        """Return the factor."""
+        return 1.0 / (1.0 + rows_seen / self.horizon)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from 1 to 0 over `total` rows (Loshchilov and Hutter, SGDR, 2017)."""
+
+    total: int
+
+    def __call__(self, rows_seen: int) -> float:
+        """Return the factor."""
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, rows_seen / self.total)))

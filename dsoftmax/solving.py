@@ -1,0 +1,71 @@
+"""Which solver a fit gets, and with what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.errors import DataError
+from dsoftmax.objective import Objective
+from dsoftmax.settings import Settings
+from dsoftmax.solvers import SOLVERS, Kind
+from dsoftmax.solvers.adam import Adam
+from dsoftmax.solvers.base import Solver
+from dsoftmax.solvers.fista import FISTA
+from dsoftmax.solvers.lbfgs import LBFGS
+from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, constant
+from dsoftmax.solvers.sgd import SGD
+
+
+def solver_kind(settings: Settings, n_rows: int) -> Kind:
+    """Return the class of the solver: "sgd" on batches of all rows is FISTA."""
+    if settings.solver == SGD.name and (settings.batch_size or 0) >= n_rows:
+        return FISTA
+    return SOLVERS[settings.solver]
+
+
+def build_solver(
+    kind: Kind, settings: Settings, objective: Objective, horizon: int, total: int | None
+) -> Solver[Any]:
+    """Return the solver for an objective.
+
+    Parameters
+    ----------
+    kind : its class
+    settings : Settings
+    objective : Objective
+    horizon : rows after which the inverse schedule has halved the learning rate
+    total : rows that the budget lasts for, or None if it has no end
+    """
+    noise = 0.5 * float(np.finfo(objective.dtype).eps)
+    if kind is LBFGS:
+        return LBFGS(settings.tol, noise)
+    if kind is FISTA:
+        return FISTA(objective.penalty, settings.tol, noise)
+    schedule = _schedule(kind, settings, horizon, total)
+    # A cosine is made for its budget: on its plateau no progress means nothing.
+    tol = 0.0 if isinstance(schedule, Cosine) else settings.tol
+    if kind is Adam:
+        return Adam(
+            objective.penalty, settings.learning_rate, schedule, settings.clip_norm, tol,
+            settings.n_iter_no_change,
+        )  # fmt: skip
+    return SGD(
+        objective.penalty, settings.learning_rate, schedule, settings.clip_norm, tol,
+        settings.n_iter_no_change, settings.momentum,
+    )  # fmt: skip
+
+
+def _schedule(kind: Kind, settings: Settings, horizon: int, total: int | None) -> Schedule:
+    """Return the schedule that was asked for; a learning rate that was given stays as it is."""
+    name = settings.schedule
+    if name is None and settings.learning_rate is not None:
+        name = "constant"
+    elif name is None:
+        name = "cosine" if kind is Adam and total is not None else "inverse"
+    if name == "cosine" and total is None:
+        raise DataError("schedule='cosine' needs to know the end, which partial_fit does not")
+    if name == "inverse":
+        return Inverse(horizon)
+    return constant if name == "constant" or total is None else Cosine(total)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dsoftmax import SoftmaxRegression
+from dsoftmax.diagnostics.history import History
+from dsoftmax.events import FitStarted, PassEnded, RowsDone, StepEnded, TimeSplit
+
+STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, TimeSplit(0.1, 0.2, 0.3))
+PASS = PassEnded(1.0, 2, 0.6, 0.05, 0.9, 3.0, 100, 800, TimeSplit(0.2, 0.4, 0.6), 2.5)
+COMMON = ["kind", "pass", "step", "loss", "gradient_norm", "accuracy", "seconds", "rows", "bytes"]
+TIMES = ["read_seconds", "kernel_seconds", "waiting_seconds"]
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(1000, 5)), rng.integers(3, size=1000)
+
+
+def test_steps_and_passes_are_kept_in_order_and_nothing_else() -> None:
+    history = History()
+    for event in (FitStarted(1, 1, 2, 1, 8, "sgd", 1, 1, None), STEP, RowsDone(1, 2), PASS):
+        history.on_event(event)
+    assert [record["kind"] for record in history.records] == ["step", "pass"]
+
+
+def test_a_record_is_flat_and_complete() -> None:
+    history = History()
+    history.on_event(STEP)
+    history.on_event(PASS)
+    step, whole = history.records
+    assert list(step) == COMMON + TIMES
+    assert list(whole) == [*COMMON, *TIMES, "pass_seconds"]
+    assert list(step.values()) == ["step", 0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, 0.1, 0.2, 0.3]
+
+
+def test_every_pass_of_lbfgs_reads_every_row(data: tuple[np.ndarray, np.ndarray]) -> None:
+    model = SoftmaxRegression(solver="lbfgs").fit(*data)
+    assert [record["kind"] for record in model.history_] == ["pass"] * model.n_iter_
+    assert {record["rows"] for record in model.history_} == {1000}
+
+
+def test_the_steps_of_sgd_fill_the_passes(data: tuple[np.ndarray, np.ndarray]) -> None:
+    model = SoftmaxRegression(
+        solver="sgd", max_iter=3, tol=0, batch_size=300, learning_rate=0.1, random_state=0
+    )
+    with pytest.warns(UserWarning, match="budget"):
+        model.fit(*data)
+    steps = [record for record in model.history_ if record["kind"] == "step"]
+    assert [record["rows"] for record in steps] == [300, 300, 300, 100] * 2
+    assert np.allclose([record["pass"] for record in steps][:4], [0.3, 0.6, 0.9, 1.0])
+    assert [r["pass"] for r in model.history_ if r["kind"] == "pass"] == [1.0, 2.0, 3.0]
