@@ -21,7 +21,7 @@ import zarr
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
-from dsoftmax.stores import checksummed, new_group
+from dsoftmax.stores import create_array, new_group
 
 BLOCK_ROWS = 1 << 16
 _SIDE = 8
@@ -148,14 +148,7 @@ def _is_marked(store: Path) -> bool:
 
 
 def _create(group: zarr.Group, name: str, n_blocks: int, row: tuple[int, ...]) -> zarr.Array[Any]:
-    return group.create_array(
-        name,
-        shape=(n_blocks * BLOCK_ROWS, *row),
-        chunks=(BLOCK_ROWS, *row),
-        dtype="uint8",
-        compressors=checksummed(),
-        config={"write_empty_chunks": True},
-    )
+    return create_array(group, name, (n_blocks * BLOCK_ROWS, *row), "uint8", (BLOCK_ROWS, *row))
 
 
 def _runs(n_blocks: int) -> Iterator[range]:

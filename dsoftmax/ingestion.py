@@ -18,7 +18,7 @@ from dsoftmax.parquetfile import open_parquet
 from dsoftmax.reduction import Array
 from dsoftmax.rows import Cutter, Names, Rows
 from dsoftmax.shuffling import shuffled
-from dsoftmax.stores import checksummed, locate, new_group, require_free
+from dsoftmax.stores import create_array, locate, new_group, require_free
 from dsoftmax.zarrcopy import open_group
 
 CHUNK_BYTES = {"X": 4 * 2**20, "y": 2**20}
@@ -174,16 +174,7 @@ def _scratch_folder(destination: Path | str) -> Path:
 
 def _create_array(group: zarr.Group, name: str, rows: Rows, chunk: int) -> zarr.Array[Any]:
     shape, dtype = rows.forms[name]
-    array = group.create_array(
-        name,
-        shape=shape,
-        # Zarr 3 has no specification of fixed-length strings, and warns of it.
-        dtype="string" if dtype.kind == "U" else dtype,
-        chunks=(chunk, *shape[1:]),
-        compressors=checksummed(),
-        # With every chunk written, one that is missing is damage, never zeros.
-        config={"write_empty_chunks": True},
-    )
+    array = create_array(group, name, shape, dtype, (chunk, *shape[1:]))
     if name == "X" and rows.feature_names is not None:
         array.attrs["feature_names"] = list(rows.feature_names)
     return array

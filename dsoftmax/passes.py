@@ -116,7 +116,8 @@ class Passes:
             on_work=self._ledger.on_work,
         )  # fmt: skip
         self._ledger.spend(spent)
-        self._ledger.steps += 1
+        if not self.only_batches:
+            self._ledger.steps += 1
         result = objective.evaluation(points, sums, self._source.n_samples)
         if self._settings.alpha == 0:
             # All rows right, and not by ties, whose loss would be log 2 or more.

@@ -19,7 +19,7 @@ import zarr
 
 from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
 from dsoftmax.reduction import Array
-from dsoftmax.stores import checksummed, locate, new_group
+from dsoftmax.stores import create_array, locate, new_group
 
 _FORMAT = 1
 
@@ -129,14 +129,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_array(group: zarr.Group, name: str, array: Array) -> None:
-    target = group.create_array(
-        name,
-        shape=array.shape,
-        dtype="string" if array.dtype.kind == "U" else array.dtype,
-        chunks=array.shape,
-        compressors=checksummed(),
-        config={"write_empty_chunks": True},
-    )
+    target = create_array(group, name, array.shape, array.dtype, array.shape)
     target[...] = array
 
 

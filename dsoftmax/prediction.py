@@ -19,8 +19,8 @@ from dsoftmax.runtime.executors import executor_for
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
-from dsoftmax.sources.zarr import COMPLETE, absolute_url
-from dsoftmax.stores import checksummed, locate, new_node, require_apart
+from dsoftmax.sources.zarr import absolute_url
+from dsoftmax.stores import create_array, locate, new_node, require_apart
 
 _WIDE = ("predict_proba", "predict_log_proba")
 METHODS = ("predict", "decision_function", *_WIDE)
@@ -146,15 +146,7 @@ def predict_to_store(
 def _create_output(url: str, model: LinearModel, source: Source, method: str, rows: int) -> None:
     shape = model.shape(source.n_samples, method)
     dtype = model.dtype(method, source.dtype)
-    zarr.create_array(
-        url,
-        shape=shape,
-        dtype="string" if dtype.kind == "U" else dtype,
-        chunks=(rows, *shape[1:]),
-        compressors=checksummed(),
-        config={"write_empty_chunks": True},
-        attributes={COMPLETE: True},
-    )
+    create_array(url, None, shape, dtype, (rows, *shape[1:]))
 
 
 def _write_rows(

@@ -16,7 +16,7 @@ import numpy as np
 
 from dsoftmax.reduction import Array
 
-_LANE_BYTES = 1 << 28  # decoded spans that all lanes together keep in memory
+_LANE_BYTES = 1 << 26  # decoded spans that all lanes together may always keep in memory
 _MAX_LANES = 32
 
 
@@ -53,8 +53,13 @@ def whole_span(span: tuple[int, int]) -> Leaf:
 
 
 def lane_count(n_spans: int, span_bytes: int, batch_size: int) -> int:
-    """Return how many lanes there are: at most 32, 256 MiB of spans, and a row a batch each."""
-    return max(1, min(n_spans, _MAX_LANES, _LANE_BYTES // max(span_bytes, 1), batch_size))
+    """Return how many lanes there are: at most 32, and a row a batch each.
+
+    And no more than hold a 32nd of the data, since the larger the data, the larger the
+    cluster that keeps the lanes' spans in memory; but 64 MiB are always there.
+    """
+    held = max(n_spans * span_bytes // 32, _LANE_BYTES)
+    return max(1, min(n_spans, _MAX_LANES, held // max(span_bytes, 1), batch_size))
 
 
 def auto_batch_size(n_rows: int) -> int:

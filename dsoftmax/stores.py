@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
+import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax.errors import DataError
+from dsoftmax.sources.zarr import COMPLETE
 
 
-def checksummed() -> ZstdCodec:
-    """Return the codec of everything dsoftmax writes.
+def create_array(
+    where: zarr.Group | str, name: str | None, shape: Sequence[int], dtype: Any,
+    chunks: Sequence[int],
+) -> zarr.Array[Any]:  # fmt: skip
+    """Create an array of which every chunk will be written, with checksums.
 
-    Zstd alone lets most flipped bits pass as other numbers; its checksum catches them.
+    Parameters
+    ----------
+    where : a group, or with `name` None the path or URL of the array itself
+    name : of the array within the group
+    shape, dtype, chunks : of the array
     """
-    return ZstdCodec(level=3, checksum=True)
+    return zarr.create_array(
+        where.store_path if isinstance(where, zarr.Group) else where,
+        name=name,
+        shape=tuple(shape),
+        # Zarr 3 has no specification of fixed-length strings, and warns of it.
+        dtype="string" if np.dtype(dtype).kind == "U" else dtype,
+        chunks=tuple(chunks),
+        # Zstd alone lets most flipped bits pass as other numbers; its checksum catches them.
+        compressors=ZstdCodec(level=3, checksum=True),
+        # With every chunk written, one that is missing is damage, never zeros.
+        config={"write_empty_chunks": True},
+        attributes={COMPLETE: True},
+    )
 
 
 def locate(place: str | os.PathLike[str]) -> Path | str:

@@ -129,10 +129,11 @@ class _Run:
         """Run one epoch from where the last part ended."""
         if carry is None:
             carry = self._first_carry()
-        if len(carry.objective.coordinates.scale) != self._source.n_features:
+        expected = len(carry.objective.coordinates.scale)
+        if self._source.n_features != expected:
             raise DataError(
                 f"{self._source.X.name} has {self._source.n_features} features, but the earlier "
-                f"parts had {len(carry.objective.coordinates.scale)} features; they must be the same"
+                f"parts had {expected} features; they must be the same"
             )
         weight, rows = float(self._class_weight.sum()), self._source.n_samples
         objective = replace(carry.objective, total_weight=weight, n_rows=rows)

@@ -91,3 +91,15 @@ def test_the_bits_of_large_models_do_not_depend_on_where_it_runs(
     expected = bits(fitted(path, "lbfgs"))
     with local_workers(1):
         assert bits(fitted(path, "lbfgs")) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_bits_are_the_same_on_eight_workers(
+    digits: Arrays, store: Callable[..., str], solver: str
+) -> None:
+    X, y = digits
+    path = store(rows=37, X=X.astype("f4"), y=y)
+    expected = bits(fitted(path, solver))
+    with local_workers(8):
+        assert bits(fitted(path, solver)) == expected

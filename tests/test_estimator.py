@@ -116,6 +116,57 @@ def test_far_features_in_float32_are_scored_as_they_were_trained(solver: str) ->
     assert model.evaluate(X, y)["log_loss"] + penalty == pytest.approx(model.loss_, rel=1e-5)
 
 
+# Coefficients 20 to 23 of class 3 and the norm of all, after 100 steps of torch 2.13 in float64
+# on the same batches: Adam(lr=0.01) and SGD(lr=0.05, momentum=0.9, nesterov=True).
+TORCH = {
+    "adam": (0.01, [0.58656604, 0.05260409, -0.29714646, -0.01913496], 8.860820194721391),
+    "sgd": (0.05, [0.61283313, 0.00893137, -0.12846807, -0.00440463], 8.462493942631363),
+}
+
+
+@pytest.mark.parametrize("solver", TORCH)
+def test_a_hundred_steps_are_those_of_torch(digits: Arrays, solver: str) -> None:
+    rate, some, norm = TORCH[solver]
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        model = SoftmaxRegression(
+            alpha=1e-3, solver=solver, learning_rate=rate, batch_size=80, shuffle=False,
+            max_iter=6, tol=0,
+        ).fit(digits[0][:1600] / 16, digits[1][:1600])  # fmt: skip
+    assert model.n_steps_ == 100
+    np.testing.assert_allclose(model.coef_[3, 20:24], some, atol=1e-8)
+    assert np.linalg.norm(model.coef_) == pytest.approx(norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
+def test_elastic_net_has_the_objective_and_the_zeros_of_saga(
+    digits: Arrays, l1_ratio: float
+) -> None:
+    X, y = digits[0] / 16, digits[1]
+    alpha = 1e-2
+    model = SoftmaxRegression(alpha=alpha, l1_ratio=l1_ratio, tol=1e-6, max_iter=2000).fit(X, y)
+    expected = LogisticRegression(
+        C=1 / (len(y) * alpha), l1_ratio=l1_ratio, solver="saga", tol=1e-8, max_iter=20_000
+    ).fit(X, y)
+
+    def whole(fit: Any) -> float:
+        coef = fit.coef_
+        penalty = l1_ratio * np.abs(coef).sum() + (1 - l1_ratio) / 2 * (coef**2).sum()
+        return objective(fit, X, y, 0.0) + alpha * float(penalty)
+
+    assert model.loss_ == pytest.approx(whole(model), rel=1e-9)
+    assert whole(model) <= whole(expected) * (1 + 1e-6)
+    clear = np.abs(expected.coef_) > 1e-4
+    np.testing.assert_array_equal((model.coef_ != 0)[clear], True)
+    np.testing.assert_array_equal(model.coef_[expected.coef_ == 0], 0)
+    p = model.predict_proba(X) - (y[:, None] == np.arange(10))
+    gradient = p.T @ X / len(y) + alpha * (1 - l1_ratio) * model.coef_
+    at_zero = np.maximum(np.abs(gradient) - alpha * l1_ratio, 0)
+    residual = np.where(
+        model.coef_ == 0, at_zero, gradient + alpha * l1_ratio * np.sign(model.coef_)
+    )
+    assert np.abs(residual).max() < 1e-3 * alpha
+
+
 def test_the_intercept_is_not_penalised() -> None:
     y = np.repeat([0, 1, 2], [10, 30, 60])
     model = SoftmaxRegression(alpha=1e6).fit(np.random.default_rng(0).normal(size=(100, 3)), y)

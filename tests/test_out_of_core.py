@@ -10,10 +10,13 @@ from sklearn.exceptions import ConvergenceWarning
 from dsoftmax import SoftmaxRegression
 from dsoftmax.runtime.connect import local_workers
 
+SOLVERS = ["lbfgs", pytest.param("sgd", marks=pytest.mark.slow)]
 
+
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_a_store_four_times_the_memory_is_trained_on_without_pause_spill_or_restart(
-    tmp_path: Path,
+    tmp_path: Path, solver: str
 ) -> None:
     rows, features, limit = 1_800_000, 784, 350 * 2**20
     assert rows * features > 3.8 * limit
@@ -27,7 +30,7 @@ def test_a_store_four_times_the_memory_is_trained_on_without_pause_spill_or_rest
         X[start : start + 8192] = np.where(own == np.arange(features) // 157, 9, 1).astype("u1")
 
     with local_workers(1, str(limit)) as client:
-        model = SoftmaxRegression(max_iter=2, tol=0)
+        model = SoftmaxRegression(solver=solver, max_iter=2, tol=0, random_state=0)
         started = [info["id"] for info in client.scheduler_info()["workers"].values()]
         with pytest.warns(ConvergenceWarning):
             model.fit(f"{tmp_path}/big.zarr/X", f"{tmp_path}/big.zarr/y")

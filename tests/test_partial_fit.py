@@ -38,7 +38,7 @@ def test_a_part_of_a_single_class_is_taken_even_first(digits: Arrays) -> None:
     model.partial_fit(X[y == 3][:30], y[y == 3][:30], classes=np.arange(10))
     assert model.classes_.tolist() == list(range(10))
     fed(model, X, y, size=300, epochs=5)
-    assert model.score(X, y) > 0.9
+    assert model.score(X, y) > 0.8
 
 
 def test_parts_of_one_row_are_taken(digits: Arrays) -> None:

@@ -147,3 +147,15 @@ def test_a_value_that_is_not_finite_is_never_scored_or_predicted(
         with pytest.raises(DataError, match="nan at row 217, column 1"):
             predict()
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_predictions_are_never_written_over_what_they_are_made_from(store: Store) -> None:
+    path = store(rows=100, X=np.random.default_rng(0).normal(size=(300, 2)), y=np.arange(300) % 2)
+    model = SoftmaxRegression().fit(f"{path}/X", f"{path}/y")
+    for place in (path, f"{path}/X", f"{path}/X/p"):
+        with pytest.raises(DataError, match="would be written over"):
+            model.predict_to(f"{path}/X", place, overwrite=True)
+    model.predict_to(f"{path}/X", f"{path}/p")
+    with pytest.raises(DataError, match="no model"):
+        model.save(path, overwrite=True)
+    assert model.score(f"{path}/X", f"{path}/y") > 0

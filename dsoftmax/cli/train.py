@@ -79,8 +79,8 @@ def train(
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.diagnostics.plot import check_plot, plot_history
+    from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.solvers.base import Status
     from dsoftmax.stores import require_apart, require_free
 

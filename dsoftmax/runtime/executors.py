@@ -267,8 +267,8 @@ class ClusterExecutor:
             return future.result()
         except concurrent.futures.CancelledError as error:
             raise DsoftmaxError(
-                f"the Dask scheduler at {self._address} is gone, and with it the task {future.key}; "
-                "start it again and run this once more"
+                f"the Dask scheduler at {self._address} is gone, and the task {future.key} with "
+                "it; start it again and run this once more"
             ) from error
 
     def _require_life(self) -> None:
@@ -276,8 +276,8 @@ class ClusterExecutor:
         cluster = self._client.cluster
         if getattr(cluster, "alive", True) is False:
             raise DsoftmaxError(
-                "all workers of the local cluster have died; they may have run out of memory: give "
-                "them more, or store smaller chunks"
+                "the local cluster has died, its scheduler or all of its workers; they may have "
+                "run out of memory: give the workers more, or store smaller chunks"
             )
         if self._client.status == "running" and not self._client.scheduler_info(-1)["workers"]:
             _wait_for_a_worker(self._client)

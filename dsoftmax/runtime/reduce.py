@@ -113,13 +113,14 @@ def _tasks(
 ) -> list[Task]:
     rows = max(sum(piece.rows for piece in leaf) for leaf in leaves)
     if source.X.futures:
-        level = 0  # a task of several spans would bring blocks together from several workers
+        length = 1  # a task of several spans would bring blocks together from several workers
     elif keep is None:
-        level = task_level(len(leaves), rows * source.row_bytes, executor.slots)
+        length = 1 << task_level(len(leaves), rows * source.row_bytes, executor.slots)
     else:
-        level = (-(-len(leaves) // executor.slots) - 1).bit_length()
+        # Not a power of two: such a task returns several nodes, which costs no bits.
+        length = -(-len(leaves) // executor.slots)
     tasks = []
-    for first, own in _runs(leaves, 1 << level):
+    for first, own in _runs(leaves, length):
         parts = _parts(source, own, targets_only)
         blocks = {key: future for part in parts.values() for key, future in part.futures.items()}
         tasks.append(Task(parts, blocks, targets_only, tuple(own), first, len(leaves), keep))

@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_bytes_wherever_it_is_built(
 
 
 def test_it_leaves_only_the_model_and_replaces_that_of_an_earlier_demo(place: Path) -> None:
-    zarr.open_group(place / "demo-model.zarr", mode="w").attrs["dsoftmax-demo"] = True
+    assert run(*SMALL).exit_code == 0
     result = run(*SMALL)
     assert result.exit_code == 0, result.output
     assert load_model("demo-model.zarr").n_iter_ == 1

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import os
+import signal
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
 from distributed import Client, get_worker
 
-from dsoftmax import DataError, SoftmaxRegression, open_data
+from dsoftmax import DataError, DsoftmaxError, SoftmaxRegression, open_data
+from dsoftmax.events import Event, FitStarted
 from dsoftmax.labels import label_counts
 from dsoftmax.runtime import executors, local
 from dsoftmax.runtime.executors import ClusterExecutor, ThreadExecutor, executor_for
@@ -122,8 +126,6 @@ def test_a_task_that_fails_ends_the_fit_with_its_own_error(cluster: Client, stor
 def test_chunks_are_decoded_once_an_epoch_while_the_cache_holds_them(
     cluster: Client, store: Store, most: int | None
 ) -> None:
-    import dask
-
     path = store(rows=10, X=np.random.default_rng(0).normal(size=(320, 3)), y=np.arange(320) % 4)
     model = SoftmaxRegression(solver="sgd", max_iter=2, batch_size=64, tol=0, random_state=0)
     with (
@@ -149,3 +151,48 @@ def test_an_asynchronous_client_is_refused_with_the_remedy(cluster: Client, sour
                 executor_for(source)
 
     asyncio.run(fit_in_a_loop())
+
+
+def test_a_scheduler_that_dies_is_one_clear_error(store: Store) -> None:
+    path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
+
+    class Killer:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, FitStarted):
+                cluster.scheduler.process.kill()
+
+    with (
+        local.local_cluster(1) as cluster,
+        Client(cluster),
+        pytest.raises(DsoftmaxError, match="scheduler"),
+    ):
+        SoftmaxRegression(callbacks=[Killer()]).fit(f"{path}/X", f"{path}/y")
+
+
+def test_a_local_cluster_whose_workers_all_die_is_one_clear_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_WATCH_SECONDS", 0.5)
+    path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
+
+    class Killer:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, FitStarted):
+                for nanny in cluster.workers.values():
+                    os.killpg(nanny.process.pid, signal.SIGKILL)
+
+    with (
+        local.local_cluster(1) as cluster,
+        Client(cluster),
+        pytest.raises(DsoftmaxError, match="the local cluster has died"),
+    ):
+        SoftmaxRegression(callbacks=[Killer()]).fit(f"{path}/X", f"{path}/y")
+
+
+def test_a_cluster_without_workers_is_not_waited_for_for_ever(source: Source) -> None:
+    with (
+        dask.config.set({"dsoftmax.worker-timeout": "1s"}),
+        Client(n_workers=0, dashboard_address=None),
+        pytest.raises(DsoftmaxError, match="has had no worker for 1 seconds"),
+    ):
+        SoftmaxRegression().fit(source)

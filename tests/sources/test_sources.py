@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from dsoftmax import ChunkError, DataError, SoftmaxRegression, open_data
+from dsoftmax import ChunkError, DataError, SoftmaxRegression, ingest, open_data
 from dsoftmax.loss import compute_dtype
 
 Store = Callable[..., str]
@@ -182,3 +182,11 @@ def test_errors_call_arrays_by_their_names(store: Store) -> None:
     path = store(rows=10, X=np.zeros((40, 3)), y=np.arange(40) % 2 + 0.5)
     with pytest.raises(DataError, match=r"data\.zarr/y has the value 0\.5 at row 0"):
         SoftmaxRegression().fit(f"{path}/X", f"{path}/y")
+
+
+def test_a_chunk_lost_from_a_store_of_ours_is_not_read_as_zeros(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", X=np.ones((300, 3)), y=np.arange(300) % 2)
+    ingest(tmp_path / "d.npz", tmp_path / "d.zarr", chunk_rows=100)
+    (tmp_path / "d.zarr" / "X" / "c" / "1" / "0").unlink()
+    with pytest.raises(ChunkError, match=r"d\.zarr/X has lost 1 of its 3 chunks"):
+        open_data(tmp_path / "d.zarr" / "X", tmp_path / "d.zarr" / "y")

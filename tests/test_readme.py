@@ -1,0 +1,54 @@
+"""The README's own lines, run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+pytestmark = pytest.mark.skipif(not README.exists(), reason="runs in a checkout only")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
+    """A folder with an mnist.npz of the right shape that is too large to stay in-process."""
+    X, y = digits
+    rows = np.arange(90_000) % len(y)
+    images = np.zeros((len(rows), 784), "u1")
+    images[:, :64] = 15 * X[rows]
+    np.savez(tmp_path / "mnist.npz", X_train=images, y_train=y[rows].astype("u1"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("way", ["script", "-c"])
+def test_the_python_example_runs_verbatim_on_the_local_cluster(folder: Path, way: str) -> None:
+    (lines,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (folder / "example.py").write_text(lines)
+    command = ["example.py"] if way == "script" else ["-c", lines]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lbfgs on" in done.stderr
+    assert "Dask workers" in done.stderr
+    assert float(done.stdout) > 0.9
+    assert "Traceback" not in done.stderr
+
+
+def test_every_test_that_the_readme_names_exists() -> None:
+    tests = "\n".join(path.read_text() for path in README.parent.glob("tests/**/*.py"))
+    named = set(re.findall(r"`(test_\w+)`", README.read_text()))
+    assert len(named) > 5
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def test_every_path_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"`(?:python )?((?:tests|pipelines)/[\w/.]+)", README.read_text()))
+    assert len(named) > 5
+    assert {path for path in named if not (README.parent / path).exists()} == set()
