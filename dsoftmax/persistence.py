@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import numbers
 import os
 from collections.abc import Mapping
@@ -46,7 +47,8 @@ def write_record(
     """Write a model; a local one is there when it is complete, and not before."""
     arrays = {name: _storable(array) for name, array in record.arrays.items()}
     params = {name: _plain(value) for name, value in record.params.items()}
-    content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": record.facts}
+    facts = {name: _strict(value) for name, value in record.facts.items()}
+    content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": facts}
     if overwrite:
         _require_model(path)
     with new_group(locate(path), overwrite) as group:
@@ -113,6 +115,15 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
 def _storable(array: Array) -> Array:
     """Return strings held as objects as strings."""
     return array.astype(str) if array.dtype.kind == "O" else array
+
+
+def _strict(value: Any) -> Any:
+    """Return a value with None for numbers that JSON has no word for: a loss that diverged."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

@@ -110,3 +110,15 @@ def test_a_damaged_model_is_never_loaded_as_another(tmp_path: Path) -> None:
             np.testing.assert_array_equal(again.classes_, model.classes_)
             assert again.get_params() == model.get_params()
         file.write_bytes(intact)
+
+
+def test_the_file_of_a_diverged_model_is_strict_json(tmp_path: Path) -> None:
+    model = SoftmaxRegression().fit(X, Y)
+    model.history_[0]["loss"] = float("inf")
+    model.save(tmp_path / "m.zarr")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    json.loads((tmp_path / "m.zarr" / "zarr.json").read_text(), parse_constant=refuse)
+    assert load_model(tmp_path / "m.zarr").history_[0]["loss"] is None
