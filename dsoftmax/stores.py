@@ -148,7 +148,7 @@ def _is_store(place: Path | str) -> bool:
 
 def _taken(place: Path | str) -> DataError:
     held = (
-        "a Zarr store: pass overwrite=True to replace it, or"
+        "a Zarr store: pass overwrite=True (--overwrite) to replace it, or"
         if _is_store(place)
         else "something other than a Zarr store, which is never replaced:"
     )

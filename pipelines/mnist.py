@@ -44,4 +44,6 @@ def main(archive: Path, folder: Path) -> None:
 if __name__ == "__main__":
     # At 120 passes the test accuracy no longer changes; that the optimum is farther is no news.
     warnings.simplefilter("ignore", ConvergenceWarning)
+    if len(sys.argv) < 2:
+        sys.exit("usage: python pipelines/mnist.py mnist.npz [FOLDER]")
     main(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "mnist"))

@@ -22,11 +22,15 @@ def folder(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
     rows = np.arange(90_000) % len(y)
     images = np.zeros((len(rows), 784), "u1")
     images[:, :64] = 15 * X[rows]
-    np.savez(tmp_path / "mnist.npz", X_train=images, y_train=y[rows].astype("u1"))
+    labels = y[rows].astype("u1")
+    np.savez(
+        tmp_path / "mnist.npz", X_train=images, y_train=labels, X_test=images[:500],
+        y_test=labels[:500],
+    )  # fmt: skip
     return tmp_path
 
 
-@pytest.mark.parametrize("way", ["script", "-c"])
+@pytest.mark.parametrize("way", ["script", pytest.param("-c", marks=pytest.mark.slow)])
 def test_the_python_example_runs_verbatim_on_the_local_cluster(folder: Path, way: str) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     (folder / "example.py").write_text(lines)

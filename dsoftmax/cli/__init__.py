@@ -31,10 +31,9 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dsoftmax")
 def cli() -> None:
-    r"""Train softmax regression on data larger than memory.
+    """Train softmax regression on data larger than memory.
 
-    \b
-    Exit codes: 0 done, 1 failed, 2 bad usage or bad data.
+    Exit codes: 0 done, 1 failed or interrupted, 2 bad usage or bad data.
     """
 
 

@@ -36,17 +36,18 @@ class _NumberOrAuto(click.ParamType):  # type: ignore[type-arg]
 @click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
 @click.option("--y", default="y", show_default=True, help="Array of the labels in DATA.")
 @click.option("--sample-weight", metavar="NAME", help="Array of the weights in DATA.")
-@click.option("--alpha", default=1e-4, show_default=True, help="Strength of the L2 penalty.")
+@click.option("--alpha", default=1e-4, show_default=True, help="Strength of the penalty.")
+@click.option("--l1-ratio", default=0.0, show_default=True, help="Share of the L1 penalty, 0 to 1.")
 @click.option("--standardize", is_flag=True, help="Penalise standardised features.")
 @click.option("--no-intercept", is_flag=True, help="Fit no intercepts.")
 @click.option("--balanced", is_flag=True, help="Make all classes weigh the same.")
-@click.option("--solver", default="auto", show_default=True, help="auto, lbfgs or sgd.")
+@click.option("--solver", default="auto", show_default=True, help="auto, lbfgs, sgd or adam.")
 @click.option("--max-iter", default=100, show_default=True, help="Budget in passes over the data.")
 @click.option("--tol", default=1e-4, show_default=True, help="When to stop before that.")
 @click.option("--batch-size", type=_NumberOrAuto(int), default="auto", show_default=True)
 @click.option("--learning-rate", type=_NumberOrAuto(float), default="auto", show_default=True)
 @click.option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd.")
-@click.option("--seed", type=int, help="Of the shuffles of sgd.")
+@click.option("--seed", type=int, help="Of the shuffles of mini-batches.")
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at MODEL.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -58,6 +59,7 @@ def train(
     y: str,
     sample_weight: str | None,
     alpha: float,
+    l1_ratio: float,
     standardize: bool,
     no_intercept: bool,
     balanced: bool,
@@ -90,6 +92,7 @@ def train(
         check_plot(plot)
     estimator = SoftmaxRegression(
         alpha=alpha,
+        l1_ratio=l1_ratio,
         standardize=standardize,
         fit_intercept=not no_intercept,
         class_weight="balanced" if balanced else None,

@@ -42,7 +42,7 @@ def check_plot(path: str | os.PathLike[str] | None = None) -> None:
         If the file is not named .pdf, .png or .svg.
     """
     if find_spec("matplotlib") is None:
-        raise DsoftmaxError("plots need matplotlib: pip install dsoftmax[plot]")
+        raise DsoftmaxError("plots need matplotlib: pip install 'dsoftmax[plot]'")
     if path is not None and Path(path).suffix.lower() not in _SUFFIXES:
         raise DataError(f"cannot plot to {path}; expected a name ending in .pdf, .png or .svg")
 

@@ -21,14 +21,14 @@ class Status(Enum):
     """Where a run stands; the value is the message for the user."""
 
     RUNNING = "running"
-    CONVERGED = "converged: the gradient is within tol of its value at the intercept-only model"
+    CONVERGED = "converged: the gradient has fallen to tol times that of the intercept-only model"
     PRECISION = "converged to rounding error: no step lowers the objective any more"
     STALLED = "converged: the loss of an epoch no longer falls by more than tol"
     SEPARABLE = (
         "separable: the model fits every row and alpha is 0, so that ever larger coefficients "
         "lower the loss for ever; set alpha > 0"
     )
-    BUDGET = "budget: max_iter passes are spent; raise max_iter or tol"
+    BUDGET = "budget: max_iter passes are spent; raise max_iter (or tol) to get nearer the optimum"
     DIVERGED = (
         "diverged: the loss grew beyond its value at the start; the best model so far is kept; "
         "lower learning_rate"

@@ -200,7 +200,7 @@ def test_a_part_of_a_memory_map_is_its_own_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.read(100, 200).X, X[100:200] * 2)
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+@pytest.mark.parametrize("solver", ["lbfgs", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_persisted_blocks_are_used_where_they_are(
     in_chunks: Any, cluster: Client, solver: str
 ) -> None:
