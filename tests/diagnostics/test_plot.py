@@ -135,7 +135,7 @@ def test_without_matplotlib_the_message_says_what_to_install(
     full_batch: SoftmaxRegression, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plot, "find_spec", lambda name: None)
-    with pytest.raises(DsoftmaxError, match=r"pip install dsoftmax\[plot\]"):
+    with pytest.raises(DsoftmaxError, match=r"pip install 'dsoftmax\[plot\]'"):
         plot_history(full_batch)
 
 
