@@ -221,9 +221,9 @@ class _Run:
         final = Request(state.point[None], Rows.ALL)
         done = not self._passes.only_batches or state.status is Status.INTERRUPTED
         if done or not self._passes.affordable(final):
-            return (state, state.value) if np.isfinite(state.value) else (
-                replace(state, point=objective.intercept_only), start
-            )  # fmt: skip
+            if np.isfinite(state.value):
+                return state, state.value
+            return replace(state, point=objective.intercept_only), start
         try:
             value = objective.whole(state.point, self._passes.evaluate(objective, final))[0]
         except KeyboardInterrupt:

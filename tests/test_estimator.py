@@ -224,11 +224,13 @@ def test_labels_in_an_array_of_objects_are_read_as_strings() -> None:
     assert list(model.classes_) == ["x", "yy", "zzz"]
 
 
-def test_integer_weights_equal_repeated_rows() -> None:
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])  # lbfgs, FISTA
+def test_integer_weights_equal_repeated_rows_and_zero_weights_absent_ones(l1_ratio: float) -> None:
     X, y = load_iris(return_X_y=True)
     weight = np.arange(150) % 4
-    weighted = SoftmaxRegression(alpha=1e-2, tol=1e-8).fit(X, y, sample_weight=weight)
-    repeated = SoftmaxRegression(alpha=1e-2, tol=1e-8).fit(X.repeat(weight, 0), y.repeat(weight))
+    model = SoftmaxRegression(alpha=1e-2, l1_ratio=l1_ratio, tol=1e-8, max_iter=5000)
+    weighted = clone(model).fit(X, y, sample_weight=weight)
+    repeated = clone(model).fit(X.repeat(weight, 0), y.repeat(weight))
     np.testing.assert_allclose(weighted.coef_, repeated.coef_, atol=1e-6)
 
 
