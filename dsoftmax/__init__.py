@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DataError,
         DsoftmaxError,
         MemoryBoundError,
+        OutageError,
     )
     from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.ingestion import ingest
@@ -30,6 +31,7 @@ _HOME = {
     "DataError": "errors",
     "DsoftmaxError": "errors",
     "MemoryBoundError": "errors",
+    "OutageError": "errors",
     "SoftmaxRegression": "estimator",
     "ingest": "ingestion",
     "load_model": "modelfile",
@@ -42,6 +44,7 @@ __all__ = [
     "DataError",
     "DsoftmaxError",
     "MemoryBoundError",
+    "OutageError",
     "SoftmaxRegression",
     "__version__",
     "ingest",

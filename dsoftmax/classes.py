@@ -11,8 +11,8 @@ from dsoftmax.errors import DataError
 from dsoftmax.labels import LabelCounts, label_counts
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
-from dsoftmax.runtime.reduce import full_pass, reduce
-from dsoftmax.runtime.spans import Span
+from dsoftmax.runtime.reduce import reduce
+from dsoftmax.sampling import Leaf
 from dsoftmax.sources.base import Source, preview
 
 ClassWeight = Mapping[Any, float] | str | None
@@ -21,7 +21,7 @@ ClassWeight = Mapping[Any, float] | str | None
 def scan_labels(
     source: Source,
     classes: Array | None,
-    spans: Sequence[Span],
+    leaves: Sequence[Leaf],
     executor: Executor,
     least_classes: int = 2,
 ) -> tuple[Array, LabelCounts]:
@@ -36,7 +36,7 @@ def scan_labels(
     if source.y is None:
         raise DataError("y is missing: fit(X, y) requires y, one label a row of X")
     named = source if classes is None else source.with_classes(classes)
-    found, _ = reduce(executor, named, label_counts, full_pass(spans), targets_only=True)
+    found, _ = reduce(executor, named, label_counts, leaves, targets_only=True)
     if classes is None:
         classes = found.labels
         found = LabelCounts(np.arange(len(classes)), found.counts, found.weight)

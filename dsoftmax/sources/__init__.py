@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import numpy.typing as npt
+from dask.utils import parse_timedelta
 
 from dsoftmax.errors import DataError
 from dsoftmax.sources.base import RowArray, Source, build_source
+from dsoftmax.sources.faults import PATIENCE, Patience
 from dsoftmax.sources.memory import MemoryArray, from_objects
 
 __all__ = ["Source", "open_data"]
@@ -21,6 +25,8 @@ def open_data(
     sample_weight: Any = None,
     *,
     dtype: npt.DTypeLike | None = None,
+    on_bad_chunk: str = "raise",
+    max_bad_chunks: int = 0,
 ) -> Source:
     """Return a source of rows, having read metadata only.
 
@@ -36,6 +42,12 @@ def open_data(
         What to compute in. By default float32 for float32, float16, bool and integers of
         up to 16 bits, which it holds exactly, and float64 for wider ones. Stored
         values keep their dtype until a block of rows is computed.
+    on_bad_chunk : {"raise", "skip"}, default="raise"
+        What a fit does with a chunk that cannot be decoded, fails its checksum or is lost:
+        end with a ChunkError, or go on without its rows. A store that does not answer is
+        another matter: it is tried again for about a minute, and then the fit stops.
+    max_bad_chunks : int, default=0
+        How many chunks of X may be skipped; one more ends the fit.
 
     Returns
     -------
@@ -57,12 +69,31 @@ def open_data(
         if y is not None or sample_weight is not None:
             raise DataError("X is an opened source that carries its own y; pass y=None with it")
         return X
-    return build_source(
+    most_bad = _most_bad(on_bad_chunk, max_bad_chunks)
+    source = build_source(
         row_array("X", X),
         None if y is None else row_array("y", y),
         None if sample_weight is None else row_array("sample_weight", sample_weight),
         None if dtype is None else _computable(dtype),
     )
+    return replace(source, patience=_patience(), most_bad=most_bad)
+
+
+def _most_bad(on_bad_chunk: str, max_bad_chunks: int) -> int:
+    if on_bad_chunk not in ("raise", "skip"):
+        raise DataError(f"on_bad_chunk is {on_bad_chunk!r}; expected 'raise' or 'skip'")
+    if (on_bad_chunk == "skip") != (max_bad_chunks >= 1):
+        raise DataError(
+            f"on_bad_chunk is {on_bad_chunk!r} and max_bad_chunks is {max_bad_chunks}; to leave "
+            "chunks out that cannot be read, give 'skip' and how many at most"
+        )
+    return int(max_bad_chunks)
+
+
+def _patience() -> Patience:
+    retries = int(dask.config.get("dsoftmax.read-retries", PATIENCE.retries))
+    delay = dask.config.get("dsoftmax.retry-delay", PATIENCE.delay)
+    return Patience(retries, parse_timedelta(delay))
 
 
 def _computable(dtype: npt.DTypeLike) -> np.dtype[np.floating]:

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dsoftmax.errors import ChunkError, DataError, DsoftmaxError
+from dsoftmax.errors import DataError
 from dsoftmax.loss import compute_dtype
 from dsoftmax.reduction import Array, Chunk
+from dsoftmax.sources.faults import PATIENCE, Patience, fetch
 
 
 class RowArray(Protocol):
@@ -30,6 +31,7 @@ class RowArray(Protocol):
     portable : whether another process can read it
     in_memory : whether reading it costs nothing
     futures : blocks of it that a cluster holds, by key; a task has to depend on them
+    identity : digest of what is known of it beyond shape, dtype and boundaries
     """
 
     @property
@@ -60,6 +62,10 @@ class RowArray(Protocol):
     def futures(self) -> Mapping[Any, Any]:
         """Blocks on a cluster."""
 
+    @property
+    def identity(self) -> str:
+        """Digest."""
+
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop."""
         ...
@@ -85,6 +91,8 @@ class Source:
     dtype : dtype of the computation, float32 or float64
     classes : sorted labels, once they are known: `read` then returns their codes
     class_weight : (n_classes,) factors of the row weights, or None
+    patience : how long to try reads again
+    most_bad : how many chunks of X may be left out since they cannot be read
     """
 
     X: RowArray
@@ -93,6 +101,8 @@ class Source:
     dtype: np.dtype[np.floating]
     classes: Array | None = None
     class_weight: Array | None = None
+    patience: Patience = PATIENCE
+    most_bad: int = 0
 
     @property
     def n_samples(self) -> int:
@@ -151,20 +161,20 @@ class Source:
 
         Raises
         ------
-        ChunkError
-            If the store cannot deliver them.
+        ChunkError, OutageError
+            If the store cannot deliver them, for good or for now.
         DataError
             If a label is not one of `classes`, or a weight is negative or not finite.
         """
         y, weight = self.read_targets(start, stop)
-        return Chunk(_fetch(self.X, start, stop), y, weight, start)
+        return Chunk(self._fetch(self.X, start, stop), y, weight, start)
 
     def read_targets(self, start: int, stop: int) -> tuple[Array | None, Array | None]:
         """Return y and weights of rows start to stop, without reading X."""
-        y = None if self.y is None else _fetch(self.y, start, stop)
+        y = None if self.y is None else self._fetch(self.y, start, stop)
         weight = None
         if self.sample_weight is not None:
-            weight = _fetch(self.sample_weight, start, stop).astype(np.float64)
+            weight = self._fetch(self.sample_weight, start, stop).astype(np.float64)
             _check_weights(self.sample_weight.name, weight, start)
         if y is None or self.classes is None:
             return y, weight
@@ -173,6 +183,11 @@ class Source:
             factor = self.class_weight[codes]
             weight = factor if weight is None else weight * factor
         return codes, weight
+
+    def _fetch(self, array: RowArray, start: int, stop: int) -> Array:
+        values = fetch(array.name, lambda: array.read(start, stop), start, stop, self.patience)
+        # Variable-length strings become fixed-length ones, which can be searched and saved.
+        return values if values.dtype.kind in "biufU" else np.array(values.tolist())
 
     def _encode(self, y: Array, start: int) -> Array:
         assert self.y is not None
@@ -243,20 +258,6 @@ def _check_companion(array: RowArray, X: RowArray) -> None:
             f"{X.name} has {X.shape[0]} rows but {array.name} has {array.shape[0]}; "
             "they must be of the same length"
         )
-
-
-def _fetch(array: RowArray, start: int, stop: int) -> Array:
-    try:
-        values = array.read(start, stop)
-    except DsoftmaxError:
-        raise
-    except Exception as error:
-        raise ChunkError(
-            f"{array.name}: rows {start} to {stop - 1} cannot be read: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    # Variable-length strings become fixed-length ones, which can be searched and saved.
-    return values if values.dtype.kind in "biufU" else np.array(values.tolist())
 
 
 def _check_weights(name: str, weight: Array, start: int) -> None:

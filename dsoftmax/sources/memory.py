@@ -28,6 +28,7 @@ class MemoryArray:
     in_memory: bool = True
     portable: bool = True
     futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
+    identity: ClassVar[str] = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
