@@ -192,6 +192,8 @@ def _unpack(stream: io.BytesIO) -> tuple[Any, dict[str, Array]]:
         if len(set(archive.files)) != len(members):
             raise ValueError("a member occurs twice")
         arrays = {name: archive[name] for name in archive.files}
+    if sum(array.size for array in arrays.values()) > len(stream.getbuffer()):
+        raise ValueError("it has more entries than bytes")
     text = bytes(arrays.pop(_TREE))
     return json.loads(text, parse_constant=_refuse_constant), arrays
 

@@ -96,7 +96,7 @@ class _LocalFolder:
         except FileNotFoundError:
             return []
         except NotADirectoryError:
-            raise DataError(f"{self.place} is a file; give a folder") from None
+            raise DataError(f"{self.place} is a file, or lies in one; give a folder") from None
 
     def read(self, name: str) -> bytes:
         return (self._path / name).read_bytes()
