@@ -58,8 +58,11 @@ class Lease:
     ) -> None:
         self._folder = open_folder(place)
         self._on_wait = on_wait
+        self._holder = Holder.this_process()
 
     def __enter__(self) -> Self:
+        if self._holder.token in _held:
+            raise self._refusal(self._holder)
         self._holder = Holder.this_process()
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="dsoftmax-lease", daemon=True)
