@@ -29,7 +29,7 @@ from dsoftmax.reduction import Array
 _FORMAT = 1
 _KEPT = 2
 _START = "checkpoint-"
-_NAME = re.compile(rf"{_START}\d+")
+_NAME = re.compile(rf"{_START}\d{{8,}}")
 _HEADER_BYTES = 1000  # more than any header has
 _TREE = "tree"
 

@@ -24,7 +24,7 @@ from dsoftmax.errors import CheckpointError
 from dsoftmax.holder import Holder
 from dsoftmax.places import names_of_ours, open_folder
 
-_NAME = "lease.json"
+_NAME = "dsoftmax-lease.json"
 _BEAT_SECONDS = 10.0
 _SILENCE_SECONDS = 60.0
 _POLLS_A_BEAT = 20

@@ -16,7 +16,7 @@ import fsspec
 from dsoftmax.errors import DataError
 from dsoftmax.stores import locate
 
-_OURS = re.compile(r"checkpoint-\d+(\.|$)|lease\.json")
+_OURS = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
 _PARTIAL = ".partial-"
 
 
@@ -179,6 +179,7 @@ class _RemoteFolder:
     def create(self, name: str, content: bytes) -> None:
         path = self._path(name)
         with _as_os_errors(self.place):
+            self._files.invalidate_cache(self._root)  # others remove files too
             if self._files.exists(path):
                 raise FileExistsError(errno.EEXIST, "there already", path)
             failure = self._create(path, content)

@@ -22,7 +22,7 @@ from dsoftmax import CheckpointError, DataError
 from dsoftmax.checkpoint import CheckpointFolder
 from dsoftmax.places import open_folder
 
-from .states import KINDS, SOLVERS, same, state_of
+from .states import KINDS, SOLVERS, damaged, same, state_of
 
 OLD, NEW = {"step": 1, "point": np.arange(3.0)}, {"step": 2, "point": np.ones(3)}
 
@@ -90,16 +90,6 @@ def test_a_checkpoint_is_read_by_numpy_alone(tmp_path: Path) -> None:
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["array-0"], NEW["point"])
         assert json.loads(bytes(arrays["tree"]))["dict"][0] == ["step", 2]
-
-
-def damaged(content: bytes, rng: np.random.Generator) -> bytes:
-    """Return a file with a bit flipped, a byte changed, or its end cut off."""
-    result, position = bytearray(content), int(rng.integers(len(content)))
-    kind = rng.integers(3)
-    if kind == 0:
-        return content[:position]
-    result[position] ^= 1 << int(rng.integers(8)) if kind == 1 else int(rng.integers(1, 256))
-    return bytes(result)
 
 
 def test_a_thousand_damaged_files_give_the_state_before_or_a_clear_error(tmp_path: Path) -> None:
@@ -245,10 +235,11 @@ def test_other_things_among_checkpoints_are_left_alone(tmp_path: Path) -> None:
     both(tmp_path)
     (tmp_path / "README").touch()
     (tmp_path / "checkpoint-of-mine").touch()
+    (tmp_path / "checkpoint-500").mkdir()  # as another library calls its folders
     for step in range(3):
         CheckpointFolder(tmp_path).write(step)
     assert CheckpointFolder(tmp_path).read({}) == 2
-    assert {"README", "checkpoint-of-mine"} < set(os.listdir(tmp_path))
+    assert {"README", "checkpoint-of-mine", "checkpoint-500"} < set(os.listdir(tmp_path))
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

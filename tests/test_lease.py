@@ -58,7 +58,7 @@ def elsewhere(job: str = "", run: str = "", beat: int = 0) -> Holder:
 
 
 def holder_of(folder: Folder) -> Holder:
-    holder = Holder.decoded(folder.read("lease.json"))
+    holder = Holder.decoded(folder.read("dsoftmax-lease.json"))
     assert holder is not None
     return holder
 
@@ -96,7 +96,7 @@ def test_a_lease_is_not_entered_twice(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="in use"), ours:
             pass
         ours.require()
-        assert os.listdir(tmp_path) == ["lease.json"]
+        assert os.listdir(tmp_path) == ["dsoftmax-lease.json"]
     with ours:
         ours.require()
     assert os.listdir(tmp_path) == []
@@ -147,12 +147,12 @@ def test_an_outage_does_not_end_a_lease(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_one_that_renews_its_lease_meanwhile_is_live(folder: Folder, clock: Clock) -> None:
     holder = elsewhere(job="batch job 99")
-    folder.write("lease.json", holder.encoded())
+    folder.write("dsoftmax-lease.json", holder.encoded())
     said = []
 
     def renew() -> None:
         if clock.now >= 9:
-            folder.write("lease.json", replace(holder, beat=1).encoded())
+            folder.write("dsoftmax-lease.json", replace(holder, beat=1).encoded())
 
     clock.on_sleep = renew
     with (
@@ -169,19 +169,19 @@ def test_one_that_renews_its_lease_meanwhile_is_live(folder: Folder, clock: Cloc
 
 
 def test_one_that_is_silent_for_a_minute_is_taken_over(folder: Folder, clock: Clock) -> None:
-    folder.write("lease.json", elsewhere().encoded())
+    folder.write("dsoftmax-lease.json", elsewhere().encoded())
     said: list[str] = []
     with Lease(folder.place, said.append) as ours:
         ours.require()
         assert 60 <= clock.now < 62
         assert holder_of(folder).pid == os.getpid()
-        assert folder.names() == ["lease.json"]
+        assert folder.names() == ["dsoftmax-lease.json"]
     assert len(said) == 1
 
 
 def test_one_that_is_released_meanwhile_is_followed_at_once(folder: Folder, clock: Clock) -> None:
-    folder.write("lease.json", elsewhere().encoded())
-    clock.on_sleep = lambda: folder.remove("lease.json")
+    folder.write("dsoftmax-lease.json", elsewhere().encoded())
+    clock.on_sleep = lambda: folder.remove("dsoftmax-lease.json")
     with Lease(folder.place):
         assert clock.now < 1
 
@@ -198,7 +198,7 @@ def test_one_that_is_released_meanwhile_is_followed_at_once(folder: Folder, cloc
 def test_a_malformed_lease_is_one_of_an_unknown_process(
     folder: Folder, clock: Clock, content: bytes
 ) -> None:
-    folder.write("lease.json", content)
+    folder.write("dsoftmax-lease.json", content)
     said: list[str] = []
     with Lease(folder.place, said.append):
         assert clock.now >= 60
@@ -207,7 +207,7 @@ def test_a_malformed_lease_is_one_of_an_unknown_process(
 
 @pytest.mark.parametrize("pid", [-1, 0, 2**31, 2**70])
 def test_no_process_id_is_a_crash(folder: Folder, clock: Clock, pid: int) -> None:
-    folder.write("lease.json", replace(Holder.this_process(), pid=pid).encoded())
+    folder.write("dsoftmax-lease.json", replace(Holder.this_process(), pid=pid).encoded())
     with Lease(folder.place) as ours:
         ours.require()
 
@@ -247,7 +247,7 @@ def test_a_living_process_is_refused_to_and_a_killed_one_followed_at_once(
 
 def test_a_process_that_has_the_id_of_the_holder_is_another(folder: Folder, clock: Clock) -> None:
     parent = replace(Holder.this_process(), pid=os.getppid(), started=-10.0)
-    folder.write("lease.json", parent.encoded())
+    folder.write("dsoftmax-lease.json", parent.encoded())
     with Lease(folder.place):
         assert clock.now == 0
 
@@ -260,7 +260,7 @@ def test_a_lease_that_this_process_could_not_remove_is_taken_again(
 
     with Lease(folder.place) as ours:
         monkeypatch.setattr(ours._folder, "remove", fail)
-    assert folder.names() == ["lease.json"]
+    assert folder.names() == ["dsoftmax-lease.json"]
     with Lease(folder.place) as ours:
         ours.require()
     assert clock.now == 0
@@ -283,7 +283,7 @@ def test_a_job_that_was_requeued_goes_on_at_once(
         for name, value in before.items():
             patch.setenv(name, value)
         gone = replace(Holder.this_process(), host="node7", pid=4711)
-    folder.write("lease.json", gone.encoded())
+    folder.write("dsoftmax-lease.json", gone.encoded())
     for name, value in after.items():
         monkeypatch.setenv(name, value)
     with Lease(folder.place):
@@ -311,7 +311,7 @@ def test_another_job_is_waited_for(
     with monkeypatch.context() as patch:
         for name, value in other.items():
             patch.setenv(name, value)
-        folder.write("lease.json", replace(Holder.this_process(), host="node7").encoded())
+        folder.write("dsoftmax-lease.json", replace(Holder.this_process(), host="node7").encoded())
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
     with Lease(folder.place):
@@ -332,10 +332,12 @@ def test_whose_lease_was_taken_over_is_told_and_leaves_it_alone(
     monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.005)
     with Lease(folder.place) as ours:
         ours.require()
-        # A renewal that was under way can win over the first of these.
-        wait_until(
-            lambda: folder.write("lease.json", elsewhere().encoded()) or not ours._thread.is_alive()
-        )
+
+        def give_up() -> bool:  # a renewal that was under way can win over the first of these
+            folder.write("dsoftmax-lease.json", elsewhere().encoded())
+            return not ours._thread.is_alive()
+
+        wait_until(give_up)
         with pytest.raises(CheckpointError, match="taken over by process 4711 on node7, since"):
             ours.require()
     assert holder_of(folder) == elsewhere()
@@ -346,16 +348,16 @@ def test_a_lease_that_someone_deleted_is_written_again(
 ) -> None:
     monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.005)
     with Lease(folder.place) as ours:
-        folder.remove("lease.json")
+        folder.remove("dsoftmax-lease.json")
         ours.require()
-        wait_until(lambda: folder.names() == ["lease.json"])
+        wait_until(lambda: folder.names() == ["dsoftmax-lease.json"])
 
 
 def test_a_lease_that_is_gone_after_a_silence_was_someone_elses(
     folder: Folder, clock: Clock
 ) -> None:
     with Lease(folder.place) as ours:
-        folder.remove("lease.json")
+        folder.remove("dsoftmax-lease.json")
         clock.now += 61
         with pytest.raises(CheckpointError, match="taken over by a process that has ended since"):
             ours.require()
@@ -363,7 +365,7 @@ def test_a_lease_that_is_gone_after_a_silence_was_someone_elses(
 
 def test_what_killed_takers_left_is_in_nobodys_way(folder: Folder, clock: Clock) -> None:
     dead = replace(Holder.this_process(), pid=os.getppid(), started=-10.0, token="dead")
-    folder.write("lease.json", dead.encoded())
+    folder.write("dsoftmax-lease.json", dead.encoded())
     claims = []
 
     def create(name: str, content: bytes) -> None:
@@ -374,32 +376,32 @@ def test_what_killed_takers_left_is_in_nobodys_way(folder: Folder, clock: Clock)
 
     ours = Lease(folder.place)
     ours._folder.create = create  # type: ignore[method-assign]
-    folder.write("lease.json.partial-01234567", b"")
+    folder.write("dsoftmax-lease.json.partial-01234567", b"")
     with ours:
-        assert folder.names() == ["lease.json"]
+        assert folder.names() == ["dsoftmax-lease.json"]
         assert claims
     assert clock.now == 0
 
 
 def test_of_two_takers_the_slower_one_is_refused(folder: Folder, clock: Clock) -> None:
     dead = replace(Holder.this_process(), pid=os.getppid(), started=-10.0, token="dead")
-    folder.write("lease.json", dead.encoded())
+    folder.write("dsoftmax-lease.json", dead.encoded())
     taker = elsewhere()
 
     def create(name: str, content: bytes) -> None:
         if "-after-" in name:  # the other one was done with it in the meantime
-            folder.write("lease.json", taker.encoded())
+            folder.write("dsoftmax-lease.json", taker.encoded())
         type(folder).create(folder, name, content)
 
     def renew() -> None:
-        folder.write("lease.json", replace(taker, beat=1).encoded())
+        folder.write("dsoftmax-lease.json", replace(taker, beat=1).encoded())
 
     ours = Lease(folder.place)
     ours._folder.create = create  # type: ignore[method-assign]
     clock.on_sleep = renew
     with pytest.raises(CheckpointError, match="in use by process 4711 on node7"), ours:
         pass
-    assert folder.names() == ["lease.json"]
+    assert folder.names() == ["dsoftmax-lease.json"]
     assert holder_of(folder).token == taker.token
 
 
@@ -454,7 +456,7 @@ def test_a_forked_child_neither_holds_nor_releases_the_lease(tmp_path: Path) -> 
     )
     lines = done.stdout.splitlines()
     assert "is in use by process" in lines[0]
-    assert lines[1:] == ["False", "['lease.json']", "[]"]
+    assert lines[1:] == ["False", "['dsoftmax-lease.json']", "[]"]
 
 
 # Forks takers for every line that it reads; each says how it went, and holds on until killed.
@@ -525,7 +527,7 @@ def test_one_of_many_machines_takes_over_from_a_silent_one(
     tmp_path: Path, takers: subprocess.Popen[str]
 ) -> None:
     folder = open_folder(tmp_path / "run")
-    folder.write("lease.json", elsewhere().encoded())
+    folder.write("dsoftmax-lease.json", elsewhere().encoded())
     said = answers(takers, "run many 4\n", 4)
     # Where the machine is so busy that a holder is silent for long enough, another may follow.
     held = [int(pid) for how, pid in said if how == "held"]

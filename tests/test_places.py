@@ -18,24 +18,24 @@ from dsoftmax.places import open_folder
 def test_a_file_is_whole_and_found_by_its_name_wherever_it_is(place: str) -> None:
     folder = open_folder(place)
     assert folder.names() == []
-    folder.write("lease.json", b"a", memoryview(b"bc"))
+    folder.write("dsoftmax-lease.json", b"a", memoryview(b"bc"))
     folder.write("checkpoint-1", b"")
-    assert folder.names() == ["checkpoint-1", "lease.json"]
-    assert open_folder(place).read("lease.json") == b"abc"
-    folder.write("lease.json", b"d")
-    assert folder.read("lease.json") == b"d"
+    assert folder.names() == ["checkpoint-1", "dsoftmax-lease.json"]
+    assert open_folder(place).read("dsoftmax-lease.json") == b"abc"
+    folder.write("dsoftmax-lease.json", b"d")
+    assert folder.read("dsoftmax-lease.json") == b"d"
     for _ in range(2):
-        folder.remove("lease.json")
+        folder.remove("dsoftmax-lease.json")
     assert folder.names() == ["checkpoint-1"]
     with pytest.raises(FileNotFoundError):
-        folder.read("lease.json")
+        folder.read("dsoftmax-lease.json")
 
 
 def test_a_file_is_created_once_wherever_it_is(place: str) -> None:
-    open_folder(place).create("lease.json", b"first")
+    open_folder(place).create("dsoftmax-lease.json", b"first")
     with pytest.raises(FileExistsError):
-        open_folder(place).create("lease.json", b"second")
-    assert open_folder(place).read("lease.json") == b"first"
+        open_folder(place).create("dsoftmax-lease.json", b"second")
+    assert open_folder(place).read("dsoftmax-lease.json") == b"first"
 
 
 def test_one_of_many_creates_a_file(tmp_path: Path) -> None:
@@ -65,13 +65,25 @@ def test_an_object_store_decides_who_created_an_object(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = open_folder(f"{s3}/conditional")
-    folder.create("lease.json", b"first")
+    folder.create("dsoftmax-lease.json", b"first")
     # As if the other one had come between the look and the put.
     monkeypatch.setattr(fsspec.filesystem("s3"), "exists", lambda path: False)
     with pytest.raises(FileExistsError):
-        folder.create("lease.json", b"second")
-    assert folder.read("lease.json") == b"first"
-    folder.create("lease.json", b"first")  # a put that was sent twice has been ours
+        folder.create("dsoftmax-lease.json", b"second")
+    assert folder.read("dsoftmax-lease.json") == b"first"
+    folder.create("dsoftmax-lease.json", b"first")  # a put that was sent twice has been ours
+
+
+def test_what_others_do_in_an_object_store_is_seen(s3: str) -> None:
+    url = f"{s3}/others"
+    folder, name = open_folder(url), "dsoftmax-lease.json"
+    others = fsspec.filesystem("s3", skip_instance_cache=True)
+    others.pipe_file(f"{url}/{name}", b"theirs")
+    assert folder.names() == [name]
+    others.rm_file(f"{url}/{name}")
+    folder.create(name, b"ours")
+    others.rm_file(f"{url}/{name}")
+    assert folder.names() == []
 
 
 def test_a_store_without_conditional_puts_is_checked_before_and_after(
@@ -87,9 +99,9 @@ def test_a_store_without_conditional_puts_is_checked_before_and_after(
         put(path, value)
 
     monkeypatch.setattr(files, "pipe_file", pipe_file)
-    folder.create("lease.json", b"first")
+    folder.create("dsoftmax-lease.json", b"first")
     with pytest.raises(FileExistsError):
-        folder.create("lease.json", b"second")
+        folder.create("dsoftmax-lease.json", b"second")
 
     def overtaken(path: str, value: bytes, mode: str = "overwrite") -> None:
         put(path, b"another")
