@@ -383,6 +383,14 @@ def test_what_killed_takers_left_is_in_nobodys_way(folder: Folder, clock: Clock)
     assert clock.now == 0
 
 
+def test_a_lease_that_can_neither_be_read_nor_created_is_no_hang(
+    tmp_path: Path, clock: Clock
+) -> None:
+    (tmp_path / "dsoftmax-lease.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="neither be read nor created"), Lease(tmp_path):
+        pass
+
+
 def test_of_two_takers_the_slower_one_is_refused(folder: Folder, clock: Clock) -> None:
     dead = replace(Holder.this_process(), pid=os.getppid(), started=-10.0, token="dead")
     folder.write("dsoftmax-lease.json", dead.encoded())

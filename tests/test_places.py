@@ -61,6 +61,55 @@ def test_one_of_many_creates_a_file(tmp_path: Path) -> None:
         assert [str(taker) for taker in won] == [(tmp_path / str(trial)).read_text()]
 
 
+def test_a_file_is_created_once_on_a_disk_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fail)
+    test_a_file_is_created_once_wherever_it_is(str(tmp_path))
+    assert os.listdir(tmp_path) == ["dsoftmax-lease.json"]
+
+
+def test_a_link_that_a_network_disk_asked_for_twice_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    open_folder(tmp_path).create("a", b"ours")
+    assert (tmp_path / "a").read_bytes() == b"ours"
+
+
+def test_a_partial_file_that_is_taken_for_a_leftover_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, removed = os.link, []
+
+    def clean(source: Path, target: Path) -> None:
+        if not removed:
+            removed.append(source)
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", clean)
+    open_folder(tmp_path).create("a", b"ours")
+    assert removed
+    assert (tmp_path / "a").read_bytes() == b"ours"
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "nowhere")
+    for attempt in (open_folder(tmp_path / "run").create, open_folder(tmp_path / "run").write):
+        with pytest.raises(NotADirectoryError):
+            attempt("a", b"")
+
+
 def test_an_object_store_decides_who_created_an_object(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
