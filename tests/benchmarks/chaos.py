@@ -87,7 +87,9 @@ def clusters(names: dict[str, tuple[int, int]] = CLUSTERS) -> Iterator[dict[str,
         found: dict[str, Any] = {"in-process": None}
         for name, (workers, threads) in names.items():
             cluster = stack.enter_context(
-                LocalCluster(workers, threads_per_worker=threads, dashboard_address=None)
+                LocalCluster(
+                    n_workers=workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+                )
             )
             found[name] = stack.enter_context(Client(cluster, set_as_default=False))
         yield found
