@@ -131,7 +131,7 @@ def trial(seed: int, folder: Path, clients: dict[str, Any]) -> tuple[bool, Count
     path = stored(folder, rows, str(rng.choice(["uint8", "float32", "float64"])))
     starts = rng.choice(np.arange(0, 1797, rows), size=2, replace=False)
     script = {
-        int(row): [*rng.choice(["ok", "timeout", "reset", "busy"], 6), "ok"] for row in starts
+        int(row): [*rng.choice(["ok", "timeout", "reset", "busy"], 3), "ok"] for row in starts
     }
     counts: Counter[str] = Counter({solver: 1})
     kills = int(rng.integers(MOST_KILLS + 1))
