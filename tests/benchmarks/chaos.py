@@ -17,11 +17,10 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import dask
 import numpy as np
@@ -30,7 +29,7 @@ from distributed import Client, LocalCluster
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
-from dsoftmax import SoftmaxRegression, open_data
+from dsoftmax import OutageError, SoftmaxRegression, open_data
 from dsoftmax.events import ChunkQuarantined, Event, RowsDone, StepEnded
 from dsoftmax.runtime import spans
 
@@ -80,19 +79,30 @@ class Disturb:
             self.counts["kills"] += 1
 
 
-@contextmanager
-def clusters(names: dict[str, tuple[int, int]] = CLUSTERS) -> Iterator[dict[str, Client]]:
-    """Yield the clients of several clusters, and None for this process."""
-    with ExitStack() as stack:
-        found: dict[str, Any] = {"in-process": None}
-        for name, (workers, threads) in names.items():
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
-                )
+class Pool:
+    """Clusters that are started when first needed, and again when one has died."""
+
+    def __init__(self, sizes: dict[str, tuple[int, int]]) -> None:
+        self.sizes = sizes
+        self.names = ["in-process", *sizes]
+        self._clients: dict[str, Client] = {}
+
+    def client(self, name: str) -> Client | None:
+        if name in self.sizes and name not in self._clients:
+            workers, threads = self.sizes[name]
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
             )
-            found[name] = stack.enter_context(Client(cluster, set_as_default=False))
-        yield found
+            self._clients[name] = Client(cluster, set_as_default=False)
+        return self._clients.get(name)
+
+    def close(self, *names: str) -> None:
+        """Stop some clusters, or all."""
+        for name in names or tuple(self._clients):
+            client = self._clients.pop(name, None)
+            if client is not None:
+                client.close()
+                client.cluster.close()
 
 
 @cache
@@ -123,7 +133,7 @@ def undisturbed(path: Path, solver: str) -> Bits:
     return bits(model.fit(f"{path}/X", f"{path}/y"))
 
 
-def trial(seed: int, folder: Path, clients: dict[str, Any]) -> tuple[bool, Counter[str]]:
+def trial(seed: int, folder: Path, pool: Pool) -> tuple[bool, Counter[str]]:
     """Return whether a disturbed fit has the bits of the undisturbed one, and what happened."""
     rng = np.random.default_rng(seed)
     solver = list(SOLVERS)[seed % len(SOLVERS)]
@@ -136,8 +146,8 @@ def trial(seed: int, folder: Path, clients: dict[str, Any]) -> tuple[bool, Count
     counts: Counter[str] = Counter({solver: 1})
     kills = int(rng.integers(MOST_KILLS + 1))
     for attempt in range(100):
-        where = str(rng.choice(list(clients)))
-        client = clients[where]
+        where = str(rng.choice(pool.names))
+        client = pool.client(where)
         counts[where] += 1
         disturb = Disturb(rng, client, kills, attempt < 12, counts)
         log = folder / f"log-{seed}-{attempt}"
@@ -149,9 +159,13 @@ def trial(seed: int, folder: Path, clients: dict[str, Any]) -> tuple[bool, Count
         try:
             with client.as_current() if client else nullcontext():
                 model.fit(source)
-        except StopError:
-            counts["stops"] += 1
+        except (StopError, OutageError) as error:
             kills = disturb.kills
+            if isinstance(error, StopError):
+                counts["stops"] += 1
+            else:  # its last worker was killed while it was being started again
+                counts["outages"] += 1
+                pool.close(where)
             continue
         counts["retries"] += sum(r["retries"] for r in model.history_ if r["kind"] == "pass")
         return bits(model) == undisturbed(path, solver), counts
@@ -162,7 +176,11 @@ def trial(seed: int, folder: Path, clients: dict[str, Any]) -> tuple[bool, Count
 def eager() -> Iterator[None]:
     """Make every chunk a span, retry at once, and write checkpoints whenever there is news."""
     before, spans._SPAN_BYTES = spans._SPAN_BYTES, 1
-    settings = {"dsoftmax.retry-delay": 0.001, "dsoftmax.checkpoint-interval": 0}
+    settings = {
+        "dsoftmax.retry-delay": 0.001,
+        "dsoftmax.checkpoint-interval": 0,
+        "dsoftmax.worker-timeout": "10s",
+    }
     with dask.config.set(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
@@ -174,18 +192,23 @@ def main(trials: int, first: int) -> None:
     total: Counter[str] = Counter()
     diverged = []
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name, eager(), clusters() as clients:
+    pool = Pool(CLUSTERS)
+    with tempfile.TemporaryDirectory() as name, eager(), closing(pool):
         for seed in range(first, first + trials):
-            same, counts = trial(seed, Path(name), clients)
+            same, counts = trial(seed, Path(name), pool)
             total += counts
             if not same:
                 diverged.append(seed)
                 print(f"trial {seed} diverged: {dict(counts)}", flush=True)
+            elif (seed - first) % 20 == 19:
+                seconds = time.perf_counter() - started
+                print(f"{seed - first + 1} trials in {seconds:.0f} s", file=sys.stderr, flush=True)
     print(f"{trials} trials in {time.perf_counter() - started:.0f} s, seeds from {first} on")
     print("fits      " + ", ".join(f"{name} {total[name]}" for name in SOLVERS))
     print("jobs      " + ", ".join(f"{name} {total[name]}" for name in ("in-process", *CLUSTERS)))
     print(
-        "happened  " + ", ".join(f"{total[name]} {name}" for name in ("stops", "kills", "retries"))
+        "happened  "
+        + ", ".join(f"{total[name]} {name}" for name in ("stops", "kills", "outages", "retries"))
     )
     print(f"diverged  {len(diverged)} {diverged or ''}")
     sys.exit(bool(diverged))
