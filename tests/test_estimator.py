@@ -443,8 +443,8 @@ def test_a_bad_parameter_is_named_with_what_was_expected(
 BAD_DATA: list[tuple[Any, Any, Any, str]] = [
     (np.zeros((0, 2)), np.zeros(0), None, "0 samples"),
     (np.zeros((4, 0)), Y4, None, r"0 feature\(s\).*minimum of 1"),
-    (np.zeros(4), Y4, None, r"shape \(4,\); expected two dimensions"),
-    (np.zeros((4, 2, 2)), Y4, None, "expected two dimensions"),
+    (np.zeros(4), Y4, None, r"shape \(4,\); expected at least two dimensions"),
+    (np.zeros((4, 2, 2)), Y4, None, r"shape \(4,\); expected the axes of X but the last, \(4, 2\)"),
     (X4, Y4[:3], None, "X has 4 rows but y has 3"),
     (X4, np.eye(4), None, "one label .not one-hot"),
     (X4, None, None, "y is missing"),

@@ -11,8 +11,10 @@ import numpy as np
 
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
+from dsoftmax.sources.grid import Grid, slabs
 
 _CHUNK_BYTES = 1 << 22
+LABEL_KINDS = "biufSU"
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +22,12 @@ class MemoryArray:
     """A NumPy array, or the part of one from row `offset` on.
 
     A chunk is about 4 MiB of rows, so that several threads share the work.
+
+    Attributes
+    ----------
+    name : what messages call it
+    values : the array; while it is no more than that, its axes may be more than rows and features
+    offset : row of the whole array that comes first
     """
 
     name: str
@@ -47,6 +55,27 @@ class MemoryArray:
         rows = max(1, _CHUNK_BYTES // max(row_bytes, 1))
         return (*range(0, n_rows, rows), n_rows)
 
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Cuts along the first axis, about 4 MiB apart; the other axes of the samples are whole."""
+        axes = max(1, len(self.shape) - 1)
+        return slabs(self.shape, self.dtype.itemsize, _CHUNK_BYTES)[:axes]
+
+    def culprit(self, start: int, stop: int) -> str | None:
+        """Return None: memory has no chunks."""
+        return None
+
+    def absent(self) -> int:
+        """Return 0: nothing is missing."""
+        return 0
+
+    def require_visible(self) -> None:
+        """Do nothing: it travels with the task."""
+
+    def laid_out(self, grid: Grid) -> MemoryArray:
+        """Return the rows in the order of a grid."""
+        return MemoryArray(self.name, grid.arranged(self.values))
+
     def read(self, start: int, stop: int) -> Array:
         """Return a view of rows start to stop."""
         return self.values[start - self.offset : stop - self.offset]
@@ -72,4 +101,9 @@ def from_objects(role: str, array: Array) -> Array:
     kinds = sorted({type(label).__name__ for label in array.flat})
     if len(kinds) > 1:
         raise DataError(f"y mixes labels of the types {', '.join(kinds)}; expected one type")
-    return np.array(array.tolist())
+    labels = np.array(array.tolist())
+    if labels.dtype.kind not in LABEL_KINDS:
+        raise DataError(
+            f"y holds objects of the type {kinds[0]}; expected integers, booleans or strings"
+        )
+    return labels

@@ -101,11 +101,13 @@ def test_a_relative_path_is_made_absolute(
     assert open_data("data.zarr/X").X.name == f"{tmp_path}/data.zarr/X"
 
 
-def test_a_damaged_chunk_is_an_error_that_names_array_and_rows(store: Store) -> None:
+def test_a_damaged_chunk_is_an_error_that_names_array_key_and_rows(store: Store) -> None:
     path = store(rows=50, X=np.random.default_rng(0).normal(size=(100, 3)), y=np.arange(100) % 2)
     chunk = Path(path, "X", "c", "1", "0")
     chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(ChunkError, match=r"data\.zarr/X: rows 0 to 99 cannot be read"):
+    with pytest.raises(
+        ChunkError, match=r"data\.zarr/X: chunk c/1/0 \(rows 50 to 99\) cannot be read"
+    ):
         SoftmaxRegression().fit(f"{path}/X", f"{path}/y")
 
 
@@ -114,7 +116,7 @@ def test_a_damaged_chunk_is_an_error_that_names_array_and_rows(store: Store) -> 
     [
         (np.zeros((4, 2), "c8"), "complex64; expected real numbers"),
         (np.array([["a", "b"]] * 4), "expected real numbers"),
-        (np.zeros((4,)), "expected two dimensions"),
+        (np.zeros((4,)), "expected at least two dimensions"),
     ],
 )
 def test_what_metadata_tells_is_refused_before_anything_is_read(
@@ -173,7 +175,7 @@ def test_labels_in_large_chunks_are_decoded_once(
     reads: list[Any] = []
     read = zarr.Array.__getitem__
     monkeypatch.setattr(zarr.Array, "__getitem__", lambda a, k: reads.append(a.ndim) or read(a, k))
-    found = [source.read_targets(start, start + 10)[0] for start in range(0, 1000, 10)]
+    found = [source.read_targets(start, start + 10).y for start in range(0, 1000, 10)]
     np.testing.assert_array_equal(np.concatenate(found), y)
     assert len(reads) == 3
 
