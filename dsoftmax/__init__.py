@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.ingestion import ingest
+    from dsoftmax.inspection import inspect_data
     from dsoftmax.modelfile import load_model
     from dsoftmax.sources import open_data
 
@@ -32,6 +33,7 @@ _HOME = {
     "MemoryBoundError": "errors",
     "SoftmaxRegression": "estimator",
     "ingest": "ingestion",
+    "inspect_data": "inspection",
     "load_model": "modelfile",
     "open_data": "sources",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "SoftmaxRegression",
     "__version__",
     "ingest",
+    "inspect_data",
     "load_model",
     "open_data",
 ]

@@ -20,7 +20,8 @@ LAYERS = {
     1: {"sources", "sampling"},
     2: {"runtime"},
     3: {
-        "classes", "csvfile", "digits", "evaluation", "events", "ingestion", "ledger", "npyfile",
+        "classes", "csvfile", "digits", "evaluation", "events", "ingestion", "inspection", "ledger",
+        "npyfile",
         "objective", "parquetfile", "passes", "persistence", "prediction", "rows", "settings",
         "shuffling", "solving", "stores", "tables", "trainer", "zarrcopy",
     },

@@ -132,6 +132,18 @@ def travels(url: str | None) -> bool:
     return url is not None and not url.startswith("memory://")
 
 
+def names_in(target: str) -> tuple[str, ...] | None:
+    """Return the names of the arrays in a group, or None for what is an array itself.
+
+    Raises
+    ------
+    DataError
+        If there is neither.
+    """
+    node = open_node(absolute_url(target))
+    return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else None
+
+
 def arrays_in(name: str, group: zarr.Group) -> str:
     """Return what to do about a group that was given for an array: it lists the arrays in it."""
     kind = str(group.attrs.get("encoding-type", ""))
