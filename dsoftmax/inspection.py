@@ -185,7 +185,8 @@ def _sums_of(chunk: Chunk) -> _Sums:
     present = 0 if labels is None else len(labels.labels)
     return _Sums(
         np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0), int((~finite).sum()),
-        int((~finite.all(axis=1)).sum()), int(present == 1 and len(X) > 1), np.full(3, present), labels,
+        int((~finite.all(axis=1)).sum()), int(present == 1 and len(X) > 1),
+        np.full(3, present), labels,
     )  # fmt: skip
 
 

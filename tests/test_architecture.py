@@ -20,10 +20,10 @@ LAYERS = {
     1: {"sources", "sampling"},
     2: {"runtime"},
     3: {
-        "classes", "csvfile", "digits", "evaluation", "events", "ingestion", "inspection", "ledger",
-        "npyfile",
-        "objective", "parquetfile", "passes", "persistence", "prediction", "rows", "settings",
-        "shuffling", "solving", "stores", "tables", "trainer", "zarrcopy",
+        "checkpoint", "classes", "csvfile", "digits", "evaluation", "events", "holder", "ingestion",
+        "inspection", "lease", "ledger", "npyfile", "objective", "parquetfile", "passes",
+        "persistence", "places", "prediction", "records", "rows", "settings", "shuffling",
+        "solving", "stores", "tables", "trainer", "zarrcopy",
     },
     4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
 }  # fmt: skip
@@ -36,6 +36,8 @@ ALLOWED = {
         "digits", "ingestion", "persistence", "prediction", "sources", "stores", "zarrcopy",
     },
     "pyarrow": {"csvfile", "parquetfile", "tables"},
+    "fsspec": {"places"},
+    "psutil": {"holder"},
     "matplotlib": {"diagnostics"},
     "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
 }  # fmt: skip
