@@ -16,7 +16,8 @@ from dsoftmax.reduction import Array, Chunk, Reduction
 from dsoftmax.runtime.executors import executor_for
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.sources import open_data
-from dsoftmax.sources.base import RowArray, Source
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.rowarray import RowArray
 from dsoftmax.sources.stored import Stored, stored
 
 _MOST_SHOWN = 10

@@ -21,7 +21,7 @@ from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.sources import open_data
 from dsoftmax.sources.address import absolute_url, storage_options
 from dsoftmax.sources.base import Source
-from dsoftmax.sources.grid import Grid, Index, cuts_every, place_in
+from dsoftmax.sources.grid import Grid, Index, cuts_every, index_in
 from dsoftmax.stores import create_array, locate, new_node, require_apart
 
 _WIDE = ("predict_proba", "predict_log_proba")
@@ -246,9 +246,13 @@ def _predict_block(
     where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
     chunk = Chunk(X.reshape(-1, X.shape[-1]), None, None, where[0].start)
     if len(where) > 1:
-        chunk = chunk._replace(start=0, place=partial(place_in, where))
+        chunk = chunk._replace(start=0, place=partial(_place, where))
     rows = model.apply(chunk, method, computed)
     return rows.reshape(*X.shape[:-1], *rows.shape[1:])
+
+
+def _place(box: Index, row: int) -> str:
+    return f"index {index_in(box, row)}"
 
 
 def _lazy_from_dask(

@@ -21,6 +21,10 @@ def by_number(row: int) -> str:
     return f"row {row}"
 
 
+def _nameless(row: int, column: int = 0) -> str:
+    return ""
+
+
 class Chunk(NamedTuple):
     """Rows of a source, decoded.
 
@@ -34,6 +38,7 @@ class Chunk(NamedTuple):
     left_out : ndarray of shape (rows,), 0 for rows that count and IGNORED or MISSING for others,
         whose X and weight are zero; None if all count
     place : says where in the source a row is
+    chunk_at : says which chunk of X holds a row and column
     """
 
     X: Array
@@ -43,6 +48,7 @@ class Chunk(NamedTuple):
     picked: Array | None = None
     left_out: Array | None = None
     place: Callable[[int], str] = by_number
+    chunk_at: Callable[[int, int], str] = _nameless
 
     @property
     def codes(self) -> Array:
@@ -70,7 +76,10 @@ class Chunk(NamedTuple):
 
     def where(self, row: int) -> str:
         """Return where in the source a row of the chunk is, for messages."""
-        return self.place(self.start + (row if self.picked is None else int(self.picked[row])))
+        return self.place(self._number(row))
+
+    def _number(self, row: int) -> int:
+        return self.start + (row if self.picked is None else int(self.picked[row]))
 
     def _at(self, where: Array | slice) -> Chunk:
         y, weight, left_out = self.y, self.sample_weight, self.left_out
@@ -92,9 +101,10 @@ class Chunk(NamedTuple):
         reason = f"too large for {dtype}; open the data with dtype='float64'"
         if not np.isfinite(value):
             reason = "not finite; clean the data, or leave rows out: open_data(missing='drop')"
+        chunk = self.chunk_at(self._number(row), column)
         raise DataError(
-            f"X has the value {value} at {self.where(row)}, column {column}, which is {reason} "
-            f"({len(bad)} such values among {len(self.X)} rows)"
+            f"X has the value {value} at {self.where(row)}, column {column}{chunk}, which is "
+            f"{reason} ({len(bad)} such values among {len(self.X)} rows)"
         )
 
 

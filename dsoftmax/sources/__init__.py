@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsoftmax.errors import DataError
-from dsoftmax.sources.base import RowArray, Source
+from dsoftmax.sources.base import Source
 from dsoftmax.sources.checks import build_source
 from dsoftmax.sources.memory import MemoryArray, from_objects
+from dsoftmax.sources.rowarray import RowArray
 
 __all__ = ["Source", "open_data"]
 

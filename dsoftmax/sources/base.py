@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,80 +19,7 @@ from dsoftmax.errors import ChunkError, DataError, DsoftmaxError
 from dsoftmax.reduction import IGNORED, MISSING, Array, Chunk, by_number
 from dsoftmax.sources.grid import Grid
 from dsoftmax.sources.memory import LABEL_KINDS, from_objects
-
-
-class RowArray(Protocol):
-    """An array whose first axis is rows.
-
-    Attributes
-    ----------
-    name : what messages call it
-    shape, dtype : as NumPy's
-    boundaries : 0, ..., n_rows; the rows between two of them are decoded together
-    cuts : the same for each axis of the samples, where there is more than one
-    portable : whether another process can read it
-    in_memory : whether reading it costs nothing
-    futures : blocks of it that a cluster holds, by key; a task has to depend on them
-    """
-
-    @property
-    def name(self) -> str:
-        """Name."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype as stored."""
-
-    @property
-    def boundaries(self) -> tuple[int, ...]:
-        """Row boundaries of the chunks."""
-
-    @property
-    def cuts(self) -> tuple[tuple[int, ...], ...]:
-        """Boundaries of the chunks along the axes of the samples."""
-
-    @property
-    def portable(self) -> bool:
-        """Whether it can travel."""
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether it is there already."""
-
-    @property
-    def futures(self) -> Mapping[Any, Any]:
-        """Blocks on a cluster."""
-
-    def read(self, start: int, stop: int) -> Array:
-        """Return rows start to stop."""
-        ...
-
-    def culprit(self, start: int, stop: int) -> str | None:
-        """Return the first chunk among these rows that cannot be read, if there are chunks."""
-        ...
-
-    def absent(self) -> int:
-        """Return how many chunks are not in the store, and are read as a fill value."""
-        ...
-
-    def require_visible(self) -> None:
-        """Raise an error unless this process can open it."""
-
-    def laid_out(self, grid: Grid) -> RowArray:
-        """Return the array of rows, of an array whose leading axes are those of the grid."""
-        ...
-
-    def part(self, start: int, stop: int) -> RowArray:
-        """Return what a task needs that reads no other rows than these, at their indices."""
-        ...
-
-    def with_blocks(self, blocks: Mapping[Any, Any]) -> RowArray:
-        """Return the array that has the values of its `futures` at hand."""
-        ...
+from dsoftmax.sources.rowarray import RowArray
 
 
 @dataclass(frozen=True)
@@ -222,7 +149,8 @@ class Source:
         if self.sample_weight is not None:
             weight = self._fetch(self.sample_weight, start, stop).astype(np.float64)
         place = by_number if self.grid is None else self.grid.place
-        chunk = Chunk(np.empty((stop - start, 0)), y, weight, start, place=place)
+        none = np.empty((stop - start, 0))
+        chunk = Chunk(none, y, weight, start, place=place, chunk_at=self.X.chunk_at)
         if y is None or self.ignore_label is None:
             return chunk
         return _without(chunk, _equal(y, self.ignore_label), IGNORED)
@@ -230,7 +158,7 @@ class Source:
     def _coded(self, chunk: Chunk) -> Chunk:
         """Return a chunk whose labels are codes, and its weights those of row and class."""
         if self.sample_weight is not None:
-            _check_weights(self.sample_weight.name, chunk)
+            _check_weights(self.sample_weight, chunk)
         if chunk.y is None or self.classes is None:
             return chunk
         codes, weight = self._encode(chunk), chunk.sample_weight
@@ -266,8 +194,9 @@ class Source:
         if np.any(unknown):
             row = int(np.argmax(unknown))
             raise DataError(
-                f"{self.y.name} has the label {y[row].item()!r} at {chunk.where(row)}, which is "
-                f"not one of the {len(self.classes)} classes ({preview(self.classes)})"
+                f"{self.y.name} has the label {y[row].item()!r} at {chunk.where(row)}"
+                f"{self.y.chunk_at(chunk.start + row)}, which is not one of the "
+                f"{len(self.classes)} classes ({preview(self.classes)})"
             )
         return codes
 
@@ -288,15 +217,15 @@ def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
     return chunk._replace(left_out=left_out, sample_weight=np.where(left_out > 0, 0.0, weight))
 
 
-def _check_weights(name: str, chunk: Chunk) -> None:
+def _check_weights(array: RowArray, chunk: Chunk) -> None:
     weight = chunk.sample_weight
     assert weight is not None
     bad = ~(np.isfinite(weight) & (weight >= 0))
     if np.any(bad):
         row = int(np.argmax(bad))
         raise DataError(
-            f"{name} is {weight[row]} at {chunk.where(row)}; weights must be finite and not "
-            "negative"
+            f"{array.name} is {weight[row]} at {chunk.where(row)}"
+            f"{array.chunk_at(chunk.start + row)}; weights must be finite and not negative"
         )
 
 

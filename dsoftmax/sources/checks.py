@@ -9,8 +9,9 @@ import numpy as np
 
 from dsoftmax.errors import DataError
 from dsoftmax.loss import compute_dtype
-from dsoftmax.sources.base import RowArray, Source
+from dsoftmax.sources.base import Source
 from dsoftmax.sources.grid import Grid
+from dsoftmax.sources.rowarray import RowArray
 
 
 def build_source(

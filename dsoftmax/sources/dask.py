@@ -26,9 +26,9 @@ from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
-from dsoftmax.sources.base import RowArray
 from dsoftmax.sources.grid import Grid
 from dsoftmax.sources.memory import from_objects
+from dsoftmax.sources.rowarray import RowArray, Unstored
 from dsoftmax.sources.zarr import from_zarr
 
 Graph = Mapping[Any, Any]
@@ -38,7 +38,7 @@ _MOST_SHARED = 16  # tasks that all blocks may have in common
 
 
 @dataclass(frozen=True, eq=False)
-class DaskArray:
+class DaskArray(Unstored):
     """A Dask array by its optimised graph, or the part of one that some rows need.
 
     It pickles as that graph: what a user's own functions and stores bring along, large
@@ -73,17 +73,6 @@ class DaskArray:
         """Where the axes of the samples are cut into blocks, without those that are empty."""
         sizes = self.collection.chunks[: max(1, len(self.shape) - 1)]
         return tuple((0, *accumulate(size for size in axis if size)) for axis in sizes)
-
-    def culprit(self, start: int, stop: int) -> str | None:
-        """Return None: the error of a graph says where it is."""
-        return None
-
-    def absent(self) -> int:
-        """Return 0: a graph does not tell."""
-        return 0
-
-    def require_visible(self) -> None:
-        """Do nothing: it travels with the task."""
 
     def laid_out(self, grid: Grid) -> RowArray:
         """Return the rows in the order of a grid."""

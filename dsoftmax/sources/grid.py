@@ -18,7 +18,7 @@ import numpy as np
 from dsoftmax.reduction import Array
 
 if TYPE_CHECKING:
-    from dsoftmax.sources.base import RowArray
+    from dsoftmax.sources.rowarray import RowArray
 
 Index = tuple[slice, ...]
 
@@ -96,17 +96,20 @@ class Grid:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def index(self, row: int) -> tuple[int, ...]:
+        """Return where on the grid a row is."""
+        ((where, first, _),) = self.blocks(row, row + 1)
+        return index_in(where, row - first)
+
     def place(self, row: int) -> str:
         """Return where a row is, for messages."""
-        ((where, first, _),) = self.blocks(row, row + 1)
-        return place_in(where, row - first)
+        return f"index {self.index(row)}"
 
 
-def place_in(box: Index, row: int) -> str:
-    """Return where a row of a box is, for messages."""
+def index_in(box: Index, row: int) -> tuple[int, ...]:
+    """Return where on the grid a row of a box is."""
     within = np.unravel_index(row, [axis.stop - axis.start for axis in box])
-    index = (axis.start + int(i) for axis, i in zip(box, within, strict=True))
-    return f"index ({', '.join(map(str, index))})"
+    return tuple(axis.start + int(i) for axis, i in zip(box, within, strict=True))
 
 
 class Boxed(Protocol):
@@ -142,6 +145,10 @@ class Boxed(Protocol):
 
     def culprit(self, where: Index) -> str | None:
         """Return the first chunk in a box that cannot be read."""
+        ...
+
+    def chunk_of(self, index: tuple[int, ...]) -> str:
+        """Return which chunk holds the value at an index, for messages."""
         ...
 
     def absent(self) -> int:
@@ -212,6 +219,11 @@ class GridRows:
         """Return the first chunk of these rows that cannot be read, or None."""
         found = (self.boxed.culprit(where) for where, _, _ in self.grid.regions(start, stop))
         return next(filter(None, found), None)
+
+    def chunk_at(self, row: int, column: int = 0) -> str:
+        """Return which chunk holds a value, for messages."""
+        trailing = (column,) * (len(self.shape) - 1)
+        return self.boxed.chunk_of((*self.grid.index(row), *trailing))
 
     def absent(self) -> int:
         """Return how many chunks are not in the store."""

@@ -16,12 +16,13 @@ import numpy as np
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
 from dsoftmax.sources.grid import Grid, GridRows, Index, slabs
+from dsoftmax.sources.rowarray import Unstored
 
 _CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
-class MemmapArray:
+class MemmapArray(Unstored):
     """An array within a file, C order; it pickles as the path.
 
     Attributes
@@ -67,13 +68,10 @@ class MemmapArray:
         """Return a box: a view of the file."""
         return np.asarray(_mapped(self)[where])
 
-    def culprit(self, *where: Any) -> str | None:
-        """Return None: a file has no chunks."""
-        return None
-
-    def absent(self) -> int:
-        """Return 0: nothing is missing."""
-        return 0
+    @staticmethod
+    def chunk_of(index: tuple[int, ...]) -> str:
+        """Return nothing: no chunk has a name."""
+        return ""
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the file."""

@@ -12,13 +12,14 @@ import numpy as np
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
 from dsoftmax.sources.grid import Grid, slabs
+from dsoftmax.sources.rowarray import Unstored
 
 _CHUNK_BYTES = 1 << 22
 LABEL_KINDS = "biufSU"
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryArray:
+class MemoryArray(Unstored):
     """A NumPy array, or the part of one from row `offset` on.
 
     A chunk is about 4 MiB of rows, so that several threads share the work.
@@ -60,17 +61,6 @@ class MemoryArray:
         """Cuts along the first axis, about 4 MiB apart; the other axes of the samples are whole."""
         axes = max(1, len(self.shape) - 1)
         return slabs(self.shape, self.dtype.itemsize, _CHUNK_BYTES)[:axes]
-
-    def culprit(self, start: int, stop: int) -> str | None:
-        """Return None: memory has no chunks."""
-        return None
-
-    def absent(self) -> int:
-        """Return 0: nothing is missing."""
-        return 0
-
-    def require_visible(self) -> None:
-        """Do nothing: it travels with the task."""
 
     def laid_out(self, grid: Grid) -> MemoryArray:
         """Return the rows in the order of a grid."""

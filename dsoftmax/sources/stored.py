@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsoftmax.sources.base import RowArray
 from dsoftmax.sources.grid import GridRows
+from dsoftmax.sources.rowarray import RowArray
 from dsoftmax.sources.zarr import ZarrArray
 
 _WITH_CHECKSUM = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}

@@ -111,8 +111,17 @@ class ZarrArray:
             except DataError:
                 return None
             except Exception:
-                return f"chunk {self._key(own)} (rows {own[0].start} to {own[0].stop - 1})"
+                corner = tuple(axis.start for axis in own)
+                return f"chunk {self._key(corner)} (rows {own[0].start} to {own[0].stop - 1})"
         return None
+
+    def chunk_at(self, row: int, column: int = 0) -> str:
+        """Return which chunk holds a value, for messages."""
+        return self.chunk_of((row, column)[: len(self.shape)])
+
+    def chunk_of(self, index: tuple[int, ...]) -> str:
+        """Return which chunk holds the value at an index, for messages."""
+        return f" (chunk {self._key(index)})"
 
     def array(self) -> zarr.Array[Any]:
         """Return the array, opened here."""
@@ -169,11 +178,11 @@ class ZarrArray:
             _decoded.put(key, rows, rows.nbytes, _DECODED_BYTES)
         return rows
 
-    def _key(self, bounds: Index) -> str:
-        """Return the key in the store of the chunk or shard that begins where a box does."""
+    def _key(self, index: tuple[int, ...]) -> str:
+        """Return the key in the store of the chunk or shard that holds a value."""
         array = self.array()
         stored = array.shards or array.chunks
-        number = tuple(a.start // size for a, size in zip(bounds, stored, strict=True))
+        number = tuple(i // size for i, size in zip(index, stored, strict=True))
         return array.metadata.encode_chunk_key(number)
 
 
