@@ -209,10 +209,10 @@ def _facts(array: RowArray) -> ArrayFacts:
 def _warnings(source: Source, sums: _Sums, arrays: dict[str, ArrayFacts]) -> Iterator[str]:
     for role, facts in arrays.items():
         kept = facts.stored
-        if kept is not None and kept.absent_chunks:
+        if kept is not None and kept.absent_objects:
             yield (
-                f"{kept.absent_chunks:,} of the {kept.n_chunks:,} chunks of {role} are not in the "
-                "store: they are read as its fill value"
+                f"{kept.absent_objects:,} of the {kept.n_objects:,} {_unit(kept)} of {role} are "
+                "not in the store: they are read as its fill value"
             )
         if kept is not None and not kept.checksum:
             yield f"{role} has no checksum: a flipped bit may be read as another number"
@@ -237,11 +237,15 @@ def _described(role: str, facts: ArrayFacts) -> Iterator[str]:
     yield f"{'':<15}{shape} {facts.dtype}, {size}"
     if kept is None:
         return
-    shards = "" if kept.shards is None else f" in shards of {kept.shards}"
-    absent = f", {kept.absent_chunks:,} of them not in the store" if kept.absent_chunks else ""
-    yield f"{'':<15}{kept.n_chunks:,} chunks of {kept.chunks}{shards}{absent}"
+    inner = "" if kept.shards is None else f", with chunks of {kept.chunks}"
+    absent = f", {kept.absent_objects:,} of them not in the store" if kept.absent_objects else ""
+    yield f"{'':<15}{kept.n_objects:,} {_unit(kept)} of {kept.shards or kept.chunks}{inner}{absent}"
     check = "with a checksum" if kept.checksum else "no checksum"
     yield f"{'':<15}Zarr format {kept.zarr_format}, {' '.join(kept.codecs) or 'raw'}, {check}"
+
+
+def _unit(kept: Stored) -> str:
+    return "chunks" if kept.shards is None else "shards"
 
 
 def _listed(lead: str, items: Any) -> str:

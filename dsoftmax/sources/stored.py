@@ -8,7 +8,7 @@ from typing import Any
 
 from dsoftmax.sources.grid import GridRows
 from dsoftmax.sources.rowarray import RowArray
-from dsoftmax.sources.zarr import ZarrArray
+from dsoftmax.sources.zarr import ZarrArray, absent_objects
 
 _WITH_CHECKSUM = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}
 
@@ -24,7 +24,8 @@ class Stored:
     chunks, shards : shapes; shards is None where there are none
     codecs : names, in the order in which they encode
     checksum : whether one of them notices a flipped bit
-    n_chunks, absent_chunks : how many there are, and how many of them the store does not have
+    n_objects, absent_objects : chunks, or shards where there are shards: how many there are, and
+        how many of them the store does not have
     stored_bytes : what the store holds
     """
 
@@ -34,8 +35,8 @@ class Stored:
     shards: tuple[int, ...] | None
     codecs: tuple[str, ...]
     checksum: bool
-    n_chunks: int
-    absent_chunks: int
+    n_objects: int
+    absent_objects: int
     stored_bytes: int
 
 
@@ -47,10 +48,11 @@ def stored(array: RowArray) -> Stored | None:
     opened = source.array()
     metadata: dict[str, Any] = dict(opened.metadata.to_dict())
     codecs = list(_encoding(metadata))
+    absent, count = absent_objects(opened)
     return Stored(
         int(metadata["zarr_format"]), opened.shape, opened.chunks, opened.shards,
         tuple(_name(codec) for codec in codecs), any(_checks(codec) for codec in codecs),
-        opened.nchunks, source.absent(), opened.nbytes_stored(),
+        count, absent, opened.nbytes_stored(),
     )  # fmt: skip
 
 

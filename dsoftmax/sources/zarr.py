@@ -131,9 +131,8 @@ class ZarrArray:
         return _reopen(self.url, self.identity, self.token, int(time.monotonic() // _LOOK_SECONDS))
 
     def absent(self) -> int:
-        """Return how many chunks are not in the store: they are read as the fill value."""
-        array = self.array()
-        return int(array.nchunks - array.nchunks_initialized)
+        """Return how many chunks (or shards) are not in the store: they read as fill value."""
+        return absent_objects(self.array())[0]
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the array."""
@@ -204,13 +203,25 @@ def open_zarr(target: str | Path) -> ZarrArray:
 
 def _require_complete(url: str, array: zarr.Array[Any]) -> None:
     """Refuse an array that dsoftmax wrote in full and that has lost chunks: they read as zeros."""
-    if COMPLETE not in array.attrs or array.nchunks_initialized >= array.nchunks:
+    if COMPLETE not in array.attrs:
         return
-    missing = array.nchunks - array.nchunks_initialized
-    raise ChunkError(
-        f"{url} has lost {missing} of its {array.nchunks} chunks, which would be read as zeros; "
-        "restore them, or write the array again"
-    )
+    absent, count = absent_objects(array)
+    if absent:
+        raise ChunkError(
+            f"{url} has lost {absent} of its {count} chunks, which would be read as zeros; restore "
+            "them, or write the array again"
+        )
+
+
+def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
+    """Return how many chunks, or shards where there are shards, the store lacks, and of how many.
+
+    Zarr's own counts of chunks take the last shards for full ones.
+    """
+    kept = array.shards or array.chunks
+    count = math.prod(-(-n // size) for n, size in zip(array.shape, kept, strict=True))
+    in_a_shard = math.prod(a // b for a, b in zip(kept, array.chunks, strict=True))
+    return count - array.nchunks_initialized // in_a_shard, count
 
 
 def from_zarr(role: str, node: Any) -> ZarrArray:
