@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DataError,
         DsoftmaxError,
         MemoryBoundError,
+        OutageError,
     )
     from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.ingestion import ingest
@@ -31,6 +32,7 @@ _HOME = {
     "DataError": "errors",
     "DsoftmaxError": "errors",
     "MemoryBoundError": "errors",
+    "OutageError": "errors",
     "SoftmaxRegression": "estimator",
     "ingest": "ingestion",
     "inspect_data": "inspection",
@@ -44,6 +46,7 @@ __all__ = [
     "DataError",
     "DsoftmaxError",
     "MemoryBoundError",
+    "OutageError",
     "SoftmaxRegression",
     "__version__",
     "ingest",

@@ -29,7 +29,7 @@ from dsoftmax.reduction import Array
 _FORMAT = 1
 _KEPT = 2
 _START = "checkpoint-"
-_NAME = re.compile(rf"{_START}\d+")
+_NAME = re.compile(rf"{_START}\d{{8,}}")
 _HEADER_BYTES = 1000  # more than any header has
 _TREE = "tree"
 
@@ -192,6 +192,8 @@ def _unpack(stream: io.BytesIO) -> tuple[Any, dict[str, Array]]:
         if len(set(archive.files)) != len(members):
             raise ValueError("a member occurs twice")
         arrays = {name: archive[name] for name in archive.files}
+    if sum(array.size for array in arrays.values()) > len(stream.getbuffer()):
+        raise ValueError("it has more entries than bytes")
     text = bytes(arrays.pop(_TREE))
     return json.loads(text, parse_constant=_refuse_constant), arrays
 

@@ -13,8 +13,8 @@ from dsoftmax.errors import DataError
 from dsoftmax.labels import LabelCounts, label_counts
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
-from dsoftmax.runtime.reduce import full_pass, reduce
-from dsoftmax.runtime.spans import Span
+from dsoftmax.runtime.reduce import reduce
+from dsoftmax.sampling import Leaf
 from dsoftmax.sources.base import Source, preview
 
 ClassWeight = Mapping[Any, float] | str | None
@@ -23,7 +23,7 @@ ClassWeight = Mapping[Any, float] | str | None
 def scan_labels(
     source: Source,
     classes: Array | None,
-    spans: Sequence[Span],
+    leaves: Sequence[Leaf],
     executor: Executor,
     least_classes: int = 2,
 ) -> tuple[Array, LabelCounts]:
@@ -43,7 +43,7 @@ def scan_labels(
     _check_ignored(source, classes)
     named = source if classes is None else source.with_classes(classes)
     alone = not source.drops_missing
-    found, _ = reduce(executor, named, label_counts, full_pass(spans), targets_only=alone)
+    found, _ = reduce(executor, named, label_counts, leaves, targets_only=alone)
     _report_left_out(source, found)
     if classes is None:
         classes = found.labels
@@ -70,7 +70,7 @@ def _warn_of_absent_chunks(source: Source) -> None:
         warnings.warn(
             f"{absent} chunk(s) of {source.y.name} are not in the store, and are read as its fill "
             "value: if they are not labels that were all equal to it, restore them",
-            stacklevel=7,
+            stacklevel=8,
         )
 
 
@@ -93,7 +93,7 @@ def _report_left_out(source: Source, found: LabelCounts) -> None:
     if said:
         warnings.warn(
             f"{sum(counts):,} of {source.n_samples:,} rows are left out: {' and '.join(said)}",
-            stacklevel=7,
+            stacklevel=8,
         )
 
 

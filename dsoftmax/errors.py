@@ -21,3 +21,7 @@ class CheckpointError(DsoftmaxError):
 
 class MemoryBoundError(DsoftmaxError):
     """The working set of a run cannot fit the memory it is given."""
+
+
+class OutageError(DsoftmaxError):
+    """What a run depends on is away (storage, workers, scheduler): the same run may work later."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -85,6 +86,10 @@ class SoftmaxRegression(LinearClassifier):
         Determines the shuffles; the seed used is kept in `seed_`.
     warm_start : bool, default=False
         Start from the coefficients of the last fit, if it had the same classes and features.
+    checkpoint : path or URL, default=None
+        A folder to keep the state of the fit in. If it holds that of an unfinished fit of the same
+        data and parameters, this one goes on from there, to the same bits; if of a finished one,
+        it is returned. A larger `max_iter` lets a fit that ran out of it go on.
     callbacks : sequence of Callback, default=()
         Objects with a method ``on_event(event)``; see `dsoftmax.events`.
     verbose : int, default=0
@@ -110,6 +115,11 @@ class SoftmaxRegression(LinearClassifier):
     history_ : list of dict
         A record for every step and pass, see `dsoftmax.diagnostics.history.History`.
     seed_ : int
+    quarantined_ : list of dict
+        The chunks of X that were left out, see `open_data`: "start", "stop" (rows) and "reason".
+    numerics_ : dict
+        The kinds of arithmetic that computed the fit (CPU, BLAS, versions), each with the first
+        worker that had it. If there are two, the last bits depend on who computed what.
 
     References
     ----------
@@ -149,6 +159,7 @@ class SoftmaxRegression(LinearClassifier):
         n_iter_no_change: int = 5,
         random_state: Any = None,
         warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int = 0,
     ) -> None:
@@ -170,6 +181,7 @@ class SoftmaxRegression(LinearClassifier):
         self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.callbacks = callbacks
         self.verbose = verbose
 
@@ -197,12 +209,18 @@ class SoftmaxRegression(LinearClassifier):
             before anything is read.
         ChunkError
             If a store cannot deliver some rows.
+        OutageError
+            If storage or the cluster does not answer any more, for as long as is waited for it.
+        CheckpointError
+            If `checkpoint` is damaged, that of another run, or in use by another process.
 
         Warns
         -----
         ConvergenceWarning
             If the budget was spent before the solver converged, the loss diverged, or the fit
             was interrupted; the best model so far is kept.
+        UserWarning
+            If chunks were left out, or a checkpoint could not be written.
         """
         last = self._last_fit() if self.warm_start else None
         settings = resolve(self.get_params(deep=False), last)
@@ -210,11 +228,13 @@ class SoftmaxRegression(LinearClassifier):
         history = History()
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
         with executor_for(source) as executor:
-            fit = train(source, settings, executor, watching)
+            fit = train(source, settings, executor, watching, self.checkpoint)
         _check_feature_names(self, X, reset=True)
         self._carry: Carry | None = None
-        self._keep(fit, settings.seed, source.n_features)
+        self._keep(fit, source.n_features)
         self.history_ = history.records
+        if fit.quarantined:
+            warnings.warn(_left_out(fit), stacklevel=2)
         if not fit.status.converged:
             warnings.warn(_advice(fit), ConvergenceWarning, stacklevel=2)
         return self
@@ -254,18 +274,19 @@ class SoftmaxRegression(LinearClassifier):
         _check_feature_names(self, X, reset=not hasattr(self, "n_features_in_"))
         if carry is not None:
             fit = replace(fit, passes=fit.passes + self.n_iter_, steps=fit.steps + self.n_steps_)
-        self._keep(fit, settings.seed, source.n_features)
+        self._keep(fit, source.n_features)
         self.history_ = history.records
         return self
 
-    def _keep(self, fit: Fit, seed: int, n_features: int) -> None:
+    def _keep(self, fit: Fit, n_features: int) -> None:
         self.classes_ = fit.classes
         self.coef_, self.intercept_ = np.ascontiguousarray(fit.coef.T), fit.intercept
         self._shift = fit.shift
         self.n_features_in_ = n_features
         self.n_iter_, self.n_steps_ = fit.passes, fit.steps
         self.loss_, self.stop_reason_ = fit.loss, fit.status.value
-        self.seed_ = seed
+        self.seed_, self.numerics_ = fit.seed, fit.numerics
+        self.quarantined_ = [fault._asdict() for fault in fit.quarantined]
 
     def _last_fit(self) -> LinearModel | None:
         if not hasattr(self, "coef_"):
@@ -275,3 +296,11 @@ class SoftmaxRegression(LinearClassifier):
 
 def _advice(fit: Fit) -> str:
     return f"after {fit.passes} passes, at loss {fit.loss:.6g}: {fit.status.value}"
+
+
+def _left_out(fit: Fit) -> str:
+    rows = sum(fault.stop - fault.start for fault in fit.quarantined)
+    return (
+        f"{len(fit.quarantined)} chunks of X, {rows} rows, cannot be read and were left out "
+        f"(quarantined_ lists them); the first: {fit.quarantined[0].reason}"
+    )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
+
+from dsoftmax.reduction import Array
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class StepEnded:
     seconds : since the fit started
     rows, bytes : reduced and decoded for it
     time : TimeSplit
+    retries : reads that were tried again for it
     """
 
     passes: float
@@ -72,6 +78,7 @@ class StepEnded:
     rows: int
     bytes: int
     time: TimeSplit
+    retries: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,44 @@ class PassEnded(StepEnded):
 
 
 @dataclass(frozen=True)
+class FitResumed:
+    """A fit goes on from its checkpoint.
+
+    Attributes
+    ----------
+    place : of the checkpoint
+    passes, steps, seconds : what it took so far
+    events : all StepEnded and PassEnded so far
+    finished : whether there is nothing left to do
+    """
+
+    place: str
+    passes: int
+    steps: int
+    seconds: float
+    events: tuple[StepEnded, ...]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class CheckpointWritten:
+    """The state of the fit is safe: its bytes at a place, and the seconds that it took."""
+
+    place: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ChunkQuarantined:
+    """Rows start to stop, a chunk of X, cannot be read and are left out from here on."""
+
+    start: int
+    stop: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class FitEnded:
     """The fit is over.
 
@@ -99,6 +144,7 @@ class FitEnded:
     converged : whether the solver reached what it was asked for
     loss : penalised objective at the returned coefficients
     passes, steps, seconds : what it took
+    retries : reads that were tried again
     """
 
     reason: str
@@ -107,9 +153,12 @@ class FitEnded:
     passes: int
     steps: int
     seconds: float
+    retries: int
 
 
-Event = FitStarted | RowsDone | StepEnded | FitEnded
+Event = (
+    FitStarted | FitResumed | RowsDone | StepEnded | CheckpointWritten | ChunkQuarantined | FitEnded
+)
 
 
 class Callback(Protocol):
@@ -118,3 +167,30 @@ class Callback(Protocol):
     def on_event(self, event: Event) -> None:
         """Take note of an event; what it raises ends the fit."""
         ...
+
+
+def to_table(events: Sequence[StepEnded]) -> Array:
+    """Return steps and passes as numbers, a row each."""
+    rows = [
+        (
+            e.passes, e.step, e.loss, e.gradient_norm, e.accuracy, e.seconds, e.rows, e.bytes,
+            e.time.read, e.time.kernel, e.time.waiting, e.retries,
+            e.pass_seconds if isinstance(e, PassEnded) else np.nan,
+        )
+        for e in events
+    ]  # fmt: skip
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 13)
+
+
+def from_table(table: Array) -> tuple[StepEnded, ...]:
+    """Return the steps and passes of `to_table`."""
+    return tuple(_from_row([float(value) for value in row]) for row in table)
+
+
+def _from_row(row: list[float]) -> StepEnded:
+    passes, step, loss, norm, accuracy, seconds, rows, size, *times, retries, pass_seconds = row
+    values = (
+        passes, int(step), loss, norm, accuracy, seconds, int(rows), int(size),
+        TimeSplit(*times), int(retries),
+    )  # fmt: skip
+    return StepEnded(*values) if np.isnan(pass_seconds) else PassEnded(*values, pass_seconds)

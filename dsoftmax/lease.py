@@ -24,10 +24,11 @@ from dsoftmax.errors import CheckpointError
 from dsoftmax.holder import Holder
 from dsoftmax.places import names_of_ours, open_folder
 
-_NAME = "lease.json"
+_NAME = "dsoftmax-lease.json"
 _BEAT_SECONDS = 10.0
 _SILENCE_SECONDS = 60.0
 _POLLS_A_BEAT = 20
+_TRIES = 1000
 
 _held: set[str] = set()  # the tokens of the leases that this process holds
 
@@ -58,8 +59,11 @@ class Lease:
     ) -> None:
         self._folder = open_folder(place)
         self._on_wait = on_wait
+        self._holder = Holder.this_process()
 
     def __enter__(self) -> Self:
+        if self._holder.token in _held:
+            raise self._refusal(self._holder)
         self._holder = Holder.this_process()
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="dsoftmax-lease", daemon=True)
@@ -106,22 +110,27 @@ class Lease:
     def _take(self, name: str) -> None:
         """Create a file of ours, in the place of one whose holder is dead if need be."""
         content = self._holder.encoded()
-        while True:
+        for _ in range(_TRIES):
             try:
                 self._folder.create(name, content)
                 return
             except FileExistsError:
                 dead = self._dead(name)
-            if dead is None:
-                continue
-            claim = f"{name}-after-{hashlib.sha256(dead).hexdigest()[:16]}"
-            self._take(claim)  # its holder, too, may have died before it was done
-            try:
-                if self._content(name) == dead:
-                    self._folder.write(name, content)
-                    return
-            finally:
-                self._folder.remove(claim)
+            if dead is not None and self._replaced(name, dead, content):
+                return
+        raise OSError(f"{name} can neither be read nor created")
+
+    def _replaced(self, name: str, dead: bytes, content: bytes) -> bool:
+        """Replace a file, unless someone else did; whoever did it has had the claim to it."""
+        claim = f"{_NAME}-after-{hashlib.sha256(name.encode() + dead).hexdigest()[:16]}"
+        self._take(claim)  # a holder of it, too, may have died before it was done
+        try:
+            if self._content(name) != dead:
+                return False
+            self._folder.write(name, content)
+            return True
+        finally:
+            self._folder.remove(claim)
 
     def _dead(self, name: str) -> bytes | None:
         """Return a file when its holder is dead, None once it is gone; refuse a living one."""

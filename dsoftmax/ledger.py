@@ -8,54 +8,84 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dsoftmax.events import Callback, Event, PassEnded, RowsDone, StepEnded, TimeSplit
+from dsoftmax.events import Callback, Event, FitEnded, PassEnded, RowsDone, StepEnded, TimeSplit
 from dsoftmax.reduction import Array
-from dsoftmax.runtime.reduce import NOTHING, Spent
-from dsoftmax.runtime.worker import Work
+from dsoftmax.runtime.reduce import NOTHING, Begun, Spent
 from dsoftmax.solvers.base import Evaluation
 
 
-@dataclass
+@dataclass(frozen=True)
+class Tally:
+    """What a ledger has counted.
+
+    Attributes
+    ----------
+    passes, steps, seconds, retries : so far
+    n_events : how many steps and passes were told of
+    spent : in the pass under way
+    seen : (4,), sums over that pass of loss, gradient norm, accuracy and share, by share
+    """
+
+    passes: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    retries: int = 0
+    n_events: int = 0
+    spent: Spent = NOTHING
+    seen: Array = field(default_factory=lambda: np.zeros(4))
+
+
 class Ledger:
     """Counts passes and steps, and averages what the steps of a pass saw.
 
     Attributes
     ----------
     callbacks : who is told
-    n_rows : rows of a pass
-    passes, steps : so far
+    passes, steps, retries : so far
+    events : the steps and passes that were told of
     """
 
-    callbacks: Sequence[Callback]
-    n_rows: int
-    passes: int = 0
-    steps: int = 0
-    _started: float = field(default_factory=time.perf_counter)
-    _rows_done: int = 0
-    _spent: Spent = NOTHING
-    _last_spent: Spent = NOTHING
-    _seen: Array = field(default_factory=lambda: np.zeros(4))
-    _last_seen: Array = field(default_factory=lambda: np.zeros(4))
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = callbacks
+        self.restore(Tally(), ())
+
+    def restore(self, tally: Tally, events: Sequence[StepEnded]) -> None:
+        """Go on from what was counted before."""
+        self.passes, self.steps, self.retries = tally.passes, tally.steps, tally.retries
+        self.events = list(events[: tally.n_events])
+        self._spent, self._seen = tally.spent, tally.seen
+        self._last_spent, self._last_seen = NOTHING, np.zeros(4)
+        self._started = time.perf_counter() - tally.seconds
+
+    @property
+    def tally(self) -> Tally:
+        """What was counted, as data."""
+        return Tally(
+            self.passes, self.steps, self.seconds, self.retries, len(self.events), self._spent,
+            self._seen,
+        )  # fmt: skip
 
     @property
     def seconds(self) -> float:
-        """Seconds since the fit started."""
+        """Seconds since the fit started, without those for which it was stopped."""
         return time.perf_counter() - self._started
 
     def emit(self, event: Event) -> None:
         """Tell every callback."""
+        if isinstance(event, StepEnded):
+            self.events.append(event)
         for callback in self.callbacks:
             callback.on_event(event)
 
-    def on_work(self, work: Work) -> None:
+    def progress(self, begun: Begun, n_rows: int) -> None:
         """Tell how far the pass under way is."""
-        self._rows_done += work.rows
-        self.emit(RowsDone(self._rows_done, self.n_rows))
+        self.emit(RowsDone(begun.spent.work.rows, n_rows))
 
     def spend(self, spent: Spent) -> None:
         """Count what a reduction cost towards the pass under way."""
         self._last_spent = spent
         self._spent += spent
+        self.retries += spent.work.retries
 
     def see(self, loss: float, gradient_norm: float, result: Evaluation) -> None:
         """Take note of the objective that an evaluation found at its first point."""
@@ -76,13 +106,24 @@ class Ledger:
         self.passes += 1
         means, spent = self._seen / self._seen[3], self._spent
         self.emit(PassEnded(float(self.passes), *self._entry(means, spent), spent.seconds))
-        self._spent, self._seen, self._rows_done = NOTHING, np.zeros(4), 0
+        self._spent, self._seen = NOTHING, np.zeros(4)
+
+    def lose_pass(self) -> None:
+        """Count a pass that has to be made again."""
+        self.passes += 1
+        self._spent, self._seen = NOTHING, np.zeros(4)
+
+    def end(self, reason: str, converged: bool, loss: float) -> None:
+        """Tell that the fit is over."""
+        passes = max(1, self.passes)
+        self.emit(FitEnded(reason, converged, loss, passes, self.steps, self.seconds, self.retries))
 
     def _entry(self, seen: Array, spent: Spent) -> _Entry:
         loss, norm, accuracy = (float(value) for value in seen[:3])
         work = spent.work
         split = TimeSplit(work.read_seconds, work.kernel_seconds, spent.waiting_seconds)
-        return self.steps, loss, norm, accuracy, self.seconds, work.rows, work.bytes, split
+        seconds, retries = self.seconds, work.retries
+        return self.steps, loss, norm, accuracy, seconds, work.rows, work.bytes, split, retries
 
 
-_Entry = tuple[int, float, float, float, float, int, int, TimeSplit]
+_Entry = tuple[int, float, float, float, float, int, int, TimeSplit, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import add
 
@@ -107,6 +107,22 @@ class Objective:
         accuracy = sums.correct / np.maximum(sums.weight, np.finfo(float).tiny)
         share = rows / self.n_rows
         return Evaluation(np.array(values), np.stack(gradients), accuracy, rows, share, epoch_ended)
+
+    def over(self, total_weight: float, n_rows: int) -> Objective:
+        """Return the objective over other rows, in the same coordinates."""
+        return replace(self, total_weight=total_weight, n_rows=n_rows)
+
+    def coefficients(self, point: Array) -> tuple[Array, Array]:
+        """Return coef (n_features, n_columns) and intercept (n_columns,) in units of the data.
+
+        What may be added to all classes alike, without any change, is centred over them.
+        """
+        coef, intercept = self.coordinates.to_coefficients(point)
+        if len(intercept) > 1:
+            intercept = intercept - intercept.mean()
+            if self.penalty.alpha == 0:
+                coef = coef - coef.mean(axis=1, keepdims=True)
+        return coef, intercept
 
     def whole(self, point: Array, result: Evaluation) -> tuple[float, float]:
         """Return the whole objective at the first point of an evaluation, and its gradient norm."""

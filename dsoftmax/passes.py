@@ -3,42 +3,77 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dsoftmax.ledger import Ledger
-from dsoftmax.objective import Objective, build_objective, moments_of
+from dsoftmax.objective import Objective, moments_of
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
-from dsoftmax.runtime.reduce import full_pass, reduce
-from dsoftmax.runtime.spans import Span
+from dsoftmax.runtime.reduce import Begun, full_pass, reduce
+from dsoftmax.runtime.spans import Span, around
+from dsoftmax.runtime.worker import Outcome
 from dsoftmax.sampling import Epoch, Leaf, auto_batch_size, lane_count
 from dsoftmax.scaling import Moments
 from dsoftmax.settings import Settings
-from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Evaluation, Request, Rows
 from dsoftmax.sources.base import Source
+
+Note = Callable[[Outcome], None]
+Watch = Callable[[Outcome, Begun], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which mini-batch comes next, and whether some point was seen that fits every row."""
+
+    epoch: int = 0
+    step: int = 0
+    separated: bool = False
 
 
 class Passes:
     """Evaluates requests over the rows of a source, within the budget.
 
+    Parameters
+    ----------
+    source, settings, executor, ledger : of the fit
+    spans : of the source
+    holes : rows that are left out
+    note : told of each task of a mini-batch
+    watch : told of each task of a pass over all rows
+
     Attributes
     ----------
-    separated : whether some point was seen that predicts every row right, without a penalty
+    n_rows : how many rows there are
+    place : Place
+    begun : a sum over all rows to go on with, when the next one is asked for
     """
 
     def __init__(
-        self, source: Source, settings: Settings, executor: Executor, spans: tuple[Span, ...],
-        ledger: Ledger,
+        self, source: Source, settings: Settings, executor: Executor, ledger: Ledger,
+        spans: tuple[Span, ...], holes: Sequence[Span], note: Note, watch: Watch,
     ) -> None:  # fmt: skip
         self._source, self._settings, self._executor = source, settings, executor
-        self._spans, self._ledger = spans, ledger
-        self._epoch = _first_epoch(source, settings, spans)
-        self._next_step = 0
-        self._key = executor.run_key
-        self.separated = False
+        self._ledger, self._note, self._watch_task = ledger, note, watch
+        self._leaves = full_pass(spans, holes)
+        parts = tuple(around(holes, spans))
+        self.n_rows = sum(stop - start for start, stop in parts)
+        self._first_epoch = _first_epoch(source, settings, parts, self.n_rows)
+        self.begun: Begun | None = None
+        self.place = Place()
+
+    @property
+    def place(self) -> Place:
+        """Where the mini-batches are."""
+        return Place(self._epoch.number, self._next_step, self.separated)
+
+    @place.setter
+    def place(self, place: Place) -> None:
+        self._epoch = self._first_epoch.at(place.epoch)
+        self._next_step, self.separated = place.step, place.separated
 
     @property
     def only_batches(self) -> bool:
@@ -52,46 +87,43 @@ class Passes:
             return left >= 1
         return self._next_step > 0 or left >= 2
 
-    def first_read(self, kind: Kind, class_weight: Array) -> Objective:
+    def moments(self, n_classes: int, *, mini_batch: bool) -> tuple[Moments, bool]:
         """Read the moments: of all rows, or of those that the first mini-batches decode anyway.
 
-        The moments of all rows tell the objective at the intercept-only model exactly, so
-        that this pass is also the first evaluation.
-
-        Parameters
-        ----------
-        kind : the class of the solver
-        class_weight : (n_classes,), total weight of each class
+        Returns
+        -------
+        Moments
+        bool
+            Whether they are of all rows; they then tell the objective at the intercept-only
+            model exactly, so that this pass is also the first evaluation.
         """
-        settings, source = self._settings, self._source
-        if kind.mini_batch:
-            _warn_of_small_cache(self._executor, self._epoch, source)
-        whole = settings.standardize or not kind.mini_batch
-        moments = self._moments(len(class_weight), whole)
-        if not moments.weight > 0:  # the rows that come first count for nothing
-            moments = self._moments(len(class_weight), True)
-            whole = True
-        objective = build_objective(
-            moments, class_weight=class_weight, n_rows=source.n_samples,
-            alpha=settings.alpha, l1_ratio=settings.l1_ratio,
-            fit_intercept=settings.fit_intercept, standardize=settings.standardize,
-            scaled=settings.learning_rate is None or not kind.mini_batch, dtype=source.dtype,
+        if mini_batch:
+            _warn_of_small_cache(self._executor, self._epoch, self._source)
+        if mini_batch and not self._settings.standardize:
+            moments = self._first_moments(n_classes)
+            if moments.weight > 0:  # else the rows that come first count for nothing
+                return moments, False
+        reduction = moments_of(n_classes, self._source.dtype)
+        sums, spent = reduce(
+            self._executor, self._source, reduction, self._leaves, begun=self._taken_up(),
+            watch=self._watch,
         )  # fmt: skip
-        if whole:
-            self._see(objective, objective.intercept_only, objective.known)
-            self._ledger.end_pass()
-        return objective
+        self._ledger.spend(spent)
+        return sums, True
 
-    def _moments(self, n_classes: int, whole: bool) -> Moments:
-        ledger = self._ledger
+    def _first_moments(self, n_classes: int) -> Moments:
         sums, spent = reduce(
             self._executor, self._source, moments_of(n_classes, self._source.dtype),
-            full_pass(self._spans) if whole else self._epoch.first_spans(),
-            keep=None if whole else self._key, release=False,
-            on_work=ledger.on_work if whole else None,
+            self._epoch.first_spans(), keep=self._executor.run_key, release=False,
+            watch=self._watch_batch,
         )  # fmt: skip
-        ledger.spend(spent)
+        self._ledger.spend(spent)
         return sums
+
+    def end_first(self, objective: Objective) -> None:
+        """Count the moments of all rows as the evaluation of the intercept-only model."""
+        self._see(objective, objective.intercept_only, objective.known)
+        self._ledger.end_pass()
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, on the rows that it asks for."""
@@ -112,13 +144,13 @@ class Passes:
 
     def _evaluate_all(self, objective: Objective, points: Array) -> Evaluation:
         sums, spent = reduce(
-            self._executor, self._source, objective.reduction(points), full_pass(self._spans),
-            on_work=self._ledger.on_work,
+            self._executor, self._source, objective.reduction(points), self._leaves,
+            begun=self._taken_up(), watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
         if not self.only_batches:
             self._ledger.steps += 1
-        result = objective.evaluation(points, sums, self._source.n_samples)
+        result = objective.evaluation(points, sums, self.n_rows)
         if self._settings.alpha == 0:
             # All rows right, and not by ties, whose loss would be log 2 or more.
             fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
@@ -127,13 +159,25 @@ class Passes:
         self._ledger.end_pass()
         return result
 
+    def _taken_up(self) -> Begun | None:
+        begun, self.begun = self.begun, None
+        return begun
+
+    def _watch_batch(self, outcome: Outcome, _: Begun) -> None:
+        self._note(outcome)
+
+    def _watch(self, outcome: Outcome, begun: Begun) -> None:
+        self._ledger.progress(begun, self.n_rows)
+        self._watch_task(outcome, begun)
+
     def _evaluate_batch(
         self, objective: Objective, request: Request, leaves: Sequence[Leaf], *, ends: bool
     ) -> Evaluation:
         rows = sum(piece.rows for leaf in leaves for piece in leaf)
         sums, spent = reduce(
             self._executor, self._source, objective.reduction(request.points), leaves,
-            keep=self._key, release=request.rows is Rows.BATCH,
+            keep=self._executor.run_key, release=request.rows is Rows.BATCH,
+            watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
         return objective.evaluation(request.points, sums, rows, epoch_ended=ends)
@@ -162,8 +206,10 @@ def _warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> No
     )
 
 
-def _first_epoch(source: Source, settings: Settings, spans: tuple[Span, ...]) -> Epoch:
-    batch = min(settings.batch_size or auto_batch_size(source.n_samples), source.n_samples)
+def _first_epoch(
+    source: Source, settings: Settings, spans: tuple[Span, ...], n_rows: int
+) -> Epoch:  # fmt: skip
+    batch = min(settings.batch_size or auto_batch_size(n_rows), n_rows)
     span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
     lanes = lane_count(len(spans), span_bytes, batch)
     return Epoch(spans, lanes, batch, settings.seed, shuffle=settings.shuffle)

@@ -16,8 +16,7 @@ import fsspec
 from dsoftmax.errors import DataError
 from dsoftmax.stores import locate
 
-_OURS = re.compile(r"checkpoint-\d+(\.|$)|lease\.json")
-_PARTIAL = ".partial-"
+_OURS = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
 
 
 class Folder(Protocol):
@@ -96,42 +95,70 @@ class _LocalFolder:
         except FileNotFoundError:
             return []
         except NotADirectoryError:
-            raise DataError(f"{self.place} is a file; give a folder") from None
+            raise DataError(f"{self.place} is a file, or lies in one; give a folder") from None
 
     def read(self, name: str) -> bytes:
         return (self._path / name).read_bytes()
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
+        with self._partial(name, *parts) as partial:
+            os.replace(partial, self._path / name)
+        _sync(self._path)
+
+    def create(self, name: str, content: bytes) -> None:
+        while not self._linked(name, content):
+            pass  # another took the partial file for one that a killed process had left
+
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+    def _linked(self, name: str, content: bytes) -> bool:
+        path = self._path / name
+        with self._partial(name, content) as partial:
+            try:
+                os.link(partial, path)
+            except FileNotFoundError:
+                return False
+            except FileExistsError:
+                # A network disk that asked twice fails although its first asking was heard.
+                if partial.stat().st_nlink == 1:
+                    raise
+            except OSError:  # a disk without links: the content comes after the name
+                _create(path, content)
+        return True
+
+    @contextmanager
+    def _partial(self, name: str, *parts: bytes | memoryview) -> Iterator[Path]:
+        """Write a file beside the one of this name, and remove it unless it was moved."""
         self._make()
-        partial = self._path / f"{name}{_PARTIAL}{uuid4().hex[:8]}"
+        partial = self._path / f"{name}.partial-{uuid4().hex[:8]}"
         try:
             with open(partial, "xb") as file:
                 for part in parts:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, self._path / name)
-        finally:  # not there any more, unless something went wrong
+            yield partial
+        finally:
             partial.unlink(missing_ok=True)
-        _sync(self._path)
-
-    def create(self, name: str, content: bytes) -> None:
-        self._make()
-        path = self._path / name
-        with open(path, "xb", buffering=0) as file:
-            try:
-                file.write(content)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
-
-    def remove(self, name: str) -> None:
-        (self._path / name).unlink(missing_ok=True)
 
     def _make(self) -> None:
-        if not self._path.is_dir():
+        if self._path.is_dir():
+            return
+        try:
             self._path.mkdir(parents=True, exist_ok=True)
-            _sync(self._path.parent)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", self.place) from error
+        _sync(self._path.parent)
+
+
+def _create(path: Path, content: bytes) -> None:
+    with open(path, "xb", buffering=0) as file:
+        try:
+            file.write(content)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _sync(folder: Path) -> None:
@@ -179,6 +206,7 @@ class _RemoteFolder:
     def create(self, name: str, content: bytes) -> None:
         path = self._path(name)
         with _as_os_errors(self.place):
+            self._files.invalidate_cache(self._root)  # others remove files too
             if self._files.exists(path):
                 raise FileExistsError(errno.EEXIST, "there already", path)
             failure = self._create(path, content)

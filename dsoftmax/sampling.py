@@ -46,10 +46,10 @@ class Piece:
 Leaf = tuple[Piece, ...]
 
 
-def whole_span(span: tuple[int, int]) -> Leaf:
-    """Return the leaf of a full pass."""
+def whole_span(span: tuple[int, int]) -> Piece:
+    """Return all rows of a span, in their order."""
     start, stop = span
-    return (Piece(start, stop, 0, stop - start),)
+    return Piece(start, stop, 0, stop - start)
 
 
 def lane_count(n_spans: int, span_bytes: int, batch_size: int) -> int:
@@ -118,7 +118,11 @@ class Epoch:
 
     def next(self) -> Epoch:
         """Return the epoch after this one."""
-        return replace(self, number=self.number + 1)
+        return self.at(self.number + 1)
+
+    def at(self, number: int) -> Epoch:
+        """Return the epoch of a number, with the same rows."""
+        return replace(self, number=number)
 
     @property
     def n_rows(self) -> int:

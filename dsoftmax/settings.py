@@ -27,8 +27,8 @@ _PLANNED = ("newton",)
 class Settings:
     """The parameters of `SoftmaxRegression` that training needs, resolved.
 
-    `start` is the model of a warm start; None for `batch_size`, `learning_rate` and `schedule`
-    is "auto".
+    `seeded` is whether the seed was given, `start` is the model of a warm start; None for
+    `batch_size`, `learning_rate` and `schedule` is "auto".
     """
 
     alpha: float
@@ -48,6 +48,7 @@ class Settings:
     shuffle: bool
     n_iter_no_change: int
     seed: int
+    seeded: bool
     start: LinearModel | None
 
 
@@ -80,6 +81,7 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
         shuffle=bool(params["shuffle"]),
         n_iter_no_change=_count("n_iter_no_change", params["n_iter_no_change"]),
         seed=_seed(params["random_state"]),
+        seeded=isinstance(params["random_state"], numbers.Integral),
         start=last,
     )
 

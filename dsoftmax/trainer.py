@@ -5,20 +5,23 @@ Full-batch and mini-batch solvers differ in the rows they ask for, and in nothin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from dsoftmax.classes import class_factors, normalised, scan_labels
+from dsoftmax.course import Course
+from dsoftmax.cursor import FirstRead
 from dsoftmax.errors import DataError
-from dsoftmax.events import Callback, FitEnded, FitStarted
-from dsoftmax.ledger import Ledger
-from dsoftmax.objective import Objective
+from dsoftmax.events import Callback, FitStarted
+from dsoftmax.labelling import Labelled, label
+from dsoftmax.objective import Objective, build_objective
 from dsoftmax.passes import Passes
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
+from dsoftmax.runtime.reduce import UnreadableError
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import SOLVERS, Kind
@@ -26,6 +29,7 @@ from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
 from dsoftmax.solving import build_solver, solver_kind
 from dsoftmax.sources.base import Source, preview
+from dsoftmax.sources.faults import Fault
 
 _LEAST_HORIZON = 1 << 16  # rows that partial_fit takes for an epoch, at least
 
@@ -43,6 +47,9 @@ class Fit:
     loss : penalised objective there
     status : why it ended
     passes, steps : what it took
+    seed : what its random numbers came from
+    quarantined : chunks that could not be read, and were left out
+    numerics : the kinds of arithmetic that computed it, each with the first worker that had it
     """
 
     classes: Array
@@ -53,6 +60,9 @@ class Fit:
     status: Status
     passes: int
     steps: int
+    seed: int
+    quarantined: tuple[Fault, ...]
+    numerics: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,9 @@ class Carry:
 
 
 def train(
-    source: Source, settings: Settings, executor: Executor, callbacks: Sequence[Callback]
-) -> Fit:
+    source: Source, settings: Settings, executor: Executor, callbacks: Sequence[Callback],
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Fit:  # fmt: skip
     """Return the model that minimises the objective over the rows of a source.
 
     Parameters
@@ -77,15 +88,22 @@ def train(
     executor : Executor
         Where it runs; without influence on the result.
     callbacks : sequence of Callback
+    checkpoint : path or URL of a folder, optional
+        Where to keep the state of the fit, and to go on from if it holds one.
 
     Raises
     ------
     DataError
         If labels, weights or values are not as they must be.
     ChunkError
-        If rows cannot be read.
+        If rows cannot be read, and may not be left out.
+    OutageError
+        If storage or the cluster does not answer any more.
+    CheckpointError
+        If the checkpoint is damaged, that of another run, or in use by another process.
     """
-    return _Run(source, settings, executor, callbacks, least_classes=2).fit()
+    with Course(callbacks, checkpoint) as course:
+        return _Run(source, settings, executor, course).fit()
 
 
 def train_part(
@@ -96,47 +114,66 @@ def train_part(
 
     Parameters and errors are those of `train`; a part may hold a single class.
     """
-    return _Run(source, settings, executor, callbacks, least_classes=1).fit_part(carry)
+    return _Run(source, settings, executor, Course(callbacks)).fit_part(carry)
 
 
 class _Run:
     """A fit under way."""
 
+    _passes: Passes
+    _labelled: Labelled
+
     def __init__(
-        self, source: Source, settings: Settings, executor: Executor,
-        callbacks: Sequence[Callback], least_classes: int,
-    ) -> None:  # fmt: skip
-        source, self._class_weight = _labelled(source, settings, executor, least_classes)
-        gradient_bytes = 8 * (source.n_features + 1) * len(self._class_weight)
-        spans = cut_spans(source.chunks, source.row_bytes, gradient_bytes)
-        self._source, self._settings, self._executor = source, settings, executor
-        self._ledger = Ledger(callbacks, source.n_samples)
-        self._passes = Passes(source, settings, executor, spans, self._ledger)
+        self, source: Source, settings: Settings, executor: Executor, course: Course
+    ) -> None:
+        self._source, self._executor, self._course = source, executor, course
+        self._settings = course.resume(source, settings, executor)
+        self._kind = solver_kind(settings, source.n_samples)
 
     def fit(self) -> Fit:
-        """Run the solver to its end."""
-        rows = self._source.n_samples
-        kind = solver_kind(self._settings, rows)
-        self._announce(kind)
-        objective = self._passes.first_read(kind, self._class_weight)
+        """Run the solver to its end, without chunks that turn out to be unreadable."""
+        try:
+            self._label(2)
+            self._announce()
+            while True:
+                try:
+                    return self._attempt(self._kind)
+                except UnreadableError as error:
+                    self._course.ledger.lose_pass()
+                    self._leave_out(error)
+                    self._label(2)
+        except DataError:
+            raise  # with other data, this will be another run
+        except BaseException:
+            self._course.save_if_possible()
+            raise
+
+    def _attempt(self, kind: Kind) -> Fit:
+        objective = self._objective(kind, self._labelled.class_weight)
         # The last pass of the budget evaluates the result.
+        rows = self._passes.n_rows
         total = max(1, self._settings.max_iter - 1) * rows
         solver = build_solver(kind, self._settings, objective, rows, total)
-        state = solver.start(self._warm_point(objective), objective.known, objective.intercept_only)
+        state = self._course.cursor.state
+        if state is None:
+            point = self._course.cursor.start
+            point = self._warm_point(objective) if point is None else point
+            state = solver.start(point, objective.known, objective.intercept_only)
         return self._finish(objective, self._loop(solver, objective, state))
 
     def fit_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
         """Run one epoch from where the last part ended."""
+        self._label(1)
         if carry is None:
             carry = self._first_carry()
         expected = len(carry.objective.coordinates.scale)
-        if self._source.n_features != expected:
+        if (got := self._source.n_features) != expected:
             raise DataError(
-                f"{self._source.X.name} has {self._source.n_features} features, but the earlier "
-                f"parts had {expected} features; they must be the same"
+                f"{self._source.X.name} has {got} features, but the earlier parts had {expected} "
+                "features; they must be the same"
             )
-        weight, rows = float(self._class_weight.sum()), self._source.n_samples
-        objective = replace(carry.objective, total_weight=weight, n_rows=rows)
+        weight = float(self._labelled.class_weight.sum())
+        objective = carry.objective.over(weight, self._passes.n_rows)
         start = carry.solver.resume(carry.state)
         state = self._loop(carry.solver, objective, start)
         assert isinstance(state, MiniBatchState)
@@ -146,12 +183,55 @@ class _Run:
         settings = self._settings
         kind = SOLVERS[settings.solver]
         # A class that the first part lacks may well come: none is taken for impossible.
-        objective = self._passes.first_read(kind, self._class_weight + 1.0)
+        objective = self._objective(kind, self._labelled.class_weight + 1.0)
         horizon = max(self._source.n_samples, _LEAST_HORIZON)
         solver = build_solver(kind, settings, objective, horizon, None)
         assert isinstance(solver, MiniBatch)
         state = solver.start(self._warm_point(objective), objective.known, objective.intercept_only)
         return Carry(objective, solver, state)
+
+    def _label(self, least_classes: int) -> None:
+        """Scan the labels, and find the rows to read, where the cursor stands."""
+        source, course = self._source, self._course
+        while True:
+            try:
+                found = label(source, self._settings, self._executor, course.holes, least_classes)
+                break
+            except UnreadableError as error:
+                self._leave_out(error)
+        course.labelled(found.digest)
+        self._labelled = found
+        sums_bytes = 8 * (source.n_features + 1) * len(found.class_weight)
+        spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
+        self._passes = Passes(
+            found.source, self._settings, self._executor, course.ledger, spans, course.holes,
+            course.note, course.advance,
+        )  # fmt: skip
+        self._passes.place, self._passes.begun = course.cursor.place, course.cursor.begun
+
+    def _leave_out(self, error: UnreadableError) -> None:
+        self._course.quarantine(error.faults, self._source, mini_batch=self._kind.mini_batch)
+
+    def _objective(self, kind: Kind, class_weight: Array) -> Objective:
+        """Return the objective on the rows that are left, in the coordinates of the first read."""
+        course, passes = self._course, self._passes
+        first = course.cursor.first
+        if first is None:
+            moments, whole = passes.moments(len(class_weight), mini_batch=kind.mini_batch)
+            first = FirstRead(moments, whole, class_weight, passes.n_rows)
+        settings = self._settings
+        objective = build_objective(
+            first.moments, class_weight=first.class_weight, n_rows=first.n_rows,
+            alpha=settings.alpha, l1_ratio=settings.l1_ratio,
+            fit_intercept=settings.fit_intercept, standardize=settings.standardize,
+            scaled=settings.learning_rate is None or not kind.mini_batch,
+            dtype=self._source.dtype,
+        )  # fmt: skip
+        if course.cursor.first is None:
+            if first.whole:
+                passes.end_first(objective)
+            course.move(replace(course.cursor, first=first), pass_ended=first.whole)
+        return objective.over(float(class_weight.sum()), passes.n_rows)
 
     def _warm_point(self, objective: Objective) -> Array:
         """Return where to start: at the last fit, or at the intercepts alone."""
@@ -170,46 +250,51 @@ class _Run:
 
     @property
     def _classes(self) -> Array:
-        assert self._source.classes is not None
-        return self._source.classes
+        assert self._labelled.source.classes is not None
+        return self._labelled.source.classes
 
-    def _announce(self, kind: Kind) -> None:
-        source = self._source
-        self._ledger.emit(
+    def _announce(self) -> None:
+        source, executor = self._source, self._executor
+        self._course.announce(
             FitStarted(
                 source.n_samples, source.n_features, len(self._classes), len(source.chunks) - 1,
-                source.n_samples * source.row_bytes, kind.name, self._settings.max_iter,
-                self._executor.slots, self._executor.dashboard,
+                source.n_samples * source.row_bytes, self._kind.name, self._settings.max_iter,
+                executor.slots, executor.dashboard,
             )
         )  # fmt: skip
 
     def _loop(self, solver: Solver[Any], objective: Objective, state: State) -> State:
+        keep_epoch = solver.mini_batch and self._source.most_bad > 0
         try:
             while state.status is Status.RUNNING:
                 request = solver.ask(state)
-                if not self._passes.affordable(request):
-                    return replace(state, status=Status.BUDGET)
-                state = solver.tell(state, self._passes.evaluate(objective, request))
+                if self._passes.affordable(request):
+                    state = solver.tell(state, self._passes.evaluate(objective, request))
+                else:
+                    state = replace(state, status=Status.BUDGET)
+                self._course.reach(state, self._passes.place, keep_epoch=keep_epoch)
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED)
         return state
 
     def _finish(self, objective: Objective, state: State) -> Fit:
         state, loss = self._settle(objective, state)
-        status = state.status
+        status, course = state.status, self._course
+        if status is Status.INTERRUPTED:
+            course.save()
+        elif course.cursor.loss is None:
+            course.move(replace(course.cursor, state=state, loss=loss))
+            course.save()
         if self._passes.separated and status is not Status.INTERRUPTED:
             status = Status.SEPARABLE
-        coef, intercept = objective.coordinates.to_coefficients(state.point)
-        if len(self._classes) > 2:
-            intercept = intercept - intercept.mean()
-            if self._settings.alpha == 0:
-                coef = coef - coef.mean(axis=1, keepdims=True)
-        passes, steps = max(1, self._ledger.passes), self._ledger.steps
-        self._ledger.emit(
-            FitEnded(status.value, status.converged, loss, passes, steps, self._ledger.seconds)
-        )
-        shift = objective.coordinates.shift
-        return Fit(self._classes, coef, intercept, shift, loss, status, passes, steps)
+        ledger = course.ledger
+        ledger.end(status.value, status.converged, loss)
+        coef, intercept = objective.coefficients(state.point)
+        return Fit(
+            self._classes, coef, intercept, objective.coordinates.shift, loss, status,
+            max(1, ledger.passes), ledger.steps, self._settings.seed, course.cursor.quarantined,
+            course.cursor.numerics,
+        )  # fmt: skip
 
     def _settle(self, objective: Objective, state: State) -> tuple[State, float]:
         """Return the final state and the objective there, read once more after mini-batches.
@@ -217,6 +302,8 @@ class _Run:
         The mean over the batches of an epoch belongs to no one point. Should its last point
         turn out worse than the intercepts alone, those are returned.
         """
+        if self._course.cursor.loss is not None:
+            return state, self._course.cursor.loss
         start = float(objective.known.value[0])
         final = Request(state.point[None], Rows.ALL)
         done = not self._passes.only_batches or state.status is Status.INTERRUPTED
@@ -231,16 +318,3 @@ class _Run:
         if value <= start:
             return state, value
         return replace(state, point=objective.intercept_only, status=Status.DIVERGED), start
-
-
-def _labelled(
-    source: Source, settings: Settings, executor: Executor, least_classes: int
-) -> tuple[Source, Array]:  # fmt: skip
-    """Return the source that reads codes and weights, and the total weight of each class."""
-    spans = cut_spans(source.chunks, source.row_bytes)
-    classes, counts = scan_labels(source, settings.classes, spans, executor, least_classes)
-    factors = class_factors(settings.class_weight, classes, counts)
-    if source.sample_weight is not None or factors is not None:
-        factors = normalised(factors, counts)
-    weight = counts.weight if factors is None else counts.weight * factors
-    return source.with_classes(classes, factors), weight

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -75,3 +78,45 @@ def store(tmp_path: Path) -> Callable[..., str]:
 def small_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every chunk a span of its own, so that small data have a tree worth the name."""
     monkeypatch.setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)
+
+
+# Python's standard input ends with us, however that happens, and the server with it.
+_S3_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Return the URL of an empty bucket; processes started meanwhile find it by themselves."""
+    pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", _S3_SERVER],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        ) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):  # fmt: skip
+        assert server.stdout is not None
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{int(server.stdout.readline())}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        s3fs.S3FileSystem().mkdir("tests")
+        yield "s3://tests"
+        server.kill()
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return where there is no folder yet: on the disk, in memory, in an object store."""
+    if request.param == "local":
+        return str(tmp_path / "new" / "run")
+    root = request.getfixturevalue("s3") if request.param == "s3" else "memory://"
+    return f"{root}/{uuid4().hex}"

@@ -1,4 +1,4 @@
-"""States of real solvers in the middle of a run, and what it means that two are the same."""
+"""States of real solvers in the middle of a run, what makes two the same, and damaged files."""
 
 from __future__ import annotations
 
@@ -72,3 +72,13 @@ def same(a: Any, b: Any) -> bool:
     if dataclasses.is_dataclass(a) and not isinstance(a, Enum):
         return same(vars(a), vars(b))
     return bool(a == b)
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """Return a file with a bit flipped, a byte changed, or its end cut off."""
+    result, position = bytearray(content), int(rng.integers(len(content)))
+    kind = rng.integers(3)
+    if kind == 0:
+        return content[:position]
+    result[position] ^= 1 << int(rng.integers(8)) if kind == 1 else int(rng.integers(1, 256))
+    return bytes(result)

@@ -20,10 +20,11 @@ LAYERS = {
     1: {"sources", "sampling"},
     2: {"runtime"},
     3: {
-        "checkpoint", "classes", "csvfile", "digits", "evaluation", "events", "holder", "ingestion",
-        "inspection", "lease", "ledger", "npyfile", "objective", "parquetfile", "passes",
-        "persistence", "places", "prediction", "records", "rows", "settings", "shuffling",
-        "solving", "stores", "tables", "trainer", "zarrcopy",
+        "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
+        "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
+        "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
+        "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",
+        "zarrcopy",
     },
     4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
 }  # fmt: skip

@@ -33,7 +33,8 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Train softmax regression on data larger than memory.
 
-    Exit codes: 0 done, 1 failed or interrupted, 2 bad usage or bad data.
+    Exit codes: 0 done, 1 failed or interrupted, 2 bad usage or bad data, 75 stopped early with a
+    checkpoint.
     """
 
 

@@ -190,7 +190,7 @@ def _introduce(plan: _Plan, train: Digits, test: Digits) -> None:
 
 
 def _build(plan: _Plan, train: Digits, store: Path, client: Any) -> None:
-    from dsoftmax.runtime.executors import ClusterExecutor
+    from dsoftmax.runtime.cluster import ClusterExecutor
 
     started = time.perf_counter()
     bar = click.progressbar(length=plan.blocks, label=f"{'building':<9}")

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dsoftmax.cli.cluster import active_cluster, cluster_options
 from dsoftmax.cli.data import array_in
+from dsoftmax.errors import OutageError
+
+if TYPE_CHECKING:
+    from dsoftmax.estimator import SoftmaxRegression
+
+
+_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 
 
 class _NumberOrAuto(click.ParamType):  # type: ignore[type-arg]
@@ -48,6 +58,16 @@ class _NumberOrAuto(click.ParamType):  # type: ignore[type-arg]
 @click.option("--learning-rate", type=_NumberOrAuto(float), default="auto", show_default=True)
 @click.option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd.")
 @click.option("--seed", type=int, help="Of the shuffles of mini-batches.")
+@click.option(
+    "--checkpoint", metavar="PLACE", help="Folder or URL to keep the state in, and go on from."
+)
+@click.option(
+    "--skip-bad-chunks",
+    "most_bad",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Leave out up to N chunks that cannot be read.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at MODEL.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -70,6 +90,8 @@ def train(
     learning_rate: float | str,
     momentum: float,
     seed: int | None,
+    checkpoint: str | None,
+    most_bad: int | None,
     overwrite: bool,
     plot: Path | None,
     quiet: bool,
@@ -77,10 +99,9 @@ def train(
     """Train on the Zarr group DATA and write the model to MODEL.
 
     DATA holds the arrays X (rows, features) and y (rows,), as `dsoftmax ingest` writes them. They
-    are streamed, and may be larger than memory.
+    are streamed, and may be larger than memory. With --checkpoint, a run that was stopped by
+    SIGTERM or Ctrl-C, or by an outage, ends with exit code 75, and goes on when it is run again.
     """
-    from sklearn.exceptions import ConvergenceWarning
-
     from dsoftmax.diagnostics.plot import check_plot, plot_history
     from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.solvers.base import Status
@@ -103,16 +124,49 @@ def train(
         learning_rate=learning_rate,
         momentum=momentum,
         random_state=seed,
+        checkpoint=checkpoint,
         verbose=0 if quiet else 1,
     )
-    weight = None if sample_weight is None else array_in(data, sample_weight)
-    with active_cluster(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
-        estimator.fit(array_in(data, x), array_in(data, y), weight)
+    arrays = [None if name is None else array_in(data, name) for name in (x, y, sample_weight)]
+    try:
+        _fit(estimator, arrays, most_bad)
+    except (KeyboardInterrupt, OutageError) as error:
+        if checkpoint is None:
+            raise
+        raise _to_be_resumed(checkpoint, str(error)) from error
+    interrupted = estimator.stop_reason_ == Status.INTERRUPTED.value
+    if interrupted and checkpoint is not None:
+        raise _to_be_resumed(checkpoint)
     estimator.save(model, overwrite=overwrite)
     if plot is not None:
         plot_history(estimator, plot)
     if not quiet:
         click.echo(f"model: {model}")
-    if estimator.stop_reason_ == Status.INTERRUPTED.value:
+    if interrupted:
         raise click.exceptions.Exit(1)
+
+
+def _fit(
+    estimator: SoftmaxRegression, arrays: Sequence[str | None], most_bad: int | None
+) -> None:  # fmt: skip
+    """Fit on the cluster that the options name; SIGTERM does what Ctrl-C does."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    from dsoftmax.sources import open_data
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with active_cluster(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
+            skip = "raise" if most_bad is None else "skip"
+            estimator.fit(open_data(*arrays, on_bad_chunk=skip, max_bad_chunks=most_bad or 0))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _to_be_resumed(checkpoint: str, reason: str = "") -> click.exceptions.Exit:
+    """Say how to go on."""
+    if reason:
+        click.echo(f"Error: {reason}", err=True)
+    click.echo(f"stopped early; run this again to go on from {checkpoint}", err=True)
+    return click.exceptions.Exit(_TEMPORARY_FAILURE)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dsoftmax.events import Event, PassEnded, StepEnded
+from dsoftmax.events import ChunkQuarantined, Event, FitResumed, PassEnded, StepEnded
 
 
 @dataclass
@@ -13,16 +13,21 @@ class History:
     """Collects a dict for every step and pass.
 
     Keys: kind ("step" or "pass"), pass, step, loss, gradient_norm, accuracy, seconds (since
-    the fit started), rows, bytes, read_seconds, kernel_seconds, waiting_seconds; a pass also has
-    pass_seconds.
+    the fit started), rows, bytes, read_seconds, kernel_seconds, waiting_seconds, retries; a
+    pass also has pass_seconds. A chunk that is left out from there on has the kind
+    "quarantined", and start, stop (rows) and reason.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def on_event(self, event: Event) -> None:
-        """Keep the steps and passes."""
+        """Keep the steps and passes, those before the fit was resumed too."""
         if isinstance(event, StepEnded):
             self.records.append(as_record(event))
+        elif isinstance(event, FitResumed):
+            self.records[:] = [as_record(earlier) for earlier in event.events]
+        elif isinstance(event, ChunkQuarantined):
+            self.records.append({"kind": "quarantined", **asdict(event)})
 
 
 def as_record(event: StepEnded) -> dict[str, Any]:
@@ -40,6 +45,7 @@ def as_record(event: StepEnded) -> dict[str, Any]:
         "read_seconds": event.time.read,
         "kernel_seconds": event.time.kernel,
         "waiting_seconds": event.time.waiting,
+        "retries": event.retries,
     }
     if isinstance(event, PassEnded):
         record["pass_seconds"] = event.pass_seconds

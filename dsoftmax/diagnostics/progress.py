@@ -7,7 +7,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dsoftmax.events import Event, FitEnded, FitStarted, PassEnded, RowsDone
+from dsoftmax.events import (
+    ChunkQuarantined,
+    Event,
+    FitEnded,
+    FitResumed,
+    FitStarted,
+    PassEnded,
+    RowsDone,
+)
 
 _HEADER = (
     f"{'pass':>5}{'loss':>13}{'accuracy':>10}{'gradient':>11}{'rows/s':>12}{'MB/s':>8}{'s':>8}"
@@ -31,6 +39,7 @@ class Progress:
     _drawn: float = 0.0
     _passes: int = 0
     _max_iter: int = 0
+    _left_out: int = 0
 
     def on_event(self, event: Event) -> None:
         """Print what there is to say about an event."""
@@ -42,8 +51,14 @@ class Progress:
             self._passes = round(event.passes)
             self._started = time.perf_counter()
             self._print(_row(event))
+        elif isinstance(event, FitResumed):
+            self._passes = event.passes
+            self._print(_resumed(event))
+        elif isinstance(event, ChunkQuarantined):
+            self._left_out += 1
+            self._print(f"rows {event.start} to {event.stop - 1} are left out: {event.reason}")
         elif isinstance(event, FitEnded):
-            self._print(f"{event.reason}\n{_summary(event)}")
+            self._print(f"{event.reason}\n{_summary(event, self._left_out)}")
 
     def _begin(self, event: FitStarted) -> None:
         self._started, self._max_iter = time.perf_counter(), event.max_iter
@@ -87,8 +102,19 @@ def _row(event: PassEnded) -> str:
     )
 
 
-def _summary(event: FitEnded) -> str:
+def _resumed(event: FitResumed) -> str:
+    how = "is finished" if event.finished else "goes on"
     return (
+        f"the fit in {event.place} {how}, after {event.passes} passes, {event.steps} steps, "
+        f"{event.seconds:.1f} s"
+    )
+
+
+def _summary(event: FitEnded, left_out: int) -> str:
+    text = (
         f"loss {event.loss:.6f} after {event.passes} passes, {event.steps} steps, "
         f"{event.seconds:.1f} s"
     )
+    if event.retries:
+        text += f", {event.retries} reads tried again"
+    return text + (f"; {left_out} chunks left out" if left_out else "")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import groupby
+from typing import Any, TypeVar
 
+from dsoftmax.errors import ChunkError, MemoryBoundError
 from dsoftmax.reduction import Reduction
-from dsoftmax.runtime.executors import Executor
-from dsoftmax.runtime.spans import Tree, task_level
-from dsoftmax.runtime.worker import Keep, Task, Work, reduce_leaves
+from dsoftmax.runtime.executors import Executor, TaskKilledError
+from dsoftmax.runtime.spans import Span, Tree, around, task_level
+from dsoftmax.runtime.worker import Keep, Nodes, Outcome, Task, Work, reduce_leaves
 from dsoftmax.sampling import Leaf, whole_span
 from dsoftmax.sources.base import Source
+from dsoftmax.sources.faults import Fault
 
 Sums = TypeVar("Sums")
 
@@ -43,6 +46,34 @@ class Spent:
 NOTHING = Spent(Work(), 0.0, 0.0)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A sum under way: it can be written down, and taken up again by `reduce`.
+
+    Attributes
+    ----------
+    nodes : finished nodes of its tree by (level, index), merged as siblings meet
+    spent : what they cost
+    """
+
+    nodes: Nodes
+    spent: Spent
+
+
+class UnreadableError(ChunkError):
+    """Some chunks cannot be read, in a source that allows for it; the rest was.
+
+    Attributes
+    ----------
+    faults : tuple of Fault
+    spent : Spent
+    """
+
+    def __init__(self, faults: tuple[Fault, ...], spent: Spent) -> None:
+        super().__init__("; ".join(fault.reason for fault in faults))
+        self.faults, self.spent = faults, spent
+
+
 def reduce(
     executor: Executor,
     source: Source,
@@ -52,7 +83,8 @@ def reduce(
     targets_only: bool = False,
     keep: str | None = None,
     release: bool = True,
-    on_work: Callable[[Work], None] | None = None,
+    begun: Begun | None = None,
+    watch: Callable[[Outcome, Begun], None] | None = None,
 ) -> tuple[Sums, Spent]:
     """Return the sum of a reduction over leaves, added up in the fixed tree.
 
@@ -70,47 +102,81 @@ def reduce(
         Name under which workers remember decoded spans; tasks then go to the same workers.
     release : bool
         Whether these rows are not asked for again before their spans are decoded anew.
-    on_work : callable, optional
-        Called with the work of each task as it ends.
+    begun : Begun, optional
+        What an earlier call with the same reduction and leaves has told `watch`.
+    watch : callable, optional
+        Told of each task as it ends, and of the sum so far.
 
     Raises
     ------
-    DataError, ChunkError
+    DataError, ChunkError, OutageError
         What a task raised; the others are cancelled.
+    UnreadableError
+        If chunks cannot be read, of a source that allows for some.
+    MemoryBoundError
+        If a task has killed its workers again and again.
     """
     started = time.perf_counter()
     if keep is None:
         executor.refresh()
     leaves = [leaf for leaf in leaves if leaf]
-    tree = Tree(len(leaves), reduction.combine)
-    total = Work()
+    tree = Tree(len(leaves), reduction.combine, {} if begun is None else dict(begun.nodes))
+    before = NOTHING if begun is None else begun.spent
     held = None if keep is None else Keep(keep, executor.cache_bytes, release)
-    tasks = _tasks(executor, source, leaves, targets_only, held)
-    calls = [(task, reduction) for task in tasks]
-    pinned = keep is not None and not source.X.futures  # those tasks go where their blocks are
-    results = executor.run(
-        reduction.name, reduce_leaves, calls, pinned=pinned, few=bool(source.futures)
-    )
-    for nodes, work in results:
-        for (level, index), sums in nodes.items():
+    tasks = _tasks(executor, source, leaves, tree.missing(), targets_only, held)
+    slots = min(executor.slots, len(tasks))
+    work = Work()
+    faults: list[Fault] = []
+    for outcome in _outcomes(executor, source, reduction, tasks, keep):
+        for (level, index), sums in outcome.nodes.items():
             tree.add(level, index, sums)
-        total += work
-        if on_work is not None:
-            on_work(work)
+        work += outcome.work
+        faults += outcome.faults
+        if watch is not None:
+            watch(outcome, Begun(dict(tree.nodes), before + _spent(work, started, slots)))
+    spent = before + _spent(work, started, slots)
+    if faults:
+        raise UnreadableError(tuple(sorted(faults)), spent)
+    return tree.total, spent
+
+
+def _spent(work: Work, started: float, slots: int) -> Spent:
     seconds = time.perf_counter() - started
-    busy = total.read_seconds + total.kernel_seconds
-    waiting = max(0.0, seconds * min(executor.slots, len(tasks)) - busy)
-    return tree.total, Spent(total, seconds, waiting)
+    waiting = max(0.0, seconds * slots - work.read_seconds - work.kernel_seconds)
+    return Spent(work, seconds, waiting)
 
 
-def full_pass(spans: Sequence[tuple[int, int]]) -> list[Leaf]:
-    """Return the leaves of a pass over all rows."""
-    return [whole_span(span) for span in spans]
+def _outcomes(
+    executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task],
+    keep: str | None,
+) -> Iterator[Outcome]:  # fmt: skip
+    pinned = keep is not None and not source.X.futures  # those tasks go where their blocks are
+    calls = [(task, reduction) for task in tasks]
+    try:
+        yield from executor.run(
+            reduction.name, reduce_leaves, calls, pinned=pinned, few=bool(source.futures)
+        )
+    except TaskKilledError as error:
+        rows = [
+            (piece.start, piece.stop) for leaf in tasks[error.position].leaves for piece in leaf
+        ]
+        first, last = min(rows)[0], max(rows)[1]
+        raise MemoryBoundError(
+            f"rows {first} to {last - 1} of {source.X.name} have killed every worker that read "
+            f"them ({error}), most likely for want of memory: give the workers more, or store "
+            "smaller chunks"
+        ) from error
+
+
+def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:
+    """Return the leaves of a pass over all rows, but those of some chunks."""
+    return [tuple(whole_span(part) for part in around(holes, [span])) for span in spans]
 
 
 def _tasks(
-    executor: Executor, source: Source, leaves: list[Leaf], targets_only: bool, keep: Keep | None
-) -> list[Task]:
+    executor: Executor, source: Source, leaves: list[Leaf], missing: Sequence[int],
+    targets_only: bool, keep: Keep | None,
+) -> list[Task]:  # fmt: skip
     rows = max(sum(piece.rows for piece in leaf) for leaf in leaves)
     if source.X.futures:
         length = 1  # a task of several spans would bring blocks together from several workers
@@ -120,16 +186,19 @@ def _tasks(
         # Not a power of two: such a task returns several nodes, which costs no bits.
         length = -(-len(leaves) // executor.slots)
     tasks = []
-    for first, own in _runs(leaves, length):
+    for first, last in _runs(missing, length):
+        own = leaves[first:last]
         parts = _parts(source, own, targets_only)
         blocks = {key: future for part in parts.values() for key, future in part.futures.items()}
         tasks.append(Task(parts, blocks, targets_only, tuple(own), first, len(leaves), keep))
     return tasks
 
 
-def _runs(leaves: list[Leaf], length: int) -> Iterator[tuple[int, list[Leaf]]]:
-    for first in range(0, len(leaves), length):
-        yield first, leaves[first : first + length]
+def _runs(missing: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
+    """Return runs of leaves, each within the leaves of one subtree of the given length."""
+    for _, run in groupby(enumerate(missing), lambda item: (item[1] // length, item[1] - item[0])):
+        indices = [index for _, index in run]
+        yield indices[0], indices[-1] + 1
 
 
 def _parts(source: Source, leaves: list[Leaf], targets_only: bool) -> dict[int, Source]:

@@ -7,7 +7,7 @@ tree, and in whatever order the parts arrive, the total has the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -38,6 +38,22 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) 
             spans.append((start, stop))
             start = stop
     return tuple(spans)
+
+
+def around(holes: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
+    """Return spans without the rows of holes, which do not reach beyond the span they begin in.
+
+    Examples
+    --------
+    >>> around([(10, 20), (30, 50)], [(0, 30), (30, 50)])
+    [(0, 10), (20, 30)]
+    """
+    kept = []
+    for start, stop in spans:
+        inner = sorted(hole for hole in holes if start <= hole[0] < stop)
+        edges = [start, *(row for hole in inner for row in hole), stop]
+        kept += [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+    return kept
 
 
 def task_level(n_leaves: int, leaf_bytes: int, slots: int) -> int:
@@ -85,6 +101,15 @@ class Tree(Generic[Sums]):
                 sums = self.combine(sums, other) if index < sibling else self.combine(other, sums)
             level, index = level + 1, index >> 1
         self.nodes[(level, index)] = sums
+
+    def missing(self) -> list[int]:
+        """Return the leaves that no node covers yet."""
+        covered = {
+            leaf
+            for level, index in self.nodes
+            for leaf in range(index << level, (index + 1) << level)
+        }
+        return [leaf for leaf in range(self.n_leaves) if leaf not in covered]
 
     @property
     def total(self) -> Sums:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from dsoftmax.cache import ByteCache
-from dsoftmax.errors import DataError
+from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.reduction import Chunk, Reduction
 from dsoftmax.runtime import blas
+from dsoftmax.runtime.numerics import numerics, worker_name
 from dsoftmax.runtime.spans import Tree
 from dsoftmax.sampling import Leaf, Piece, permutation
 from dsoftmax.sources.base import Source
+from dsoftmax.sources.faults import Fault, retries_here
 
 Result = TypeVar("Result")
 
@@ -31,6 +34,7 @@ class Work:
     rows, bytes : reduced, and decoded
     reads : spans decoded
     read_seconds, kernel_seconds : spent reading and decoding, and computing
+    retries : reads that were tried again
     """
 
     rows: int = 0
@@ -38,6 +42,7 @@ class Work:
     reads: int = 0
     read_seconds: float = 0.0
     kernel_seconds: float = 0.0
+    retries: int = 0
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -46,6 +51,7 @@ class Work:
             self.reads + other.reads,
             self.read_seconds + other.read_seconds,
             self.kernel_seconds + other.kernel_seconds,
+            self.retries + other.retries,
         )
 
 
@@ -89,18 +95,67 @@ class Task(NamedTuple):
 Nodes = dict[tuple[int, int], Any]
 
 
-def reduce_leaves(task: Task, reduction: Reduction[Any]) -> tuple[Nodes, Work]:
-    """Return the finished nodes of the task's part of the tree, and the work done."""
+class Outcome(NamedTuple):
+    """What a task returns.
+
+    Attributes
+    ----------
+    nodes : finished nodes of its part of the tree
+    work : Work
+    faults : chunks that cannot be read, whose leaves are missing among the nodes
+    worker : address of the worker, or what this process is called
+    numerics : what its arithmetic depends on
+    """
+
+    nodes: Nodes
+    work: Work
+    faults: tuple[Fault, ...]
+    worker: str
+    numerics: str
+
+
+def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
+    """Return the sums of the task's part of the tree."""
     tree: Tree[Any] = Tree(task.n_leaves, reduction.combine)
     work = Work()
+    faults: list[Fault] = []
     for index, leaf in enumerate(task.leaves, start=task.first):
-        sums = None
-        for piece in leaf:
-            part, done = _reduce_piece(task, reduction, piece)
-            sums = part if sums is None else reduction.combine(sums, part)
-            work += done
+        try:
+            sums, done = _reduce_leaf(task, reduction, leaf)
+        except ChunkError:
+            found = _faults(task, leaf)
+            if not found:
+                raise
+            faults += found
+            continue
         tree.add(0, index, sums)
-    return tree.nodes, work
+        work += done
+    return Outcome(tree.nodes, work, tuple(faults), worker_name(), numerics())
+
+
+def _reduce_leaf(task: Task, reduction: Reduction[Any], leaf: Leaf) -> tuple[Any, Work]:
+    sums, work = None, Work()
+    for piece in leaf:
+        part, done = _reduce_piece(task, reduction, piece)
+        sums = part if sums is None else reduction.combine(sums, part)
+        work += done
+    return sums, work
+
+
+def _faults(task: Task, leaf: Leaf) -> list[Fault]:
+    """Return the chunks of a leaf that cannot be read, if it is allowed to leave some out."""
+    found = []
+    for piece in leaf:
+        source = task.parts[piece.start].with_blocks(task.blocks)
+        if source.most_bad == 0:
+            return []
+        inner = (row for row in source.chunks if piece.start < row < piece.stop)
+        for start, stop in pairwise((piece.start, *inner, piece.stop)):
+            try:
+                source.read_targets(start, stop) if task.targets_only else source.read(start, stop)
+            except ChunkError as error:
+                found.append(Fault(start, stop, str(error)))
+    return found
 
 
 def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -110,12 +165,14 @@ def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Re
 
 
 def _reduce_piece(task: Task, reduction: Reduction[Any], piece: Piece) -> tuple[Any, Work]:
-    started = time.perf_counter()
+    started, retries = time.perf_counter(), retries_here()
     chunk, read_bytes, reads = _load(task, piece)
     loaded = time.perf_counter()
     sums = _named(task.parts[piece.start], reduction.chunk, chunk)
     done = time.perf_counter()
-    return sums, Work(len(chunk.X), read_bytes, reads, loaded - started, done - loaded)
+    return sums, Work(
+        len(chunk.X), read_bytes, reads, loaded - started, done - loaded, retries_here() - retries
+    )
 
 
 def _named(source: Source, function: Callable[[Chunk], Result], chunk: Chunk) -> Result:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import numpy.typing as npt
+from dask.utils import parse_timedelta
 
 from dsoftmax.errors import DataError
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.checks import build_source
+from dsoftmax.sources.faults import PATIENCE, Patience
 from dsoftmax.sources.memory import MemoryArray, from_objects
 from dsoftmax.sources.rowarray import RowArray
 
@@ -25,6 +29,8 @@ def open_data(
     dtype: npt.DTypeLike | None = None,
     missing: str = "raise",
     ignore_label: Any = None,
+    on_bad_chunk: str = "raise",
+    max_bad_chunks: int = 0,
 ) -> Source:
     """Return a source of rows, having read metadata only.
 
@@ -48,6 +54,12 @@ def open_data(
     ignore_label : label, optional
         Rows with this label are left out, such as 255 where there are no data; a fit says how
         many.
+    on_bad_chunk : {"raise", "skip"}, default="raise"
+        What a fit does with a chunk that cannot be decoded, fails its checksum or is lost:
+        end with a ChunkError, or go on without its rows. A store that does not answer is
+        another matter: it is tried again for about a minute, and then the fit stops.
+    max_bad_chunks : int, default=0
+        How many chunks of X may be skipped; one more ends the fit.
 
     Returns
     -------
@@ -70,7 +82,8 @@ def open_data(
             raise DataError("X is an opened source that carries its own y; pass y=None with it")
         return X
     _check_dims(X, y, sample_weight)
-    return build_source(
+    most_bad = _most_bad(on_bad_chunk, max_bad_chunks)
+    source = build_source(
         row_array("X", X),
         None if y is None else row_array("y", y),
         None if sample_weight is None else row_array("sample_weight", sample_weight),
@@ -78,6 +91,24 @@ def open_data(
         missing,
         ignore_label,
     )
+    return replace(source, patience=_patience(), most_bad=most_bad)
+
+
+def _most_bad(on_bad_chunk: str, max_bad_chunks: int) -> int:
+    if on_bad_chunk not in ("raise", "skip"):
+        raise DataError(f"on_bad_chunk is {on_bad_chunk!r}; expected 'raise' or 'skip'")
+    if (on_bad_chunk == "skip") != (max_bad_chunks >= 1):
+        raise DataError(
+            f"on_bad_chunk is {on_bad_chunk!r} and max_bad_chunks is {max_bad_chunks}; to leave "
+            "chunks out that cannot be read, give 'skip' and how many at most"
+        )
+    return int(max_bad_chunks)
+
+
+def _patience() -> Patience:
+    retries = int(dask.config.get("dsoftmax.read-retries", PATIENCE.retries))
+    delay = dask.config.get("dsoftmax.retry-delay", PATIENCE.delay)
+    return Patience(retries, parse_timedelta(delay))
 
 
 def _computable(dtype: npt.DTypeLike) -> np.dtype[np.floating]:

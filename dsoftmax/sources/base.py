@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.errors import ChunkError, DataError, DsoftmaxError
+from dsoftmax.errors import DataError
 from dsoftmax.reduction import IGNORED, MISSING, Array, Chunk, by_number
+from dsoftmax.sources.faults import PATIENCE, Patience, fetch
 from dsoftmax.sources.grid import Grid
 from dsoftmax.sources.memory import LABEL_KINDS, from_objects
 from dsoftmax.sources.rowarray import RowArray
@@ -37,6 +38,8 @@ class Source:
     grid : the axes of the samples if there is more than one, else None
     missing : "raise", or "drop": rows with values that are not finite are left out
     ignore_label : rows with this label are left out
+    patience : how long to try reads again
+    most_bad : how many chunks of X may be left out since they cannot be read
     """
 
     X: RowArray
@@ -48,6 +51,8 @@ class Source:
     grid: Grid | None = None
     missing: str = "raise"
     ignore_label: Any = None
+    patience: Patience = PATIENCE
+    most_bad: int = 0
 
     @property
     def n_samples(self) -> int:
@@ -125,8 +130,8 @@ class Source:
 
         Raises
         ------
-        ChunkError
-            If the store cannot deliver them.
+        ChunkError, OutageError
+            If the store cannot deliver them, for good or for now.
         DataError
             If a label is not one of `classes`, or a weight is negative or not finite.
         """
@@ -168,15 +173,10 @@ class Source:
         return chunk._replace(y=codes, sample_weight=weight)
 
     def _fetch(self, array: RowArray, start: int, stop: int) -> Array:
-        try:
-            values = array.read(start, stop)
-        except DsoftmaxError:
-            raise
-        except Exception as error:
-            what = array.culprit(start, stop) or f"rows {start} to {stop - 1}"
-            raise ChunkError(
-                f"{array.name}: {what} cannot be read: {type(error).__name__}: {error}"
-            ) from error
+        values = fetch(
+            array.name, lambda: array.read(start, stop), start, stop, self.patience,
+            lambda: array.culprit(start, stop),
+        )  # fmt: skip
         if values.dtype.kind in LABEL_KINDS:
             return values
         # Variable-length strings become fixed-length ones, which can be searched and saved.

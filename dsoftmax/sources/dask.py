@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 import dask.array as da
@@ -64,6 +64,7 @@ class DaskArray(Unstored):
     collection: Any = None
     in_memory: bool = False
     portable: bool = True
+    identity: ClassVar[str] = ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"futures": {}, "collection": None}

@@ -37,6 +37,7 @@ class MemoryArray(Unstored):
     in_memory: bool = True
     portable: bool = True
     futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
+    identity: ClassVar[str] = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

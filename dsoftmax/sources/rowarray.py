@@ -23,6 +23,7 @@ class RowArray(Protocol):
     portable : whether another process can read it
     in_memory : whether reading it costs nothing
     futures : blocks of it that a cluster holds, by key; a task has to depend on them
+    identity : digest of what is known of it beyond shape, dtype and boundaries
     """
 
     @property
@@ -56,6 +57,10 @@ class RowArray(Protocol):
     @property
     def futures(self) -> Mapping[Any, Any]:
         """Blocks on a cluster."""
+
+    @property
+    def identity(self) -> str:
+        """Digest."""
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop."""

@@ -7,10 +7,10 @@ from dsoftmax import SoftmaxRegression
 from dsoftmax.diagnostics.history import History
 from dsoftmax.events import FitStarted, PassEnded, RowsDone, StepEnded, TimeSplit
 
-STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, TimeSplit(0.1, 0.2, 0.3))
-PASS = PassEnded(1.0, 2, 0.6, 0.05, 0.9, 3.0, 100, 800, TimeSplit(0.2, 0.4, 0.6), 2.5)
+STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, TimeSplit(0.1, 0.2, 0.3), 3)
+PASS = PassEnded(1.0, 2, 0.6, 0.05, 0.9, 3.0, 100, 800, TimeSplit(0.2, 0.4, 0.6), 0, 2.5)
 COMMON = ["kind", "pass", "step", "loss", "gradient_norm", "accuracy", "seconds", "rows", "bytes"]
-TIMES = ["read_seconds", "kernel_seconds", "waiting_seconds"]
+TIMES = ["read_seconds", "kernel_seconds", "waiting_seconds", "retries"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_record_is_flat_and_complete() -> None:
     step, whole = history.records
     assert list(step) == COMMON + TIMES
     assert list(whole) == [*COMMON, *TIMES, "pass_seconds"]
-    assert list(step.values()) == ["step", 0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, 0.1, 0.2, 0.3]
+    assert list(step.values()) == ["step", 0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, 0.1, 0.2, 0.3, 3]
 
 
 def test_every_pass_of_lbfgs_reads_every_row(data: tuple[np.ndarray, np.ndarray]) -> None:

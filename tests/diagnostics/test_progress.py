@@ -18,10 +18,10 @@ def events(dashboard: str | None) -> list[Event]:
     return [
         FitStarted(1_000_000, 64, 10, 16, 64_000_000, "sgd", 5, 2, dashboard),
         RowsDone(500_000, 1_000_000),
-        PassEnded(1.0, 0, 2.302585, 0.5, 0.1, 1.0, 1_000_000, 64_000_000, spent, 0.5),
+        PassEnded(1.0, 0, 2.302585, 0.5, 0.1, 1.0, 1_000_000, 64_000_000, spent, 0, 0.5),
         RowsDone(250_000, 1_000_000),
-        PassEnded(2.0, 1, 0.594829, 0.157, 0.82, 2.0, 1_000_000, 64_000_000, spent, 1.0),
-        FitEnded("converged: it is done", True, 0.594829, 2, 1, 2.1),
+        PassEnded(2.0, 1, 0.594829, 0.157, 0.82, 2.0, 1_000_000, 64_000_000, spent, 0, 1.0),
+        FitEnded("converged: it is done", True, 0.594829, 2, 1, 2.1, 0),
     ]
 
 
@@ -74,6 +74,6 @@ def test_live_overrides_what_the_stream_is(stream: io.StringIO, live: bool) -> N
 
 def test_fast_passes_do_not_run_into_the_column_before() -> None:
     stream = io.StringIO()
-    fast = PassEnded(1.0, 0, 1.0, 0.5, 0.1, 1.0, 10**9, 10**9, TimeSplit(0.0, 0.0, 0.0), 10.0)
+    fast = PassEnded(1.0, 0, 1.0, 0.5, 0.1, 1.0, 10**9, 10**9, TimeSplit(0.0, 0.0, 0.0), 0, 10.0)
     Progress(stream).on_event(fast)
     assert "5.00e-01 100,000,000" in stream.getvalue()

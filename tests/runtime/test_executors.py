@@ -16,7 +16,8 @@ from dsoftmax import DataError, DsoftmaxError, SoftmaxRegression, open_data
 from dsoftmax.events import Event, FitStarted
 from dsoftmax.labels import label_counts
 from dsoftmax.runtime import executors, local
-from dsoftmax.runtime.executors import ClusterExecutor, ThreadExecutor, executor_for
+from dsoftmax.runtime.cluster import ClusterExecutor
+from dsoftmax.runtime.executors import ThreadExecutor, executor_for
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.worker import Work
@@ -97,14 +98,16 @@ def test_work_is_added_up_and_time_is_split(source: Source) -> None:
     seen: list[Work] = []
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
-        from functools import partial
-
         from dsoftmax.objective import moments_of
 
         labelled = source.with_classes(np.arange(4))
         reduction = moments_of(4, source.dtype)
         _, spent = reduce(
-            executor, labelled, reduction, full_pass(spans), on_work=partial(seen.append)
+            executor,
+            labelled,
+            reduction,
+            full_pass(spans),
+            watch=lambda outcome, begun: seen.append(outcome.work),
         )
     assert spent.work.rows == 95 == sum(work.rows for work in seen)
     assert spent.work.bytes == 95 * 3 * 8
@@ -172,7 +175,7 @@ def test_a_scheduler_that_dies_is_one_clear_error(store: Store) -> None:
 def test_a_local_cluster_whose_workers_all_die_is_one_clear_error(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr("dsoftmax.runtime.cluster._WATCH_SECONDS", 0.5)
     path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
 
     class Killer:

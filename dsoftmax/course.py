@@ -1,0 +1,199 @@
+"""The course of a fit: where it stands, told to the callbacks and kept in its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from dsoftmax.cursor import Cursor
+from dsoftmax.errors import ChunkError, DsoftmaxError
+from dsoftmax.events import Callback, ChunkQuarantined, FitResumed, FitStarted, to_table
+from dsoftmax.identity import Identity, identify
+from dsoftmax.keeper import Keeper, Saved
+from dsoftmax.ledger import Ledger
+from dsoftmax.passes import Place
+from dsoftmax.runtime.executors import Executor
+from dsoftmax.runtime.numerics import numerics, worker_name
+from dsoftmax.runtime.reduce import Begun
+from dsoftmax.runtime.spans import Span
+from dsoftmax.runtime.worker import Outcome
+from dsoftmax.settings import Settings
+from dsoftmax.solvers.base import State
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.faults import Fault
+
+
+class Course:
+    """The cursor of a fit, moved on step by step; as a context, it holds the checkpoint.
+
+    Parameters
+    ----------
+    callbacks : who is told
+    checkpoint : path or URL of a folder, or None to keep nothing
+
+    Attributes
+    ----------
+    cursor : Cursor
+    ledger : Ledger
+    """
+
+    def __init__(
+        self, callbacks: Sequence[Callback], checkpoint: str | os.PathLike[str] | None = None
+    ) -> None:
+        self.cursor = Cursor()
+        self.ledger = Ledger(callbacks)
+        self._place = "" if checkpoint is None else os.fspath(checkpoint)
+        self._keeper = None if checkpoint is None else Keeper(self._place, self.ledger.emit)
+        self._identity: Identity | None = None
+        self._labels = ""
+        self._saved: Saved | None = None
+        self._seed = self._max_iter = 0
+
+    def __enter__(self) -> Self:
+        if self._keeper is not None:
+            self._keeper.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._keeper is not None:
+            self._keeper.__exit__(kind, error, trace)
+
+    @property
+    def holes(self) -> tuple[Span, ...]:
+        """The rows that are left out."""
+        return tuple((fault.start, fault.stop) for fault in self.cursor.quarantined)
+
+    def resume(self, source: Source, settings: Settings, executor: Executor) -> Settings:
+        """Go on from the checkpoint, if there is one; return the settings with its seed.
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged, or that of another run.
+        """
+        if self._keeper is not None:
+            self._identity = identify(source, settings, executor)
+            self._saved = self._keeper.read(self._identity, settings.max_iter)
+        if self._saved is not None:
+            cursor = self._saved.cursor
+            grown = settings.max_iter > self._saved.max_iter
+            self.cursor = cursor.reopened() if cursor.out_of_budget and grown else cursor
+            self.ledger.restore(cursor.tally, self._saved.history)
+            settings = replace(settings, seed=self._saved.seed)
+        self._seed, self._max_iter = settings.seed, settings.max_iter
+        self._note(numerics(), worker_name())
+        return settings
+
+    def labelled(self, digest: str) -> None:
+        """Take note of what the scan of the labels has found, for the first time or again.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not what the checkpoint says.
+        """
+        if self._saved is not None and self._keeper is not None and not self._labels:
+            self._keeper.require_labels(self._saved, digest)
+        self._labels = digest
+
+    def announce(self, event: FitStarted) -> None:
+        """Tell that the fit starts, and where it goes on from."""
+        self.ledger.emit(event)
+        if self._saved is not None:
+            tally, finished = self.cursor.tally, self.cursor.loss is not None
+            events = tuple(self.ledger.events)
+            self.ledger.emit(
+                FitResumed(self._place, tally.passes, tally.steps, tally.seconds, events, finished)
+            )
+            for fault in self._saved.cursor.quarantined:
+                self.ledger.emit(ChunkQuarantined(*fault))
+
+    def move(self, cursor: Cursor, *, pass_ended: bool = False) -> None:
+        """Move on to a cursor between two evaluations."""
+        self.cursor = replace(cursor, tally=self.ledger.tally, begun=None)
+        self._offer(pass_ended=pass_ended)
+
+    def reach(self, state: State, place: Place, *, keep_epoch: bool) -> None:
+        """Move on to a state of the solver."""
+        before = self.cursor
+        ended = before.tally.passes < self.ledger.passes
+        last = (state, place) if ended and keep_epoch else before.last_epoch
+        self.move(replace(before, state=state, place=place, last_epoch=last), pass_ended=ended)
+
+    def advance(self, outcome: Outcome, begun: Begun) -> None:
+        """Move on within a pass over all rows."""
+        self.note(outcome)
+        self.cursor = replace(self.cursor, begun=begun)
+        self._offer(pass_ended=False)
+
+    def note(self, outcome: Outcome) -> None:
+        """Take note of who has computed something."""
+        self._note(outcome.numerics, outcome.worker)
+
+    def _note(self, kind: str, who: str) -> None:
+        known = self.cursor.numerics
+        if kind in known:
+            return
+        self.cursor = replace(self.cursor, numerics={**known, kind: who})
+        if known:
+            warnings.warn(
+                f"{who} computes otherwise than {', '.join(known.values())}: the last bits of this "
+                "fit depend on who computes what, and another run may differ in them "
+                f"({' | '.join(self.cursor.numerics)})",
+                stacklevel=2,
+            )
+
+    def quarantine(
+        self, faults: tuple[Fault, ...], source: Source, *, mini_batch: bool
+    ) -> None:  # fmt: skip
+        """Leave chunks out from here on.
+
+        Raises
+        ------
+        ChunkError
+            If they are more than the source allows for, with those that are left out already, or
+            all that there are.
+        """
+        total = len(self.cursor.quarantined) + len(faults)
+        if total > source.most_bad:
+            raise ChunkError(
+                f"{total} chunks of X cannot be read, and max_bad_chunks is {source.most_bad}; the "
+                f"first: {faults[0].reason}"
+            )
+        if total == len(source.chunks) - 1:
+            raise ChunkError(f"no rows are left; the first fault: {faults[0].reason}")
+        for fault in faults:
+            self.ledger.emit(ChunkQuarantined(*fault))
+        self.move(self.cursor.without(faults, mini_batch=mini_batch))
+
+    def _offer(self, *, pass_ended: bool) -> None:
+        if self._keeper is not None and self._keeper.is_due(pass_ended=pass_ended):
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is anything to keep.
+
+        Raises
+        ------
+        CheckpointError
+            If another process has taken it over.
+        """
+        if self._keeper is None or self._identity is None or not self.cursor.is_worth_keeping:
+            return
+        events = to_table(self.ledger.events[: self.cursor.tally.n_events])
+        self._keeper.write(
+            Saved(self._identity, self._labels, self._seed, self._max_iter, self.cursor, events)
+        )
+
+    def save_if_possible(self) -> None:
+        """Write the checkpoint on the way out of a fit that has failed."""
+        with suppress(DsoftmaxError):
+            self.save()

@@ -1,0 +1,93 @@
+"""Where a fit stands, as data: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dsoftmax.ledger import Tally
+from dsoftmax.passes import Place
+from dsoftmax.reduction import Array
+from dsoftmax.runtime.reduce import Begun
+from dsoftmax.scaling import Moments
+from dsoftmax.solvers.base import State, Status
+from dsoftmax.sources.faults import Fault
+
+
+@dataclass(frozen=True)
+class FirstRead:
+    """What the first read told; with the settings, it determines the objective.
+
+    Attributes
+    ----------
+    moments : Moments
+    whole : whether they are of all rows
+    class_weight : (n_classes,), total weight of each class
+    n_rows : how many there were
+    """
+
+    moments: Moments
+    whole: bool
+    class_weight: Array
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a fit stands: with data and settings, all that it needs to go on.
+
+    Attributes
+    ----------
+    tally : what it took so far
+    place : where the mini-batches are
+    first : FirstRead, once it is done
+    start : (n_features + 1, n_columns), where the solver starts, if not by its rule
+    state : of the solver, once it has started
+    begun : the sum over all rows that is under way
+    last_epoch : state and place at the end of the last pass of mini-batches, to go back to
+    quarantined : chunks that are left out
+    numerics : the kinds of arithmetic met, each with the first worker that had it
+    loss : the objective at the end; None before
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    place: Place = field(default_factory=Place)
+    first: FirstRead | None = None
+    start: Array | None = None
+    state: State | None = None
+    begun: Begun | None = None
+    last_epoch: tuple[State, Place] | None = None
+    quarantined: tuple[Fault, ...] = ()
+    numerics: dict[str, str] = field(default_factory=dict)
+    loss: float | None = None
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether anything was computed yet."""
+        return self.first is not None or self.begun is not None
+
+    @property
+    def out_of_budget(self) -> bool:
+        """Whether it has ended with its budget, so that a larger one would let it go on."""
+        return self.state is not None and self.state.status is Status.BUDGET
+
+    def reopened(self) -> Cursor:
+        """Return the cursor before the budget was found to be spent."""
+        assert self.state is not None
+        return replace(
+            self, state=replace(self.state, status=Status.RUNNING), begun=None, loss=None
+        )
+
+    def without(self, faults: tuple[Fault, ...], *, mini_batch: bool) -> Cursor:
+        """Return where to go on from when chunks are left out from here on.
+
+        A solver that has ended has ended. Mini-batches go back to the end of the last pass. A
+        full-batch solver starts again from its best point: what it remembers of the curvature
+        is of another objective.
+        """
+        cursor = replace(self, quarantined=tuple(sorted((*self.quarantined, *faults))), begun=None)
+        if self.state is None or self.state.status is not Status.RUNNING:
+            return cursor
+        if not mini_batch:
+            return replace(cursor, state=None, start=self.state.point)
+        state, place = self.last_epoch or (None, Place(separated=self.place.separated))
+        return replace(cursor, state=state, place=place)

@@ -1,0 +1,141 @@
+"""What makes two fits the same run: their data and their parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from operator import or_
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.labels import LabelCounts
+from dsoftmax.prediction import LinearModel
+from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.runtime.executors import Executor
+from dsoftmax.runtime.reduce import UnreadableError, reduce
+from dsoftmax.sampling import whole_span
+from dsoftmax.settings import Settings
+from dsoftmax.sources.base import Source, preview
+from dsoftmax.sources.rowarray import RowArray
+
+_CHUNKS = 16
+_BYTES = 1 << 28  # decoded, of those chunks together; but one is always read
+_FREE = ("max_iter", "seed", "seeded")  # not a part of what a run is
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A run, as far as it can be known without reading all of it.
+
+    Attributes
+    ----------
+    parameters : as text, by name
+    data : what the metadata of each array say, as text, by name
+    content : digest of the values of some chunks, by their first row
+    """
+
+    parameters: dict[str, str]
+    data: dict[str, str]
+    content: dict[str, str]
+
+
+def identify(source: Source, settings: Settings, executor: Executor) -> Identity:
+    """Return the identity of a fit, having read up to 16 chunks, and 256 MiB, of its data."""
+    names = ("X", "y", "sample_weight")
+    arrays = ((name, getattr(source, name)) for name in names)
+    return Identity(
+        dict(_parameters(settings)),
+        {name: "none" if array is None else _metadata(array) for name, array in arrays},
+        _content(source, executor),
+    )
+
+
+def differences(old: Identity, new: Identity) -> list[str]:
+    """Return how two identities differ, a phrase each."""
+    found = [
+        f"{name} was {before}, and is {after}"
+        for before_, after_ in ((old.parameters, new.parameters), (old.data, new.data))
+        for name, before, after in _changes(before_, after_)
+    ]
+    # A chunk that could not be read, then or now, tells nothing.
+    common = old.content.keys() & new.content.keys()
+    changed = sorted(int(row) for row in common if old.content[row] != new.content[row])
+    if changed:
+        found.append(f"other values in the chunk from row {changed[0]} on")
+    return found
+
+
+def labels_digest(classes: Array, counts: LabelCounts) -> str:
+    """Return a digest of what the scan of the labels has found."""
+    return _digest(classes, counts.counts, counts.weight)
+
+
+def _changes(
+    old: Mapping[str, str], new: Mapping[str, str]
+) -> Iterator[tuple[str, str, str]]:  # fmt: skip
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name, "unknown"), new.get(name, "unknown")
+        if before != after:
+            yield name, before, after
+
+
+def _parameters(settings: Settings) -> Iterator[tuple[str, str]]:
+    for parameter in fields(settings):
+        if parameter.name not in _FREE:
+            yield parameter.name, _as_text(getattr(settings, parameter.name))
+    if settings.seeded:
+        yield "random_state", str(settings.seed)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, LinearModel):
+        return f"a model with the digest {_digest(value.classes, value.coef, value.intercept)}"
+    if isinstance(value, np.ndarray):
+        return f"{preview(value)} (digest {_digest(value)})"
+    if isinstance(value, Mapping):
+        return repr(sorted((str(key), float(factor)) for key, factor in value.items()))
+    return repr(value)
+
+
+def _metadata(array: RowArray) -> str:
+    chunks = _digest(np.array(array.boundaries))
+    text = f"{array.shape} {array.dtype} in {len(array.boundaries) - 1} chunks ({chunks})"
+    return f"{text}, metadata {array.identity}" if array.identity else text
+
+
+def _content(source: Source, executor: Executor) -> dict[str, str]:
+    leaves = [(whole_span(span),) for span in _some_chunks(source)]
+    while leaves:
+        try:
+            return reduce(executor, source, _FINGERPRINT, leaves)[0]
+        except UnreadableError as error:
+            bad = {fault.start for fault in error.faults}
+            leaves = [leaf for leaf in leaves if leaf[0].start not in bad]
+    return {}
+
+
+def _some_chunks(source: Source) -> list[tuple[int, int]]:
+    """Return a few chunks, the same at each call."""
+    bounds = np.array(source.chunks)
+    order = np.random.default_rng(0).permutation(len(bounds) - 1)[:_CHUNKS]
+    sizes = (bounds[order + 1] - bounds[order]) * source.row_bytes
+    most = max(1, int(np.searchsorted(np.cumsum(sizes), _BYTES, side="right")))
+    return [(int(bounds[i]), int(bounds[i + 1])) for i in sorted(order[:most])]
+
+
+def _digests(chunk: Chunk) -> dict[str, str]:
+    arrays = [array for array in (chunk.X, chunk.y, chunk.sample_weight) if array is not None]
+    return {str(chunk.start): _digest(*arrays)}
+
+
+_FINGERPRINT: Reduction[dict[str, str]] = Reduction("fingerprint", _digests, or_)
+
+
+def _digest(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,260 @@
+"""Reads that fail: what passes is tried again, and what does not is named, or left out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client
+from sklearn.exceptions import ConvergenceWarning
+
+from dsoftmax import (
+    ChunkError,
+    DataError,
+    MemoryBoundError,
+    OutageError,
+    SoftmaxRegression,
+    open_data,
+)
+from dsoftmax.runtime.connect import local_workers
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.faults import Patience, fetch, is_transient
+from tests.faulty import Faulty, with_faults
+
+Store = Callable[..., str]
+Arrays = tuple[np.ndarray, np.ndarray]
+SOLVERS = ["lbfgs", "sgd", "adam", "fista"]
+
+pytestmark = pytest.mark.usefixtures("small_spans")
+
+
+@pytest.fixture(autouse=True)
+def _no_delays() -> Any:
+    with dask.config.set({"dsoftmax.retry-delay": 0.001}):
+        yield
+
+
+@pytest.fixture
+def path(digits: Arrays, store: Store) -> str:
+    X, y = digits
+    return store(rows=97, X=X.astype("f4"), y=y)
+
+
+def opened(path: str, most: int = 0) -> Source:
+    policy: dict[str, Any] = {"on_bad_chunk": "skip", "max_bad_chunks": most} if most else {}
+    return open_data(f"{path}/X", f"{path}/y", **policy)
+
+
+def model_of(solver: str, **changes: Any) -> SoftmaxRegression:
+    full_batch = solver == "fista"
+    params: dict[str, Any] = {
+        "solver": "sgd" if full_batch else solver,
+        "batch_size": 10**6 if full_batch else 170,
+        "l1_ratio": 0.5 if full_batch else 0.0,
+        "max_iter": 6,
+        "random_state": 0,
+        "tol": 0,
+    }
+    return SoftmaxRegression(**params | changes)
+
+
+def fitted(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model_of(solver, **changes).fit(source)
+
+
+def bits(model: SoftmaxRegression) -> tuple[bytes, ...]:
+    records = [r for r in model.history_ if r["kind"] != "quarantined"]
+    losses = np.array([[r["loss"], r["accuracy"], r["gradient_norm"]] for r in records])
+    return model.coef_.tobytes(), model.intercept_.tobytes(), losses.tobytes()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("where", ["in-process", "cluster"])
+def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
+    path: str, solver: str, where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if where == "cluster":
+        request.getfixturevalue("cluster")
+    script = {0: ["timeout", "ok"], 97: ["ok", "reset", "busy", "ok"], 485: ["busy", "ok"]}
+    source = with_faults(opened(path), script, tmp_path / "log")
+    model = fitted(source, solver)
+    assert bits(model) == bits(fitted(opened(path), solver))
+    retries = sum(record["retries"] for record in model.history_ if record["kind"] == "pass")
+    assert retries == 4
+
+
+def test_a_storage_that_stays_away_stops_the_fit_and_says_so(path: str, tmp_path: Path) -> None:
+    source = with_faults(opened(path, most=3), {970: ["timeout"]}, tmp_path / "log")
+    with pytest.raises(OutageError, match=r"data\.zarr/X: rows 970 to 1066 .* after 7 retries"):
+        fitted(source, "lbfgs")
+
+
+def test_a_chunk_that_is_bad_for_good_ends_the_fit_and_is_named(path: str, tmp_path: Path) -> None:
+    source = with_faults(opened(path), {970: ["bad"]}, tmp_path / "log")
+    with pytest.raises(ChunkError, match=r"data\.zarr/X: rows 970 to 1066 .*checksum"):
+        fitted(source, "lbfgs")
+    assert isinstance(source.X, Faulty)
+    assert source.X.reads(970) == 1  # a permanent fault is not tried again
+
+
+FIRST, SECOND, FOURTH = ["bad"], ["ok", "bad"], ["ok", "ok", "ok", "bad"]
+IN_PROCESS = [(solver, turns, "in-process") for solver in SOLVERS for turns in (FIRST, FOURTH)]
+
+
+@pytest.mark.parametrize(
+    ("solver", "turns", "where"),
+    [*IN_PROCESS, ("lbfgs", SECOND, "cluster"), ("sgd", SECOND, "cluster")],
+)
+def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
+    path: str, digits: Arrays, tmp_path: Path, solver: str, turns: Sequence[str], where: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    if where == "cluster":
+        request.getfixturevalue("cluster")
+    source = with_faults(opened(path, most=2), {97: turns, 1746: turns}, tmp_path / "log")
+    params: dict[str, Any] = {"alpha": 0.1, "max_iter": 100, "tol": 1e-5}
+    if solver in ("sgd", "adam"):
+        params = {"alpha": 0.1, "max_iter": 10, "tol": 0}
+    with pytest.warns(UserWarning, match="2 chunks of X, 148 rows, cannot be read and were left"):
+        model = fitted(source, solver, **params)
+    X, y = digits
+    good = np.r_[0:97, 194:1746]
+    expected = fitted(open_data(X[good].astype("f4"), y[good]), solver, **params)
+    rel = 1e-7 if solver in ("lbfgs", "fista") else 0.05
+    assert model.loss_ == pytest.approx(expected.loss_, rel=rel)
+    assert [(chunk["start"], chunk["stop"]) for chunk in model.quarantined_] == [
+        (97, 194), (1746, 1797),
+    ]  # fmt: skip
+    assert "checksum" in model.quarantined_[0]["reason"]
+    assert [r["start"] for r in model.history_ if r["kind"] == "quarantined"] == [97, 1746]
+    assert model.n_iter_ <= params["max_iter"]
+
+
+def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
+    path: str, digits: Arrays, tmp_path: Path
+) -> None:
+    source = opened(path, most=1)
+    assert source.y is not None
+    (tmp_path / "log").mkdir()
+    source = replace(source, y=Faulty(source.y, {485: ["bad"]}, tmp_path / "log"))
+    with pytest.warns(UserWarning, match="1 chunks of X, 97 rows"):
+        model = fitted(source, "lbfgs")
+    X, y = digits
+    good = np.r_[0:485, 582:1797]
+    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs")
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-3)
+
+
+def test_one_bad_chunk_more_than_allowed_ends_the_fit(path: str, tmp_path: Path) -> None:
+    script = {97: ["bad"], 485: ["ok", "bad"]}
+    source = with_faults(opened(path, most=1), script, tmp_path / "log")
+    with pytest.raises(ChunkError, match=r"2 chunks of X cannot be read, and max_bad_chunks is 1"):
+        fitted(source, "lbfgs")
+
+
+def test_a_store_of_bad_chunks_alone_is_one_clear_error(path: str, tmp_path: Path) -> None:
+    script = {row: ["bad"] for row in range(0, 1797, 97)}
+    source = with_faults(opened(path, most=100), script, tmp_path / "log")
+    with pytest.raises(ChunkError, match="no rows are left"):
+        fitted(source, "lbfgs")
+
+
+@pytest.mark.parametrize(
+    ("policy", "got"),
+    [
+        ({"on_bad_chunk": "ignore"}, "expected 'raise' or 'skip'"),
+        ({"on_bad_chunk": "skip"}, "how many at most"),
+        ({"max_bad_chunks": 3}, "give 'skip'"),
+        ({"on_bad_chunk": "skip", "max_bad_chunks": -1}, "how many at most"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, Any], got: str) -> None:
+    with pytest.raises(DataError, match=got):
+        open_data(np.eye(3), **policy)
+
+
+class BotocoreError(Exception):
+    def __init__(self, status: int) -> None:
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class ServerDisconnectedError(Exception):
+    pass
+
+
+def caused(by: Exception) -> Exception:
+    try:
+        raise RuntimeError("wrapped") from by
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (OSError(errno.ESTALE, "stale file handle"), True),
+        (caused(TimeoutError()), True),
+        (BotocoreError(503), True),
+        (BotocoreError(404), False),
+        (ServerDisconnectedError(), True),
+        (ValueError("checksum"), False),
+        (FileNotFoundError(), False),
+        (OSError(errno.EIO, "bad sector"), False),
+        (PermissionError(), False),
+    ],
+)
+def test_outages_are_told_from_faults_of_the_data(error: Exception, transient: bool) -> None:
+    assert is_transient(error) == transient
+
+
+def test_a_read_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("dsoftmax.sources.faults.time.sleep", waited.append)
+
+    def read() -> np.ndarray:
+        raise TimeoutError
+
+    with pytest.raises(OutageError, match="after 8 retries"):
+        fetch("X", read, 0, 10, Patience(retries=8))
+    assert waited == [0.5, 1, 2, 4, 8, 16, 32, 32]
+
+
+def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
+
+    class Deadly(Faulty):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            if start <= 485 < stop:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does without memory
+            return self.array.read(start, stop)
+
+    source = opened(path)
+    source = replace(source, X=Deadly(source.X, {}, tmp_path))
+    with (
+        local_workers(2),
+        pytest.raises(MemoryBoundError, match=r"rows \d+ to \d+ of .*X have killed every worker"),
+    ):
+        fitted(source, "lbfgs")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_that_compute_alike_are_one_kind(path: str, cluster: Client) -> None:
+    model = fitted(opened(path), "lbfgs")
+    (kind,) = model.numerics_
+    assert "numpy" in kind
+    assert np.__version__ in kind
