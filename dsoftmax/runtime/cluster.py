@@ -6,10 +6,9 @@ import concurrent.futures
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import dask
@@ -29,6 +28,7 @@ _CACHE_SHARE = 0.25  # of a worker's memory for the decoded spans of mini-batche
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
 _FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
 _WATCH_SECONDS = 5
+_POLL_SECONDS = 0.1
 
 
 class ClusterExecutor:
@@ -76,15 +76,18 @@ class ClusterExecutor:
         OutageError
             If none comes.
         """
+        # Not by `wait_for_workers`: that of a LocalCluster never hears of restarted workers.
         seconds = parse_timedelta(dask.config.get("dsoftmax.worker-timeout", "5 minutes"))
-        try:
-            self._client.wait_for_workers(1, timeout=seconds)
-        except TimeoutError:
-            raise OutageError(
-                f"the Dask cluster at {self._address} has had no worker for {seconds:.0f} "
-                "seconds; start some, or wait longer with the Dask setting dsoftmax.worker-timeout"
-            ) from None
-        return self._workers_now()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._require_alive()
+            if workers := self._workers_now():
+                return workers
+            time.sleep(_POLL_SECONDS)
+        raise OutageError(
+            f"the Dask cluster at {self._address} has had no worker for {seconds:.0f} seconds; "
+            "start some, or wait longer with the Dask setting dsoftmax.worker-timeout"
+        )
 
     def _gone(self, what: str) -> OutageError:
         return OutageError(
@@ -112,32 +115,33 @@ class ClusterExecutor:
         self._round += 1
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
         calls = iter(enumerate(tasks))
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        under_way: dict[Any, int] = {}
+        window = _Window(self._client, function, prefix)
         try:
             while True:
-                room = (_FEW if few else _SEVERAL) * self.slots - len(under_way)
+                room = (_FEW if few else _SEVERAL) * self.slots - len(window)
                 for position, task in islice(calls, max(room, 0)):
-                    future = self._submit(prefix, function, position, task, pinned)
-                    under_way[future] = position
-                    future.add_done_callback(done.put)
-                if not under_way:
+                    window.submit(_Call(position, task, self._pin(position) if pinned else None))
+                if len(window) == 0:
                     return
-                future = self._next(done)
-                result = self._result(future, under_way.pop(future))
-                future.release()  # or sums would pile up on the workers until the end
-                yield result
+                yield self._next(window)
         finally:
-            for future in under_way:
-                future.release()
+            window.close()
 
-    def _next(self, done: queue.SimpleQueue[Any]) -> Any:
-        """Return the next future that is done, as long as anyone is there to do it."""
+    def _pin(self, position: int) -> str | None:
+        return self._workers[position % len(self._workers)] if self._workers else None
+
+    def _next(self, window: _Window) -> Any:
+        """Return the next result, as long as anyone is there to work for it."""
         while True:
             if time.monotonic() - self._looked > _WATCH_SECONDS:
                 self._look_around()
-            with suppress(queue.Empty):
-                return done.get(timeout=_WATCH_SECONDS)
+                window.unpin_from_all_but(self._workers)
+            try:
+                return window.next_result(_WATCH_SECONDS)
+            except queue.Empty:
+                continue
+            except concurrent.futures.CancelledError as error:
+                raise self._gone(f"and the task {error} with it") from error
 
     def _look_around(self) -> None:
         """Find out who has joined, to help with the pass, and whether anyone is left."""
@@ -146,23 +150,73 @@ class ClusterExecutor:
         if self._client.status == "running":  # else it is looking for its scheduler
             self.refresh()
 
-    def _result(self, future: Any, position: int) -> Any:
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError as error:
-            raise self._gone(f"and the task {future.key} with it") from error
-        except KilledWorker as error:
-            lost = getattr(error.last_worker, "address", error.last_worker)
-            raise TaskKilledError(position, f"the last was {lost}") from error
 
-    def _submit(
-        self, prefix: str, function: Callable[..., Any], position: int, task: tuple[Any, ...],
-        pinned: bool,
-    ) -> Any:  # fmt: skip
+class _Call(NamedTuple):
+    """A task, its position, and the worker that it is meant for, or None."""
+
+    position: int
+    task: tuple[Any, ...]
+    worker: str | None
+
+
+class _Window:
+    """The tasks that are under way.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    function : what is called for each task
+    prefix : of their keys
+    """
+
+    def __init__(self, client: Any, function: Callable[..., Any], prefix: str) -> None:
+        self._client, self._function, self._prefix = client, function, prefix
+        self._calls: dict[Any, _Call] = {}
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._submitted = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def submit(self, call: _Call) -> None:
         """Submit a task; futures in its dicts, lists and tuples arrive there as their values."""
-        pin = pinned and len(self._workers) > 0
-        where = self._workers[position % len(self._workers)] if pin else None
-        return self._client.submit(
-            worker.with_one_blas_thread, function, *task, key=f"{prefix}-{position}",
-            pure=False, workers=where, allow_other_workers=pin,
+        self._submitted += 1
+        future = self._client.submit(
+            worker.with_one_blas_thread, self._function, *call.task,
+            key=f"{self._prefix}-{self._submitted}", pure=False, workers=call.worker,
+            allow_other_workers=call.worker is not None,
         )  # fmt: skip
+        self._calls[future] = call
+        future.add_done_callback(self._done.put)
+
+    def next_result(self, timeout: float) -> Any:
+        """Return the result of a task that has ended; raise queue.Empty if none does in time."""
+        while True:
+            future = self._done.get(timeout=timeout)
+            call = self._calls.pop(future, None)
+            if call is None:  # it was released, and submitted again
+                continue
+            try:
+                result = future.result()
+            except KilledWorker as error:
+                lost = getattr(error.last_worker, "address", error.last_worker)
+                raise TaskKilledError(call.position, f"the last was {lost}") from error
+            future.release()  # or sums would pile up on the workers until the end
+            return result
+
+    def unpin_from_all_but(self, workers: Sequence[str]) -> None:
+        """Submit anew what is meant for workers that have gone.
+
+        Another worker may take such a task, but the scheduler forgets to look for one if there
+        was none at all when the task came.
+        """
+        for future, call in list(self._calls.items()):
+            if call.worker is not None and call.worker not in workers and not future.done():
+                del self._calls[future]
+                future.release()
+                self.submit(call._replace(worker=None))
+
+    def close(self) -> None:
+        """Let go of what has not ended."""
+        for future in self._calls:
+            future.release()

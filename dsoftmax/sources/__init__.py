@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
+from dask import config
 from dask.utils import parse_timedelta
 
 from dsoftmax.errors import DataError
@@ -106,8 +106,8 @@ def _most_bad(on_bad_chunk: str, max_bad_chunks: int) -> int:
 
 
 def _patience() -> Patience:
-    retries = int(dask.config.get("dsoftmax.read-retries", PATIENCE.retries))
-    delay = dask.config.get("dsoftmax.retry-delay", PATIENCE.delay)
+    retries = int(config.get("dsoftmax.read-retries", PATIENCE.retries))
+    delay = config.get("dsoftmax.retry-delay", PATIENCE.delay)
     return Patience(retries, parse_timedelta(delay))
 
 

@@ -21,7 +21,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import ChunkError, DataError, SoftmaxRegression, open_data
 from dsoftmax.runtime import executors
-from dsoftmax.runtime.executors import ClusterExecutor, executor_for
+from dsoftmax.runtime.cluster import ClusterExecutor
+from dsoftmax.runtime.executors import executor_for
 from dsoftmax.sources.dask import DaskArray, from_dask
 from dsoftmax.sources.zarr import ZarrArray
 
