@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -487,6 +488,43 @@ def test_any_shape_chunking_dtype_and_label_gives_the_fit_in_memory(data: st.Dat
         model = fitted(data.draw(forms(X)), data.draw(forms(y)), given_weight, **options)
     in_memory = fitted(X[used].astype("f8"), y[used], weight[used] if weighted else None)
     assert_same(model, in_memory)
+
+
+@pytest.mark.usefixtures("small_spans")
+@pytest.mark.parametrize("cube", ["all axes", "sharded", "memmap", "dask"])
+def test_a_cluster_gives_the_bits_of_this_process(
+    cube: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    X, y, weight = (values.copy() for values in numbers("f4", "integers"))
+    X[7, 2] = np.nan
+    cubic = CUBES[cube](Place(tmp_path, None), "X", X.reshape(*SHAPE, FEATURES))
+    mask = MASKS["otherwise cut"](Place(tmp_path, None), "y", y.reshape(SHAPE))
+    source = open_data(cubic, mask, weight.reshape(SHAPE), missing="drop", ignore_label=2)
+
+    def bits() -> tuple[bytes, bytes]:
+        model = SoftmaxRegression(alpha=1)
+        with pytest.warns(UserWarning, match="of 60 rows are left out"):
+            model.fit(source)
+        labels = model.predict(np.nan_to_num(X).reshape(*SHAPE, FEATURES))
+        return model.coef_.tobytes(), labels.tobytes()
+
+    here = bits()
+    request.getfixturevalue("cluster")
+    assert bits() == here
+
+
+def test_a_memory_map_travels_as_its_path(tmp_path: Path) -> None:
+    values = np.arange(60_000.0).reshape(20_000, 3)
+    whole = mapped(Place(tmp_path, None), "X", values)
+    for X, expected_rows in ((whole, values), (whole[100:], values[100:])):
+        source = open_data(X)
+        assert not source.X.in_memory
+        sent = pickle.dumps(source)
+        assert len(sent) < 1000
+        np.testing.assert_array_equal(pickle.loads(sent).read(5, 7).X, expected_rows[5:7])
+    written_on = np.memmap(tmp_path / "X", float, "c", shape=(20_000, 3))
+    for in_memory in (whole * 2, whole[::2], whole.T, written_on):  # not what the file holds
+        assert open_data(in_memory).X.in_memory
 
 
 def test_inspect_counts_what_there_is(tmp_path: Path) -> None:
