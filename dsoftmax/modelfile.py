@@ -18,7 +18,7 @@ def save_model(
 ) -> None:
     """Write a fitted model; see `SoftmaxRegression.save`."""
     params = model.get_params(deep=False)
-    del params["callbacks"]
+    del params["callbacks"], params["checkpoint"]
     if params["random_state"] is not None:  # a generator is kept as the seed that it gave
         params["random_state"] = model.seed_
     found = ((name, getattr(model, name, None)) for name in _ARRAYS)
@@ -37,7 +37,7 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
     Returns
     -------
     SoftmaxRegression
-        Fitted; callbacks are not saved.
+        Fitted; callbacks and the place of its checkpoint are not saved.
 
     Raises
     ------

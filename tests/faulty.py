@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from distributed.protocol.pickle import cloudpickle
 
-from dsoftmax.sources.base import RowArray, Source
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.rowarray import RowArray
 
 FAULTS: dict[str, Exception] = {
     "timeout": TimeoutError("the storage is slow"),
@@ -79,5 +82,9 @@ def with_faults(source: Source, script: Mapping[int, Sequence[str]], log: Path) 
     return replace(source, X=Faulty(source.X, script, log))
 
 
-# Workers do not have this module.
-cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+def by_value(module: ModuleType) -> None:
+    """Have the classes of a module travel with the tasks: workers do not have it."""
+    cloudpickle.register_pickle_by_value(module)
+
+
+by_value(sys.modules[__name__])

@@ -89,7 +89,7 @@ class Log:
 
 
 def stopped_again_and_again(
-    path: str, solver: str, place: Path, hows: Iterator[type[BaseException]], **changes: Any
+    path: str, solver: str, place: Path | str, hows: Iterator[type[BaseException]], **changes: Any
 ) -> tuple[SoftmaxRegression, int]:
     """Fit, stopped after a few events each time, and return the model and the number of stops."""
     rng = np.random.default_rng(0)
@@ -117,6 +117,14 @@ def test_a_fit_that_is_stopped_again_and_again_has_the_same_bits(
         assert getattr(model, name) == getattr(expected, name)
     rows = [[record["rows"] for record in m.history_] for m in (model, expected)]
     assert rows[0] == rows[1]
+
+
+def test_a_checkpoint_may_be_at_a_url(path: str) -> None:
+    model, stops = stopped_again_and_again(
+        path, "lbfgs", "memory://state", itertools.cycle([StopError])
+    )
+    assert stops > 3
+    assert bits(model) == bits(fitted(path, "lbfgs"))
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])

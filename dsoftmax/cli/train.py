@@ -108,7 +108,7 @@ def train(
     from dsoftmax.stores import require_apart, require_free
 
     require_free(model, overwrite)
-    require_apart(model, data)
+    require_apart(model, data, checkpoint)
     if plot is not None:
         check_plot(plot)
     estimator = SoftmaxRegression(

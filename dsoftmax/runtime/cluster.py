@@ -117,15 +117,21 @@ class ClusterExecutor:
         calls = iter(enumerate(tasks))
         window = _Window(self._client, function, prefix)
         try:
-            while True:
-                room = (_FEW if few else _SEVERAL) * self.slots - len(window)
-                for position, task in islice(calls, max(room, 0)):
-                    window.submit(_Call(position, task, self._pin(position) if pinned else None))
-                if len(window) == 0:
-                    return
-                yield self._next(window)
+            self._fill(window, calls, pinned=pinned, few=few)
+            while len(window) > 0:
+                result = self._next(window)
+                self._fill(window, calls, pinned=pinned, few=few)
+                yield result
         finally:
             window.close()
+
+    def _fill(
+        self, window: _Window, calls: Iterator[tuple[int, tuple[Any, ...]]], *, pinned: bool,
+        few: bool,
+    ) -> None:  # fmt: skip
+        room = (_FEW if few else _SEVERAL) * self.slots - len(window)
+        for position, task in islice(calls, max(room, 0)):
+            window.submit(_Call(position, task, self._pin(position) if pinned else None))
 
     def _pin(self, position: int) -> str | None:
         return self._workers[position % len(self._workers)] if self._workers else None

@@ -33,7 +33,7 @@ from dsoftmax.sources.grid import Grid, GridRows, Index, cuts_every
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 _DECODED_BYTES = 1 << 26
 _SHARD_BYTES = 1 << 26  # decoded, of the rows of a shard that are read at once
-_LOOK_SECONDS = 5.0  # how long a process believes that the metadata are as they were
+_LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as they were
 
 
 @dataclass(frozen=True)

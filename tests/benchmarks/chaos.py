@@ -87,7 +87,9 @@ def clusters(names: dict[str, tuple[int, int]] = CLUSTERS) -> Iterator[dict[str,
         found: dict[str, Any] = {"in-process": None}
         for name, (workers, threads) in names.items():
             cluster = stack.enter_context(
-                LocalCluster(workers, threads_per_worker=threads, dashboard_address=None)
+                LocalCluster(
+                    n_workers=workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+                )
             )
             found[name] = stack.enter_context(Client(cluster, set_as_default=False))
         yield found
@@ -129,7 +131,7 @@ def trial(seed: int, folder: Path, clients: dict[str, Any]) -> tuple[bool, Count
     path = stored(folder, rows, str(rng.choice(["uint8", "float32", "float64"])))
     starts = rng.choice(np.arange(0, 1797, rows), size=2, replace=False)
     script = {
-        int(row): [*rng.choice(["ok", "timeout", "reset", "busy"], 6), "ok"] for row in starts
+        int(row): [*rng.choice(["ok", "timeout", "reset", "busy"], 3), "ok"] for row in starts
     }
     counts: Counter[str] = Counter({solver: 1})
     kills = int(rng.integers(MOST_KILLS + 1))

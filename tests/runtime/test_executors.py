@@ -195,7 +195,7 @@ def test_a_local_cluster_whose_workers_all_die_is_one_clear_error(
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(source: Source) -> None:
     with (
         dask.config.set({"dsoftmax.worker-timeout": "1s"}),
-        Client(n_workers=0, dashboard_address=None),
+        Client(n_workers=0, dashboard_address="127.0.0.1:0"),
         pytest.raises(DsoftmaxError, match="has had no worker for 1 seconds"),
     ):
         SoftmaxRegression().fit(source)
