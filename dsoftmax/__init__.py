@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from dsoftmax.estimator import SoftmaxRegression
     from dsoftmax.ingestion import ingest
+    from dsoftmax.inspection import inspect_data
     from dsoftmax.modelfile import load_model
     from dsoftmax.sources import open_data
 
@@ -34,6 +35,7 @@ _HOME = {
     "OutageError": "errors",
     "SoftmaxRegression": "estimator",
     "ingest": "ingestion",
+    "inspect_data": "inspection",
     "load_model": "modelfile",
     "open_data": "sources",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "SoftmaxRegression",
     "__version__",
     "ingest",
+    "inspect_data",
     "load_model",
     "open_data",
 ]

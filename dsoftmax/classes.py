@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,9 @@ def scan_labels(
     executor: Executor,
     least_classes: int = 2,
 ) -> tuple[Array, LabelCounts]:
-    """Return the sorted classes and the counts of their codes, from y and the weights alone.
+    """Return the sorted classes and the counts of their codes, from y and the weights.
+
+    X is read as well where rows with missing values are left out. Says how many rows are.
 
     Raises
     ------
@@ -35,20 +39,62 @@ def scan_labels(
     """
     if source.y is None:
         raise DataError("y is missing: fit(X, y) requires y, one label a row of X")
+    _warn_of_absent_chunks(source)
+    _check_ignored(source, classes)
     named = source if classes is None else source.with_classes(classes)
-    found, _ = reduce(executor, named, label_counts, leaves, targets_only=True)
+    alone = not source.drops_missing
+    found, _ = reduce(executor, named, label_counts, leaves, targets_only=alone)
+    _report_left_out(source, found)
     if classes is None:
         classes = found.labels
-        found = LabelCounts(np.arange(len(classes)), found.counts, found.weight)
+        found = replace(found, labels=np.arange(len(classes)))
     counts = found.expanded(len(classes))
     if not counts.weight.sum() > 0:
-        raise DataError("all weights are zero; at least one row must count")
+        raise DataError(
+            "all weights are zero; at least one row must count"
+            if counts.counts.any()
+            else f"all {source.n_samples:,} rows are left out; at least one row must count"
+        )
     if np.count_nonzero(counts.weight) < least_classes:
         raise DataError(
             f"{source.y.name} holds 1 class ({preview(classes[counts.weight > 0])}); "
             "a classifier needs at least 2 classes"
         )
     return classes, counts
+
+
+def _warn_of_absent_chunks(source: Source) -> None:
+    absent = 0 if source.y is None else source.y.absent()
+    if absent:
+        assert source.y is not None
+        warnings.warn(
+            f"{absent} chunk(s) of {source.y.name} are not in the store, and are read as its fill "
+            "value: if they are not labels that were all equal to it, restore them",
+            stacklevel=8,
+        )
+
+
+def _check_ignored(source: Source, classes: Array | None) -> None:
+    label = source.ignore_label
+    if label is not None and classes is not None and label in classes.tolist():
+        raise DataError(
+            f"ignore_label is {label!r}, which is also one of the classes {preview(classes)}; "
+            "name it in one place"
+        )
+
+
+def _report_left_out(source: Source, found: LabelCounts) -> None:
+    reasons = [
+        f"{found.ignored:,} with the label {source.ignore_label!r} (ignore_label)",
+        f"{found.missing:,} with a value that is not finite (missing='drop')",
+    ]
+    counts = (found.ignored, found.missing)
+    said = [reason for reason, count in zip(reasons, counts, strict=True) if count]
+    if said:
+        warnings.warn(
+            f"{sum(counts):,} of {source.n_samples:,} rows are left out: {' and '.join(said)}",
+            stacklevel=8,
+        )
 
 
 def class_factors(choice: ClassWeight, classes: Array, counts: LabelCounts) -> Array | None:

@@ -190,12 +190,12 @@ class SoftmaxRegression(LinearClassifier):
 
         Parameters
         ----------
-        X : Zarr array, path or URL of one, array-like, or an opened source
-            Real numbers, of shape (n_samples, n_features). A `Source` of `open_data` brings its
-            own y.
-        y : the same kinds, of shape (n_samples,)
+        X : Zarr array, path or URL of one, Dask array, DataArray, array-like, or an opened source
+            Real numbers, of shape (n_samples, n_features), or (..., n_features) with several axes
+            of samples. A `Source` of `open_data` brings its own y.
+        y : the same kinds, of the shape of X without its last axis
             Labels: integers, booleans or strings.
-        sample_weight : the same kinds, of shape (n_samples,), optional
+        sample_weight : the same kinds, of the shape of y, optional
             Finite and not negative.
 
         Returns
@@ -221,6 +221,8 @@ class SoftmaxRegression(LinearClassifier):
             was interrupted; the best model so far is kept.
         UserWarning
             If chunks were left out, or a checkpoint could not be written.
+        UserWarning
+            If rows are left out (`open_data`), or chunks of y are not in their store.
         """
         last = self._last_fit() if self.warm_start else None
         settings = resolve(self.get_params(deep=False), last)

@@ -17,7 +17,8 @@ from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import UnreadableError, reduce
 from dsoftmax.sampling import whole_span
 from dsoftmax.settings import Settings
-from dsoftmax.sources.base import RowArray, Source, preview
+from dsoftmax.sources.base import Source, preview
+from dsoftmax.sources.rowarray import RowArray
 
 _CHUNKS = 16
 _BYTES = 1 << 28  # decoded, of those chunks together; but one is always read

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add
 
 import numpy as np
 
 from dsoftmax.errors import DataError
-from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.reduction import IGNORED, MISSING, Array, Chunk, Reduction
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,14 @@ class LabelCounts:
     labels : (n_labels,), sorted
     counts : (n_labels,), rows
     weight : (n_labels,), total weight, in float64
+    ignored, missing : rows that are left out: by their label, by a value that is not there
     """
 
     labels: Array
     counts: Array
     weight: Array
+    ignored: int = 0
+    missing: int = 0
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
         labels, where = np.unique(np.concatenate([self.labels, other.labels]), return_inverse=True)
@@ -35,33 +38,41 @@ class LabelCounts:
             labels,
             np.bincount(where, counts, size).astype(np.int64),
             np.bincount(where, weight, size),
+            self.ignored + other.ignored,
+            self.missing + other.missing,
         )
 
     def expanded(self, n_classes: int) -> LabelCounts:
         """Return the counts of all codes 0 to n_classes - 1, where the labels are codes."""
         counts, weight = np.zeros(n_classes, np.int64), np.zeros(n_classes)
         counts[self.labels], weight[self.labels] = self.counts, self.weight
-        return LabelCounts(np.arange(n_classes), counts, weight)
+        return replace(self, labels=np.arange(n_classes), counts=counts, weight=weight)
 
 
 def count_labels(chunk: Chunk) -> LabelCounts:
-    """Return the counts of a chunk's labels.
+    """Return the counts of the labels of a chunk's rows, those left out apart.
 
     Raises
     ------
     DataError
         If a label is a float that is not a whole number.
     """
-    y = chunk.codes
+    y, weight = chunk.codes[chunk.used], chunk.sample_weight
     whole = np.isfinite(y) & (y == np.floor(y)) if y.dtype.kind == "f" else np.ones(1, bool)
     if not whole.all():
         row = int(np.argmin(whole))
+        place = chunk.where(int(np.arange(len(chunk.codes))[chunk.used][row]))
         raise DataError(
-            f"y has the value {y[row]} at row {chunk.start + row}: Unknown label type: continuous; "
-            "labels must be integers, booleans or strings"
+            f"y has the value {y[row]} at {place}: Unknown label type: continuous; labels must be "
+            "integers, booleans or strings (not probabilities)"
         )
     labels, where, counts = np.unique(y, return_inverse=True, return_counts=True)
-    return LabelCounts(labels, counts, np.bincount(where, chunk.sample_weight, len(labels)) * 1.0)
+    own = None if weight is None else weight[chunk.used]
+    left_out = np.zeros(1, np.uint8) if chunk.left_out is None else chunk.left_out
+    return LabelCounts(
+        labels, counts, np.bincount(where, own, len(labels)) * 1.0,
+        int((left_out == IGNORED).sum()), int((left_out == MISSING).sum()),
+    )  # fmt: skip
 
 
 label_counts: Reduction[LabelCounts] = Reduction("count_labels", count_labels, add)

@@ -18,7 +18,7 @@ class MetricSums:
 
     Attributes
     ----------
-    rows : how many rows
+    rows : how many rows count
     weight : total weight
     log_loss : weighted sum of -log p(label)
     correct : weight of the rows whose label is the predicted one
@@ -61,7 +61,7 @@ def _metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
         own = log_p[codes, np.arange(len(codes))]
         log_loss -= float(np.dot(weight[rows], own))
         correct += float(weight[rows] @ (log_p.argmax(axis=0) == codes))
-    return MetricSums(len(chunk.X), float(weight.sum()), log_loss, correct)
+    return MetricSums(len(chunk.codes[chunk.used]), float(weight.sum()), log_loss, correct)
 
 
 def metrics_of(point: Array, shift: Array | None) -> Reduction[MetricSums]:

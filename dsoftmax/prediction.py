@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,10 +17,11 @@ from dsoftmax.errors import DataError
 from dsoftmax.loss import compute_dtype, log_probabilities, probabilities, raw_blocks
 from dsoftmax.reduction import Array, Chunk
 from dsoftmax.runtime.executors import executor_for
-from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.sources import open_data
+from dsoftmax.sources.address import absolute_url, storage_options
 from dsoftmax.sources.base import Source
-from dsoftmax.sources.zarr import absolute_url
+from dsoftmax.sources.grid import Grid, Index, cuts_every, index_in
 from dsoftmax.stores import create_array, locate, new_node, require_apart
 
 _WIDE = ("predict_proba", "predict_log_proba")
@@ -103,22 +105,35 @@ def predicted(model: LinearModel, X: Any, method: str) -> Any:
 
     Returns
     -------
-    ndarray for arrays in memory, else dask.array.Array, of shape (n_samples,) or
-    (n_samples, n_classes)
+    ndarray for arrays in memory, DataArray for one, else dask.array.Array, of the shape of X
+    without its last axis, or with the classes in its place
 
     Raises
     ------
     DataError
-        If X is not of shape (n_samples, n_features) of the model, or has values that are not
+        If X is not of shape (..., n_features) of the model, or has values that are not
         finite (raised when they are computed).
     """
     if type(X).__module__.startswith("dask."):
         return _lazy_from_dask(model, X, method)
-    source = open_data(X)
+    source = open_data(X).features_only()
     require_features(source.X.shape, model, source.X.name)
     if source.X.in_memory:
-        return model.apply(source.read(0, source.n_samples), method, source.dtype)
-    return _lazy_from_source(model, source, method)
+        flat = model.apply(source.read(0, source.n_samples), method, source.dtype)
+        result = flat.reshape(*source.shape, *flat.shape[1:])
+    else:
+        result = _lazy_from_source(model, source, method)
+    return _named_alike(X, result, model) if type(X).__module__.startswith("xarray.") else result
+
+
+def _named_alike(X: Any, result: Any, model: LinearModel) -> Any:
+    """Return a prediction as a DataArray, with the coordinates that X has for its samples."""
+    features = X.dims[-1]
+    coords = {name: c for name, c in X.coords.items() if features not in c.dims}
+    dims = X.dims[:-1]
+    if result.ndim == X.ndim:
+        dims, coords = (*dims, "class"), {**coords, "class": model.classes}
+    return type(X)(result, dims=dims, coords=coords)
 
 
 def predict_to_store(
@@ -130,38 +145,59 @@ def predict_to_store(
     if method not in METHODS:
         raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     require_apart(place, source.X.name if source.X.portable else None)
+    source = source.features_only()
     # All chunks of the output are of the same length, and no two tasks write to one of them.
-    rows = max(stop - start for start, stop in pairwise(source.chunks))
-    boundaries = (*range(0, source.n_samples, rows), source.n_samples)
-    parts = {span: source.part(*span) for span in cut_spans(boundaries, source.row_bytes)}
+    source, out = _evenly_cut(source)
+    spans = cut_spans(out.boundaries, source.row_bytes)
+    parts = {span: source.part(*span) for span in spans}
     with new_node(locate(place), overwrite) as target:
         url = absolute_url(os.fspath(target))
-        _create_output(url, model, source, method, rows)
-        tasks = [(part, part.futures, model, method, url, *span) for span, part in parts.items()]
+        _create_output(url, model, source, method, out)
+        tasks = [
+            (part, part.futures, model, method, url, span, list(out.regions(*span)))
+            for span, part in parts.items()
+        ]
         with executor_for(source) as executor:
             for _ in executor.run(method, _write_rows, tasks, few=bool(source.futures)):
                 pass
 
 
-def _create_output(url: str, model: LinearModel, source: Source, method: str, rows: int) -> None:
-    shape = model.shape(source.n_samples, method)
+def _evenly_cut(source: Source) -> tuple[Source, Grid]:
+    """Return the source, and a grid of its samples into blocks of one size, in its row order."""
+    axes = (source.chunks,) if source.grid is None else source.grid.cuts
+    steps = tuple(max(b - a for a, b in pairwise(cut)) for cut in axes)
+    even = Grid(cuts_every(source.shape, steps))
+    if source.grid is None or even == source.grid:
+        return source, even
+    return replace(source, X=source.X.laid_out(even), grid=even), even
+
+
+def _create_output(url: str, model: LinearModel, source: Source, method: str, out: Grid) -> None:
+    tail = model.shape(1, method)[1:]
     dtype = model.dtype(method, source.dtype)
-    create_array(url, None, shape, dtype, (rows, *shape[1:]))
+    blocks = tuple(sizes[0] for sizes in out.sizes)
+    create_array(url, None, (*out.shape, *tail), dtype, (*blocks, *tail))
 
 
 def _write_rows(
-    source: Source, blocks: dict[Any, Any], model: LinearModel, method: str, url: str,
-    start: int, stop: int,
+    source: Source, blocks: dict[Any, Any], model: LinearModel, method: str, url: str, span: Span,
+    boxes: list[tuple[Index, int, int]],
 ) -> None:  # fmt: skip
+    start, stop = span
     rows = source.with_blocks(blocks).read(start, stop)
-    zarr.open_array(url, mode="r+")[start:stop] = model.apply(rows, method, source.dtype)
+    values = model.apply(rows, method, source.dtype)
+    target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
+    for where, first, last in boxes:
+        box = values[first - start : last - start]
+        shape = tuple(axis.stop - axis.start for axis in where)
+        target[where] = box.reshape(*shape, *box.shape[1:])
 
 
 def require_features(shape: tuple[int, ...], model: LinearModel, name: str) -> None:
     """Raise DataError unless an array of this shape has the model's number of features."""
     expected = len(model.coef)
-    if len(shape) != 2 or shape[1] != expected:
-        got = shape[1] if len(shape) == 2 else f"shape {shape}"
+    if len(shape) < 2 or shape[-1] != expected:
+        got = shape[-1] if len(shape) > 1 else f"shape {shape}"
         raise DataError(
             f"{name} has {got} features, but SoftmaxRegression is expecting {expected} features "
             "as input: pass the columns that it was fitted on"
@@ -175,13 +211,14 @@ def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
 
     if isinstance(source.X, DaskArray):
         return _lazy_from_dask(model, source.X.collection, method, source.dtype)
-    rows = tuple(stop - start for start, stop in pairwise(source.chunks))
-    shape = model.shape(source.n_samples, method)
+    grid = source.grid or Grid((source.chunks,))
+    tail = model.shape(1, method)[1:]
     dtype = model.dtype(method, source.dtype)
-    chunks = (rows, *((size,) for size in shape[1:]))
     return da.map_blocks(
-        _predict_rows, source, model, method, dtype=dtype, chunks=chunks,
-        meta=np.empty((0,) * len(shape), dtype), name=f"{method}-{_token(source, model)}",
+        _predict_rows, source, model, method, dtype=dtype,
+        chunks=(*grid.sizes, *((size,) for size in tail)),
+        meta=np.empty((0,) * (len(grid.cuts) + len(tail)), dtype),
+        name=f"{method}-{_token(source, model)}",
     )  # fmt: skip
 
 
@@ -192,16 +229,30 @@ def _token(source: Source, model: LinearModel) -> str:
 
 
 def _predict_rows(source: Source, model: LinearModel, method: str, block_info: Any = None) -> Array:
-    start, stop = block_info[None]["array-location"][0]
-    return model.apply(source.read(start, stop), method, source.dtype)
+    where = block_info[None]["array-location"][: len(source.shape)]
+    if source.grid is None:
+        start, stop = where[0]
+    else:
+        start, stop = source.grid.rows_at(tuple(axis[0] for axis in where))
+    rows = model.apply(source.read(start, stop), method, source.dtype)
+    return rows.reshape(*(high - low for low, high in where), *rows.shape[1:])
 
 
 def _predict_block(
     X: Array, model: LinearModel, method: str, computed: np.dtype[np.floating],
     block_info: Any = None,
 ) -> Array:  # fmt: skip
-    start = block_info[0]["array-location"][0][0]
-    return model.apply(Chunk(X, None, None, start), method, computed)
+    """Return what is predicted for a block, named in messages by where it lies in the whole."""
+    where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
+    chunk = Chunk(X.reshape(-1, X.shape[-1]), None, None, where[0].start)
+    if len(where) > 1:
+        chunk = chunk._replace(start=0, place=partial(_place, where))
+    rows = model.apply(chunk, method, computed)
+    return rows.reshape(*X.shape[:-1], *rows.shape[1:])
+
+
+def _place(box: Index, row: int) -> str:
+    return f"index {index_in(box, row)}"
 
 
 def _lazy_from_dask(
@@ -213,13 +264,14 @@ def _lazy_from_dask(
     require_features(X.shape, model, "X")
     if X.dtype.kind not in "biuf":
         raise DataError(f"X has dtype {X.dtype}; expected real numbers (float, integer or bool)")
-    if X.numblocks[1] > 1:
-        X = X.rechunk({1: -1})
-    shape = model.shape(1, method)
+    if X.numblocks[-1] > 1:
+        X = X.rechunk({X.ndim - 1: -1})
+    tail = model.shape(1, method)[1:]
     computed = computed or compute_dtype(X.dtype)
     dtype = model.dtype(method, computed)
     return X.map_blocks(
         _predict_block, model, method, computed, dtype=dtype,
-        meta=np.empty((0,) * len(shape), dtype), drop_axis=None if len(shape) == 2 else 1,
-        chunks=(X.chunks[0], *((size,) for size in shape[1:])),
+        meta=np.empty((0,) * (X.ndim - 1 + len(tail)), dtype),
+        drop_axis=None if tail else X.ndim - 1,
+        chunks=(*X.chunks[:-1], *((size,) for size in tail)),
     )  # fmt: skip

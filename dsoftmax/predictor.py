@@ -21,12 +21,13 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : as for `fit`, or a Dask array
+        X : as for `fit`
 
         Returns
         -------
-        array of shape (n_samples,)
-            NumPy for data in memory, else a Dask array that computes when asked.
+        array of shape (n_samples,), or of the axes of the samples if there are several
+            NumPy for data in memory, else a Dask array that computes when asked; a DataArray for
+            a DataArray.
 
         Raises
         ------

@@ -13,6 +13,16 @@ from dsoftmax.errors import DataError
 
 Array = npt.NDArray[Any]
 Sums = TypeVar("Sums")
+IGNORED, MISSING = 1, 2  # why a row is left out: by its label, by a value that is not there
+
+
+def by_number(row: int) -> str:
+    """Return where a row is, for messages."""
+    return f"row {row}"
+
+
+def _nameless(row: int, column: int = 0) -> str:
+    return ""
 
 
 class Chunk(NamedTuple):
@@ -25,6 +35,10 @@ class Chunk(NamedTuple):
     sample_weight : ndarray of shape (rows,) or (rows, n_models), or None for weights of one
     start : index within the source of the first row read
     picked : ndarray of shape (rows,), which of the rows read these are, or None for all
+    left_out : ndarray of shape (rows,), 0 for rows that count and IGNORED or MISSING for others,
+        whose X and weight are zero; None if all count
+    place : says where in the source a row is
+    chunk_at : says which chunk of X holds a row and column
     """
 
     X: Array
@@ -32,6 +46,9 @@ class Chunk(NamedTuple):
     sample_weight: Array | None
     start: int
     picked: Array | None = None
+    left_out: Array | None = None
+    place: Callable[[int], str] = by_number
+    chunk_at: Callable[[int, int], str] = _nameless
 
     @property
     def codes(self) -> Array:
@@ -39,28 +56,38 @@ class Chunk(NamedTuple):
         assert self.y is not None, "this source has no y"
         return self.y
 
+    @property
+    def used(self) -> Array | slice:
+        """Which rows count."""
+        return slice(None) if self.left_out is None else self.left_out == 0
+
     def take(self, picked: Array) -> Chunk:
         """Return the given rows, in the given order."""
-        y, weight = self.y, self.sample_weight
-        return Chunk(
-            self.X[picked],
-            None if y is None else y[picked],
-            None if weight is None else weight[picked],
-            self.start,
-            picked,
-        )
+        return self._at(picked)._replace(picked=picked)
 
     def rows(self, low: int, high: int) -> Chunk:
         """Return the rows from low to high, as views."""
         if low == 0 and high == len(self.X):
             return self
-        y, weight, picked = self.y, self.sample_weight, self.picked
-        return Chunk(
-            self.X[low:high],
-            None if y is None else y[low:high],
-            None if weight is None else weight[low:high],
-            self.start if picked is not None else self.start + low,
-            None if picked is None else picked[low:high],
+        chunk, picked = self._at(slice(low, high)), self.picked
+        if picked is None:
+            return chunk._replace(start=self.start + low)
+        return chunk._replace(picked=picked[low:high])
+
+    def where(self, row: int) -> str:
+        """Return where in the source a row of the chunk is, for messages."""
+        return self.place(self._number(row))
+
+    def _number(self, row: int) -> int:
+        return self.start + (row if self.picked is None else int(self.picked[row]))
+
+    def _at(self, where: Array | slice) -> Chunk:
+        y, weight, left_out = self.y, self.sample_weight, self.left_out
+        return self._replace(
+            X=self.X[where],
+            y=None if y is None else y[where],
+            sample_weight=None if weight is None else weight[where],
+            left_out=None if left_out is None else left_out[where],
         )
 
     def require_finite(self, dtype: np.dtype[np.floating]) -> None:
@@ -71,13 +98,13 @@ class Chunk(NamedTuple):
             return
         row, column = (int(i) for i in bad[0])
         value = self.X[row, column]
-        absolute = self.start + (row if self.picked is None else int(self.picked[row]))
         reason = f"too large for {dtype}; open the data with dtype='float64'"
         if not np.isfinite(value):
-            reason = "not finite; clean the data or leave those rows out"
+            reason = "not finite; clean the data, or leave rows out: open_data(missing='drop')"
+        chunk = self.chunk_at(self._number(row), column)
         raise DataError(
-            f"X has the value {value} at row {absolute}, column {column}, which is {reason} "
-            f"({len(bad)} such values among {len(self.X)} rows)"
+            f"X has the value {value} at {self.where(row)}, column {column}{chunk}, which is "
+            f"{reason} ({len(bad)} such values among {len(self.X)} rows)"
         )
 
 

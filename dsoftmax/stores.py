@@ -15,6 +15,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax.errors import DataError
+from dsoftmax.sources.address import storage_options
 from dsoftmax.sources.zarr import COMPLETE
 
 
@@ -30,8 +31,10 @@ def create_array(
     name : of the array within the group
     shape, dtype, chunks : of the array
     """
+    in_group = isinstance(where, zarr.Group)
     return zarr.create_array(
         where.store_path if isinstance(where, zarr.Group) else where,
+        storage_options=None if in_group else storage_options(str(where)),
         name=name,
         shape=tuple(shape),
         # Zarr 3 has no specification of fixed-length strings, and warns of it.
@@ -56,7 +59,10 @@ def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
     """Open a new group (Zarr format 3) at a place of `new_node`."""
     with new_node(destination, overwrite) as place:
         try:
-            group = zarr.open_group(place, mode=_mode(place, overwrite), zarr_format=3)
+            group = zarr.open_group(
+                place, mode=_mode(place, overwrite), zarr_format=3,
+                storage_options=storage_options(str(place)),
+            )  # fmt: skip
         except FileExistsError as error:
             raise _taken(place) from error
         yield group
@@ -140,7 +146,7 @@ def _move(folder: Path, path: Path, overwrite: bool) -> None:
 
 def _is_store(place: Path | str) -> bool:
     try:
-        zarr.open(place, mode="r")
+        zarr.open(place, mode="r", storage_options=storage_options(str(place)))
     except (ValueError, OSError):
         return False
     return True

@@ -13,6 +13,7 @@ from distributed import Client
 from sklearn.datasets import load_digits
 
 from dsoftmax.runtime import local
+from tests import storage
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,20 @@ def cluster(_two_workers: Client) -> Iterator[Client]:
 def _no_cluster_is_left() -> Iterator[None]:
     yield
     local.close_embedded_cluster()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server on loopback."""
+    with storage.serve() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> Iterator[storage.Bucket]:
+    """An empty bucket, which this process can open while the test runs."""
+    with storage.new_bucket(s3_server) as made:
+        yield made
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from distributed.protocol.pickle import cloudpickle
 
-from dsoftmax.sources.base import RowArray, Source
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.rowarray import RowArray
 
 FAULTS: dict[str, Exception] = {
     "timeout": TimeoutError("the storage is slow"),

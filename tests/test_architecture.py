@@ -21,9 +21,10 @@ LAYERS = {
     2: {"runtime"},
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
-        "holder", "identity", "ingestion", "keeper", "labelling", "lease", "ledger", "npyfile",
-        "objective", "parquetfile", "passes", "persistence", "places", "prediction", "records",
-        "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer", "zarrcopy",
+        "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
+        "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
+        "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",
+        "zarrcopy",
     },
     4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
 }  # fmt: skip

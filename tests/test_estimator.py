@@ -5,8 +5,6 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -438,54 +436,6 @@ def test_a_bad_parameter_is_named_with_what_was_expected(
 ) -> None:
     with pytest.raises(DataError, match=message):
         SoftmaxRegression(**params).fit(X4, Y4)
-
-
-BAD_DATA: list[tuple[Any, Any, Any, str]] = [
-    (np.zeros((0, 2)), np.zeros(0), None, "0 samples"),
-    (np.zeros((4, 0)), Y4, None, r"0 feature\(s\).*minimum of 1"),
-    (np.zeros(4), Y4, None, r"shape \(4,\); expected two dimensions"),
-    (np.zeros((4, 2, 2)), Y4, None, "expected two dimensions"),
-    (X4, Y4[:3], None, "X has 4 rows but y has 3"),
-    (X4, np.eye(4), None, "one label .not one-hot"),
-    (X4, None, None, "y is missing"),
-    (X4, np.zeros(4), None, "holds 1 class .*at least 2"),
-    (X4, [0.5, 1, 0, 1], None, "continuous"),
-    (X4.astype(complex), Y4, None, "complex128; expected real numbers"),
-    (X4.astype(str), Y4, None, "expected real numbers"),
-    (np.array([["a", 1]] * 4, dtype=object), Y4, None, "objects that are not numbers"),
-    (X4, np.array([1, "a", 1, "a"], dtype=object), None, "mixes labels of the types int, str"),
-    (np.array([[0, 0], [0, np.nan], [0, 0], [0, 0.0]]), Y4, None, "nan at row 1, column 1"),
-    (np.array([[0, 0], [0, 0], [np.inf, 0], [0, 0.0]]), Y4, None, "inf at row 2, column 0"),
-    (X4, Y4, [1, 1, -1, 1], "sample_weight is -1.0 at row 2"),
-    (X4, Y4, [1, np.nan, 1, 1], "sample_weight is nan at row 1"),
-    (X4, Y4, [0, 0, 0, 0], "all weights are zero"),
-    (X4, Y4, [1, 1], "sample_weight has 2"),
-    ("nowhere.zarr/X", Y4, None, "nowhere.zarr/X does not exist"),
-]
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize(("X", "y", "weight", "message"), BAD_DATA)
-def test_bad_data_get_one_clear_error(
-    X: Any, y: Any, weight: Any, message: str, solver: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        SoftmaxRegression(solver=solver).fit(X, y, weight)
-
-
-def test_a_group_is_refused_with_the_arrays_in_it(store: Callable[..., str]) -> None:
-    path = store(X=X4, y=Y4)
-    with pytest.raises(DataError, match=r"is a Zarr group.*data.zarr/X \(4, 2\).*data.zarr/y"):
-        SoftmaxRegression().fit(path, Y4)
-
-
-def test_metadata_that_is_not_json_is_an_error_that_names_the_store(
-    store: Callable[..., str],
-) -> None:
-    path = store(X=X4, y=Y4)
-    Path(path, "X", "zarr.json").write_text("{")
-    with pytest.raises(DataError, match=r"data\.zarr/X cannot be opened"):
-        SoftmaxRegression().fit(f"{path}/X", f"{path}/y")
 
 
 def test_a_value_that_float32_cannot_hold_is_said_to_need_float64() -> None:

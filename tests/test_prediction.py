@@ -107,7 +107,7 @@ def test_log_probabilities_do_not_underflow() -> None:
 
 BAD: list[tuple[Any, str]] = [
     (np.zeros((3, 5)), "5 features, but SoftmaxRegression is expecting 2 features"),
-    (np.zeros(2), "expected two dimensions"),
+    (np.zeros(2), "expected at least two dimensions"),
     (np.array([[0, np.nan]]), "nan at row 0, column 1"),
     (da.zeros((3, 5)), "is expecting 2 features"),
     (da.zeros((3, 2), dtype=complex), "complex128"),

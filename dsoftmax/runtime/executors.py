@@ -18,6 +18,12 @@ from dask.system import CPU_COUNT
 
 from dsoftmax.errors import DataError
 from dsoftmax.runtime import blas, worker
+from dsoftmax.runtime.workers import (
+    require_owner,
+    require_portable,
+    require_room,
+    require_visible,
+)
 from dsoftmax.sources.base import Source
 
 Result = TypeVar("Result")
@@ -84,39 +90,28 @@ def executor_for(source: Source) -> Executor:
     if source.X.in_memory:
         return ThreadExecutor()
     client = _active_client()
-    from dsoftmax.runtime.cluster import ClusterExecutor
 
     if source.futures:
-        _require_owner(source, client)
-        return ClusterExecutor(client)
+        require_owner(source, client)
+        return _on_cluster(client, source)
     if client is not None:
-        _require_portable(source)
-        return ClusterExecutor(client)
+        require_portable(source)
+        return _on_cluster(client, source)
     small = source.n_samples * source.row_bytes <= _SMALL
     if small or inside_a_task() or not all(array.portable for array in source.arrays):
         return ThreadExecutor()
     from dsoftmax.runtime.local import embedded_client
 
-    return ClusterExecutor(embedded_client())
+    return _on_cluster(embedded_client(), source)
 
 
-def _require_portable(source: Source) -> None:
-    for array in source.arrays:
-        if not array.portable:
-            raise DataError(
-                f"{array.name} is a store in this process's memory, which the workers of the "
-                "active Dask client cannot read; store it in a folder or at a URL that they see"
-            )
+def _on_cluster(client: Any, source: Source) -> Executor:
+    from dsoftmax.runtime.cluster import ClusterExecutor
 
-
-def _require_owner(source: Source, client: Any) -> None:
-    for array in source.arrays:
-        if any(future.client is not client for future in array.futures.values()):
-            raise DataError(
-                f"{array.name} is persisted on a Dask client that is not the active one: fit "
-                "while that client is (`with client.as_current():`), or pass the array as it was "
-                "before it was persisted"
-            )
+    executor: Executor = ClusterExecutor(client)
+    require_room(client, source)
+    require_visible(client, source)
+    return executor
 
 
 def inside_a_task() -> bool:

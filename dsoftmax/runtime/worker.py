@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from dsoftmax.cache import ByteCache
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.reduction import Chunk, Reduction
@@ -191,9 +189,7 @@ def _load(task: Task, piece: Piece) -> tuple[Chunk, int, int]:
     """Return the rows of a piece, and how many bytes and spans were decoded for them."""
     source = task.parts[piece.start].with_blocks(task.blocks)
     if task.targets_only:
-        y, weight = source.read_targets(piece.start, piece.stop)
-        none = np.empty((piece.stop - piece.start, 0))
-        return Chunk(none, y, weight, piece.start), 0, 0
+        return source.read_targets(piece.start, piece.stop), 0, 0
     if task.keep is None:
         span, reads = _read_shuffled(source, piece), 1
     else:

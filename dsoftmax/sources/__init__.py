@@ -12,9 +12,11 @@ from dask import config
 from dask.utils import parse_timedelta
 
 from dsoftmax.errors import DataError
-from dsoftmax.sources.base import RowArray, Source, build_source
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.checks import build_source
 from dsoftmax.sources.faults import PATIENCE, Patience
 from dsoftmax.sources.memory import MemoryArray, from_objects
+from dsoftmax.sources.rowarray import RowArray
 
 __all__ = ["Source", "open_data"]
 
@@ -25,6 +27,8 @@ def open_data(
     sample_weight: Any = None,
     *,
     dtype: npt.DTypeLike | None = None,
+    missing: str = "raise",
+    ignore_label: Any = None,
     on_bad_chunk: str = "raise",
     max_bad_chunks: int = 0,
 ) -> Source:
@@ -32,16 +36,24 @@ def open_data(
 
     Parameters
     ----------
-    X : Zarr array, path or URL of one, Dask array, or array-like
-        Of shape (n_samples, n_features). Real numbers: bool, any integer or float.
-    y : the same kinds, of shape (n_samples,), optional
+    X : Zarr array, path or URL of one, Dask array, xarray DataArray, or array-like
+        Of shape (n_samples, n_features), or (..., n_features) with several axes of samples, such
+        as (time, y, x, band). Real numbers: bool, any integer or float.
+    y : the same kinds, of the shape of X without its last axis, optional
         Labels: integers, booleans or strings.
-    sample_weight : the same kinds, of shape (n_samples,), optional
+    sample_weight : the same kinds, of the shape of y, optional
         Finite, not negative.
     dtype : "float32" or "float64", optional
         What to compute in. By default float32 for float32, float16, bool and integers of
         up to 16 bits, which it holds exactly, and float64 for wider ones. Stored
         values keep their dtype until a block of rows is computed.
+    missing : {"raise", "drop"}, default="raise"
+        Whether a NaN or an infinity in X is an error, or its row is left out of what is fitted
+        or evaluated; a fit says how many were. Which rows count has to be known first: a fit
+        reads X once more than it otherwise would.
+    ignore_label : label, optional
+        Rows with this label are left out, such as 255 where there are no data; a fit says how
+        many.
     on_bad_chunk : {"raise", "skip"}, default="raise"
         What a fit does with a chunk that cannot be decoded, fails its checksum or is lost:
         end with a ChunkError, or go on without its rows. A store that does not answer is
@@ -69,12 +81,15 @@ def open_data(
         if y is not None or sample_weight is not None:
             raise DataError("X is an opened source that carries its own y; pass y=None with it")
         return X
+    _check_dims(X, y, sample_weight)
     most_bad = _most_bad(on_bad_chunk, max_bad_chunks)
     source = build_source(
         row_array("X", X),
         None if y is None else row_array("y", y),
         None if sample_weight is None else row_array("sample_weight", sample_weight),
         None if dtype is None else _computable(dtype),
+        missing,
+        ignore_label,
     )
     return replace(source, patience=_patience(), most_bad=most_bad)
 
@@ -112,12 +127,22 @@ def row_array(role: str, values: Any) -> RowArray:
         from dsoftmax.sources.zarr import open_zarr
 
         return open_zarr(values)
+    if _is_from("xarray", values):
+        values = _from_xarray(role, values)
     if _is_from("zarr", values):
-        return _from_zarr(role, values)
+        from dsoftmax.sources.zarr import from_zarr
+
+        return from_zarr(role, values)
     if _is_from("dask", values):
         from dsoftmax.sources.dask import from_dask
 
         return from_dask(role, values)
+    if isinstance(values, np.memmap):
+        from dsoftmax.sources.memmap import from_memmap
+
+        mapped = from_memmap(values)
+        if mapped is not None:
+            return mapped
     return MemoryArray(role, _as_numpy(role, values))
 
 
@@ -125,14 +150,28 @@ def _is_from(package: str, values: Any) -> bool:
     return type(values).__module__.partition(".")[0] == package
 
 
-def _from_zarr(role: str, values: Any) -> RowArray:
-    import zarr
+def _from_xarray(role: str, values: Any) -> Any:
+    """Return the array in a DataArray: NumPy's if it is in memory, else Dask's."""
+    if type(values).__name__ != "DataArray":
+        raise DataError(f"{role} is an xarray {type(values).__name__}; expected a DataArray of it")
+    if values.chunks is None and not values.variable._in_memory:
+        # Of a file that was opened without chunks; `.data` would load all of it.
+        preferred = values.encoding.get("preferred_chunks")
+        values = values.chunk("auto" if preferred is None else preferred)
+    return values.data
 
-    from dsoftmax.sources.zarr import from_zarr
 
-    if not isinstance(values, zarr.Array):
-        raise DataError(f"{role} is a {type(values).__name__}; expected one of its arrays")
-    return from_zarr(values)
+def _check_dims(X: Any, *companions: Any) -> None:
+    """Refuse DataArrays whose axes have the same names in another order."""
+    for values in companions:
+        if not (_is_from("xarray", X) and _is_from("xarray", values)):
+            continue
+        got, expected = getattr(values, "dims", ()), getattr(X, "dims", ())[:-1]
+        if got != expected and set(got) == set(expected):
+            raise DataError(
+                f"an array has the axes {tuple(got)} where those of X are {tuple(expected)}; "
+                "transpose it to that order"
+            )
 
 
 def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:

@@ -8,75 +8,19 @@ can travel with a task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from dsoftmax.errors import DataError
-from dsoftmax.loss import compute_dtype
-from dsoftmax.reduction import Array, Chunk
+from dsoftmax.reduction import IGNORED, MISSING, Array, Chunk, by_number
 from dsoftmax.sources.faults import PATIENCE, Patience, fetch
-
-
-class RowArray(Protocol):
-    """An array whose first axis is rows.
-
-    Attributes
-    ----------
-    name : what messages call it
-    shape, dtype : as NumPy's
-    boundaries : 0, ..., n_rows; the rows between two of them are decoded together
-    portable : whether another process can read it
-    in_memory : whether reading it costs nothing
-    futures : blocks of it that a cluster holds, by key; a task has to depend on them
-    identity : digest of what is known of it beyond shape, dtype and boundaries
-    """
-
-    @property
-    def name(self) -> str:
-        """Name."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype as stored."""
-
-    @property
-    def boundaries(self) -> tuple[int, ...]:
-        """Row boundaries of the chunks."""
-
-    @property
-    def portable(self) -> bool:
-        """Whether it can travel."""
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether it is there already."""
-
-    @property
-    def futures(self) -> Mapping[Any, Any]:
-        """Blocks on a cluster."""
-
-    @property
-    def identity(self) -> str:
-        """Digest."""
-
-    def read(self, start: int, stop: int) -> Array:
-        """Return rows start to stop."""
-        ...
-
-    def part(self, start: int, stop: int) -> RowArray:
-        """Return what a task needs that reads no other rows than these, at their indices."""
-        ...
-
-    def with_blocks(self, blocks: Mapping[Any, Any]) -> RowArray:
-        """Return the array that has the values of its `futures` at hand."""
-        ...
+from dsoftmax.sources.grid import Grid
+from dsoftmax.sources.memory import LABEL_KINDS, from_objects
+from dsoftmax.sources.rowarray import RowArray
 
 
 @dataclass(frozen=True)
@@ -91,6 +35,9 @@ class Source:
     dtype : dtype of the computation, float32 or float64
     classes : sorted labels, once they are known: `read` then returns their codes
     class_weight : (n_classes,) factors of the row weights, or None
+    grid : the axes of the samples if there is more than one, else None
+    missing : "raise", or "drop": rows with values that are not finite are left out
+    ignore_label : rows with this label are left out
     patience : how long to try reads again
     most_bad : how many chunks of X may be left out since they cannot be read
     """
@@ -101,6 +48,9 @@ class Source:
     dtype: np.dtype[np.floating]
     classes: Array | None = None
     class_weight: Array | None = None
+    grid: Grid | None = None
+    missing: str = "raise"
+    ignore_label: Any = None
     patience: Patience = PATIENCE
     most_bad: int = 0
 
@@ -113,6 +63,16 @@ class Source:
     def n_features(self) -> int:
         """Number of features."""
         return self.X.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of y, of the weights and of predicted labels."""
+        return (self.n_samples,) if self.grid is None else self.grid.shape
+
+    @property
+    def drops_missing(self) -> bool:
+        """Whether which rows count is only known when X is read."""
+        return self.missing == "drop" and self.X.dtype.kind == "f"
 
     @property
     def row_bytes(self) -> int:
@@ -137,6 +97,15 @@ class Source:
     def with_classes(self, classes: Array, class_weight: Array | None = None) -> Source:
         """Return the source that reads labels as codes, and weighs rows by their class."""
         return replace(self, classes=classes, class_weight=class_weight)
+
+    def features_only(self) -> Source:
+        """Return the source of all rows of X, which no policy leaves out: for predictions."""
+        return replace(self, y=None, sample_weight=None, missing="raise", ignore_label=None)
+
+    def require_visible(self) -> None:
+        """Raise an error unless this process can open the arrays."""
+        for array in self.arrays:
+            array.require_visible()
 
     def part(self, start: int, stop: int, *, targets_only: bool = False) -> Source:
         """Return what a task needs that reads no other rows than these, or only their targets."""
@@ -166,106 +135,97 @@ class Source:
         DataError
             If a label is not one of `classes`, or a weight is negative or not finite.
         """
-        y, weight = self.read_targets(start, stop)
-        return Chunk(self._fetch(self.X, start, stop), y, weight, start)
+        chunk = self._stored_targets(start, stop)._replace(X=self._fetch(self.X, start, stop))
+        if self.drops_missing:
+            chunk = _without(chunk, np.logical_not(np.isfinite(chunk.X).all(axis=1)), MISSING)
+        if chunk.left_out is not None:
+            X = chunk.X.copy()
+            X[chunk.left_out > 0] = 0  # a NaN times a weight of zero is a NaN
+            chunk = chunk._replace(X=X)
+        return self._coded(chunk)
 
-    def read_targets(self, start: int, stop: int) -> tuple[Array | None, Array | None]:
-        """Return y and weights of rows start to stop, without reading X."""
+    def read_targets(self, start: int, stop: int) -> Chunk:
+        """Return rows start to stop with y and weights, and no feature of X."""
+        return self._coded(self._stored_targets(start, stop))
+
+    def _stored_targets(self, start: int, stop: int) -> Chunk:
         y = None if self.y is None else self._fetch(self.y, start, stop)
         weight = None
         if self.sample_weight is not None:
             weight = self._fetch(self.sample_weight, start, stop).astype(np.float64)
-            _check_weights(self.sample_weight.name, weight, start)
-        if y is None or self.classes is None:
-            return y, weight
-        codes = self._encode(y, start)
+        place = by_number if self.grid is None else self.grid.place
+        none = np.empty((stop - start, 0))
+        chunk = Chunk(none, y, weight, start, place=place, chunk_at=self.X.chunk_at)
+        if y is None or self.ignore_label is None:
+            return chunk
+        return _without(chunk, _equal(y, self.ignore_label), IGNORED)
+
+    def _coded(self, chunk: Chunk) -> Chunk:
+        """Return a chunk whose labels are codes, and its weights those of row and class."""
+        if self.sample_weight is not None:
+            _check_weights(self.sample_weight, chunk)
+        if chunk.y is None or self.classes is None:
+            return chunk
+        codes, weight = self._encode(chunk), chunk.sample_weight
         if self.class_weight is not None:
             factor = self.class_weight[codes]
             weight = factor if weight is None else weight * factor
-        return codes, weight
+        return chunk._replace(y=codes, sample_weight=weight)
 
     def _fetch(self, array: RowArray, start: int, stop: int) -> Array:
-        values = fetch(array.name, lambda: array.read(start, stop), start, stop, self.patience)
+        values = fetch(
+            array.name, lambda: array.read(start, stop), start, stop, self.patience,
+            lambda: array.culprit(start, stop),
+        )  # fmt: skip
+        if values.dtype.kind in LABEL_KINDS:
+            return values
         # Variable-length strings become fixed-length ones, which can be searched and saved.
-        return values if values.dtype.kind in "biufU" else np.array(values.tolist())
+        return from_objects("y", values.astype(object))
 
-    def _encode(self, y: Array, start: int) -> Array:
+    def _encode(self, chunk: Chunk) -> Array:
         assert self.y is not None
         assert self.classes is not None
+        y = chunk.codes
         found = np.searchsorted(self.classes, y)
         codes = np.minimum(found, len(self.classes) - 1)
         unknown = self.classes[codes] != y
+        if chunk.left_out is not None:
+            unknown &= chunk.left_out == 0
         if np.any(unknown):
             row = int(np.argmax(unknown))
             raise DataError(
-                f"{self.y.name} has the label {y[row].item()!r} at row {start + row}, which is not "
-                f"one of the {len(self.classes)} classes ({preview(self.classes)})"
+                f"{self.y.name} has the label {y[row].item()!r} at {chunk.where(row)}"
+                f"{self.y.chunk_at(chunk.start + row)}, which is not one of the "
+                f"{len(self.classes)} classes ({preview(self.classes)})"
             )
         return codes
 
 
-def build_source(
-    X: RowArray,
-    y: RowArray | None,
-    sample_weight: RowArray | None,
-    dtype: np.dtype[np.floating] | None = None,
-) -> Source:
-    """Return the source of three arrays, after all checks that need no data.
-
-    Raises
-    ------
-    DataError
-        If shapes, lengths or dtypes do not fit.
-    """
-    _check_features(X)
-    for array in (y, sample_weight):
-        if array is not None:
-            _check_companion(array, X)
-    if y is not None and y.dtype.kind in "cmMV":
-        raise DataError(
-            f"{y.name} has dtype {y.dtype}; labels must be integers, booleans or strings"
-        )
-    if sample_weight is not None and sample_weight.dtype.kind not in "biuf":
-        raise DataError(f"{sample_weight.name} has dtype {sample_weight.dtype}; expected numbers")
-    return Source(X, y, sample_weight, np.dtype(dtype or compute_dtype(X.dtype)))
+def _equal(y: Array, label: Any) -> Array:
+    if isinstance(label, float) and math.isnan(label):
+        return np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), bool)
+    return np.asarray(y == label)
 
 
-def _check_features(X: RowArray) -> None:
-    if len(X.shape) != 2:
-        raise DataError(
-            f"{X.name} has shape {X.shape}; expected two dimensions (n_samples, n_features): "
-            "reshape it first, one row a sample"
-        )
-    if X.dtype.kind not in "biuf":
-        raise DataError(
-            f"{X.name} has dtype {X.dtype}; expected real numbers (float, integer or bool)"
-        )
-    if 0 in X.shape:
-        raise DataError(
-            f"{X.name} has shape {X.shape}: 0 {'samples' if X.shape[0] == 0 else 'feature(s)'}, "
-            "while a minimum of 1 is required"
-        )
+def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
+    """Return a chunk without the weight of some rows, unless they are left out already."""
+    if not rows.any():
+        return chunk
+    left_out = np.zeros(len(rows), np.uint8) if chunk.left_out is None else chunk.left_out
+    left_out = np.where(rows & (left_out == 0), np.uint8(reason), left_out)
+    weight = np.ones(len(rows)) if chunk.sample_weight is None else chunk.sample_weight
+    return chunk._replace(left_out=left_out, sample_weight=np.where(left_out > 0, 0.0, weight))
 
 
-def _check_companion(array: RowArray, X: RowArray) -> None:
-    if len(array.shape) != 1:
-        raise DataError(
-            f"{array.name} has shape {array.shape}; expected one dimension, ({X.shape[0]},): "
-            "one label (not one-hot rows or probabilities) or weight a sample"
-        )
-    if array.shape[0] != X.shape[0]:
-        raise DataError(
-            f"{X.name} has {X.shape[0]} rows but {array.name} has {array.shape[0]}; "
-            "they must be of the same length"
-        )
-
-
-def _check_weights(name: str, weight: Array, start: int) -> None:
+def _check_weights(array: RowArray, chunk: Chunk) -> None:
+    weight = chunk.sample_weight
+    assert weight is not None
     bad = ~(np.isfinite(weight) & (weight >= 0))
     if np.any(bad):
         row = int(np.argmax(bad))
         raise DataError(
-            f"{name} is {weight[row]} at row {start + row}; weights must be finite and not negative"
+            f"{array.name} is {weight[row]} at {chunk.where(row)}"
+            f"{array.chunk_at(chunk.start + row)}; weights must be finite and not negative"
         )
 
 

@@ -21,12 +21,14 @@ import numpy as np
 import zarr
 from dask.array.core import getter, getter_inline, getter_nofancy, slices_from_chunks
 from dask.core import flatten, get_dependencies
+from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
-from dsoftmax.sources.base import RowArray
+from dsoftmax.sources.grid import Grid
 from dsoftmax.sources.memory import from_objects
+from dsoftmax.sources.rowarray import RowArray, Unstored
 from dsoftmax.sources.zarr import from_zarr
 
 Graph = Mapping[Any, Any]
@@ -36,7 +38,7 @@ _MOST_SHARED = 16  # tasks that all blocks may have in common
 
 
 @dataclass(frozen=True, eq=False)
-class DaskArray:
+class DaskArray(Unstored):
     """A Dask array by its optimised graph, or the part of one that some rows need.
 
     It pickles as that graph: what a user's own functions and stores bring along, large
@@ -66,6 +68,18 @@ class DaskArray:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"futures": {}, "collection": None}
+
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Where the axes of the samples are cut into blocks, without those that are empty."""
+        sizes = self.collection.chunks[: max(1, len(self.shape) - 1)]
+        return tuple((0, *accumulate(size for size in axis if size)) for axis in sizes)
+
+    def laid_out(self, grid: Grid) -> RowArray:
+        """Return the rows in the order of a grid."""
+        lazy = from_dask(self.name, _as_rows(self.collection, grid))
+        assert isinstance(lazy, DaskArray)
+        return replace(lazy, collection=self.collection)
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, computed here and now."""
@@ -236,8 +250,35 @@ def _zarr_behind(array: Any) -> RowArray | None:
         found = stored
     if not isinstance(found, zarr.Array) or found.shape != array.shape:
         return None
-    source = from_zarr(found)
+    source = from_zarr("X", found)
     return source if source.portable else None
+
+
+def _as_rows(array: Any, grid: Grid) -> Any:
+    """Return an array that has the axes of a grid with its rows in place of them."""
+    axes, trailing = len(grid.cuts), array.shape[len(grid.cuts) :]
+    array = array.rechunk((*grid.sizes, *trailing))
+    name, last = f"rows-{array.name}", (0,) * len(trailing)
+    graph = {}
+    for number, where in enumerate(np.ndindex(*array.numblocks[:axes])):
+        key, block = (name, number, *last), TaskRef((array.name, *where, *last))
+        shape = tuple(axis.stop - axis.start for axis in grid.block(number))
+        graph[key] = Task(key, _block_rows, block, (*shape, *trailing), axes)
+    rows = tuple(int(size) for size in np.diff(grid.boundaries))
+    chunks = (rows, *((length,) for length in trailing))
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[array])
+    return da.Array(layers, name, chunks, array.dtype, np.empty((0,) * len(chunks), array.dtype))
+
+
+def _block_rows(block: Any, shape: tuple[int, ...], axes: int) -> Array:
+    """Return a block as rows, if it is what the array's metadata say."""
+    values = np.asarray(block)
+    if values.shape != shape:
+        raise DataError(
+            f"a block has the shape {values.shape} where the chunks of its array say {shape}; "
+            "call compute_chunk_sizes() on it first"
+        )
+    return values.reshape(-1, *shape[axes:])
 
 
 def _value(graph: Graph, argument: Any) -> Any:

@@ -69,8 +69,18 @@ def retries_here() -> int:
     return _retries.value
 
 
-def fetch(name: str, read: Callable[[], Array], start: int, stop: int, patience: Patience) -> Array:
+def fetch(
+    name: str, read: Callable[[], Array], start: int, stop: int, patience: Patience,
+    culprit: Callable[[], str | None] = lambda: None,
+) -> Array:  # fmt: skip
     """Return what a read returns, tried again while its errors are transient.
+
+    Parameters
+    ----------
+    name : of the array
+    read : returns its rows start to stop
+    patience : Patience
+    culprit : finds which chunk of theirs cannot be read, for the message
 
     Raises
     ------
@@ -87,6 +97,8 @@ def fetch(name: str, read: Callable[[], Array], start: int, stop: int, patience:
         except Exception as error:
             what = f"{name}: rows {start} to {stop - 1} cannot be read"
             if not is_transient(error):
+                found = culprit()
+                what = what if found is None else f"{name}: {found} cannot be read"
                 raise ChunkError(f"{what}: {_said(error)}") from error
             if delay is None:
                 raise OutageError(

@@ -11,15 +11,24 @@ import numpy as np
 
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
+from dsoftmax.sources.grid import Grid, slabs
+from dsoftmax.sources.rowarray import Unstored
 
 _CHUNK_BYTES = 1 << 22
+LABEL_KINDS = "biufSU"
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryArray:
+class MemoryArray(Unstored):
     """A NumPy array, or the part of one from row `offset` on.
 
     A chunk is about 4 MiB of rows, so that several threads share the work.
+
+    Attributes
+    ----------
+    name : what messages call it
+    values : the array; while it is no more than that, its axes may be more than rows and features
+    offset : row of the whole array that comes first
     """
 
     name: str
@@ -48,6 +57,16 @@ class MemoryArray:
         rows = max(1, _CHUNK_BYTES // max(row_bytes, 1))
         return (*range(0, n_rows, rows), n_rows)
 
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Cuts along the first axis, about 4 MiB apart; the other axes of the samples are whole."""
+        axes = max(1, len(self.shape) - 1)
+        return slabs(self.shape, self.dtype.itemsize, _CHUNK_BYTES)[:axes]
+
+    def laid_out(self, grid: Grid) -> MemoryArray:
+        """Return the rows in the order of a grid."""
+        return MemoryArray(self.name, grid.arranged(self.values))
+
     def read(self, start: int, stop: int) -> Array:
         """Return a view of rows start to stop."""
         return self.values[start - self.offset : stop - self.offset]
@@ -73,4 +92,9 @@ def from_objects(role: str, array: Array) -> Array:
     kinds = sorted({type(label).__name__ for label in array.flat})
     if len(kinds) > 1:
         raise DataError(f"y mixes labels of the types {', '.join(kinds)}; expected one type")
-    return np.array(array.tolist())
+    labels = np.array(array.tolist())
+    if labels.dtype.kind not in LABEL_KINDS:
+        raise DataError(
+            f"y holds objects of the type {kinds[0]}; expected integers, booleans or strings"
+        )
+    return labels

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,15 +16,24 @@ from uuid import uuid4
 
 import numpy as np
 import zarr
-import zarr.errors
-from zarr.storage import FsspecStore, LocalStore
 
 from dsoftmax.cache import ByteCache
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.reduction import Array
+from dsoftmax.sources.address import (
+    absolute_url,
+    arrays_in,
+    open_node,
+    open_raw,
+    travels,
+    url_of,
+)
+from dsoftmax.sources.grid import Grid, GridRows, Index, cuts_every
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 _DECODED_BYTES = 1 << 26
+_SHARD_BYTES = 1 << 26  # decoded, of the rows of a shard that are read at once
+_LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as they were
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,8 @@ class ZarrArray:
     name : URL or path, for messages
     url : where another process opens it, or None
     shape, dtype : of the array
-    row_chunk : rows of a chunk, or of a shard where there are shards
+    chunk_shape : what is decoded at once: a chunk, or a shard where there are shards that are
+        not too large
     identity : digest of the metadata, by which a store that has changed is found out
     token : names this opening; what a process remembers of a store is remembered under it
     opened : the array itself where it has no URL (a store in memory), else None
@@ -43,7 +56,7 @@ class ZarrArray:
     url: str | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    row_chunk: int
+    chunk_shape: tuple[int, ...]
     identity: str
     token: str = field(compare=False)
     opened: Any = field(default=None, compare=False)
@@ -53,36 +66,81 @@ class ZarrArray:
     @property
     def boundaries(self) -> tuple[int, ...]:
         """Row boundaries of the chunks or shards."""
-        return (*range(0, self.shape[0], self.row_chunk), self.shape[0])
+        return cuts_every(self.shape[:1], self.chunk_shape[:1])[0]
+
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Where the axes of the samples are cut into chunks."""
+        return cuts_every(self.shape[:-1], self.chunk_shape[:-1])
 
     @property
     def portable(self) -> bool:
         """Whether another process can open it."""
-        return self.url is not None
+        return travels(self.url)
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, decoded."""
-        array = self._array()
-        if len(self.shape) > 1 or stop - start >= self.row_chunk:
-            return np.asarray(array[start:stop])
+        return self.region((slice(start, stop),))
+
+    def region(self, where: Index) -> Array:
+        """Return a box of the array, decoded."""
+        box = self._box(where)
+        if all(self._is_whole(axis, within) for axis, within in enumerate(box)):
+            return np.asarray(self.array()[box])
         # Labels are often in chunks of many times the rows of X: each is decoded once, not
         # once for each chunk of X.
-        first, last = start // self.row_chunk, (stop - 1) // self.row_chunk
-        parts = [self._chunk(array, number) for number in range(first, last + 1)]
-        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        offset = first * self.row_chunk
-        return rows[start - offset : stop - offset]
+        out: Array | None = None
+        for number in self._chunks_of(box):
+            rows = self._remembered(number)
+            own = self._bounds(number)
+            inner = [_overlap(a, b) for a, b in zip(box, own, strict=True)]
+            part = rows[tuple(_less(i, o.start) for i, o in zip(inner, own, strict=True))]
+            if out is None:
+                out = np.empty(tuple(axis.stop - axis.start for axis in box), rows.dtype)
+            out[tuple(_less(i, b.start) for i, b in zip(inner, box, strict=True))] = part
+        assert out is not None
+        return out
 
-    def _array(self) -> Any:
-        return self.opened if self.url is None else _reopen(self.url, self.identity, self.token)
+    def culprit(self, *where: Any) -> str | None:
+        """Return the first chunk in a box, or of rows start to stop, that cannot be read."""
+        index = where[0] if len(where) == 1 else (slice(*where),)
+        for number in self._chunks_of(self._box(index)):
+            own = self._bounds(number)
+            try:
+                self.array()[own]
+            except DataError:
+                return None
+            except Exception:
+                corner = tuple(axis.start for axis in own)
+                return f"chunk {self._key(corner)} (rows {own[0].start} to {own[0].stop - 1})"
+        return None
 
-    def _chunk(self, array: Any, number: int) -> Array:
-        key = (self.name, self.token, number)
-        rows = _decoded.get(key)
-        if rows is None:
-            rows = np.asarray(array[number * self.row_chunk : (number + 1) * self.row_chunk])
-            _decoded.put(key, rows, rows.nbytes, _DECODED_BYTES)
-        return rows
+    def chunk_at(self, row: int, column: int = 0) -> str:
+        """Return which chunk holds a value, for messages."""
+        return self.chunk_of((row, column)[: len(self.shape)])
+
+    def chunk_of(self, index: tuple[int, ...]) -> str:
+        """Return which chunk holds the value at an index, for messages."""
+        return f" (chunk {self._key(index)})"
+
+    def array(self) -> zarr.Array[Any]:
+        """Return the array, opened here."""
+        if self.url is None:
+            found: zarr.Array[Any] = self.opened
+            return found
+        return _reopen(self.url, self.identity, self.token, int(time.monotonic() // _LOOK_SECONDS))
+
+    def absent(self) -> int:
+        """Return how many chunks (or shards) are not in the store: they read as fill value."""
+        return absent_objects(self.array())[0]
+
+    def require_visible(self) -> None:
+        """Raise an error unless this process can open the array."""
+        self.array()
+
+    def laid_out(self, grid: Grid) -> GridRows:
+        """Return the rows in the order of a grid."""
+        return GridRows(self, grid)
 
     def part(self, start: int, stop: int) -> ZarrArray:
         """Return the array itself: it travels as its URL."""
@@ -91,6 +149,40 @@ class ZarrArray:
     def with_blocks(self, blocks: Mapping[Any, Any]) -> ZarrArray:
         """Return the array itself."""
         return self
+
+    def _box(self, where: Index) -> Index:
+        return (*where, *(slice(0, length) for length in self.shape[len(where) :]))
+
+    def _is_whole(self, axis: int, within: slice) -> bool:
+        """Whether to read without the help of what is remembered: chunks whole, or several."""
+        chunk, length = self.chunk_shape[axis], self.shape[axis]
+        whole = within.start % chunk == 0 and (within.stop % chunk == 0 or within.stop == length)
+        return bool(whole or within.stop - within.start >= chunk)
+
+    def _chunks_of(self, box: Index) -> Iterator[tuple[int, ...]]:
+        spans = zip(box, self.chunk_shape, strict=True)
+        return product(*(range(a.start // size, -(-a.stop // size)) for a, size in spans))
+
+    def _bounds(self, number: tuple[int, ...]) -> Index:
+        return tuple(
+            slice(i * size, min((i + 1) * size, length))
+            for i, size, length in zip(number, self.chunk_shape, self.shape, strict=True)
+        )
+
+    def _remembered(self, number: tuple[int, ...]) -> Array:
+        key = (self.name, self.token, number)
+        rows = _decoded.get(key)
+        if rows is None:
+            rows = np.asarray(self.array()[self._bounds(number)])
+            _decoded.put(key, rows, rows.nbytes, _DECODED_BYTES)
+        return rows
+
+    def _key(self, index: tuple[int, ...]) -> str:
+        """Return the key in the store of the chunk or shard that holds a value."""
+        array = self.array()
+        stored = array.shards or array.chunks
+        number = tuple(i // size for i, size in zip(index, stored, strict=True))
+        return array.metadata.encode_chunk_key(number)
 
 
 def open_zarr(target: str | Path) -> ZarrArray:
@@ -102,85 +194,92 @@ def open_zarr(target: str | Path) -> ZarrArray:
         If there is nothing, or a group, or no valid metadata at `target`.
     """
     url = absolute_url(str(target))
-    try:
-        node = zarr.open(url, mode="r")
-    except (FileNotFoundError, zarr.errors.NodeNotFoundError):
-        raise DataError(
-            f"{url} does not exist or is not a Zarr array; expected the path or URL of an array, "
-            "such as data.zarr/X"
-        ) from None
-    except Exception as error:
-        raise DataError(f"{url} cannot be opened: {type(error).__name__}: {error}") from error
+    node = open_node(url)
     if isinstance(node, zarr.Group):
-        raise DataError(
-            f"{url} is a Zarr group, not an array; pass one of its arrays: {_arrays_of(url, node)}"
-        )
+        raise DataError(arrays_in(url, node))
     _require_complete(url, node)
     return _described(url, url, node)
 
 
 def _require_complete(url: str, array: zarr.Array[Any]) -> None:
     """Refuse an array that dsoftmax wrote in full and that has lost chunks: they read as zeros."""
-    if COMPLETE not in array.attrs or array.nchunks_initialized >= array.nchunks:
+    if COMPLETE not in array.attrs:
         return
-    missing = array.nchunks - array.nchunks_initialized
-    raise ChunkError(
-        f"{url} has lost {missing} of its {array.nchunks} chunks, which would be read as zeros; "
-        "restore them, or write the array again"
-    )
+    absent, count = absent_objects(array)
+    if absent:
+        raise ChunkError(
+            f"{url} has lost {absent} of its {count} chunks, which would be read as zeros; restore "
+            "them, or write the array again"
+        )
 
 
-def from_zarr(array: zarr.Array[Any]) -> ZarrArray:
-    """Return the source array of an open `zarr.Array`."""
-    folder = _folder(array.store)
-    if folder is not None:
-        url = str((folder / array.path).resolve())
-        return _described(url, url, array)
-    return _described(f"{type(array.store).__name__}/{array.path}".rstrip("/"), None, array)
+def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
+    """Return how many chunks, or shards where there are shards, the store lacks, and of how many.
+
+    Zarr's own counts of chunks take the last shards for full ones.
+    """
+    kept = array.shards or array.chunks
+    count = math.prod(-(-n // size) for n, size in zip(array.shape, kept, strict=True))
+    in_a_shard = math.prod(a // b for a, b in zip(kept, array.chunks, strict=True))
+    return count - array.nchunks_initialized // in_a_shard, count
 
 
-def _folder(store: Any) -> Path | None:
-    """Return where a store is on this machine; `dask.array.from_zarr` opens paths by fsspec."""
-    if isinstance(store, LocalStore):
-        return Path(store.root)
-    if isinstance(store, FsspecStore):
-        protocol, _, path = store.fs.unstrip_protocol(store.path).partition("://")
-        return Path(path) if protocol == "file" else None
-    return None
+def from_zarr(role: str, node: Any) -> ZarrArray:
+    """Return the source array of an open `zarr.Array`.
 
-
-def absolute_url(target: str) -> str:
-    """Return a URL as it is, and a path as an absolute one."""
-    if target.startswith("file://"):
-        target = target.removeprefix("file://")
-    return target if "://" in target else str(Path(target).expanduser().resolve())
+    Raises
+    ------
+    DataError
+        If it is something else of Zarr's.
+    """
+    if isinstance(node, zarr.Group):
+        raise DataError(arrays_in(url_of(node) or node.path or role, node))
+    if not isinstance(node, zarr.Array):
+        raise DataError(f"{role} is a zarr {type(node).__name__}; expected a zarr.Array")
+    url = url_of(node)
+    name = url or f"{type(node.store).__name__}/{node.path}".rstrip("/")
+    return _described(name, url, node)
 
 
 def _described(name: str, url: str | None, array: zarr.Array[Any]) -> ZarrArray:
-    rows = (array.shards or array.chunks)[0] if array.shape else 1
-    dtype = np.dtype(array.dtype)
     identity, token = _digest(array), uuid4().hex
-    return ZarrArray(name, url, array.shape, dtype, rows, identity, token, None if url else array)
+    return ZarrArray(
+        name, url, array.shape, np.dtype(array.dtype), _read_shape(array), identity, token,
+        None if url else array,
+    )  # fmt: skip
+
+
+def _read_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Return the shape of a shard, or of the chunks in it if its rows are too large at once."""
+    if array.shards is None:
+        return array.chunks
+    rows = math.prod(array.shape[1:]) * array.shards[0] * np.dtype(array.dtype).itemsize
+    return array.shards if rows <= _SHARD_BYTES else array.chunks
 
 
 def _digest(array: zarr.Array[Any]) -> str:
     return hashlib.sha256(repr(array.metadata.to_dict()).encode()).hexdigest()[:16]
 
 
-def _arrays_of(url: str, group: zarr.Group) -> str:
-    found = [f"{url}/{name} {array.shape}" for name, array in sorted(group.arrays())]
-    return ", ".join(found) or "it holds none"
-
-
 @lru_cache(maxsize=64)
-def _reopen(url: str, identity: str, token: str) -> Any:
-    array = zarr.open_array(url, mode="r")
-    if _digest(array) != identity:
+def _reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
+    """Return the array at a URL, opened anew for each opening by the user, and each `tick`."""
+    node = open_raw(url)
+    if isinstance(node, zarr.Group) or _digest(node) != identity:
+        found = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
         raise DataError(
-            f"{url} has changed since it was opened: it is now {array.shape} {array.dtype}; "
-            "do not write to a store while it is read, and start again"
+            f"{url} has changed since it was opened: it is now {found}; do not write to a store "
+            "while it is read, and start again"
         )
-    return array
+    return node
 
 
-_decoded: ByteCache[tuple[str, str, int], Array] = ByteCache()
+def _overlap(a: slice, b: slice) -> slice:
+    return slice(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def _less(a: slice, start: int) -> slice:
+    return slice(a.start - start, a.stop - start)
+
+
+_decoded: ByteCache[tuple[str, str, tuple[int, ...]], Array] = ByteCache()

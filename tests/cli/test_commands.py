@@ -55,7 +55,26 @@ def test_quiet_prints_nothing(data: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_inspect_says_what_is_there(data: str) -> None:
+    table = dsoftmax("inspect", data)
+    assert table.returncode == 0, table.stderr
+    assert "(1797, 64) uint8" in table.stdout
+    assert "6 chunks of (300, 64)" in table.stdout
+    assert "10 to 10 classes in a chunk" in table.stdout
+    assert "y has no checksum" in table.stdout
+    found = json.loads(dsoftmax("inspect", data, "--y", "y", "--json", "--workers", 2).stdout)
+    assert found["class_counts"]["3"] == 183
+    assert found["constant_features"] == [0, 32, 39]
+    assert found["arrays"]["X"]["stored"]["codecs"] == ["bytes", "zstd"]
+    only = dsoftmax("inspect", f"{data}/X")
+    assert "classes" not in only.stdout
+    assert "1,797 of 64 features" in only.stdout
+
+
 BAD = [
+    (["inspect", "nowhere.zarr"], "nowhere.zarr does not exist"),
+    (["inspect", "{data}", "--x", "Z"], "data.zarr/Z does not exist"),
+    (["inspect", "{data}/X", "--y", "y"], "is an array"),
     (["train", "nowhere.zarr", "m.zarr"], "nowhere.zarr/X does not exist"),
     (["train", "{data}", "m.zarr", "--y", "X"], "expected one dimension"),
     (["train", "{data}", "m.zarr", "--solver", "saga"], "solver='saga' is unknown"),
@@ -94,7 +113,7 @@ def test_what_fails_exits_with_1_and_one_message(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["demo", "evaluate", "ingest", "predict", "train"])
+@pytest.mark.parametrize("command", ["demo", "evaluate", "ingest", "inspect", "predict", "train"])
 def test_every_command_explains_itself(command: str) -> None:
     done = dsoftmax(command, "--help")
     assert done.returncode == 0

@@ -77,7 +77,7 @@ def test_a_fit_inside_a_dask_task_runs_in_that_task(cluster: Client, source: Sou
 
 def test_a_store_in_memory_is_refused_on_a_cluster_and_read_without_one(cluster: Client) -> None:
     array = zarr.create_array(zarr.storage.MemoryStore(), data=np.eye(4), chunks=(2, 4))
-    with pytest.raises(DataError, match="store in this process's memory"):
+    with pytest.raises(DataError, match="one in this process's memory"):
         SoftmaxRegression().fit(array, [0, 1, 0, 1])
 
 

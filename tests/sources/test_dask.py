@@ -337,9 +337,9 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (masked, "MaskedArray blocks; expected numpy.ndarray"),
     (lambda: da.ones((4, 2), dtype=complex), "complex128; expected real numbers"),
     (lambda: da.ones((4, 2), chunks=2, dtype=object), "object; expected real numbers"),
-    (lambda: da.ones(4), "expected two dimensions"),
-    (lambda: da.ones((2, 2, 2)), "expected two dimensions"),
-    (lambda: da.asarray(np.float64(1)), "expected two dimensions"),
+    (lambda: da.ones(4), "expected at least two dimensions"),
+    (lambda: da.ones((2, 2, 2)), "expected the axes of X but the last"),
+    (lambda: da.asarray(np.float64(1)), "expected at least two dimensions"),
     (lambda: da.ones((0, 2)), "0 samples"),
     (lambda: (x := da.ones((40, 2), chunks=(2, 2))) - x.mean(0), "depend on the same .* tasks"),
 ]

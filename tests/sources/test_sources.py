@@ -15,67 +15,6 @@ from dsoftmax.loss import compute_dtype
 Store = Callable[..., str]
 
 
-def as_path(array: zarr.Array[Any], path: str) -> Any:
-    return Path(path)
-
-
-def as_text(array: zarr.Array[Any], path: str) -> Any:
-    return path
-
-
-def as_file_url(array: zarr.Array[Any], path: str) -> Any:
-    return f"file://{path}"
-
-
-def as_zarr(array: zarr.Array[Any], path: str) -> Any:
-    return array
-
-
-def as_numpy(array: zarr.Array[Any], path: str) -> Any:
-    return array[...]
-
-
-FORMS = [as_path, as_text, as_file_url, as_zarr, as_numpy]
-DTYPES = ["?", "u1", "i1", "u2", "i2", "i4", "u8", "i8", "f2", "f4", "f8", ">f4", ">i2"]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_every_form_and_dtype_gives_the_model_of_the_same_numbers(
-    tmp_path: Path, dtype: str, zarr_format: int
-) -> None:
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 200)
-    X = (rng.integers(0, 40, (200, 4)) + 20 * (y[:, None] == np.arange(4))).astype(dtype)
-    expected = SoftmaxRegression(alpha=0.1, tol=1e-6).fit(X.astype("f8"), y)
-    array = zarr.create_array(tmp_path / "X", data=X, chunks=(30, 4), zarr_format=zarr_format)  # type: ignore[arg-type]
-    for form in FORMS:
-        model = SoftmaxRegression(alpha=0.1, tol=1e-6).fit(form(array, f"{tmp_path}/X"), y)
-        np.testing.assert_allclose(model.coef_, expected.coef_, atol=2e-5)
-
-
-def test_sharded_arrays_and_arrays_chunked_along_features_are_read_whole(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(100, 6)), rng.integers(0, 3, 100)
-    expected = SoftmaxRegression(alpha=0.1).fit(X, y)
-    sharded = zarr.create_array(tmp_path / "s", data=X, chunks=(5, 6), shards=(20, 6))
-    tiled = zarr.create_array(tmp_path / "t", data=X, chunks=(30, 4))
-    assert open_data(sharded).chunks == (0, 20, 40, 60, 80, 100)
-    for array in (sharded, tiled):
-        model = SoftmaxRegression(alpha=0.1).fit(array, y)
-        np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-9)
-
-
-@pytest.mark.parametrize("labels", [["b", "a", "ccc"], [5, -1, 300]])
-def test_labels_in_a_store_may_be_strings_or_any_integers(store: Store, labels: list[Any]) -> None:
-    rng = np.random.default_rng(0)
-    codes = rng.integers(0, 3, 120)
-    path = store(rows=50, X=np.eye(3)[codes], y=np.array(labels)[codes])
-    model = SoftmaxRegression(alpha=1e-3).fit(f"{path}/X", f"{path}/y")
-    assert model.classes_.tolist() == sorted(labels)
-    assert model.score(f"{path}/X", f"{path}/y") == 1.0
-
-
 def test_rows_are_computed_in_the_narrowest_dtype_that_holds_them() -> None:
     narrow = ["?", "u1", "i2", "u2", "f2", "f4"]
     assert {compute_dtype(dtype) for dtype in narrow} == {np.dtype("f4")}
@@ -101,43 +40,11 @@ def test_a_relative_path_is_made_absolute(
     assert open_data("data.zarr/X").X.name == f"{tmp_path}/data.zarr/X"
 
 
-def test_a_damaged_chunk_is_an_error_that_names_array_and_rows(store: Store) -> None:
-    path = store(rows=50, X=np.random.default_rng(0).normal(size=(100, 3)), y=np.arange(100) % 2)
-    chunk = Path(path, "X", "c", "1", "0")
-    chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(ChunkError, match=r"data\.zarr/X: rows 0 to 99 cannot be read"):
-        SoftmaxRegression().fit(f"{path}/X", f"{path}/y")
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (np.zeros((4, 2), "c8"), "complex64; expected real numbers"),
-        (np.array([["a", "b"]] * 4), "expected real numbers"),
-        (np.zeros((4,)), "expected two dimensions"),
-    ],
-)
-def test_what_metadata_tells_is_refused_before_anything_is_read(
-    tmp_path: Path, values: np.ndarray, message: str
-) -> None:
-    dtype = "string" if values.dtype.kind == "U" else values.dtype
-    zarr.create_array(tmp_path / "X", shape=values.shape, dtype=dtype, chunks=values.shape)
-    with pytest.raises(DataError, match=message):
-        open_data(tmp_path / "X", [0, 1, 0, 1])
-
-
 def test_an_opened_source_brings_its_own_labels() -> None:
     source = open_data(np.eye(4), [0, 1, 0, 1])
     assert SoftmaxRegression().fit(source).score(source) == 1.0
     with pytest.raises(DataError, match="carries its own y"):
         SoftmaxRegression().fit(source, [0, 1, 0, 1])
-
-
-def test_a_sparse_matrix_is_refused_with_the_remedy() -> None:
-    from scipy.sparse import csr_array
-
-    with pytest.raises(DataError, match="toarray"):
-        SoftmaxRegression().fit(csr_array(np.eye(4)), [0, 1, 0, 1])
 
 
 def test_a_store_that_was_written_anew_is_read_anew(store: Store) -> None:
@@ -154,14 +61,6 @@ def test_a_store_that_was_written_anew_is_read_anew(store: Store) -> None:
         np.testing.assert_array_equal(model.predict(f"{path}/X").compute(), model.predict(X))
 
 
-def test_a_store_that_changes_while_it_is_read_is_refused(store: Store) -> None:
-    path = store(rows=10, X=np.zeros((100, 3)), y=np.arange(100) % 2)
-    source = open_data(f"{path}/X", f"{path}/y")
-    store(rows=10, X=np.zeros((50, 3)), y=np.arange(50) % 2)
-    with pytest.raises(DataError, match=r"has changed since it was opened: it is now \(50,"):
-        SoftmaxRegression().fit(source)
-
-
 def test_labels_in_large_chunks_are_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +72,7 @@ def test_labels_in_large_chunks_are_decoded_once(
     reads: list[Any] = []
     read = zarr.Array.__getitem__
     monkeypatch.setattr(zarr.Array, "__getitem__", lambda a, k: reads.append(a.ndim) or read(a, k))
-    found = [source.read_targets(start, start + 10)[0] for start in range(0, 1000, 10)]
+    found = [source.read_targets(start, start + 10).y for start in range(0, 1000, 10)]
     np.testing.assert_array_equal(np.concatenate(found), y)
     assert len(reads) == 3
 

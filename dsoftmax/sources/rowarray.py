@@ -1,0 +1,116 @@
+"""What every kind of array that a source reads can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from dsoftmax.reduction import Array
+from dsoftmax.sources.grid import Grid
+
+
+class RowArray(Protocol):
+    """An array whose first axis is rows.
+
+    Attributes
+    ----------
+    name : what messages call it
+    shape, dtype : as NumPy's
+    boundaries : 0, ..., n_rows; the rows between two of them are decoded together
+    cuts : the same for each axis of the samples, where there is more than one
+    portable : whether another process can read it
+    in_memory : whether reading it costs nothing
+    futures : blocks of it that a cluster holds, by key; a task has to depend on them
+    identity : digest of what is known of it beyond shape, dtype and boundaries
+    """
+
+    @property
+    def name(self) -> str:
+        """Name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype as stored."""
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Row boundaries of the chunks."""
+
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Boundaries of the chunks along the axes of the samples."""
+
+    @property
+    def portable(self) -> bool:
+        """Whether it can travel."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is there already."""
+
+    @property
+    def futures(self) -> Mapping[Any, Any]:
+        """Blocks on a cluster."""
+
+    @property
+    def identity(self) -> str:
+        """Digest."""
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return rows start to stop."""
+        ...
+
+    def culprit(self, start: int, stop: int) -> str | None:
+        """Return the first chunk among these rows that cannot be read, if there are chunks."""
+        ...
+
+    def chunk_at(self, row: int, column: int = 0) -> str:
+        """Return which chunk holds a value, for messages: nothing, if chunks have no names."""
+        ...
+
+    def absent(self) -> int:
+        """Return how many chunks are not in the store, and are read as a fill value."""
+        ...
+
+    def require_visible(self) -> None:
+        """Raise an error unless this process can open it."""
+
+    def laid_out(self, grid: Grid) -> RowArray:
+        """Return the array of rows, of an array whose leading axes are those of the grid."""
+        ...
+
+    def part(self, start: int, stop: int) -> RowArray:
+        """Return what a task needs that reads no other rows than these, at their indices."""
+        ...
+
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> RowArray:
+        """Return the array that has the values of its `futures` at hand."""
+        ...
+
+
+class Unstored:
+    """What holds for arrays whose chunks have no names in a store."""
+
+    @staticmethod
+    def culprit(*where: Any) -> str | None:
+        """Return None."""
+        return None
+
+    @staticmethod
+    def chunk_at(row: int, column: int = 0) -> str:
+        """Return nothing."""
+        return ""
+
+    @staticmethod
+    def absent() -> int:
+        """Return 0."""
+        return 0
+
+    def require_visible(self) -> None:
+        """Do nothing: it travels with the task."""
