@@ -46,7 +46,7 @@ def identify(source: Source, settings: Settings, executor: Executor) -> Identity
     names = ("X", "y", "sample_weight")
     arrays = ((name, getattr(source, name)) for name in names)
     return Identity(
-        dict(_parameters(settings)),
+        dict(_parameters(settings)) | _policy(source),
         {name: "none" if array is None else _metadata(array) for name, array in arrays},
         _content(source, executor),
     )
@@ -87,6 +87,12 @@ def _parameters(settings: Settings) -> Iterator[tuple[str, str]]:
             yield parameter.name, _as_text(getattr(settings, parameter.name))
     if settings.seeded:
         yield "random_state", str(settings.seed)
+
+
+def _policy(source: Source) -> dict[str, str]:
+    """Return what decides which rows count, and what is computed in."""
+    policy = {name: repr(getattr(source, name)) for name in ("missing", "ignore_label")}
+    return policy | {"dtype": str(source.dtype)}
 
 
 def _as_text(value: Any) -> str:

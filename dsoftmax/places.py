@@ -14,6 +14,7 @@ from uuid import uuid4
 import fsspec
 
 from dsoftmax.errors import DataError
+from dsoftmax.sources.address import storage_options
 from dsoftmax.stores import locate
 
 _OURS = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
@@ -180,7 +181,7 @@ class _RemoteFolder:
     def __init__(self, url: str) -> None:
         self.place = url
         try:
-            self._files, root = fsspec.core.url_to_fs(url)
+            self._files, root = fsspec.core.url_to_fs(url, **storage_options(url) or {})
         except (ImportError, ValueError) as error:
             raise DataError(f"{url} cannot be opened: {error}") from error
         self._root = root.rstrip("/")

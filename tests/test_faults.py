@@ -23,6 +23,7 @@ from dsoftmax import (
     MemoryBoundError,
     OutageError,
     SoftmaxRegression,
+    ingest,
     open_data,
 )
 from dsoftmax.runtime.connect import local_workers
@@ -152,6 +153,23 @@ def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
         model = fitted(source, "lbfgs")
     X, y = digits
     good = np.r_[0:485, 582:1797]
+    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs")
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-3)
+
+
+def test_a_chunk_that_a_store_of_ours_has_lost_is_left_out_where_that_is_allowed(
+    digits: Arrays, tmp_path: Path
+) -> None:
+    X, y = digits
+    np.savez(tmp_path / "d.npz", X=X.astype("f4"), y=y)
+    path = str(tmp_path / "d.zarr")
+    ingest(tmp_path / "d.npz", path, x="X", y="y", chunk_rows=97)
+    (tmp_path / "d.zarr" / "X" / "c" / "3" / "0").unlink()
+    with pytest.raises(ChunkError, match="has lost 1 of its 19 chunks"):
+        opened(path)
+    with pytest.warns(UserWarning, match=r"1 chunks of X, 97 rows.*chunk c/3/0"):
+        model = fitted(opened(path, most=1), "lbfgs")
+    good = np.r_[0:291, 388:1797]
     expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs")
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-3)
 

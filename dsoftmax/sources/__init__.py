@@ -83,10 +83,11 @@ def open_data(
         return X
     _check_dims(X, y, sample_weight)
     most_bad = _most_bad(on_bad_chunk, max_bad_chunks)
+    whole = most_bad == 0
     source = build_source(
-        row_array("X", X),
-        None if y is None else row_array("y", y),
-        None if sample_weight is None else row_array("sample_weight", sample_weight),
+        row_array("X", X, whole=whole),
+        None if y is None else row_array("y", y, whole=whole),
+        None if sample_weight is None else row_array("sample_weight", sample_weight, whole=whole),
         None if dtype is None else _computable(dtype),
         missing,
         ignore_label,
@@ -121,12 +122,15 @@ def _computable(dtype: npt.DTypeLike) -> np.dtype[np.floating]:
     return computable[np.dtype(dtype)]
 
 
-def row_array(role: str, values: Any) -> RowArray:
-    """Return whatever a user passed as X, y or sample_weight as an array of rows."""
+def row_array(role: str, values: Any, *, whole: bool = True) -> RowArray:
+    """Return whatever a user passed as X, y or sample_weight as an array of rows.
+
+    With `whole`, a store of ours that has lost chunks is refused at once.
+    """
     if isinstance(values, str | Path):
         from dsoftmax.sources.zarr import open_zarr
 
-        return open_zarr(values)
+        return open_zarr(values, whole=whole)
     if _is_from("xarray", values):
         values = _from_xarray(role, values)
     if _is_from("zarr", values):

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import numpy as np
 import zarr
+from zarr.core.sync import sync
 
 from dsoftmax.cache import ByteCache
 from dsoftmax.errors import ChunkError, DataError
@@ -50,6 +51,7 @@ class ZarrArray:
     identity : digest of the metadata, by which a store that has changed is found out
     token : names this opening; what a process remembers of a store is remembered under it
     opened : the array itself where it has no URL (a store in memory), else None
+    lossy : whether it once had all chunks and lacks some, so that each has to be looked for
     """
 
     name: str
@@ -60,6 +62,7 @@ class ZarrArray:
     identity: str
     token: str = field(compare=False)
     opened: Any = field(default=None, compare=False)
+    lossy: bool = False
     in_memory: bool = False
     futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
 
@@ -85,6 +88,8 @@ class ZarrArray:
     def region(self, where: Index) -> Array:
         """Return a box of the array, decoded."""
         box = self._box(where)
+        if self.lossy:
+            self._require_stored(box)
         if all(self._is_whole(axis, within) for axis, within in enumerate(box)):
             return np.asarray(self.array()[box])
         # Labels are often in chunks of many times the rows of X: each is decoded once, not
@@ -150,6 +155,14 @@ class ZarrArray:
         """Return the array itself."""
         return self
 
+    def _require_stored(self, box: Index) -> None:
+        """Raise FileNotFoundError for a chunk that would be read as zeros."""
+        array = self.array()
+        for number in self._chunks_of(box):
+            key = self._key(tuple(axis.start for axis in self._bounds(number)))
+            if not sync((array.store_path / key).exists()):
+                raise FileNotFoundError(f"chunk {key} is not in the store")
+
     def _box(self, where: Index) -> Index:
         return (*where, *(slice(0, length) for length in self.shape[len(where) :]))
 
@@ -185,32 +198,32 @@ class ZarrArray:
         return array.metadata.encode_chunk_key(number)
 
 
-def open_zarr(target: str | Path) -> ZarrArray:
+def open_zarr(target: str | Path, *, whole: bool = True) -> ZarrArray:
     """Return the array at a path or URL, having read its metadata only.
+
+    Parameters
+    ----------
+    target : path or URL
+    whole : whether an array that has lost chunks is refused, or their rows are when they are read
 
     Raises
     ------
     DataError
         If there is nothing, or a group, or no valid metadata at `target`.
+    ChunkError
+        If dsoftmax wrote it in full and it has lost chunks, which Zarr reads as zeros.
     """
     url = absolute_url(str(target))
     node = open_node(url)
     if isinstance(node, zarr.Group):
         raise DataError(arrays_in(url, node))
-    _require_complete(url, node)
-    return _described(url, url, node)
-
-
-def _require_complete(url: str, array: zarr.Array[Any]) -> None:
-    """Refuse an array that dsoftmax wrote in full and that has lost chunks: they read as zeros."""
-    if COMPLETE not in array.attrs:
-        return
-    absent, count = absent_objects(array)
-    if absent:
+    absent, count = absent_objects(node) if COMPLETE in node.attrs else (0, 0)
+    if absent and whole:
         raise ChunkError(
             f"{url} has lost {absent} of its {count} chunks, which would be read as zeros; restore "
             "them, or write the array again"
         )
+    return replace(_described(url, url, node), lossy=absent > 0)
 
 
 def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
