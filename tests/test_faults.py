@@ -171,7 +171,7 @@ def test_a_chunk_that_a_store_of_ours_has_lost_is_left_out_where_that_is_allowed
         model = fitted(opened(path, most=1), "lbfgs", alpha=0.1, max_iter=50)
     good = np.r_[0:291, 388:1797]
     expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs", alpha=0.1, max_iter=50)
-    assert model.loss_ == pytest.approx(expected.loss_, rel=1e-6)
+    assert model.loss_ == pytest.approx(expected.loss_, rel=2e-5)
 
 
 def test_one_bad_chunk_more_than_allowed_ends_the_fit(path: str, tmp_path: Path) -> None:
