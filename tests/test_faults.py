@@ -81,7 +81,7 @@ def bits(model: SoftmaxRegression) -> tuple[bytes, ...]:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("where", ["in-process", "cluster"])
+@pytest.mark.parametrize("where", ["in-process", pytest.param("cluster", marks=pytest.mark.slow)])
 def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
     path: str, solver: str, where: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -115,7 +115,11 @@ IN_PROCESS = [(solver, turns, "in-process") for solver in SOLVERS for turns in (
 
 @pytest.mark.parametrize(
     ("solver", "turns", "where"),
-    [*IN_PROCESS, ("lbfgs", SECOND, "cluster"), ("sgd", SECOND, "cluster")],
+    [
+        *IN_PROCESS,
+        ("lbfgs", SECOND, "cluster"),
+        pytest.param("sgd", SECOND, "cluster", marks=pytest.mark.slow),
+    ],
 )
 def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
     path: str, digits: Arrays, tmp_path: Path, solver: str, turns: Sequence[str], where: str,
@@ -124,7 +128,7 @@ def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
     if where == "cluster":
         request.getfixturevalue("cluster")
     source = with_faults(opened(path, most=2), {97: turns, 1746: turns}, tmp_path / "log")
-    params: dict[str, Any] = {"alpha": 0.1, "max_iter": 100, "tol": 1e-5}
+    params: dict[str, Any] = {"alpha": 0.1, "max_iter": 100, "tol": 1e-4}
     if solver in ("sgd", "adam"):
         params = {"alpha": 0.1, "max_iter": 10, "tol": 0}
     with pytest.warns(UserWarning, match="2 chunks of X, 148 rows, cannot be read and were left"):
@@ -132,7 +136,7 @@ def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
     X, y = digits
     good = np.r_[0:97, 194:1746]
     expected = fitted(open_data(X[good].astype("f4"), y[good]), solver, **params)
-    rel = 2e-5 if solver in ("lbfgs", "fista") else 0.05
+    rel = 1e-4 if solver in ("lbfgs", "fista") else 0.05
     assert model.loss_ == pytest.approx(expected.loss_, rel=rel)
     assert [(chunk["start"], chunk["stop"]) for chunk in model.quarantined_] == [
         (97, 194), (1746, 1797),

@@ -59,6 +59,7 @@ def workers() -> Iterator[LocalCluster]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_a_fit_whose_workers_are_all_gone_stops_with_its_checkpoint(
     path: str, tmp_path: Path, workers: LocalCluster
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_fit_whose_workers_are_all_gone_stops_with_its_checkpoint(
     assert bits(fitted(path, "lbfgs", checkpoint=place)) == bits(fitted(path, "lbfgs"))
 
 
+@pytest.mark.slow
 def test_a_fit_whose_scheduler_is_killed_goes_on_with_another(path: str, tmp_path: Path) -> None:
     place = tmp_path / "state"
     with local_workers(1) as client:
@@ -110,6 +112,7 @@ class Slow(Faulty):
         return self.array.read(start, stop)
 
 
+@pytest.mark.slow
 def test_a_worker_that_joins_in_the_middle_of_a_pass_helps_with_it(
     path: str, tmp_path: Path, workers: LocalCluster
 ) -> None:

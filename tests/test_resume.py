@@ -127,7 +127,7 @@ def test_a_checkpoint_may_be_at_a_url(path: str) -> None:
     assert bits(model) == bits(fitted(path, "lbfgs"))
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("solver", ["lbfgs", pytest.param("adam", marks=pytest.mark.slow)])
 def test_a_fit_goes_on_elsewhere_to_the_same_bits(
     path: str, tmp_path: Path, solver: str, cluster: Client
 ) -> None:
@@ -174,8 +174,8 @@ class Kill:
 
 fitted({path!r}, "lbfgs", max_iter=2, checkpoint={str(tmp_path / "state")!r}, callbacks=[Kill()])
 """
-    ends = [python(code).returncode for _ in range(5)]
-    assert ends == [-signal.SIGKILL] * 5
+    ends = [python(code).returncode for _ in range(3)]
+    assert ends == [-signal.SIGKILL] * 3
     log = Log()
     model = fitted(path, "lbfgs", max_iter=2, checkpoint=tmp_path / "state", callbacks=[log])
     assert any(isinstance(event, FitResumed) for event in log.events)
@@ -358,7 +358,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     ("stop", "options"),
     [
         (signal.SIGTERM, []),
-        (signal.SIGINT, ["--workers", "1"]),
+        pytest.param(signal.SIGINT, ["--workers", "1"], marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, ["--workers", "2"], marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, ["--workers", "2"], marks=pytest.mark.slow),
     ],
