@@ -110,13 +110,14 @@ def test_a_chunk_that_is_bad_for_good_ends_the_fit_and_is_named(path: str, tmp_p
 
 
 FIRST, SECOND, FOURTH = ["bad"], ["ok", "bad"], ["ok", "ok", "ok", "bad"]
-IN_PROCESS = [(solver, turns, "in-process") for solver in SOLVERS for turns in (FIRST, FOURTH)]
+IN_PROCESS = [(solver, turns, "in-process") for solver in SOLVERS[:3] for turns in (FIRST, FOURTH)]
 
 
 @pytest.mark.parametrize(
     ("solver", "turns", "where"),
     [
         *IN_PROCESS,
+        ("fista", FIRST, "in-process"),
         ("lbfgs", SECOND, "cluster"),
         pytest.param("sgd", SECOND, "cluster", marks=pytest.mark.slow),
     ],

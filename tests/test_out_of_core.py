@@ -10,11 +10,12 @@ from sklearn.exceptions import ConvergenceWarning
 from dsoftmax import SoftmaxRegression
 from dsoftmax.runtime.connect import local_workers
 
-SOLVERS = ["lbfgs", pytest.param("sgd", marks=pytest.mark.slow)]
+SOLVERS = ["lbfgs", "sgd"]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.slow
 def test_a_store_four_times_the_memory_is_trained_on_without_pause_spill_or_restart(
     tmp_path: Path, solver: str
 ) -> None:

@@ -113,6 +113,7 @@ def test_classes_and_features_must_stay_the_same() -> None:
         model.partial_fit([[0.0, 1.0]], [0])
 
 
+@pytest.mark.slow
 def test_l1_by_batches_comes_near_the_optimum(digits: Arrays) -> None:
     X, y = digits
     for l1_ratio in (1.0, 0.5):

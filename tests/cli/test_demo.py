@@ -161,6 +161,7 @@ def test_the_same_seed_gives_the_same_bytes_wherever_it_is_built(
     assert (files(tmp_path / "again.zarr") == files(folder / "out/digits.zarr")) is same
 
 
+@pytest.mark.slow
 def test_it_leaves_only_the_model_and_replaces_that_of_an_earlier_demo(place: Path) -> None:
     assert run(*SMALL).exit_code == 0
     result = run(*SMALL)
@@ -177,7 +178,11 @@ def test_keep_keeps_the_data(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "moment", "code"), [(signal.SIGINT, " pass", 1), (signal.SIGTERM, "building", 143)]
+    ("number", "moment", "code"),
+    [
+        pytest.param(signal.SIGINT, " pass", 1, marks=pytest.mark.slow),
+        (signal.SIGTERM, "building", 143),
+    ],
 )
 def test_a_signal_in_the_middle_leaves_no_file_and_no_process(
     tmp_path: Path, number: int, moment: str, code: int

@@ -11,6 +11,7 @@ import psutil
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_several_runs_use_one_cluster_by_its_file(
     store: Callable[..., str], digits: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ def test_an_asynchronous_client_is_refused_with_the_remedy(cluster: Client, sour
     asyncio.run(fit_in_a_loop())
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_is_one_clear_error(store: Store) -> None:
     path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
 

@@ -139,6 +139,7 @@ def test_a_script_that_has_lost_its_scheduler_ends_quietly(tmp_path: Path) -> No
     assert run_script(tmp_path, LOST_SCHEDULER) == ("", "")
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_a_cluster_of_its_own(tmp_path: Path) -> None:
     assert run_script(tmp_path, SUM_IN_A_FORK) == ("True 3\n3\n", "")
 
@@ -247,6 +248,7 @@ def test_a_scheduler_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch)
         local_cluster(1)
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_START_SECONDS", 3)
     with pytest.raises(DsoftmaxError, match="Could not interpret 'plenty'"):

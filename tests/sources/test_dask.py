@@ -53,7 +53,7 @@ def in_chunks(
     return X, y, da.from_array(X, chunks=(ROWS, -1)), da.from_array(y, chunks=ROWS)
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+@pytest.mark.parametrize("solver", ["lbfgs", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_the_bits_are_those_of_the_numpy_fit_of_the_same_chunks(
     in_chunks: Any, solver: str, request: pytest.FixtureRequest
 ) -> None:
