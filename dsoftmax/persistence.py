@@ -20,6 +20,7 @@ import zarr
 
 from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
 from dsoftmax.reduction import Array
+from dsoftmax.sources.address import storage_options
 from dsoftmax.stores import create_array, locate, new_group
 
 _FORMAT = 1
@@ -60,7 +61,7 @@ def write_record(
 def _require_model(path: str | os.PathLike[str]) -> None:
     """Raise DataError if there is a Zarr store at a path that is no model."""
     try:
-        node = zarr.open(locate(path), mode="r")
+        node = zarr.open(locate(path), mode="r", storage_options=storage_options(str(path)))
     except (OSError, ValueError):
         return
     if "sha256" not in str(node.attrs.get("dsoftmax")):
@@ -95,7 +96,7 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
     try:
-        group = zarr.open_group(locate(path), mode="r")
+        group = zarr.open_group(locate(path), mode="r", storage_options=storage_options(str(path)))
         content = dict(group.attrs["dsoftmax"])  # type: ignore[arg-type]
         version = content["format"]
         if version != _FORMAT:

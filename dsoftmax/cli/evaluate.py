@@ -7,23 +7,34 @@ import json
 import click
 
 from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.data import array_in
+from dsoftmax.cli.data import data_options, opened
 
 
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
-@click.option("--y", default="y", show_default=True, help="Array of the labels in DATA.")
+@data_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cluster_options
-def evaluate(model: str, data: str, x: str, y: str, as_json: bool) -> None:
+def evaluate(
+    model: str,
+    data: str,
+    x: str,
+    y: str,
+    sample_weight: str | None,
+    ignore_label: str | None,
+    drop_missing: bool,
+    dtype: str | None,
+    as_json: bool,
+) -> None:
     """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
     from dsoftmax.modelfile import load_model
 
     estimator = load_model(model)
     with active_cluster():
-        metrics = estimator.evaluate(array_in(data, x), array_in(data, y))
+        metrics = estimator.evaluate(
+            opened(data, x, y, sample_weight, ignore_label, drop_missing, dtype)
+        )
     if as_json:
         click.echo(json.dumps(metrics))
         return

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.data import array_in
+from dsoftmax.cli.data import data_options, opened
 from dsoftmax.errors import OutageError
 
 if TYPE_CHECKING:
     from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.sources import Source
 
 
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
@@ -43,9 +44,7 @@ class _NumberOrAuto(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @click.argument("data")
 @click.argument("model")
-@click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
-@click.option("--y", default="y", show_default=True, help="Array of the labels in DATA.")
-@click.option("--sample-weight", metavar="NAME", help="Array of the weights in DATA.")
+@data_options
 @click.option("--alpha", default=1e-4, show_default=True, help="Strength of the penalty.")
 @click.option("--l1-ratio", default=0.0, show_default=True, help="Share of the L1 penalty, 0 to 1.")
 @click.option("--standardize", is_flag=True, help="Penalise standardised features.")
@@ -78,6 +77,9 @@ def train(
     x: str,
     y: str,
     sample_weight: str | None,
+    ignore_label: str | None,
+    drop_missing: bool,
+    dtype: str | None,
     alpha: float,
     l1_ratio: float,
     standardize: bool,
@@ -127,9 +129,9 @@ def train(
         checkpoint=checkpoint,
         verbose=0 if quiet else 1,
     )
-    arrays = [None if name is None else array_in(data, name) for name in (x, y, sample_weight)]
+    reading = (data, x, y, sample_weight, ignore_label, drop_missing, dtype, most_bad)
     try:
-        _fit(estimator, arrays, most_bad)
+        _fit(estimator, lambda: opened(*reading))
     except (KeyboardInterrupt, OutageError) as error:
         if checkpoint is None:
             raise
@@ -146,20 +148,15 @@ def train(
         raise click.exceptions.Exit(1)
 
 
-def _fit(
-    estimator: SoftmaxRegression, arrays: Sequence[str | None], most_bad: int | None
-) -> None:  # fmt: skip
+def _fit(estimator: SoftmaxRegression, source: Callable[[], Source]) -> None:
     """Fit on the cluster that the options name; SIGTERM does what Ctrl-C does."""
     from sklearn.exceptions import ConvergenceWarning
-
-    from dsoftmax.sources import open_data
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with active_cluster(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
-            skip = "raise" if most_bad is None else "skip"
-            estimator.fit(open_data(*arrays, on_bad_chunk=skip, max_bad_chunks=most_bad or 0))
+            estimator.fit(source())
     finally:
         signal.signal(signal.SIGTERM, before)
 

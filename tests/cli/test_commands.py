@@ -43,6 +43,8 @@ def test_train_evaluate_predict_is_a_whole_story(data: str, tmp_path: Path) -> N
     metrics = json.loads(dsoftmax("evaluate", model, data, "--json").stdout)
     assert metrics["accuracy"] > 0.97
     assert metrics["n_samples"] == 1797
+    fewer = dsoftmax("evaluate", model, data, "--json", "--ignore-label", "3", "--drop-missing")
+    assert json.loads(fewer.stdout)["n_samples"] == 1797 - 183
 
     predicted = dsoftmax("predict", model, data, out, "--method", "predict")
     assert predicted.returncode == 0, predicted.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 
