@@ -11,6 +11,7 @@ from tests.benchmarks.chaos import Pool, eager, trial
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_disturbed_fits_have_the_bits_of_undisturbed_ones(tmp_path: Path) -> None:
     pool = Pool({"2 x 1": (2, 1), "3 x 2": (3, 2)})
     with eager(), closing(pool):

@@ -107,7 +107,7 @@ class Slow(Faulty):
     """Takes its time, and notes which worker reads."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        time.sleep(0.4)
+        time.sleep(0.6)
         (self.log / str(get_worker().address).replace("/", "_")).touch()
         return self.array.read(start, stop)
 
