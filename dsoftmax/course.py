@@ -50,7 +50,7 @@ class Course:
         self._place = "" if checkpoint is None else os.fspath(checkpoint)
         self._keeper = None if checkpoint is None else Keeper(self._place, self.ledger.emit)
         self._identity: Identity | None = None
-        self._labels = ""
+        self._labels, self._scanned = "", False
         self._saved: Saved | None = None
         self._seed = self._max_iter = 0
 
@@ -100,9 +100,10 @@ class Course:
         CheckpointError
             If it is not what the checkpoint says.
         """
-        if self._saved is not None and self._keeper is not None and not self._labels:
-            self._keeper.require_labels(self._saved, digest)
-        self._labels = digest
+        saved, first = self._saved, not self._scanned
+        if self._keeper is not None and saved is not None and saved.labels and first:
+            self._keeper.require_labels(saved, digest)
+        self._labels, self._scanned = digest, True
 
     def announce(self, event: FitStarted) -> None:
         """Tell that the fit starts, and where it goes on from."""
@@ -151,10 +152,8 @@ class Course:
                 stacklevel=2,
             )
 
-    def quarantine(
-        self, faults: tuple[Fault, ...], source: Source, *, mini_batch: bool
-    ) -> None:  # fmt: skip
-        """Leave chunks out from here on.
+    def quarantine(self, faults: tuple[Fault, ...], source: Source, cursor: Cursor) -> None:
+        """Leave chunks out from here on, and move on to the cursor that does.
 
         Raises
         ------
@@ -172,7 +171,8 @@ class Course:
             raise ChunkError(f"no rows are left; the first fault: {faults[0].reason}")
         for fault in faults:
             self.ledger.emit(ChunkQuarantined(*fault))
-        self.move(self.cursor.without(faults, mini_batch=mini_batch))
+        self._labels = ""  # those of the rows that are left are to be scanned
+        self.move(cursor)
 
     def _offer(self, *, pass_ended: bool) -> None:
         if self._keeper is not None and self._keeper.is_due(pass_ended=pass_ended):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from dsoftmax.ledger import Tally
 from dsoftmax.passes import Place
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.reduce import Begun
 from dsoftmax.scaling import Moments
 from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.sources.faults import Fault
 
 
@@ -40,7 +43,7 @@ class Cursor:
     tally : what it took so far
     place : where the mini-batches are
     first : FirstRead, once it is done
-    start : (n_features + 1, n_columns), where the solver starts, if not by its rule
+    start : coefficients and intercepts where the solver starts, if not by its rule
     state : of the solver, once it has started
     begun : the sum over all rows that is under way
     last_epoch : state and place at the end of the last pass of mini-batches, to go back to
@@ -52,7 +55,7 @@ class Cursor:
     tally: Tally = field(default_factory=Tally)
     place: Place = field(default_factory=Place)
     first: FirstRead | None = None
-    start: Array | None = None
+    start: tuple[Array, Array] | None = None
     state: State | None = None
     begun: Begun | None = None
     last_epoch: tuple[State, Place] | None = None
@@ -77,17 +80,25 @@ class Cursor:
             self, state=replace(self.state, status=Status.RUNNING), begun=None, loss=None
         )
 
-    def without(self, faults: tuple[Fault, ...], *, mini_batch: bool) -> Cursor:
+    def without(self, faults: tuple[Fault, ...]) -> Cursor:
         """Return where to go on from when chunks are left out from here on.
 
-        A solver that has ended has ended. Mini-batches go back to the end of the last pass. A
-        full-batch solver starts again from its best point: what it remembers of the curvature
-        is of another objective.
+        Mini-batches under way go back to the end of the last pass.
         """
         cursor = replace(self, quarantined=tuple(sorted((*self.quarantined, *faults))), begun=None)
-        if self.state is None or self.state.status is not Status.RUNNING:
+        if not (self.is_under_way and isinstance(self.state, MiniBatchState)):
             return cursor
-        if not mini_batch:
-            return replace(cursor, state=None, start=self.state.point)
-        state, place = self.last_epoch or (None, Place(separated=self.place.separated))
-        return replace(cursor, state=state, place=place)
+        if self.last_epoch is None:
+            return replace(cursor, state=None, place=Place(separated=self.place.separated))
+        state, place = self.last_epoch
+        # The best value so far was that of another objective.
+        return replace(cursor, state=replace(state, value=np.inf), place=place)
+
+    def restarted(self, start: tuple[Array, Array] | None) -> Cursor:
+        """Return where to go on from with a new first read, and a solver that remembers nothing."""
+        return replace(self, first=None, state=None, start=start)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the solver has started, and not ended."""
+        return self.state is not None and self.state.status is Status.RUNNING

@@ -15,12 +15,13 @@ from sklearn.utils.validation import _check_feature_names
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.events import Callback
+from dsoftmax.fit import Fit
 from dsoftmax.prediction import LinearModel
 from dsoftmax.predictor import LinearClassifier
 from dsoftmax.runtime.executors import executor_for
 from dsoftmax.settings import resolve, resolve_part
 from dsoftmax.sources import open_data
-from dsoftmax.trainer import Carry, Fit, train, train_part
+from dsoftmax.trainer import Carry, train, train_part
 
 
 class SoftmaxRegression(LinearClassifier):

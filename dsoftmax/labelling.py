@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dsoftmax.classes import class_factors, normalised, scan_labels
+from dsoftmax.errors import DataError
 from dsoftmax.identity import labels_digest
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import full_pass
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.settings import Settings
-from dsoftmax.sources.base import Source
+from dsoftmax.sources.base import Source, preview
 
 
 class Labelled(NamedTuple):
@@ -29,22 +30,47 @@ class Labelled(NamedTuple):
     class_weight: Array
     digest: str
 
+    @property
+    def classes(self) -> Array:
+        """Labels, sorted (n_classes,)."""
+        assert self.source.classes is not None
+        return self.source.classes
+
 
 def label(
     source: Source, settings: Settings, executor: Executor, holes: Sequence[Span],
-    least_classes: int,
+    least_classes: int, before: Labelled | None = None,
 ) -> Labelled:  # fmt: skip
     """Scan the labels and weights of all rows but those of some chunks.
+
+    Parameters
+    ----------
+    source, settings, executor : of the fit
+    holes : the rows that are left out
+    least_classes : how many classes there must be
+    before : what was found before more rows were left out; its classes stay the same
 
     Raises
     ------
     DataError
-        As `scan_labels` and `class_factors`.
+        As `scan_labels` and `class_factors`; and if a class has lost all of its rows.
     """
+    named = settings.classes if before is None else before.classes
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes), holes)
-    classes, counts = scan_labels(source, settings.classes, leaves, executor, least_classes)
+    classes, counts = scan_labels(source, named, leaves, executor, least_classes)
     factors = class_factors(settings.class_weight, classes, counts)
     if source.sample_weight is not None or factors is not None:
         factors = normalised(factors, counts)
     weight = counts.weight if factors is None else counts.weight * factors
+    if before is not None:
+        _require_all(classes, (before.class_weight > 0) & (weight == 0), holes)
     return Labelled(source.with_classes(classes, factors), weight, labels_digest(classes, counts))
+
+
+def _require_all(classes: Array, lost: Array, holes: Sequence[Span]) -> None:
+    if lost.any():
+        rows = ", ".join(f"{start} to {stop - 1}" for start, stop in holes[:5])
+        raise DataError(
+            f"all rows of the class(es) {preview(classes[lost])} are in chunks that cannot be read "
+            f"(rows {rows}); restore them, or leave those classes out on purpose"
+        )

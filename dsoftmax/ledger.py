@@ -108,9 +108,8 @@ class Ledger:
         self.emit(PassEnded(float(self.passes), *self._entry(means, spent), spent.seconds))
         self._spent, self._seen = NOTHING, np.zeros(4)
 
-    def lose_pass(self) -> None:
-        """Count a pass that has to be made again."""
-        self.passes += 1
+    def start_over(self) -> None:
+        """Forget a pass that is not counted: it is made again, or mends what was lost."""
         self._spent, self._seen = NOTHING, np.zeros(4)
 
     def end(self, reason: str, converged: bool, loss: float) -> None:

@@ -112,6 +112,14 @@ class Objective:
         """Return the objective over other rows, in the same coordinates."""
         return replace(self, total_weight=total_weight, n_rows=n_rows)
 
+    def on_the_rest(self, class_weight: Array, n_rows: int) -> Objective:
+        """Return the objective when some rows are left out, in the same coordinates."""
+        share = class_weight / class_weight.sum()
+        value = _value_at_intercept_only(share, _probabilities(share, self.fit_intercept))
+        objective = self.over(float(class_weight.sum()), n_rows)
+        known = replace(self.known, value=np.array([value]))
+        return replace(objective, class_share=share, known=known)
+
     def coefficients(self, point: Array) -> tuple[Array, Array]:
         """Return coef (n_features, n_columns) and intercept (n_columns,) in units of the data.
 
@@ -175,9 +183,8 @@ def build_objective(
     unit (no standard deviation above 100 times the median) it is damped by 0.3 times the
     mean, or else features that hardly ever vary would be stretched to the size of the others.
     """
-    n_classes = len(class_weight)
     share = class_weight / class_weight.sum()
-    p = share if fit_intercept else np.full(n_classes, 1 / n_classes)
+    p = _probabilities(share, fit_intercept)
     centre = sums.mean if fit_intercept else np.zeros_like(sums.mean)
     variance = sums.variance
     unit = np.sqrt(variance) if standardize else np.ones_like(variance)
@@ -207,6 +214,15 @@ def _damping(diagonal: Array) -> float:
     return 0.3 * float(varying.mean()) if same_unit else 0.0
 
 
+def _probabilities(share: Array, fit_intercept: bool) -> Array:
+    """Return the probabilities of the classes by the intercept-only model."""
+    return share if fit_intercept else np.full(len(share), 1 / len(share))
+
+
+def _value_at_intercept_only(share: Array, p: Array) -> float:
+    return -float(share @ np.log(np.where(share > 0, p, 1.0)))
+
+
 def _at_intercept_only(
     sums: Moments, share: Array, p: Array, coordinates: Coordinates
 ) -> Evaluation:
@@ -221,5 +237,5 @@ def _at_intercept_only(
     gradient = np.vstack([gradient, np.zeros(len(p))])
     if len(p) == 2:
         gradient = gradient[:, 1:]
-    value = -float(share @ np.log(np.where(share > 0, p, 1.0)))
+    value = _value_at_intercept_only(share, p)
     return Evaluation(np.array([value]), gradient[None], np.array([share.max()]))

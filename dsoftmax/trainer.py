@@ -16,6 +16,7 @@ from dsoftmax.course import Course
 from dsoftmax.cursor import FirstRead
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
+from dsoftmax.fit import Fit
 from dsoftmax.labelling import Labelled, label
 from dsoftmax.objective import Objective, build_objective
 from dsoftmax.passes import Passes
@@ -29,40 +30,8 @@ from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
 from dsoftmax.solving import build_solver, solver_kind
 from dsoftmax.sources.base import Source, preview
-from dsoftmax.sources.faults import Fault
 
 _LEAST_HORIZON = 1 << 16  # rows that partial_fit takes for an epoch, at least
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What training returns.
-
-    Attributes
-    ----------
-    classes : (K,)
-    coef : (n_features, n_columns), in units of the data
-    intercept : (n_columns,)
-    shift : (n_features,), what the kernel subtracted from the rows, or None
-    loss : penalised objective there
-    status : why it ended
-    passes, steps : what it took
-    seed : what its random numbers came from
-    quarantined : chunks that could not be read, and were left out
-    numerics : the kinds of arithmetic that computed it, each with the first worker that had it
-    """
-
-    classes: Array
-    coef: Array
-    intercept: Array
-    shift: Array | None
-    loss: float
-    status: Status
-    passes: int
-    steps: int
-    seed: int
-    quarantined: tuple[Fault, ...]
-    numerics: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -121,7 +90,7 @@ class _Run:
     """A fit under way."""
 
     _passes: Passes
-    _labelled: Labelled
+    _labelled: Labelled | None = None
 
     def __init__(
         self, source: Source, settings: Settings, executor: Executor, course: Course
@@ -139,7 +108,7 @@ class _Run:
                 try:
                     return self._attempt(self._kind)
                 except UnreadableError as error:
-                    self._course.ledger.lose_pass()
+                    self._course.ledger.start_over()
                     self._leave_out(error)
                     self._label(2)
         except DataError:
@@ -149,16 +118,21 @@ class _Run:
             raise
 
     def _attempt(self, kind: Kind) -> Fit:
-        objective = self._objective(kind, self._labelled.class_weight)
+        objective = self._objective(kind, self._found.class_weight)
         # The last pass of the budget evaluates the result.
         rows = self._passes.n_rows
         total = max(1, self._settings.max_iter - 1) * rows
         solver = build_solver(kind, self._settings, objective, rows, total)
         state = self._course.cursor.state
         if state is None:
-            point = self._course.cursor.start
-            point = self._warm_point(objective) if point is None else point
+            start = self._course.cursor.start
+            point = (
+                self._warm_point(objective)
+                if start is None
+                else objective.coordinates.from_coefficients(*start)
+            )
             state = solver.start(point, objective.known, objective.intercept_only)
+            self._course.move(replace(self._course.cursor, state=state))
         return self._finish(objective, self._loop(solver, objective, state))
 
     def fit_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
@@ -172,7 +146,7 @@ class _Run:
                 f"{self._source.X.name} has {got} features, but the earlier parts had {expected} "
                 "features; they must be the same"
             )
-        weight = float(self._labelled.class_weight.sum())
+        weight = float(self._found.class_weight.sum())
         objective = carry.objective.over(weight, self._passes.n_rows)
         start = carry.solver.resume(carry.state)
         state = self._loop(carry.solver, objective, start)
@@ -183,7 +157,7 @@ class _Run:
         settings = self._settings
         kind = SOLVERS[settings.solver]
         # A class that the first part lacks may well come: none is taken for impossible.
-        objective = self._objective(kind, self._labelled.class_weight + 1.0)
+        objective = self._objective(kind, self._found.class_weight + 1.0)
         horizon = max(self._source.n_samples, _LEAST_HORIZON)
         solver = build_solver(kind, settings, objective, horizon, None)
         assert isinstance(solver, MiniBatch)
@@ -192,10 +166,12 @@ class _Run:
 
     def _label(self, least_classes: int) -> None:
         """Scan the labels, and find the rows to read, where the cursor stands."""
-        source, course = self._source, self._course
+        source, course, before = self._source, self._course, self._labelled
         while True:
             try:
-                found = label(source, self._settings, self._executor, course.holes, least_classes)
+                found = label(
+                    source, self._settings, self._executor, course.holes, least_classes, before
+                )
                 break
             except UnreadableError as error:
                 self._leave_out(error)
@@ -210,7 +186,15 @@ class _Run:
         self._passes.place, self._passes.begun = course.cursor.place, course.cursor.begun
 
     def _leave_out(self, error: UnreadableError) -> None:
-        self._course.quarantine(error.faults, self._source, mini_batch=self._kind.mini_batch)
+        """Leave chunks out; a solver that is under way has another objective then."""
+        before = self._course.cursor
+        cursor = before.without(error.faults)
+        # A penalty on standardised features is one of the rows that there are.
+        if before.is_under_way and (self._settings.standardize or not self._kind.mini_batch):
+            coordinates, state = self._objective_of(before.first).coordinates, cursor.state
+            start = None if state is None else coordinates.to_coefficients(_current(state))
+            cursor = cursor.restarted(start)
+        self._course.quarantine(error.faults, self._source, cursor)
 
     def _objective(self, kind: Kind, class_weight: Array) -> Objective:
         """Return the objective on the rows that are left, in the coordinates of the first read."""
@@ -219,19 +203,25 @@ class _Run:
         if first is None:
             moments, whole = passes.moments(len(class_weight), mini_batch=kind.mini_batch)
             first = FirstRead(moments, whole, class_weight, passes.n_rows)
+        objective = self._objective_of(first)
+        if course.cursor.first is None:
+            if first.whole and course.ledger.passes == 0:
+                passes.end_first(objective)
+            elif first.whole:
+                course.ledger.start_over()  # made again without some rows
+            course.move(replace(course.cursor, first=first), pass_ended=first.whole)
+        return objective.on_the_rest(class_weight, passes.n_rows)
+
+    def _objective_of(self, first: FirstRead | None) -> Objective:
+        assert first is not None, "a solver starts after the first read"
         settings = self._settings
-        objective = build_objective(
+        return build_objective(
             first.moments, class_weight=first.class_weight, n_rows=first.n_rows,
             alpha=settings.alpha, l1_ratio=settings.l1_ratio,
             fit_intercept=settings.fit_intercept, standardize=settings.standardize,
-            scaled=settings.learning_rate is None or not kind.mini_batch,
+            scaled=settings.learning_rate is None or not self._kind.mini_batch,
             dtype=self._source.dtype,
         )  # fmt: skip
-        if course.cursor.first is None:
-            if first.whole:
-                passes.end_first(objective)
-            course.move(replace(course.cursor, first=first), pass_ended=first.whole)
-        return objective.over(float(class_weight.sum()), passes.n_rows)
 
     def _warm_point(self, objective: Objective) -> Array:
         """Return where to start: at the last fit, or at the intercepts alone."""
@@ -249,9 +239,13 @@ class _Run:
         return objective.coordinates.from_coefficients(last.coef, intercept)
 
     @property
+    def _found(self) -> Labelled:
+        assert self._labelled is not None, "the labels were scanned"
+        return self._labelled
+
+    @property
     def _classes(self) -> Array:
-        assert self._labelled.source.classes is not None
-        return self._labelled.source.classes
+        return self._found.classes
 
     def _announce(self) -> None:
         source, executor = self._source, self._executor
@@ -283,7 +277,7 @@ class _Run:
         if status is Status.INTERRUPTED:
             course.save()
         elif course.cursor.loss is None:
-            course.move(replace(course.cursor, state=state, loss=loss))
+            course.move(replace(course.cursor, state=state, place=self._passes.place, loss=loss))
             course.save()
         if self._passes.separated and status is not Status.INTERRUPTED:
             status = Status.SEPARABLE
@@ -318,3 +312,8 @@ class _Run:
         if value <= start:
             return state, value
         return replace(state, point=objective.intercept_only, status=Status.DIVERGED), start
+
+
+def _current(state: State) -> Array:
+    """Return the point that the solver is at, which for mini-batches is not the best so far."""
+    return state.current if isinstance(state, MiniBatchState) else state.point

@@ -17,11 +17,11 @@ from distributed.protocol.pickle import cloudpickle
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.rowarray import RowArray
 
-FAULTS: dict[str, Exception] = {
-    "timeout": TimeoutError("the storage is slow"),
-    "reset": ConnectionResetError("the storage has hung up"),
-    "busy": OSError(errno.EBUSY, "503 Slow Down"),
-    "bad": ValueError("the checksum does not match"),
+FAULTS: dict[str, tuple[type[Exception], tuple[Any, ...]]] = {
+    "timeout": (TimeoutError, ("the storage is slow",)),
+    "reset": (ConnectionResetError, ("the storage has hung up",)),
+    "busy": (OSError, (errno.EBUSY, "503 Slow Down")),
+    "bad": (ValueError, ("the checksum does not match",)),
 }
 
 
@@ -52,7 +52,8 @@ class Faulty:
                 turns = self.script[row]
                 turn = turns[min(self._count(row), len(turns) - 1)]
                 if turn != "ok":
-                    raise FAULTS[turn]
+                    kind, arguments = FAULTS[turn]
+                    raise kind(*arguments)
         return self.array.read(start, stop)
 
     def _count(self, row: int) -> int:

@@ -21,6 +21,7 @@ LAYERS = {
     2: {"runtime"},
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
+        "fit",
         "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
         "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
         "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",

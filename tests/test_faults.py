@@ -147,6 +147,91 @@ def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
     assert model.n_iter_ <= params["max_iter"]
 
 
+@pytest.fixture
+def unlike(store: Store) -> tuple[str, np.ndarray, np.ndarray]:
+    """Rows whose features are pure noise in all chunks but the first."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 1000)
+    X = rng.normal(size=(1000, 6))
+    X[np.arange(100), y[:100]] += 4
+    return store(rows=100, name="unlike.zarr", X=X, y=y), X, y
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_objective_is_that_of_the_rest_however_late_chunks_turn_bad(
+    unlike: tuple[str, np.ndarray, np.ndarray], tmp_path: Path, solver: str, standardize: bool
+) -> None:
+    path, X, y = unlike
+    script = {row: ["ok", "bad"] for row in range(100, 1000, 100)}
+    source = with_faults(opened(path, most=9), script, tmp_path / "log")
+    params: dict[str, Any] = {"alpha": 0.05, "max_iter": 60, "tol": 1e-6}
+    params["standardize"] = standardize
+    if solver in ("sgd", "adam"):
+        params |= {"batch_size": 20, "tol": 0}
+    with pytest.warns(UserWarning, match="9 chunks of X, 900 rows"):
+        model = fitted(source, solver, **params)
+    exact = "fista" if solver == "fista" else "lbfgs"
+    params |= {"tol": 1e-6, "batch_size": 10**6}
+    optimum = fitted(open_data(X[:100], y[:100]), exact, **params).loss_
+    slack = 0.1 if solver in ("sgd", "adam") else 1e-5
+    assert optimum * (1 - 1e-5) <= model.loss_ <= optimum * (1 + slack)
+    assert model.n_iter_ <= 60
+    records = [r for r in model.history_ if r["kind"] == "pass"]
+    assert [r["pass"] for r in records] == list(range(1, len(records) + 1))
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+@pytest.mark.parametrize("turns", [["bad"], ["ok", "bad"]])
+def test_a_class_that_only_bad_chunks_have_is_an_error_that_names_it(
+    store: Store, tmp_path: Path, solver: str, turns: Sequence[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([1, 2, 3, 4], 100)
+    path = store(rows=100, name="sorted.zarr", X=rng.normal(size=(400, 5)), y=y)
+    source = with_faults(opened(path, most=2), {200: turns}, tmp_path / "log")
+    with pytest.raises(DataError, match=r"all rows of the class\(es\) 3 .*rows 200 to 299"):
+        fitted(source, solver)
+
+
+def test_a_fault_that_is_gone_when_it_is_looked_for_changes_nothing(
+    path: str, tmp_path: Path
+) -> None:
+    script = {97: ["bad", "ok"]}
+    source = with_faults(opened(path, most=1), script, tmp_path / "log")
+    assert bits(fitted(source, "lbfgs")) == bits(fitted(opened(path), "lbfgs"))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
+    path: str, tmp_path: Path, solver: str
+) -> None:
+    def faulty(log: str) -> Source:
+        script = {97: ["ok", "ok", "bad"], 1455: ["ok", "bad"]}
+        return with_faults(opened(path, most=3), script, tmp_path / log)
+
+    class StopError(Exception):
+        pass
+
+    class Stop:
+        def on_event(self, event: Any) -> None:
+            if type(event).__name__ == "ChunkQuarantined":
+                raise StopError
+
+    params: dict[str, Any] = {"max_iter": 8, "checkpoint": tmp_path / "state"}
+    source = faulty("log")
+    with dask.config.set({"dsoftmax.checkpoint-interval": 0}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*were left out")
+        for _ in range(2):  # while the labels of the rest are not yet scanned
+            with pytest.raises(StopError):
+                fitted(source, solver, callbacks=[Stop()], **params)
+        model = fitted(source, solver, **params)
+        again = fitted(source, solver, **params)
+    assert [chunk["start"] for chunk in model.quarantined_] == [97, 1455]
+    assert bits(again) == bits(model)
+    assert again.stop_reason_ == model.stop_reason_
+
+
 def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
     path: str, digits: Arrays, tmp_path: Path
 ) -> None:
@@ -241,6 +326,17 @@ def caused(by: Exception) -> Exception:
 )
 def test_outages_are_told_from_faults_of_the_data(error: Exception, transient: bool) -> None:
     assert is_transient(error) == transient
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(), BotocoreError(403), caused(BotocoreError(401))]
+)
+def test_a_right_that_has_run_out_is_an_outage_and_no_fault_of_the_data(error: Exception) -> None:
+    def read() -> np.ndarray:
+        raise error
+
+    with pytest.raises(OutageError, match="renew the right"):
+        fetch("X", read, 0, 10, Patience(), lambda: None)
 
 
 def test_a_read_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,18 +114,19 @@ class Slow(Faulty):
 
 @pytest.mark.slow
 def test_a_worker_that_joins_in_the_middle_of_a_pass_helps_with_it(
-    path: str, tmp_path: Path, workers: LocalCluster
+    path: str, tmp_path: Path, workers: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dsoftmax.runtime.spans._TASK_BYTES", 1)  # tasks of one chunk
     faulty.by_value(sys.modules[__name__])
     source = open_data(f"{path}/X", f"{path}/y")
     log = tmp_path / "log"
     log.mkdir()
     join = Once(RowsDone, lambda: workers.scale(2))
-    model = model_of("lbfgs", max_iter=2, callbacks=[join])
+    model = model_of("lbfgs", max_iter=1, callbacks=[join])
     with Client(workers), pytest.warns(match="budget"):
         model.fit(replace(source, X=Slow(source.X, {}, log)))
     assert len(list(log.iterdir())) == 2
-    assert bits(model) == bits(fitted(path, "lbfgs", max_iter=2))
+    assert bits(model) == bits(fitted(path, "lbfgs", max_iter=1))
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_pass_changes_no_bit(path: str) -> None:

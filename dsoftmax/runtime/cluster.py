@@ -15,7 +15,7 @@ import dask
 from dask.utils import parse_timedelta
 from distributed import KilledWorker
 
-from dsoftmax.errors import DsoftmaxError, OutageError
+from dsoftmax.errors import OutageError
 from dsoftmax.runtime import blas, worker
 from dsoftmax.runtime.executors import (
     CACHE_IN_PROCESS,
@@ -63,7 +63,7 @@ class ClusterExecutor:
 
     def _require_alive(self) -> None:
         if getattr(self._client.cluster, "alive", True) is False:
-            raise DsoftmaxError(
+            raise OutageError(
                 "the local cluster has died, its scheduler or all of its workers; they may have "
                 "run out of memory: give the workers more, or store smaller chunks"
             )

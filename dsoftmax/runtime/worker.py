@@ -124,10 +124,12 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
             sums, done = _reduce_leaf(task, reduction, leaf)
         except ChunkError:
             found = _faults(task, leaf)
-            if not found:
-                raise
             faults += found
-            continue
+            if found:
+                continue
+            if all(part.most_bad == 0 for part in task.parts.values()):
+                raise
+            sums, done = _reduce_leaf(task, reduction, leaf)  # what was wrong with it has passed
         tree.add(0, index, sums)
         work += done
     return Outcome(tree.nodes, work, tuple(faults), worker_name(), numerics())
@@ -203,7 +205,7 @@ def _remembered(source: Source, piece: Piece, keep: Keep) -> tuple[Chunk, int]:
     A span is dropped with its last row: were it left to age, the next spans of all lanes
     would push out one another.
     """
-    key = (keep.run, piece.start, piece.shuffle)
+    key = (keep.run, piece.start, piece.stop, piece.shuffle)
     span = _spans.get(key)
     reads = 0 if span is not None else 1
     if span is None:

@@ -24,11 +24,13 @@ _ERRNOS = {
     errno.ENETRESET, errno.ENETUNREACH, errno.ENFILE, errno.ENOTCONN, errno.ESTALE,
     errno.ETIMEDOUT,
 }  # fmt: skip
-# Of libraries that are not imported for it: aiohttp, botocore, requests, urllib3.
+_DENIED = {401, 403}
+_DENIED_NAMES = {"PermissionDeniedError", "UnauthenticatedError"}  # of obstore
+# Of libraries that are not imported for it: aiohttp, botocore, obstore, requests, urllib3.
 _NAMES = {
     "ClientConnectionError", "ClientPayloadError", "ConnectTimeout", "ConnectTimeoutError",
-    "ConnectionClosedError", "EndpointConnectionError", "FSTimeoutError", "IncompleteRead",
-    "IncompleteReadError", "ProtocolError", "ReadTimeout", "ReadTimeoutError",
+    "ConnectionClosedError", "EndpointConnectionError", "FSTimeoutError", "GenericError",
+    "IncompleteRead", "IncompleteReadError", "ProtocolError", "ReadTimeout", "ReadTimeoutError",
     "ResponseStreamingError", "ServerDisconnectedError", "ServerTimeoutError",
 }  # fmt: skip
 
@@ -85,17 +87,19 @@ def fetch(
     Raises
     ------
     OutageError
-        If it still fails for a transient reason.
+        If it still fails for a transient reason, or the right to read is missing.
     ChunkError
         If it fails for any other reason.
     """
     for delay in (*_delays(patience), None):
         try:
             return read()
-        except DsoftmaxError:
-            raise
+        except (DsoftmaxError, MemoryError, ImportError):
+            raise  # no fault of the data
         except Exception as error:
             what = f"{name}: rows {start} to {stop - 1} cannot be read"
+            if is_denied(error):
+                raise OutageError(f"{what}: {_said(error)}; renew the right to read it") from error
             if not is_transient(error):
                 found = culprit()
                 what = what if found is None else f"{name}: {found} cannot be read"
@@ -113,6 +117,16 @@ def fetch(
 def is_transient(error: BaseException) -> bool:
     """Whether an error, or one that it comes from, may pass."""
     return any(_passes(link) for link in _chain(error))
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether an error, or one that it comes from, is for want of a right: an old token, say."""
+    return any(
+        isinstance(link, PermissionError)
+        or _status(link) in _DENIED
+        or type(link).__name__ in _DENIED_NAMES
+        for link in _chain(error)
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -141,7 +155,9 @@ def _status(error: Any) -> int | None:
         response = response.get("ResponseMetadata", {})
         found = response.get("HTTPStatusCode")
     else:
-        found = getattr(error, "status", None) or getattr(response, "status_code", None)
+        own = (getattr(error, name, None) for name in ("status", "code", "status_code"))
+        found = next((value for value in own if isinstance(value, int)), None)
+        found = getattr(response, "status_code", None) if found is None else found
     return found if isinstance(found, int) else None
 
 

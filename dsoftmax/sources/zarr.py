@@ -51,7 +51,7 @@ class ZarrArray:
     identity : digest of the metadata, by which a store that has changed is found out
     token : names this opening; what a process remembers of a store is remembered under it
     opened : the array itself where it has no URL (a store in memory), else None
-    lossy : whether it once had all chunks and lacks some, so that each has to be looked for
+    lossy : whether it once had all chunks and may lack some, so that each has to be looked for
     """
 
     name: str
@@ -223,7 +223,7 @@ def open_zarr(target: str | Path, *, whole: bool = True) -> ZarrArray:
             f"{url} has lost {absent} of its {count} chunks, which would be read as zeros; restore "
             "them, or write the array again"
         )
-    return replace(_described(url, url, node), lossy=absent > 0)
+    return replace(_described(url, url, node), lossy=COMPLETE in node.attrs and not whole)
 
 
 def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:

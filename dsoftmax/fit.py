@@ -1,0 +1,40 @@
+"""What training returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsoftmax.reduction import Array
+from dsoftmax.solvers.base import Status
+from dsoftmax.sources.faults import Fault
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model, and how it came about.
+
+    Attributes
+    ----------
+    classes : (K,)
+    coef : (n_features, n_columns), in units of the data
+    intercept : (n_columns,)
+    shift : (n_features,), what the kernel subtracted from the rows, or None
+    loss : penalised objective there
+    status : why it ended
+    passes, steps : what it took
+    seed : what its random numbers came from
+    quarantined : chunks that could not be read, and were left out
+    numerics : the kinds of arithmetic that computed it, each with the first worker that had it
+    """
+
+    classes: Array
+    coef: Array
+    intercept: Array
+    shift: Array | None
+    loss: float
+    status: Status
+    passes: int
+    steps: int
+    seed: int
+    quarantined: tuple[Fault, ...]
+    numerics: dict[str, str]
