@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from dsoftmax.cursor import Cursor
-from dsoftmax.errors import ChunkError, DsoftmaxError
+from dsoftmax.errors import CheckpointError, ChunkError, DsoftmaxError
 from dsoftmax.events import Callback, ChunkQuarantined, FitResumed, FitStarted, to_table
 from dsoftmax.identity import Identity, identify
 from dsoftmax.keeper import Keeper, Saved
@@ -84,6 +84,11 @@ class Course:
             self._saved = self._keeper.read(self._identity, settings.max_iter)
         if self._saved is not None:
             cursor = self._saved.cursor
+            if (left_out := len(cursor.quarantined)) > source.most_bad:
+                raise CheckpointError(
+                    f"{self._place} has left out {left_out} chunks that could not be read, and "
+                    f"max_bad_chunks is {source.most_bad}; allow for them, or give another folder"
+                )
             grown = settings.max_iter > self._saved.max_iter
             self.cursor = cursor.reopened() if cursor.out_of_budget and grown else cursor
             self.ledger.restore(cursor.tally, self._saved.history)

@@ -15,13 +15,13 @@ from sklearn.utils.validation import _check_feature_names
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.events import Callback
-from dsoftmax.fit import Fit
+from dsoftmax.fit import Carry, Fit
 from dsoftmax.prediction import LinearModel
 from dsoftmax.predictor import LinearClassifier
 from dsoftmax.runtime.executors import executor_for
 from dsoftmax.settings import resolve, resolve_part
 from dsoftmax.sources import open_data
-from dsoftmax.trainer import Carry, train, train_part
+from dsoftmax.trainer import train, train_part
 
 
 class SoftmaxRegression(LinearClassifier):
@@ -279,6 +279,8 @@ class SoftmaxRegression(LinearClassifier):
             fit = replace(fit, passes=fit.passes + self.n_iter_, steps=fit.steps + self.n_steps_)
         self._keep(fit, source.n_features)
         self.history_ = history.records
+        if fit.quarantined:
+            warnings.warn(_left_out(fit), stacklevel=2)
         return self
 
     def _keep(self, fit: Fit, n_features: int) -> None:

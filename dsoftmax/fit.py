@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dsoftmax.objective import Objective
 from dsoftmax.reduction import Array
 from dsoftmax.solvers.base import Status
+from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
 from dsoftmax.sources.faults import Fault
 
 
@@ -38,3 +40,12 @@ class Fit:
     seed: int
     quarantined: tuple[Fault, ...]
     numerics: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What `partial_fit` goes on from: the solver of the first part, and where it stands."""
+
+    objective: Objective
+    solver: MiniBatch
+    state: MiniBatchState

@@ -62,7 +62,7 @@ def label(
     if source.sample_weight is not None or factors is not None:
         factors = normalised(factors, counts)
     weight = counts.weight if factors is None else counts.weight * factors
-    if before is not None:
+    if before is not None and least_classes > 1:
         _require_all(classes, (before.class_weight > 0) & (weight == 0), holes)
     return Labelled(source.with_classes(classes, factors), weight, labels_digest(classes, counts))
 

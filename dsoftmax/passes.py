@@ -62,6 +62,8 @@ class Passes:
         parts = tuple(around(holes, spans))
         self.n_rows = sum(stop - start for start, stop in parts)
         self._first_epoch = _first_epoch(source, settings, parts, self.n_rows)
+        # What workers remember has the weights of the rows that there were: holes only grow.
+        self._key = f"{executor.run_key}-{len(holes)}"
         self.begun: Begun | None = None
         self.place = Place()
 
@@ -114,7 +116,7 @@ class Passes:
     def _first_moments(self, n_classes: int) -> Moments:
         sums, spent = reduce(
             self._executor, self._source, moments_of(n_classes, self._source.dtype),
-            self._epoch.first_spans(), keep=self._executor.run_key, release=False,
+            self._epoch.first_spans(), keep=self._key, release=False,
             watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
@@ -176,7 +178,7 @@ class Passes:
         rows = sum(piece.rows for leaf in leaves for piece in leaf)
         sums, spent = reduce(
             self._executor, self._source, objective.reduction(request.points), leaves,
-            keep=self._executor.run_key, release=request.rows is Rows.BATCH,
+            keep=self._key, release=request.rows is Rows.BATCH,
             watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)

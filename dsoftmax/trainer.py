@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from dsoftmax.course import Course
 from dsoftmax.cursor import FirstRead
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
-from dsoftmax.fit import Fit
+from dsoftmax.fit import Carry, Fit
 from dsoftmax.labelling import Labelled, label
 from dsoftmax.objective import Objective, build_objective
 from dsoftmax.passes import Passes
@@ -32,15 +32,6 @@ from dsoftmax.solving import build_solver, solver_kind
 from dsoftmax.sources.base import Source, preview
 
 _LEAST_HORIZON = 1 << 16  # rows that partial_fit takes for an epoch, at least
-
-
-@dataclass(frozen=True)
-class Carry:
-    """What `partial_fit` goes on from: the solver of the first part, and where it stands."""
-
-    objective: Objective
-    solver: MiniBatch
-    state: MiniBatchState
 
 
 def train(
@@ -108,9 +99,7 @@ class _Run:
                 try:
                     return self._attempt(self._kind)
                 except UnreadableError as error:
-                    self._course.ledger.start_over()
-                    self._leave_out(error)
-                    self._label(2)
+                    self._make_do_without(error, 2)
         except DataError:
             raise  # with other data, this will be another run
         except BaseException:
@@ -138,6 +127,13 @@ class _Run:
     def fit_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
         """Run one epoch from where the last part ended."""
         self._label(1)
+        while True:
+            try:
+                return self._attempt_part(carry)
+            except UnreadableError as error:
+                self._make_do_without(error, 1)
+
+    def _attempt_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
         if carry is None:
             carry = self._first_carry()
         expected = len(carry.objective.coordinates.scale)
@@ -184,6 +180,11 @@ class _Run:
             course.note, course.advance,
         )  # fmt: skip
         self._passes.place, self._passes.begun = course.cursor.place, course.cursor.begun
+
+    def _make_do_without(self, error: UnreadableError, least_classes: int) -> None:
+        self._course.ledger.start_over()
+        self._leave_out(error)
+        self._label(least_classes)
 
     def _leave_out(self, error: UnreadableError) -> None:
         """Leave chunks out; a solver that is under way has another objective then."""

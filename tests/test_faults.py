@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,10 +15,12 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+import zarr
 from distributed import Client
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import (
+    CheckpointError,
     ChunkError,
     DataError,
     MemoryBoundError,
@@ -26,6 +29,7 @@ from dsoftmax import (
     ingest,
     open_data,
 )
+from dsoftmax.events import PassEnded
 from dsoftmax.runtime.connect import local_workers
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Patience, fetch, is_transient
@@ -262,6 +266,69 @@ def test_a_chunk_that_a_store_of_ours_has_lost_is_left_out_where_that_is_allowed
     good = np.r_[0:291, 388:1797]
     expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs", alpha=0.1, max_iter=50)
     assert model.loss_ == pytest.approx(expected.loss_, rel=2e-5)
+
+
+@pytest.mark.parametrize("opened_by_the_user", [False, True])
+def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
+    digits: Arrays, tmp_path: Path, opened_by_the_user: bool
+) -> None:
+    X, y = digits
+    np.savez(tmp_path / "d.npz", X=X.astype("f4"), y=y)
+    path = str(tmp_path / "d.zarr")
+    ingest(tmp_path / "d.npz", path, x="X", y="y", chunk_rows=97)
+    chunk = tmp_path / "d.zarr" / "X" / "c" / "3" / "0"
+
+    class Lose:
+        def on_event(self, event: Any) -> None:
+            if isinstance(event, PassEnded):
+                chunk.unlink(missing_ok=True)
+
+    array = zarr.open_group(path, mode="r")["X"] if opened_by_the_user else f"{path}/X"
+    model = model_of("lbfgs", callbacks=[Lose()])
+    with pytest.raises(ChunkError, match="chunk c/3/0"):
+        model.fit(array, f"{path}/y")
+    with pytest.raises(ChunkError, match="has lost 1 of its 19 chunks"):
+        model.fit(array, f"{path}/y")
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Path) -> None:
+    expected = fitted(opened(path), "lbfgs")
+
+    class Move:
+        passes = 0
+
+        def on_event(self, event: Any) -> None:
+            self.passes += isinstance(event, PassEnded)
+            if isinstance(event, PassEnded) and self.passes == 2:
+                away = Path(path).rename(tmp_path / "away.zarr")
+                threading.Timer(0.5, lambda: away.rename(path)).start()
+
+    with dask.config.set({"dsoftmax.retry-delay": "0.2s"}):
+        model = fitted(opened(path), "lbfgs", callbacks=[Move()])
+    assert bits(model) == bits(expected)
+
+
+def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
+    path: str, tmp_path: Path
+) -> None:
+    script = {97: ["bad"], 485: ["bad"]}
+    source = with_faults(opened(path, most=2), script, tmp_path / "log")
+    with pytest.warns(UserWarning, match="2 chunks of X"):
+        fitted(source, "lbfgs", checkpoint=tmp_path / "state")
+    with pytest.raises(CheckpointError, match=r"left out 2 chunks .* max_bad_chunks is 1"):
+        fitted(replace(source, most_bad=1), "lbfgs", checkpoint=tmp_path / "state")
+
+
+def test_a_part_is_learnt_from_without_its_bad_chunks(
+    path: str, digits: Arrays, tmp_path: Path
+) -> None:
+    source = with_faults(opened(path, most=1), {97: ["bad"]}, tmp_path / "log")
+    model = SoftmaxRegression(solver="sgd", random_state=0, alpha=0.01)
+    with pytest.warns(UserWarning, match="1 chunks of X, 97 rows"):
+        model.partial_fit(source, classes=range(10))
+    X, y = digits
+    assert model.score(X, y) > 0.8
+    assert [chunk["start"] for chunk in model.quarantined_] == [97]
 
 
 def test_one_bad_chunk_more_than_allowed_ends_the_fit(path: str, tmp_path: Path) -> None:

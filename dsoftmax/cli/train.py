@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,59 +105,65 @@ def train(
     are streamed, and may be larger than memory. With --checkpoint, a run that was stopped by
     SIGTERM or Ctrl-C, or by an outage, ends with exit code 75, and goes on when it is run again.
     """
-    from dsoftmax.diagnostics.plot import check_plot, plot_history
-    from dsoftmax.estimator import SoftmaxRegression
-    from dsoftmax.solvers.base import Status
-    from dsoftmax.stores import require_apart, require_free
+    with _resumable(checkpoint):
+        from dsoftmax.diagnostics.plot import check_plot, plot_history
+        from dsoftmax.estimator import SoftmaxRegression
+        from dsoftmax.solvers.base import Status
+        from dsoftmax.stores import require_apart, require_free
 
-    require_free(model, overwrite)
-    require_apart(model, data, checkpoint)
-    if plot is not None:
-        check_plot(plot)
-    estimator = SoftmaxRegression(
-        alpha=alpha,
-        l1_ratio=l1_ratio,
-        standardize=standardize,
-        fit_intercept=not no_intercept,
-        class_weight="balanced" if balanced else None,
-        solver=solver,
-        max_iter=max_iter,
-        tol=tol,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        random_state=seed,
-        checkpoint=checkpoint,
-        verbose=0 if quiet else 1,
-    )
-    reading = (data, x, y, sample_weight, ignore_label, drop_missing, dtype, most_bad)
-    try:
+        require_free(model, overwrite)
+        require_apart(model, data, checkpoint)
+        if plot is not None:
+            check_plot(plot)
+        estimator = SoftmaxRegression(
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            standardize=standardize,
+            fit_intercept=not no_intercept,
+            class_weight="balanced" if balanced else None,
+            solver=solver,
+            max_iter=max_iter,
+            tol=tol,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            random_state=seed,
+            checkpoint=checkpoint,
+            verbose=0 if quiet else 1,
+        )
+        reading = (data, x, y, sample_weight, ignore_label, drop_missing, dtype, most_bad)
         _fit(estimator, lambda: opened(*reading))
+        interrupted = estimator.stop_reason_ == Status.INTERRUPTED.value
+        if interrupted and checkpoint is not None:
+            raise _to_be_resumed(checkpoint)
+        estimator.save(model, overwrite=overwrite)
+        if plot is not None:
+            plot_history(estimator, plot)
+        if not quiet:
+            click.echo(f"model: {model}")
+        if interrupted:
+            raise click.exceptions.Exit(1)
+
+
+def _fit(estimator: SoftmaxRegression, source: Callable[[], Source]) -> None:
+    """Fit on the cluster that the options name."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with active_cluster(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
+        estimator.fit(source())
+
+
+@contextmanager
+def _resumable(checkpoint: str | None) -> Iterator[None]:
+    """Have SIGTERM do what Ctrl-C does; with a checkpoint, both and outages are temporary."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     except (KeyboardInterrupt, OutageError) as error:
         if checkpoint is None:
             raise
         raise _to_be_resumed(checkpoint, str(error)) from error
-    interrupted = estimator.stop_reason_ == Status.INTERRUPTED.value
-    if interrupted and checkpoint is not None:
-        raise _to_be_resumed(checkpoint)
-    estimator.save(model, overwrite=overwrite)
-    if plot is not None:
-        plot_history(estimator, plot)
-    if not quiet:
-        click.echo(f"model: {model}")
-    if interrupted:
-        raise click.exceptions.Exit(1)
-
-
-def _fit(estimator: SoftmaxRegression, source: Callable[[], Source]) -> None:
-    """Fit on the cluster that the options name; SIGTERM does what Ctrl-C does."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with active_cluster(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
-            estimator.fit(source())
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -226,4 +226,4 @@ _spans: ByteCache[tuple[Any, ...], Chunk] = ByteCache()
 
 def forget(run: str) -> None:
     """Drop what this process remembers of a run: its end leaves no memory behind."""
-    _spans.drop_if(lambda key: key[0] == run)
+    _spans.drop_if(lambda key: key[0].startswith(run))

@@ -136,7 +136,7 @@ def row_array(role: str, values: Any, *, whole: bool = True) -> RowArray:
     if _is_from("zarr", values):
         from dsoftmax.sources.zarr import from_zarr
 
-        return from_zarr(role, values)
+        return from_zarr(role, values, whole=whole)
     if _is_from("dask", values):
         from dsoftmax.sources.dask import from_dask
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -17,6 +18,7 @@ from uuid import uuid4
 import numpy as np
 import zarr
 from zarr.core.sync import sync
+from zarr.storage import LocalStore
 
 from dsoftmax.cache import ByteCache
 from dsoftmax.errors import ChunkError, DataError
@@ -32,6 +34,7 @@ from dsoftmax.sources.address import (
 from dsoftmax.sources.grid import Grid, GridRows, Index, cuts_every
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
+_METADATA = ("zarr.json", ".zarray")
 _DECODED_BYTES = 1 << 26
 _SHARD_BYTES = 1 << 26  # decoded, of the rows of a shard that are read at once
 _LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as they were
@@ -51,7 +54,7 @@ class ZarrArray:
     identity : digest of the metadata, by which a store that has changed is found out
     token : names this opening; what a process remembers of a store is remembered under it
     opened : the array itself where it has no URL (a store in memory), else None
-    lossy : whether it once had all chunks and may lack some, so that each has to be looked for
+    complete : whether all chunks were written, so that one that is not there was lost
     """
 
     name: str
@@ -62,7 +65,7 @@ class ZarrArray:
     identity: str
     token: str = field(compare=False)
     opened: Any = field(default=None, compare=False)
-    lossy: bool = False
+    complete: bool = False
     in_memory: bool = False
     futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
 
@@ -88,8 +91,11 @@ class ZarrArray:
     def region(self, where: Index) -> Array:
         """Return a box of the array, decoded."""
         box = self._box(where)
-        if self.lossy:
-            self._require_stored(box)
+        found = self._decoded(box)
+        self._require_there(box)
+        return found
+
+    def _decoded(self, box: Index) -> Array:
         if all(self._is_whole(axis, within) for axis, within in enumerate(box)):
             return np.asarray(self.array()[box])
         # Labels are often in chunks of many times the rows of X: each is decoded once, not
@@ -155,12 +161,18 @@ class ZarrArray:
         """Return the array itself."""
         return self
 
-    def _require_stored(self, box: Index) -> None:
-        """Raise FileNotFoundError for a chunk that would be read as zeros."""
+    def _require_there(self, box: Index) -> None:
+        """Raise an error if chunks were read as zeros since the store, or one of them, is gone."""
         array = self.array()
+        folder = _folder(array)
+        if folder is not None and not any((folder / name).exists() for name in _METADATA):
+            raise OSError(errno.ESTALE, f"the store is away: {folder} has no metadata")
+        if not self.complete:
+            return
         for number in self._chunks_of(box):
             key = self._key(tuple(axis.start for axis in self._bounds(number)))
-            if not sync((array.store_path / key).exists()):
+            path = array.store_path / key
+            if not (sync(path.exists()) if folder is None else (folder / key).exists()):
                 raise FileNotFoundError(f"chunk {key} is not in the store")
 
     def _box(self, where: Index) -> Index:
@@ -217,13 +229,7 @@ def open_zarr(target: str | Path, *, whole: bool = True) -> ZarrArray:
     node = open_node(url)
     if isinstance(node, zarr.Group):
         raise DataError(arrays_in(url, node))
-    absent, count = absent_objects(node) if COMPLETE in node.attrs else (0, 0)
-    if absent and whole:
-        raise ChunkError(
-            f"{url} has lost {absent} of its {count} chunks, which would be read as zeros; restore "
-            "them, or write the array again"
-        )
-    return replace(_described(url, url, node), lossy=COMPLETE in node.attrs and not whole)
+    return _described(url, url, node, whole=whole)
 
 
 def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
@@ -237,13 +243,15 @@ def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
     return count - array.nchunks_initialized // in_a_shard, count
 
 
-def from_zarr(role: str, node: Any) -> ZarrArray:
-    """Return the source array of an open `zarr.Array`.
+def from_zarr(role: str, node: Any, *, whole: bool = True) -> ZarrArray:
+    """Return the source array of an open `zarr.Array`; `whole` is as for `open_zarr`.
 
     Raises
     ------
     DataError
         If it is something else of Zarr's.
+    ChunkError
+        As `open_zarr`.
     """
     if isinstance(node, zarr.Group):
         raise DataError(arrays_in(url_of(node) or node.path or role, node))
@@ -251,14 +259,23 @@ def from_zarr(role: str, node: Any) -> ZarrArray:
         raise DataError(f"{role} is a zarr {type(node).__name__}; expected a zarr.Array")
     url = url_of(node)
     name = url or f"{type(node.store).__name__}/{node.path}".rstrip("/")
-    return _described(name, url, node)
+    return _described(name, url, node, whole=whole)
 
 
-def _described(name: str, url: str | None, array: zarr.Array[Any]) -> ZarrArray:
+def _described(
+    name: str, url: str | None, array: zarr.Array[Any], *, whole: bool
+) -> ZarrArray:  # fmt: skip
+    complete = COMPLETE in array.attrs
+    absent, count = absent_objects(array) if complete and whole else (0, 0)
+    if absent:
+        raise ChunkError(
+            f"{name} has lost {absent} of its {count} chunks, which would be read as zeros; "
+            "restore them, or write the array again"
+        )
     identity, token = _digest(array), uuid4().hex
     return ZarrArray(
         name, url, array.shape, np.dtype(array.dtype), _read_shape(array), identity, token,
-        None if url else array,
+        None if url else array, complete,
     )  # fmt: skip
 
 
@@ -285,6 +302,11 @@ def _reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
             "while it is read, and start again"
         )
     return node
+
+
+def _folder(array: zarr.Array[Any]) -> Path | None:
+    """Return where an array is on this machine, if it is in a folder."""
+    return Path(array.store.root) / array.path if isinstance(array.store, LocalStore) else None
 
 
 def _overlap(a: slice, b: slice) -> slice:
