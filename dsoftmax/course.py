@@ -191,12 +191,13 @@ class Course:
         CheckpointError
             If another process has taken it over.
         """
-        if self._keeper is None or self._identity is None or not self.cursor.is_worth_keeping:
-            return
+        if self._keeper is not None and self.cursor.is_worth_keeping:
+            self._keeper.write(self._to_save)
+
+    def _to_save(self) -> Saved:
+        assert self._identity is not None, "a fit resumes before it saves"
         events = to_table(self.ledger.events[: self.cursor.tally.n_events])
-        self._keeper.write(
-            Saved(self._identity, self._labels, self._seed, self._max_iter, self.cursor, events)
-        )
+        return Saved(self._identity, self._labels, self._seed, self._max_iter, self.cursor, events)
 
     def save_if_possible(self) -> None:
         """Write the checkpoint on the way out of a fit that has failed."""

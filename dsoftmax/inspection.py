@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from operator import add
 from typing import Any
@@ -14,9 +15,10 @@ from dask.utils import format_bytes
 from dsoftmax.labels import LabelCounts, count_labels
 from dsoftmax.reduction import Array, Chunk, Reduction
 from dsoftmax.runtime.executors import executor_for
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import UnreadableError, full_pass, reduce
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
+from dsoftmax.sources.faults import Fault
 from dsoftmax.sources.rowarray import RowArray
 from dsoftmax.sources.stored import Stored, stored
 
@@ -58,6 +60,7 @@ class Inspection:
     class_counts : rows of each label, or None without y
     classes_in_a_chunk : the fewest, the mean and the most that a chunk of X holds, or None
     one_class_chunks : chunks of X, of two rows or more, whose rows are all of one class, or None
+    unreadable : the chunks that cannot be read, and are not in the sums: why, a text each
     warnings : what to look after
     """
 
@@ -70,6 +73,7 @@ class Inspection:
     class_counts: dict[Any, int] | None
     classes_in_a_chunk: tuple[int, float, int] | None
     one_class_chunks: int | None
+    unreadable: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,8 +154,10 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
 
     Raises
     ------
-    DataError, ChunkError
+    DataError
         As a fit would.
+    ChunkError
+        If no chunk can be read.
 
     Examples
     --------
@@ -159,10 +165,9 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     >>> found.class_counts, found.constant_features, found.non_finite_rows
     ({'a': 2, 'b': 1}, (0,), 1)
     """
-    source = open_data(X, y, sample_weight)
-    leaves = full_pass(list(pairwise(source.chunks)))
-    with executor_for(source) as executor:
-        sums, _ = reduce(executor, source, Reduction("inspect", _sums_of, add), leaves)
+    source = open_data(X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize)
+    source = replace(source, most_bad=sys.maxsize)
+    sums, faults = _read(source)
     roles = {"X": source.X, "y": source.y, "sample_weight": source.sample_weight}
     arrays = {role: _facts(array) for role, array in roles.items() if array is not None}
     labels = sums.labels
@@ -172,10 +177,27 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     return Inspection(
         arrays, source.n_samples, source.n_features, sums.non_finite_values,
         sums.non_finite_rows, tuple(np.flatnonzero(sums.low == sums.high).tolist()), counts,
-        None if counts is None else _mix(sums.classes, len(leaves)),
+        None if counts is None else _mix(sums.classes, len(source.chunks) - 1 - len(faults)),
         None if counts is None else sums.one_class_chunks,
-        tuple(_warnings(source, sums, arrays)),
+        tuple(fault.reason for fault in faults), tuple(_warnings(source, sums, arrays, faults)),
     )  # fmt: skip
+
+
+def _read(source: Source) -> tuple[_Sums, tuple[Fault, ...]]:
+    """Return the sums over all chunks that can be read, and those that cannot."""
+    chunks = list(pairwise(source.chunks))
+    faults: tuple[Fault, ...] = ()
+    with executor_for(source) as executor:
+        while True:
+            leaves = full_pass(chunks, [(fault.start, fault.stop) for fault in faults])
+            try:
+                sums, _ = reduce(executor, source, Reduction("inspect", _sums_of, add), leaves)
+            except UnreadableError as error:
+                faults = tuple(sorted((*faults, *error.faults)))
+                if len(faults) == len(chunks):
+                    raise
+            else:
+                return sums, faults
 
 
 def _sums_of(chunk: Chunk) -> _Sums:
@@ -206,7 +228,11 @@ def _facts(array: RowArray) -> ArrayFacts:
     return ArrayFacts(array.name, array.shape, str(array.dtype), size, rows, stored(array))
 
 
-def _warnings(source: Source, sums: _Sums, arrays: dict[str, ArrayFacts]) -> Iterator[str]:
+def _warnings(
+    source: Source, sums: _Sums, arrays: dict[str, ArrayFacts], faults: Sequence[Fault]
+) -> Iterator[str]:  # fmt: skip
+    if faults:
+        yield f"{len(faults):,} chunks of X cannot be read; the first: {faults[0].reason}"
     for role, facts in arrays.items():
         kept = facts.stored
         if kept is not None and kept.absent_objects:

@@ -140,8 +140,12 @@ class Keeper:
         rarely = since >= self._cost / _SHARE
         return self._interval == 0 or (rarely and (pass_ended or since >= self._interval))
 
-    def write(self, saved: Saved) -> None:
+    def write(self, saved: Callable[[], Saved]) -> None:
         """Write a checkpoint; where that fails, warn loudly, and leave the last one as it is.
+
+        Parameters
+        ----------
+        saved : makes what is written, which takes time too
 
         Raises
         ------
@@ -151,7 +155,7 @@ class Keeper:
         self._lease.require()
         started = time.perf_counter()
         try:
-            size = self._folder.write(saved)
+            size = self._folder.write(saved())
         except OSError as error:
             warnings.warn(
                 f"CHECKPOINT NOT WRITTEN to {self._place}: {error}; the fit goes on, and the "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 from uuid import uuid4
@@ -181,12 +182,20 @@ class ThreadExecutor:
             return
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(self.slots, "dsoftmax")
-        futures = [self._pool.submit(function, *task) for task in tasks]
+        calls = iter(tasks)
+        under_way = {self._pool.submit(function, *task) for task in islice(calls, 2 * self.slots)}
         try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
+            while under_way:
+                done, under_way = concurrent.futures.wait(
+                    under_way, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                under_way |= {
+                    self._pool.submit(function, *task) for task in islice(calls, len(done))
+                }
+                while done:
+                    yield done.pop().result()
         finally:
-            for future in futures:
+            for future in under_way:
                 future.cancel()
 
 
