@@ -114,15 +114,16 @@ def test_a_chunk_that_is_bad_for_good_ends_the_fit_and_is_named(path: str, tmp_p
 
 
 FIRST, SECOND, FOURTH = ["bad"], ["ok", "bad"], ["ok", "ok", "ok", "bad"]
-IN_PROCESS = [(solver, turns, "in-process") for solver in SOLVERS[:3] for turns in (FIRST, FOURTH)]
 
 
 @pytest.mark.parametrize(
     ("solver", "turns", "where"),
     [
-        *IN_PROCESS,
-        ("fista", FIRST, "in-process"),
+        ("lbfgs", FIRST, "in-process"),
+        ("sgd", FOURTH, "in-process"),
         ("lbfgs", SECOND, "cluster"),
+        pytest.param("adam", FIRST, "in-process", marks=pytest.mark.slow),
+        pytest.param("fista", FOURTH, "in-process", marks=pytest.mark.slow),
         pytest.param("sgd", SECOND, "cluster", marks=pytest.mark.slow),
     ],
 )
@@ -162,7 +163,7 @@ def unlike(store: Store) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("standardize", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_objective_is_that_of_the_rest_however_late_chunks_turn_bad(
     unlike: tuple[str, np.ndarray, np.ndarray], tmp_path: Path, solver: str, standardize: bool
 ) -> None:
@@ -418,6 +419,7 @@ def test_a_read_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waited == [0.5, 1, 2, 4, 8, 16, 32, 32]
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

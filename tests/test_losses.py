@@ -87,6 +87,7 @@ def test_a_fit_whose_scheduler_is_killed_goes_on_with_another(path: str, tmp_pat
     assert bits(fitted(path, "sgd", checkpoint=place)) == bits(fitted(path, "sgd"))
 
 
+@pytest.mark.slow
 def test_a_command_without_workers_asks_to_be_run_again(path: str, tmp_path: Path) -> None:
     with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster:
         done = subprocess.run(
@@ -139,6 +140,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_pass_changes_no_bit(path: st
     assert [r["rows"] for r in model.history_] == [1797] * 6  # none missed, and none twice
 
 
+@pytest.mark.slow
 def test_workers_that_compute_otherwise_are_named_in_one_warning(
     path: str, workers: LocalCluster
 ) -> None:

@@ -88,6 +88,7 @@ def test_another_format_is_refused_by_its_number(tmp_path: Path) -> None:
         load_model(tmp_path / "m.zarr")
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_never_loaded_as_another(tmp_path: Path) -> None:
     model = SoftmaxRegression().fit(X, Y)
     path = tmp_path / "m.zarr"

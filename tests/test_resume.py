@@ -317,6 +317,7 @@ def test_a_fit_that_fails_for_its_data_does_not_write_that_down(
     assert fitted(path, "lbfgs", checkpoint=tmp_path / "state").n_iter_ == 6
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_fit(
     path: str, tmp_path: Path
 ) -> None:

@@ -170,6 +170,7 @@ def test_it_leaves_only_the_model_and_replaces_that_of_an_earlier_demo(place: Pa
     assert names(place) == ["demo-model.zarr"]
 
 
+@pytest.mark.slow
 def test_keep_keeps_the_data(place: Path) -> None:
     result = run(*SMALL, "--keep")
     kept = Path(re.findall(r"^kept      (.*)$", result.stdout, re.MULTILINE)[0])
@@ -181,7 +182,7 @@ def test_keep_keeps_the_data(place: Path) -> None:
     ("number", "moment", "code"),
     [
         pytest.param(signal.SIGINT, " pass", 1, marks=pytest.mark.slow),
-        (signal.SIGTERM, "building", 143),
+        pytest.param(signal.SIGTERM, "building", 143, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_in_the_middle_leaves_no_file_and_no_process(
@@ -201,6 +202,7 @@ def test_a_signal_in_the_middle_leaves_no_file_and_no_process(
     assert (process.returncode, err.strip()) == (code, "Aborted!" if code == 1 else "")
 
 
+@pytest.mark.slow
 def test_an_error_in_the_middle_leaves_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

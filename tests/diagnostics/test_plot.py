@@ -144,6 +144,7 @@ def test_importing_the_diagnostics_is_light() -> None:
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_pyplot_and_displays_are_left_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-c", NO_PYPLOT, str(tmp_path / "fit.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -173,6 +173,7 @@ def test_a_scheduler_that_dies_is_one_clear_error(store: Store) -> None:
         SoftmaxRegression(callbacks=[Killer()]).fit(f"{path}/X", f"{path}/y")
 
 
+@pytest.mark.slow
 def test_a_local_cluster_whose_workers_all_die_is_one_clear_error(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_the_bits_are_those_of_the_numpy_fit_of_the_same_chunks(
     assert bits(fitted(lazy + 1, y, solver, weight)) == expected
 
 
+@pytest.mark.slow
 def test_without_a_client_a_large_lazy_array_goes_to_the_embedded_cluster(
     in_chunks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
