@@ -55,6 +55,7 @@ def test_the_bits_do_not_depend_on_where_it_runs(
 @pytest.mark.parametrize(
     "solver", ["sgd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lbfgs", "adam"))]
 )
+@pytest.mark.slow
 def test_a_killed_worker_does_not_change_the_result(
     digits: Arrays, store: Callable[..., str], solver: str
 ) -> None:

@@ -311,6 +311,7 @@ def test_a_url_that_cannot_be_reached_is_one_error() -> None:
     assert "check the address, and the credentials" in done.stderr
 
 
+@pytest.mark.slow
 def test_wrong_credentials_are_one_error() -> None:
     with storage.serve() as address, storage.new_bucket(address) as bucket:
         url = f"{bucket.url}/X"

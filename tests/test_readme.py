@@ -31,6 +31,7 @@ def folder(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
 
 
 @pytest.mark.parametrize("way", ["script", pytest.param("-c", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_python_example_runs_verbatim_on_the_local_cluster(folder: Path, way: str) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     (folder / "example.py").write_text(lines)

@@ -163,6 +163,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_pass_longer_than_every_job_still_ends_with_the_same_bits(
     path: str, tmp_path: Path
 ) -> None:
@@ -384,6 +385,7 @@ def stopped(command: list[str], how: signal.Signals) -> tuple[int, str]:
         pytest.param(signal.SIGKILL, ["--workers", "2"], marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_command_that_is_stopped_goes_on_when_it_is_run_again(
     path: str, tmp_path: Path, stop: signal.Signals, options: list[str]
 ) -> None:

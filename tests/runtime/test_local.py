@@ -144,6 +144,7 @@ def test_a_forked_process_has_a_cluster_of_its_own(tmp_path: Path) -> None:
     assert run_script(tmp_path, SUM_IN_A_FORK) == ("True 3\n3\n", "")
 
 
+@pytest.mark.slow
 def test_no_orphan_survives_a_killed_parent() -> None:
     with start_script(WAIT_TO_BE_KILLED) as parent:
         folder = Path(parent.stdout.readline().strip())
@@ -154,6 +155,7 @@ def test_no_orphan_survives_a_killed_parent() -> None:
     wait_until(lambda: not folder.exists())
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_reach_the_workers() -> None:
     with start_script(SURVIVE_CTRL_C) as parent:
         parent.stdout.readline()
