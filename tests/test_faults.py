@@ -365,7 +365,11 @@ class BotocoreError(Exception):
         self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
 
 
-class ServerDisconnectedError(Exception):
+class ServerDisconnectedError(Exception):  # aiohttp's
+    pass
+
+
+class GenericError(Exception):  # obstore's, for a refused connection or a server's error
     pass
 
 
@@ -386,6 +390,7 @@ def caused(by: Exception) -> Exception:
         (BotocoreError(503), True),
         (BotocoreError(404), False),
         (ServerDisconnectedError(), True),
+        (GenericError(), True),
         (ValueError("checksum"), False),
         (FileNotFoundError(), False),
         (OSError(errno.EIO, "bad sector"), False),
