@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     0: {
         "cache", "errors", "labels", "loss", "metrics", "penalty", "reduction", "scaling",
-        "solvers",
+        "solvers", "subsample",
     },
     1: {"sources", "sampling"},
     2: {"runtime"},
@@ -24,7 +24,7 @@ LAYERS = {
         "fit",
         "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
         "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
-        "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",
+        "records", "rows", "settings", "shuffling", "solving", "stores", "subproblem", "tables", "trainer",
         "zarrcopy",
     },
     4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
