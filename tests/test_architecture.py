@@ -24,8 +24,8 @@ LAYERS = {
         "fit",
         "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
         "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
-        "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",
-        "zarrcopy",
+        "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "thinning",
+        "trainer", "zarrcopy",
     },
     4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
 }  # fmt: skip

@@ -21,10 +21,11 @@ Records = Sequence[dict[str, Any]]
 
 _SUFFIXES = (".pdf", ".png", ".svg")
 _BLUE, _GREEN, _ORANGE, _GREY, _INK = "#2f6db3", "#2c8a63", "#e5a04b", "#d3d8de", "#3a424d"
-_SLATE = "#8793a3"
+_SLATE, _SAND = "#8793a3", "#f2d3a6"
 _TIMES = {
     "kernel": ("kernel_seconds", _BLUE),
-    "reading": ("read_seconds", _ORANGE),
+    "decode": ("decode_seconds", _ORANGE),
+    "read": ("read_seconds", _SAND),
     "waiting": ("waiting_seconds", _GREY),
 }
 _LOG_FROM = 3.0  # largest over smallest loss
@@ -168,8 +169,8 @@ def _draw_times(axes: Axes, passes: Records) -> None:
         below = [low + height for low, height in zip(below, seconds, strict=True)]
     axes.set_ylim(0, 1.22 * max(below))  # leaves room for the legend
     axes.legend(
-        loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9, labelcolor=_INK,
-        handlelength=1.0, columnspacing=1.5, borderaxespad=0.2,
+        loc="upper left", ncols=4, framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=_INK,
+        handlelength=1.0, columnspacing=1.1, borderaxespad=0.2,
     )  # fmt: skip
     _head(axes, "seconds a pass", "added up over the workers")
 

@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 def events(dashboard: str | None) -> list[Event]:
-    spent = TimeSplit(0.5, 1.0, 0.0)
+    spent = TimeSplit(0.2, 0.3, 1.0, 0.0)
     return [
         FitStarted(1_000_000, 64, 10, 16, 64_000_000, "sgd", 5, 2, dashboard),
         RowsDone(500_000, 1_000_000),
@@ -74,6 +74,6 @@ def test_live_overrides_what_the_stream_is(stream: io.StringIO, live: bool) -> N
 
 def test_fast_passes_do_not_run_into_the_column_before() -> None:
     stream = io.StringIO()
-    fast = PassEnded(1.0, 0, 1.0, 0.5, 0.1, 1.0, 10**9, 10**9, TimeSplit(0.0, 0.0, 0.0), 0, 10.0)
+    fast = PassEnded(1.0, 0, 1.0, 0.5, 0.1, 1.0, 10**9, 10**9, TimeSplit(), 0, 10.0)
     Progress(stream).on_event(fast)
     assert "5.00e-01 100,000,000" in stream.getvalue()
