@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_feature_names
 
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
+from dsoftmax.diagnostics.report import reporting
 from dsoftmax.events import Callback
 from dsoftmax.fit import Carry, Fit
 from dsoftmax.prediction import LinearModel
@@ -230,8 +231,11 @@ class SoftmaxRegression(LinearClassifier):
         source = open_data(X, y, sample_weight)
         history = History()
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
-        with executor_for(source) as executor:
-            fit = train(source, settings, executor, watching, self.checkpoint)
+        with (
+            executor_for(source) as executor,
+            reporting(executor.client, executor.run_key) as reports,
+        ):
+            fit = train(source, settings, executor, [*watching, *reports], self.checkpoint)
         _check_feature_names(self, X, reset=True)
         self._carry: Carry | None = None
         self._keep(fit, source.n_features)
