@@ -95,7 +95,7 @@ class SoftmaxRegression(LinearClassifier):
     callbacks : sequence of Callback, default=()
         Objects with a method ``on_event(event)``; see `dsoftmax.events`.
     verbose : int, default=0
-        1 prints a row for every pass to standard error.
+        1 prints a row for every pass to standard error, with how far the next one is.
 
     Attributes
     ----------
@@ -235,7 +235,7 @@ class SoftmaxRegression(LinearClassifier):
             executor_for(source) as executor,
             reporting(executor.client, executor.run_key) as reports,
         ):
-            fit = train(source, settings, executor, [*watching, *reports], self.checkpoint)
+            fit = train(source, settings, executor, [*reports, *watching], self.checkpoint)
         _check_feature_names(self, X, reset=True)
         self._carry: Carry | None = None
         self._keep(fit, source.n_features)

@@ -113,13 +113,11 @@ def _rate(source: ColumnDataSource) -> Plot:
     return _styled(plot)
 
 
-def scale_rates(plot: Plot, source: ColumnDataSource) -> None:
+def scale_rates(plot: Plot, source: ColumnDataSource, row_bytes: float) -> None:
     """Set both axes of the rates, so that one bar is right on either."""
-    rows, megabytes = source.data["rows"], source.data["megabytes"]
-    top = 1.1 * max(rows, default=0) or 1.0
-    ratio = sum(megabytes) / sum(rows) if sum(rows) else 0.0
+    top = 1.1 * max(source.data["rows"], default=0) or 1.0
     plot.y_range.end = top
-    plot.extra_y_ranges["megabytes"].end = top * ratio or 1.0
+    plot.extra_y_ranges["megabytes"].end = top * row_bytes / 1e6 or 1.0
 
 
 def _time(source: ColumnDataSource) -> Plot:

@@ -132,7 +132,8 @@ class Page:
         self._set("samples", _sample_columns(run))
         for name in ("loss", "gradient_norm"):
             self._plots[name].select_one({"name": charts.JOINED}).visible = not run.mini_batch
-        charts.scale_rates(self._plots["rate"], self._sources["samples"])
+        row_bytes = run.totals.bytes / max(run.totals.rows, 1)
+        charts.scale_rates(self._plots["rate"], self._sources["samples"], row_bytes)
 
     def _set(self, name: str, columns: dict[str, Any]) -> None:
         source = self._sources[name]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from html import escape
 
+from dsoftmax.diagnostics.durations import duration
 from dsoftmax.diagnostics.palette import BLUE, GREEN, GREY, INK, ORANGE, SLATE
 from dsoftmax.diagnostics.runs import ENDED, FAILED, LOST, RUNNING, Run
 from dsoftmax.diagnostics.verdict import verdict
@@ -15,7 +16,6 @@ NO_RUN = f"<p style='color:{SLATE}'>No run yet: the next fit on this scheduler w
 _COLORS = {RUNNING: BLUE, ENDED: GREEN, FAILED: "#c0392b", LOST: ORANGE}
 _WORDS = {LOST: "its client has gone"}
 _FONT = f"font-family:Helvetica,Arial,sans-serif;font-size:13px;color:{INK}"
-_MINUTE, _HOUR = 60, 3600
 _SILENT_SECONDS = 30.0  # after which a run that says nothing is told so
 
 
@@ -28,22 +28,6 @@ def title(run: Run) -> str:
 def failure(error: Exception) -> str:
     """Return what to show instead of cards that cannot be shown."""
     return f"<p>This page has failed ({escape(type(error).__name__)}); the run goes on.</p>"
-
-
-def duration(seconds: float) -> str:
-    """Return a time span as a clock shows it.
-
-    Examples
-    --------
-    >>> duration(7.3), duration(75), duration(3 * 3600 + 62)
-    ('7 s', '1:15', '3:01:02')
-    """
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE}:{whole % _MINUTE:02}"
-    return f"{whole // _HOUR}:{whole % _HOUR // _MINUTE:02}:{whole % _MINUTE:02}"
 
 
 def status(run: Run) -> str:
