@@ -19,7 +19,7 @@ from bokeh.models import (
 from bokeh.models.plots import Plot
 from bokeh.plotting import figure
 
-from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, SLATE
+from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, SLATE
 
 COLUMNS = {
     "steps": ("pass", "loss", "gradient_norm", "accuracy"),
@@ -31,7 +31,6 @@ COLUMNS = {
     ),
     "memory": ("worker", "used", "limit", "color"),
 }  # fmt: skip
-_LABELS = {name: "gradient" if name == "kernel" else name for name in ACTIVITIES}
 JOINED = "joined"  # the line from pass to pass; those of mini-batches are dots over their steps
 _PASSES = "passes over the data"
 _SHORT = """
@@ -129,9 +128,9 @@ def _time(source: ColumnDataSource) -> Plot:
     for name, color in ACTIVITIES.items():
         bars = plot.quad(
             left="left", right="right", bottom=f"{name}_bottom", top=name, source=source,
-            color=color, line_color=color, line_width=0.3, legend_label=_LABELS[name],
+            color=color, line_color=color, line_width=0.3, legend_label=LABELS[name],
         )  # fmt: skip
-        tips = [("until pass", "@right{0.00}"), (_LABELS[name], f"@{name}_share{{0%}}")]
+        tips = [("until pass", "@right{0.00}"), (LABELS[name], f"@{name}_share{{0%}}")]
         plot.add_tools(HoverTool(renderers=[bars], tooltips=tips))
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     plot.yaxis.ticker = [0, 0.25, 0.5, 0.75, 1]

@@ -16,7 +16,8 @@ from dsoftmax.thinning import Thinned
 
 _MOST_RUNS = 16
 _MOST_SAMPLES = 1024
-_SAMPLE_SECONDS = 3.0
+_SAMPLE_SECONDS = 3.0  # of one, within a pass
+_SHORT_SECONDS = 0.5  # of the last one in a pass of mini-batches
 
 RUNNING, ENDED, FAILED, LOST = "running", "ended", "failed", "lost"
 
@@ -36,6 +37,22 @@ class Totals(NamedTuple):
             self.bytes + other.bytes,
             self.retries + other.retries,
             self.time + other.time,
+        )
+
+    def minus(self, other: Totals) -> Totals:
+        """Return what there is more than in another one."""
+        return Totals(
+            self.rows - other.rows,
+            self.bytes - other.bytes,
+            self.retries - other.retries,
+            TimeSplit(
+                *(
+                    max(0.0, mine - its)
+                    for mine, its in zip(
+                        vars(self.time).values(), vars(other.time).values(), strict=True
+                    )
+                )
+            ),
         )
 
 
@@ -145,11 +162,18 @@ class Run:
     def _on_pass(self, message: Message) -> None:
         self.records.add(message)
         self.last = message
-        self._whole, self._part = self._whole.plus(_totals(message)), _NOTHING
-        if not self.mini_batch:
-            self._clock = self._pass_began[2] + message["pass_seconds"]
         self.passes, self.seconds = message["pass"], message["seconds"]
-        self._sample(0.0)
+        whole = self._whole.plus(_totals(message))
+        if self.mini_batch:
+            self._sample(_SHORT_SECONDS)
+            passes, clock, sampled = self._sampled
+            # What the pass took beside its steps came before them, and is no part of their speed.
+            self._sampled = passes, clock, sampled.plus(whole.minus(self.totals))
+            self._whole, self._part = whole, _NOTHING
+        else:
+            self._clock = self._pass_began[2] + message["pass_seconds"]
+            self._whole, self._part = whole, _NOTHING
+            self._sample(0.0)
         self._begin_pass()
 
     def _on_checkpoint(self, message: Message) -> None:
@@ -171,24 +195,17 @@ class Run:
         """Note how fast it was since the last sample, if that is long enough ago."""
         start, since, before = self._sampled
         totals, seconds = self.totals, self._clock - since
-        rows, time = totals.rows - before.rows, _between(before.time, totals.time)
+        done = totals.minus(before)
         if seconds < least_seconds:
             return
         self._sampled = (self.passes, self._clock, totals)
-        if seconds > 0 and rows > 0 and self.passes > start:  # else a pass was made again
-            per_second = (rows / seconds, (totals.bytes - before.bytes) / seconds)
-            sample = Sample(self.passes, *per_second, time)
+        if seconds > 0 and done.rows > 0 and self.passes > start:  # else a pass was made again
+            sample = Sample(self.passes, done.rows / seconds, done.bytes / seconds, done.time)
             self.samples.add(sample, self.samples.count + 1)
 
 
 def _totals(message: Message) -> Totals:
     return Totals(message["rows"], message["bytes"], message["retries"], time_of(message))
-
-
-def _between(before: TimeSplit, after: TimeSplit) -> TimeSplit:
-    return TimeSplit(
-        *(max(0.0, b - a) for a, b in zip(vars(before).values(), vars(after).values(), strict=True))
-    )
 
 
 class Runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dsoftmax.diagnostics.palette import LABELS
 from dsoftmax.events import TimeSplit
 
 _LEAST_SHARE = 0.4  # of the time, for one activity to be what a run is bound by
@@ -48,7 +49,7 @@ def verdict(time: TimeSplit, *, mini_batch: bool) -> str:
     shares = shares_of(time)
     name, share = max(shares.items(), key=lambda item: item[1])
     if share < _LEAST_SHARE:
-        parts = ", ".join(f"{part} {value:.0%}" for part, value in shares.items())
+        parts = ", ".join(f"{LABELS[part]} {value:.0%}" for part, value in shares.items())
         return f"balanced: no one activity takes most of the workers' time ({parts})"
     if name == "waiting":
         return (_IDLE_IN_STEPS if mini_batch else _IDLE_IN_PASSES).format(share=share)

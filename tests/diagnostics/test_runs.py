@@ -76,6 +76,15 @@ def test_rates_are_those_of_reading_and_computing() -> None:
     assert [sample.time for sample in run.samples] == [SPLIT, SPLIT]
 
 
+def test_what_a_pass_took_beside_its_steps_is_no_speed_of_theirs() -> None:
+    steps = [replace(STEP, passes=i / 2, step=i, seconds=4.0 * i) for i in (1, 2)]
+    whole = replace(PASS, rows=1500, bytes=96_000, seconds=8.1)
+    more = [replace(step, passes=1 + step.passes, seconds=8.1 + step.seconds) for step in steps]
+    run = told(STARTED, *steps, whole, *more)
+    assert run.totals.rows == 2500
+    assert [sample.rows for sample in run.samples] == pytest.approx([125.0] * 4)
+
+
 def test_a_long_pass_has_rates_before_it_ends() -> None:
     done = [RowsDone(100 * i, 1000, 6400 * i, 4.0 * i, SPLIT, 0) for i in range(1, 6)]
     assert [sample.rows for sample in told(STARTED, *done).samples] == [25.0] * 5
