@@ -47,6 +47,7 @@ class Progress:
     _told: float = 0.0
     _width: int = 0  # of the line that is redrawn
     _loss: float | None = None
+    _seconds: float = 0.0  # of the fit, at its last step
     _left_out: int = 0
 
     def on_event(self, event: Event) -> None:
@@ -58,11 +59,11 @@ class Progress:
         elif isinstance(event, PassEnded):
             self._end_pass(event)
         elif isinstance(event, StepEnded):
-            self._loss = event.loss
-            seconds = max(event.time.total / self._course.workers, 1e-9)
+            seconds = max(event.seconds - self._seconds, 1e-9)
+            self._loss, self._seconds = event.loss, event.seconds
             self._within(event.passes - self._course.whole, event.rows / seconds)
         elif isinstance(event, FitResumed):
-            self._course = _Course(event.passes, self._course.most, self._course.workers)
+            self._course = _Course(event.passes, self._course.most)
             self._print(_resumed(event))
         elif isinstance(event, ChunkQuarantined):
             self._left_out += 1
@@ -71,7 +72,7 @@ class Progress:
             self._end(event)
 
     def _begin(self, event: FitStarted) -> None:
-        self._course = _Course(0, event.max_iter, event.workers)
+        self._course = _Course(0, event.max_iter)
         self._told = time.perf_counter()
         where = f"{event.workers} Dask workers" if event.dashboard else "this process"
         self._print(
@@ -102,7 +103,7 @@ class Progress:
 
     def _end_pass(self, event: PassEnded) -> None:
         self._course.whole = round(event.passes)
-        self._loss = event.loss
+        self._loss, self._seconds = event.loss, event.seconds
         self._print(f"{_row(event)}{self._course.left(event.passes):>9}")
         self._told = time.perf_counter()
 
@@ -134,11 +135,10 @@ class _Course:
     ----------
     whole : passes that have ended, before now
     most : the budget
-    workers : how many
     """
 
-    def __init__(self, whole: int, most: int, workers: int = 1) -> None:
-        self.whole, self.most, self.workers = whole, most, workers
+    def __init__(self, whole: int, most: int) -> None:
+        self.whole, self.most = whole, most
         self._first, self._started = whole, time.perf_counter()
 
     def left(self, passes: float) -> str:

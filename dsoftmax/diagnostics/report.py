@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -58,6 +59,8 @@ def reporting(client: Any, run: str) -> Iterator[Sequence[Callback]]:
 class Report:
     """Sends events in batches, from the thread of the client: the fit never waits for it.
 
+    Whatever goes wrong ends the report, and never the fit.
+
     Parameters
     ----------
     client : distributed.Client
@@ -67,8 +70,9 @@ class Report:
     def __init__(self, client: Any, run: str) -> None:
         self._client, self._run = client, run
         self._pending: list[Message] = []
-        self._due = False
-        self._broken = False
+        self._due = self._broken = False
+        self._lock = threading.Lock()  # of the three above, which two threads change
+        self._in_order = asyncio.Lock()
 
     def on_event(self, event: Event) -> None:
         """Take note of an event, to be sent soon; the last one is sent now."""
@@ -82,38 +86,46 @@ class Report:
         self._send_now()
 
     def _note(self, message: Message) -> None:
-        if self._broken:
-            return
-        # Of how far a pass is, only the last counts.
-        if message["event"] == "rows" and self._pending and self._pending[-1]["event"] == "rows":
-            self._pending[-1] = message
-        else:
+        with self._lock:
+            if self._broken:
+                return
+            last = self._pending[-1]["event"] if self._pending else None
+            if last == message["event"] == "rows":  # only the last counts
+                self._pending.pop()
             self._pending.append(message)
-        if not self._due:
-            self._due = True
-            self._client.loop.add_callback(self._send_soon)
+            wake, self._due = not self._due, True
+        if wake:
+            try:
+                self._client.loop.add_callback(self._send_soon)
+            except Exception:  # the client was closed
+                self._give_up()
 
     async def _send_soon(self) -> None:
         await asyncio.sleep(_INTERVAL_SECONDS)
         await self._send()
 
     async def _send(self) -> None:
-        self._due = False
-        messages, self._pending = self._pending, []
-        if not messages or self._broken:
-            return
-        message = {"run": self._run, "client": self._client.id, "messages": messages}
-        try:
-            await self._client.scheduler.log_event(topic=TOPIC, msg=message)
-        except Exception:  # a fit that needs the scheduler will find out by itself
-            self._broken = True
-            _log.debug("the scheduler does not take events any more", exc_info=True)
+        async with self._in_order:
+            with self._lock:
+                messages, self._pending = self._pending, []
+                self._due = False
+            if not messages:
+                return
+            message = {"run": self._run, "client": self._client.id, "messages": messages}
+            try:
+                await self._client.scheduler.log_event(topic=TOPIC, msg=message)
+            except Exception:  # a fit that needs the scheduler will find out by itself
+                self._give_up()
 
     def _send_now(self) -> None:
-        if self._client.status != "running":
-            return
-        with suppress(Exception):
-            self._client.sync(self._send, callback_timeout=_LAST_SECONDS)
+        if self._client.status == "running" and not self._broken:
+            with suppress(Exception):
+                self._client.sync(self._send, callback_timeout=_LAST_SECONDS)
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._broken, self._pending = True, []
+        _log.debug("the scheduler does not take events any more", exc_info=True)
 
 
 def public(event: Event) -> Message:

@@ -231,9 +231,9 @@ class Runs:
 
     def take(self, key: str, client: str, messages: Sequence[Message], now: float) -> None:
         """Take note of the messages of a run."""
-        messages, run = list(messages), self._runs.get(key)
+        messages, run = list(messages), self._runs.get(str(key))
         if run is None:
-            run = self._runs[key] = Run(key, client, started_at=now)
+            run = self._runs[str(key)] = Run(str(key), str(client), started_at=now)
             self._forget()
         for message in messages:
             run.take(message, now)

@@ -115,7 +115,7 @@ def test_a_terminal_sees_the_steps_of_mini_batches(clock: Clock) -> None:
     progress.on_event(FitStarted(4000, 64, 10, 4, 256_000, "sgd", 2, 2, None))
     progress.on_event(STEP)
     assert stream.getvalue().endswith(
-        "    1   25% of pass, 1,333 rows/s, loss 0.900000, at most 3:30 left"
+        "    1   25% of pass, 1,000 rows/s, loss 0.900000, at most 3:30 left"
     )
 
 
