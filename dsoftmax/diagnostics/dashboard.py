@@ -79,9 +79,15 @@ def _add_page(scheduler: Scheduler, runs: Runs) -> None:
         variables["pages"].append(NAME)  # the list behind the navigation of every page
     pages = {f"/{NAME}": functools.partial(_document, runs)}
     board = BokehApplication(pages, scheduler, boards[0].prefix, variables)
+    for earlier in filter(_is_ours, boards):  # of a plugin that was removed
+        application.applications.remove(earlier)
     application.add_application(board)
     board.initialize(IOLoop.current())
     board.start()
+
+
+def _is_ours(board: Any) -> bool:
+    return any(path.endswith(f"/{NAME}") for path in board.app_paths)
 
 
 def _document(runs: Runs, scheduler: Scheduler, extra: dict[str, Any], document: Any) -> None:

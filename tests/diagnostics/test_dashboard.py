@@ -156,7 +156,9 @@ def test_a_message_that_is_none_harms_nobody(cluster: Client, path: str) -> None
     assert len(columns(cluster, "passes")["pass"]) == model.n_iter_
 
 
-def test_a_scheduler_that_stops_listening_does_not_stop_the_fit(path: str, cluster: Client) -> None:
+def test_a_plugin_that_is_removed_does_not_stop_the_fit_and_comes_back_with_the_next(
+    path: str, cluster: Client
+) -> None:
     class Unplug:
         def on_event(self, event: Any) -> None:
             if isinstance(event, PassEnded) and event.passes == 1:
@@ -164,7 +166,8 @@ def test_a_scheduler_that_stops_listening_does_not_stop_the_fit(path: str, clust
 
     expected = fitted(path).coef_
     assert np.array_equal(fitted(path, callbacks=[Unplug()]).coef_, expected)
-    fitted(path)
+    model = fitted(path)
+    assert list(columns(cluster, "passes")["loss"]) == passes_of(model, "loss")
 
 
 @contextmanager
