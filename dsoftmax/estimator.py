@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_feature_names
 
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
+from dsoftmax.diagnostics.report import reporting
 from dsoftmax.events import Callback
 from dsoftmax.fit import Carry, Fit
 from dsoftmax.prediction import LinearModel
@@ -94,7 +95,7 @@ class SoftmaxRegression(LinearClassifier):
     callbacks : sequence of Callback, default=()
         Objects with a method ``on_event(event)``; see `dsoftmax.events`.
     verbose : int, default=0
-        1 prints a row for every pass to standard error.
+        1 prints a row for every pass to standard error, with how far the next one is.
 
     Attributes
     ----------
@@ -232,8 +233,11 @@ class SoftmaxRegression(LinearClassifier):
         source = open_data(X, y, sample_weight)
         history = History()
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
-        with executor_for(source) as executor:
-            fit = train(source, settings, executor, watching, self.checkpoint)
+        with (
+            executor_for(source) as executor,
+            reporting(executor.client, executor.run_key) as reports,
+        ):
+            fit = train(source, settings, executor, [*reports, *watching], self.checkpoint)
         _check_feature_names(self, X, reset=True)
         self._carry: Carry | None = None
         self._keep(fit, source.n_features)

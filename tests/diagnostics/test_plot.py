@@ -84,7 +84,9 @@ def test_the_bars_of_a_pass_add_up_to_the_time_of_its_workers(
 ) -> None:
     bars = plot_history(full_batch).axes[3].patches
     tops = [bar.get_y() + bar.get_height() for bar in bars[-full_batch.n_iter_ :]]
-    times = [of_kind(full_batch, "pass", f"{n}_seconds") for n in ("kernel", "read", "waiting")]
+    times = [
+        of_kind(full_batch, "pass", f"{n}_seconds") for n in ("kernel", "decode", "read", "waiting")
+    ]
     assert np.allclose(tops, np.sum(times, axis=0))
 
 
