@@ -104,7 +104,7 @@ def test_a_fit_that_was_interrupted_in_its_first_pass_is_drawn(
 
 def test_a_fit_that_diverged_is_drawn(full_batch: SoftmaxRegression, tmp_path: Path) -> None:
     gone = {"loss": np.inf, "accuracy": np.nan}
-    records = [*full_batch.history_[:3], full_batch.history_[3] | gone]
+    records = [*full_batch.history_[:2], full_batch.history_[1] | gone]
     plot_history(with_history(records), tmp_path / "fit.png")
     plot_history(with_history([records[-1]]), tmp_path / "fit.png")
 
