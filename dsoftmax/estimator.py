@@ -10,8 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_feature_names
+from sklearn.utils.metaestimators import available_if
 
+from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.events import Callback
@@ -19,9 +20,19 @@ from dsoftmax.fit import Carry, Fit
 from dsoftmax.prediction import LinearModel
 from dsoftmax.predictor import LinearClassifier
 from dsoftmax.runtime.executors import executor_for
-from dsoftmax.settings import resolve, resolve_part
+from dsoftmax.settings import MINI_BATCH, resolve, resolve_part
 from dsoftmax.sources import open_data
 from dsoftmax.trainer import train, train_part
+
+
+def _learns_from_parts(model: SoftmaxRegression) -> bool:
+    """Tell scikit-learn whether there is `partial_fit`, and say why if there is not."""
+    if model.solver not in ("auto", *MINI_BATCH):
+        raise AttributeError(
+            f"partial_fit updates by mini-batches, which solver={model.solver!r} does not; "
+            f"use 'auto' or one of {MINI_BATCH}"
+        )
+    return True
 
 
 class SoftmaxRegression(LinearClassifier):
@@ -104,7 +115,9 @@ class SoftmaxRegression(LinearClassifier):
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Defined when X has column names that are all strings.
+        Defined when the features have names that are all strings: the columns of a DataFrame, the
+        coordinate of the last axis of a DataArray, or the attribute "feature_names" of a Zarr
+        array, which `ingest` takes from a table.
     n_iter_ : int
         Passes over X, the scan of the labels not counted.
     n_steps_ : int
@@ -232,16 +245,17 @@ class SoftmaxRegression(LinearClassifier):
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
         with executor_for(source) as executor:
             fit = train(source, settings, executor, watching, self.checkpoint)
-        _check_feature_names(self, X, reset=True)
+        check_feature_names(self, X, source, reset=True)
         self._carry: Carry | None = None
         self._keep(fit, source.n_features)
         self.history_ = history.records
         if fit.quarantined:
-            warnings.warn(_left_out(fit), stacklevel=2)
+            warnings.warn(fit.left_out, stacklevel=2)
         if not fit.status.converged:
-            warnings.warn(_advice(fit), ConvergenceWarning, stacklevel=2)
+            warnings.warn(fit.advice, ConvergenceWarning, stacklevel=2)
         return self
 
+    @available_if(_learns_from_parts)  # type: ignore[untyped-decorator]
     def partial_fit(
         self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
     ) -> Self:
@@ -263,8 +277,9 @@ class SoftmaxRegression(LinearClassifier):
         Raises
         ------
         DataError
-            If the solver takes no mini-batches, the classes are not known or not those of
-            before, or the data cannot be used.
+            If the classes are not known or not those of before, or the data cannot be used.
+        AttributeError
+            If the solver takes no mini-batches.
         """
         settings = resolve_part(self.get_params(deep=False), classes, self._last_fit())
         source = open_data(X, y, sample_weight)
@@ -274,13 +289,13 @@ class SoftmaxRegression(LinearClassifier):
             fit, self._carry = train_part(
                 source, settings, executor, [history, *self.callbacks], carry
             )
-        _check_feature_names(self, X, reset=not hasattr(self, "n_features_in_"))
+        check_feature_names(self, X, source, reset=not hasattr(self, "n_features_in_"))
         if carry is not None:
             fit = replace(fit, passes=fit.passes + self.n_iter_, steps=fit.steps + self.n_steps_)
         self._keep(fit, source.n_features)
         self.history_ = history.records
         if fit.quarantined:
-            warnings.warn(_left_out(fit), stacklevel=2)
+            warnings.warn(fit.left_out, stacklevel=2)
         return self
 
     def _keep(self, fit: Fit, n_features: int) -> None:
@@ -297,15 +312,3 @@ class SoftmaxRegression(LinearClassifier):
         if not hasattr(self, "coef_"):
             return None
         return LinearModel(self.classes_, self.coef_.T, self.intercept_)
-
-
-def _advice(fit: Fit) -> str:
-    return f"after {fit.passes} passes, at loss {fit.loss:.6g}: {fit.status.value}"
-
-
-def _left_out(fit: Fit) -> str:
-    rows = sum(fault.stop - fault.start for fault in fit.quarantined)
-    return (
-        f"{len(fit.quarantined)} chunks of X, {rows} rows, cannot be read and were left out "
-        f"(quarantined_ lists them); the first: {fit.quarantined[0].reason}"
-    )

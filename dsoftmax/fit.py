@@ -41,6 +41,20 @@ class Fit:
     quarantined: tuple[Fault, ...]
     numerics: dict[str, str]
 
+    @property
+    def advice(self) -> str:
+        """What to do about a fit that has not converged."""
+        return f"after {self.passes} passes, at loss {self.loss:.6g}: {self.status.value}"
+
+    @property
+    def left_out(self) -> str:
+        """What was left out of it."""
+        rows = sum(fault.stop - fault.start for fault in self.quarantined)
+        return (
+            f"{len(self.quarantined)} chunks of X, {rows} rows, cannot be read and were left out "
+            f"(quarantined_ lists them); the first: {self.quarantined[0].reason}"
+        )
+
 
 @dataclass(frozen=True)
 class Carry:

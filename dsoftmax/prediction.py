@@ -18,7 +18,6 @@ from dsoftmax.loss import compute_dtype, log_probabilities, probabilities, raw_b
 from dsoftmax.reduction import Array, Chunk
 from dsoftmax.runtime.executors import executor_for
 from dsoftmax.runtime.spans import Span, cut_spans
-from dsoftmax.sources import open_data
 from dsoftmax.sources.address import absolute_url, storage_options
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.grid import Grid, Index, cuts_every, index_in
@@ -94,13 +93,19 @@ _LINKS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def predicted(model: LinearModel, X: Any, method: str) -> Any:
+def is_dask(X: Any) -> bool:
+    """Return whether X is one of Dask's collections."""
+    return type(X).__module__.startswith("dask.")
+
+
+def predicted(model: LinearModel, X: Any, source: Source | None, method: str) -> Any:
     """Return what `method` predicts for X: lazy in, lazy out.
 
     Parameters
     ----------
     model : LinearModel
     X : as for `open_data`, or a Dask array
+    source : X, opened; None for a Dask array
     method : one of METHODS
 
     Returns
@@ -114,9 +119,9 @@ def predicted(model: LinearModel, X: Any, method: str) -> Any:
         If X is not of shape (..., n_features) of the model, or has values that are not
         finite (raised when they are computed).
     """
-    if type(X).__module__.startswith("dask."):
+    if source is None:
         return _lazy_from_dask(model, X, method)
-    source = open_data(X).features_only()
+    source = source.features_only()
     require_features(source.X.shape, model, source.X.name)
     if source.X.in_memory:
         flat = model.apply(source.read(0, source.n_samples), method, source.dtype)

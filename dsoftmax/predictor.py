@@ -6,11 +6,12 @@ import os
 from typing import Any
 
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
+from dsoftmax.columns import check_feature_names
 from dsoftmax.evaluation import evaluated
-from dsoftmax.prediction import LinearModel, predict_to_store, predicted
-from dsoftmax.sources import open_data
+from dsoftmax.prediction import LinearModel, is_dask, predict_to_store, predicted
+from dsoftmax.sources import Source, open_data
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -34,19 +35,19 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If X has another number of features than the model.
         """
-        return predicted(self._linear(X), X, "predict")
+        return self._predicted(X, "predict")
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, (n_samples, n_classes), as `predict` does."""
-        return predicted(self._linear(X), X, "predict_proba")
+        return self._predicted(X, "predict_proba")
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithms of the probabilities, (n_samples, n_classes), without underflow."""
-        return predicted(self._linear(X), X, "predict_log_proba")
+        return self._predicted(X, "predict_log_proba")
 
     def decision_function(self, X: Any) -> Any:
         """Return theta_j . x + b_j: (n_samples, n_classes), or (n_samples,) for two classes."""
-        return predicted(self._linear(X), X, "decision_function")
+        return self._predicted(X, "decision_function")
 
     def predict_to(
         self,
@@ -71,7 +72,10 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If X does not fit the model, or there is something at `path` already.
         """
-        predict_to_store(self._linear(X), open_data(X), path, method, overwrite=overwrite)
+        check_is_fitted(self)
+        source = open_data(X)
+        model = self._linear(X, source)
+        predict_to_store(model, source, path, method, overwrite=overwrite)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on the rows of X, streamed as in `fit`."""
@@ -94,7 +98,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If X does not fit the model, or y has a label that the model does not know.
         """
-        return evaluated(self._linear(X), open_data(X, y, sample_weight))
+        check_is_fitted(self)
+        source = open_data(X, y, sample_weight)
+        return evaluated(self._linear(X, source), source)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a small Zarr group, without pickle; `load_model` reads it.
@@ -110,9 +116,13 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         save_model(self, path, overwrite=overwrite)
 
-    def _linear(self, X: Any) -> LinearModel:
+    def _predicted(self, X: Any, method: str) -> Any:
         check_is_fitted(self)
-        _check_feature_names(self, X, reset=False)
+        source = None if is_dask(X) else open_data(X)
+        return predicted(self._linear(X, source), X, source, method)
+
+    def _linear(self, X: Any, source: Source | None) -> LinearModel:
+        check_feature_names(self, X, source, reset=False)
         return LinearModel(
             self.classes_, self.coef_.T, self.intercept_, getattr(self, "_shift", None)
         )

@@ -139,8 +139,8 @@ class _Run:
         expected = len(carry.objective.coordinates.scale)
         if (got := self._source.n_features) != expected:
             raise DataError(
-                f"{self._source.X.name} has {got} features, but the earlier parts had {expected} "
-                "features; they must be the same"
+                f"{self._source.X.name} has {got} features, but SoftmaxRegression is expecting "
+                f"{expected} features as input, as in the earlier parts"
             )
         weight = float(self._found.class_weight.sum())
         objective = carry.objective.over(weight, self._passes.n_rows)

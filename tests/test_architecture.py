@@ -27,7 +27,7 @@ LAYERS = {
         "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",
         "zarrcopy",
     },
-    4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
+    4: {"cli", "columns", "diagnostics", "estimator", "modelfile", "predictor"},
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
