@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from dsoftmax.columns import check_feature_names
 from dsoftmax.evaluation import evaluated
 from dsoftmax.prediction import LinearModel, is_dask, predict_to_store, predicted
+from dsoftmax.scores import Scores
 from dsoftmax.sources import Source, open_data
 
 
@@ -79,10 +80,13 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on the rows of X, streamed as in `fit`."""
-        return self.evaluate(X, y, sample_weight)["accuracy"]
+        return float(self.evaluate(X, y, sample_weight)["accuracy"])
 
-    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
+    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> Scores:
         """Return metrics on the rows of X in one streamed pass.
+
+        The confusion matrix that is returned takes 8 bytes for each pair of classes; on the
+        workers there are only the pairs that occur.
 
         Parameters
         ----------
@@ -90,8 +94,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns
         -------
-        dict
-            "accuracy", "log_loss" (the mean, without penalty) and "n_samples".
+        Scores
+            A dict: "n_samples", "accuracy", "balanced_accuracy", "top_k_accuracy", "log_loss" (the
+            mean, without penalty), "brier_score", "ece", "f1_macro", "per_class",
+            "confusion_matrix" and "reliability", each as `dsoftmax.scores.Scores` says. As text it
+            is a table, and `to_dict()` is made for JSON.
 
         Raises
         ------

@@ -24,8 +24,8 @@ LAYERS = {
         "fit",
         "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
         "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
-        "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",
-        "zarrcopy",
+        "records", "rows", "scores", "settings", "shuffling", "solving", "stores", "tables",
+        "trainer", "zarrcopy",
     },
     4: {"cli", "columns", "diagnostics", "estimator", "modelfile", "predictor"},
 }  # fmt: skip

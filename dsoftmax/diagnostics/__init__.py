@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dsoftmax.diagnostics.judgement import plot_scores
     from dsoftmax.diagnostics.plot import plot_history
 
-__all__ = ["plot_history"]
+_HOME = {"plot_history": "plot", "plot_scores": "judgement"}
+
+__all__ = ["plot_history", "plot_scores"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "plot_history":
+    if name not in _HOME:
         raise AttributeError(f"module 'dsoftmax.diagnostics' has no attribute {name!r}")
-    from dsoftmax.diagnostics.plot import plot_history
-
-    return plot_history
+    return getattr(import_module(f"dsoftmax.diagnostics.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 Records = Sequence[dict[str, Any]]
 
 _SUFFIXES = (".pdf", ".png", ".svg")
-_BLUE, _GREEN, _ORANGE, _GREY, _INK = "#2f6db3", "#2c8a63", "#e5a04b", "#d3d8de", "#3a424d"
+BLUE, _GREEN, _ORANGE, GREY, INK = "#2f6db3", "#2c8a63", "#e5a04b", "#d3d8de", "#3a424d"
 _SLATE = "#8793a3"
 _TIMES = {
-    "kernel": ("kernel_seconds", _BLUE),
+    "kernel": ("kernel_seconds", BLUE),
     "reading": ("read_seconds", _ORANGE),
-    "waiting": ("waiting_seconds", _GREY),
+    "waiting": ("waiting_seconds", GREY),
 }
 _LOG_FROM = 3.0  # largest over smallest loss
 _MANY_PASSES = 60
@@ -98,7 +98,7 @@ def _draw(history: Records) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.02)
     figure = Figure(figsize=(10, 5.8), dpi=150, layout=layout)
     (loss, rate), (accuracy, times) = figure.subplots(2, 2, sharex=True)
-    _draw_course(loss, "loss", steps, passes, _BLUE)
+    _draw_course(loss, "loss", steps, passes, BLUE)
     _scale_loss(loss, history)
     _draw_course(accuracy, "accuracy", steps, passes, _GREEN)
     if passes:
@@ -110,8 +110,8 @@ def _draw(history: Records) -> Figure:
     for axes in figure.axes:
         _tidy(axes, last=history[-1]["pass"])
     for axes in (accuracy, times):
-        axes.set_xlabel("passes over the data", color=_INK)
-    figure.suptitle(_summary(history, passes), x=0.014, ha="left", color=_INK, weight="bold")
+        axes.set_xlabel("passes over the data", color=INK)
+    figure.suptitle(_summary(history, passes), x=0.014, ha="left", color=INK, weight="bold")
     return figure
 
 
@@ -168,7 +168,7 @@ def _draw_times(axes: Axes, passes: Records) -> None:
         below = [low + height for low, height in zip(below, seconds, strict=True)]
     axes.set_ylim(0, 1.22 * max(below))  # leaves room for the legend
     axes.legend(
-        loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9, labelcolor=_INK,
+        loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9, labelcolor=INK,
         handlelength=1.0, columnspacing=1.5, borderaxespad=0.2,
     )  # fmt: skip
     _head(axes, "seconds a pass", "added up over the workers")
@@ -192,8 +192,8 @@ def _column(records: Records, name: str) -> list[float]:
 
 
 def _head(axes: Axes, name: str, value: str) -> None:
-    axes.set_title(name, loc="left", fontsize=10, color=_INK, weight="bold")
-    axes.set_title(value, loc="right", fontsize=9, color=_INK)
+    axes.set_title(name, loc="left", fontsize=10, color=INK, weight="bold")
+    axes.set_title(value, loc="right", fontsize=9, color=INK)
 
 
 def _tidy(axes: Axes, last: float) -> None:
@@ -202,7 +202,7 @@ def _tidy(axes: Axes, last: float) -> None:
     axes.set_xlim(0, math.ceil(last))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(_GREY)
-    axes.tick_params(color=_GREY, labelcolor=_INK, labelsize=9)
-    axes.grid(axis="y", color=_GREY, lw=0.6, alpha=0.7)
+    axes.spines[["bottom", "left"]].set_color(GREY)
+    axes.tick_params(color=GREY, labelcolor=INK, labelsize=9)
+    axes.grid(axis="y", color=GREY, lw=0.6, alpha=0.7)
     axes.set_axisbelow(True)
