@@ -5,37 +5,22 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
-import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.metaestimators import available_if
 
 from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.events import Callback
-from dsoftmax.fit import Carry, Fit
-from dsoftmax.prediction import LinearModel
-from dsoftmax.predictor import LinearClassifier
+from dsoftmax.parts import PartLearner
 from dsoftmax.runtime.executors import executor_for
-from dsoftmax.settings import MINI_BATCH, resolve, resolve_part
+from dsoftmax.settings import resolve
 from dsoftmax.sources import open_data
-from dsoftmax.trainer import train, train_part
+from dsoftmax.trainer import train
 
 
-def _learns_from_parts(model: SoftmaxRegression) -> bool:
-    """Tell scikit-learn whether there is `partial_fit`, and say why if there is not."""
-    if model.solver not in ("auto", *MINI_BATCH):
-        raise AttributeError(
-            f"partial_fit updates by mini-batches, which solver={model.solver!r} does not; "
-            f"use 'auto' or one of {MINI_BATCH}"
-        )
-    return True
-
-
-class SoftmaxRegression(LinearClassifier):
+class SoftmaxRegression(PartLearner):
     """Softmax (multinomial logistic) regression on data of any size.
 
     Minimises, over coefficients theta and intercepts b, ::
@@ -131,6 +116,9 @@ class SoftmaxRegression(LinearClassifier):
     seed_ : int
     quarantined_ : list of dict
         The chunks of X that were left out, see `open_data`: "start", "stop" (rows) and "reason".
+    data_ : dict
+        What the metadata of the data (of the last part, after `partial_fit`) and the scan of the
+        labels say: shapes, dtypes, chunks and digests, as text.
     numerics_ : dict
         The kinds of arithmetic that computed the fit (CPU, BLAS, versions), each with the first
         worker that had it. If there are two, the last bits depend on who computed what.
@@ -246,69 +234,11 @@ class SoftmaxRegression(LinearClassifier):
         with executor_for(source) as executor:
             fit = train(source, settings, executor, watching, self.checkpoint)
         check_feature_names(self, X, source, reset=True)
-        self._carry: Carry | None = None
-        self._keep(fit, source.n_features)
+        self._carry = None
+        self._keep(fit, source)
         self.history_ = history.records
         if fit.quarantined:
             warnings.warn(fit.left_out, stacklevel=2)
         if not fit.status.converged:
             warnings.warn(fit.advice, ConvergenceWarning, stacklevel=2)
         return self
-
-    @available_if(_learns_from_parts)  # type: ignore[untyped-decorator]
-    def partial_fit(
-        self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
-    ) -> Self:
-        """Update the model by one pass over some rows, in mini-batches.
-
-        Parameters
-        ----------
-        X, y, sample_weight : as for `fit`
-            A part may hold a single class.
-        classes : array-like of shape (n_classes,), optional
-            All labels that will ever come; needed by the first call, unless given as the parameter
-            `classes` or known from an earlier fit.
-
-        Returns
-        -------
-        self
-            `loss_` is the mean over the mini-batches; the learning rate falls with the rows seen.
-
-        Raises
-        ------
-        DataError
-            If the classes are not known or not those of before, or the data cannot be used.
-        AttributeError
-            If the solver takes no mini-batches.
-        """
-        settings = resolve_part(self.get_params(deep=False), classes, self._last_fit())
-        source = open_data(X, y, sample_weight)
-        carry = getattr(self, "_carry", None)
-        history = History()
-        with executor_for(source) as executor:
-            fit, self._carry = train_part(
-                source, settings, executor, [history, *self.callbacks], carry
-            )
-        check_feature_names(self, X, source, reset=not hasattr(self, "n_features_in_"))
-        if carry is not None:
-            fit = replace(fit, passes=fit.passes + self.n_iter_, steps=fit.steps + self.n_steps_)
-        self._keep(fit, source.n_features)
-        self.history_ = history.records
-        if fit.quarantined:
-            warnings.warn(fit.left_out, stacklevel=2)
-        return self
-
-    def _keep(self, fit: Fit, n_features: int) -> None:
-        self.classes_ = fit.classes
-        self.coef_, self.intercept_ = np.ascontiguousarray(fit.coef.T), fit.intercept
-        self._shift = fit.shift
-        self.n_features_in_ = n_features
-        self.n_iter_, self.n_steps_ = fit.passes, fit.steps
-        self.loss_, self.stop_reason_ = fit.loss, fit.status.value
-        self.seed_, self.numerics_ = fit.seed, fit.numerics
-        self.quarantined_ = [fault._asdict() for fault in fit.quarantined]
-
-    def _last_fit(self) -> LinearModel | None:
-        if not hasattr(self, "coef_"):
-            return None
-        return LinearModel(self.classes_, self.coef_.T, self.intercept_)

@@ -27,6 +27,7 @@ class Fit:
     seed : what its random numbers came from
     quarantined : chunks that could not be read, and were left out
     numerics : the kinds of arithmetic that computed it, each with the first worker that had it
+    labels : digest of the classes, and of the rows and weight of each
     """
 
     classes: Array
@@ -40,6 +41,7 @@ class Fit:
     seed: int
     quarantined: tuple[Fault, ...]
     numerics: dict[str, str]
+    labels: str
 
     @property
     def advice(self) -> str:

@@ -52,6 +52,13 @@ def identify(source: Source, settings: Settings, executor: Executor) -> Identity
     )
 
 
+def described(source: Source) -> dict[str, str]:
+    """Return what is known of the data from their metadata, as text by name."""
+    names = ("X", "y", "sample_weight")
+    found = {name: array for name in names if (array := getattr(source, name)) is not None}
+    return {name: _metadata(array) for name, array in found.items()} | _policy(source)
+
+
 def differences(old: Identity, new: Identity) -> list[str]:
     """Return how two identities differ, a phrase each."""
     found = [

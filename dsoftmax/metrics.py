@@ -123,7 +123,8 @@ def _metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
 
 def _predicted(raw: Array) -> Array:
     """Return what `predict` does: by the raw predictions, whose ties are fewer."""
-    return (raw[0] > 0).astype(np.int64) if len(raw) == 1 else raw.argmax(axis=0)
+    codes: Array = (raw[0] > 0).astype(np.int64) if len(raw) == 1 else raw.argmax(axis=0)
+    return codes
 
 
 def _scores(raw: Array) -> Array:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.columns import check_feature_names
 from dsoftmax.evaluation import evaluated
+from dsoftmax.export import sklearn_model, write_onnx
 from dsoftmax.prediction import LinearModel, is_dask, predict_to_store, predicted
 from dsoftmax.scores import Scores
 from dsoftmax.sources import Source, open_data
+
+_SHARED = ("fit_intercept", "class_weight", "max_iter", "tol")
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -123,6 +127,50 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         save_model(self, path, overwrite=overwrite)
 
+    def to_sklearn(self) -> Any:
+        """Return the model as scikit-learn's `LogisticRegression`, with the very coefficients.
+
+        Returns
+        -------
+        sklearn.linear_model.LogisticRegression
+            Fitted. `fit_intercept`, `class_weight`, `max_iter` and `tol` are those of this model;
+            its other parameters, of which only a new fit takes note, are scikit-learn's.
+        """
+        check_is_fitted(self)
+        params = {name: getattr(self, name) for name in _SHARED}
+        facts = {"n_iter_": np.array([self.n_iter_], np.int32)}
+        if hasattr(self, "feature_names_in_"):
+            facts["feature_names_in_"] = self.feature_names_in_
+        return sklearn_model(self._model(), params, facts)
+
+    def to_onnx(
+        self, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False
+    ) -> None:
+        """Write the model as an ONNX file, for runtimes without Python.
+
+        Its input is "X" of shape (rows, n_features), and its outputs are "label" (rows,) and
+        "probabilities" (rows, n_classes) in float32, computed in float64. Integers come back as
+        int64. The property "feature_names" holds the names of the features, a line each.
+
+        Parameters
+        ----------
+        path : path of the file
+        dtype : {"float32", "float64", "uint8", "int16"}, default="float32"
+            Of the input.
+        overwrite : bool, default=False
+            Replace a file that is there already.
+
+        Raises
+        ------
+        DsoftmaxError
+            If onnx is not installed (the extra `onnx`).
+        DataError
+            If there is something at `path` already, or labels are too large for int64.
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        write_onnx(self._model(), path, names, dtype, overwrite)
+
     def _predicted(self, X: Any, method: str) -> Any:
         check_is_fitted(self)
         source = None if is_dask(X) else open_data(X)
@@ -130,6 +178,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _linear(self, X: Any, source: Source | None) -> LinearModel:
         check_feature_names(self, X, source, reset=False)
+        return self._model()
+
+    def _model(self) -> LinearModel:
         return LinearModel(
             self.classes_, self.coef_.T, self.intercept_, getattr(self, "_shift", None)
         )

@@ -288,7 +288,7 @@ class _Run:
         return Fit(
             self._classes, coef, intercept, objective.coordinates.shift, loss, status,
             max(1, ledger.passes), ledger.steps, self._settings.seed, course.cursor.quarantined,
-            course.cursor.numerics,
+            course.cursor.numerics, self._found.digest,
         )  # fmt: skip
 
     def _settle(self, objective: Objective, state: State) -> tuple[State, float]:

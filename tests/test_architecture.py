@@ -21,13 +21,13 @@ LAYERS = {
     2: {"runtime"},
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
-        "fit",
+        "export", "fit",
         "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
         "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
         "records", "rows", "scores", "settings", "shuffling", "solving", "stores", "tables",
         "trainer", "zarrcopy",
     },
-    4: {"cli", "columns", "diagnostics", "estimator", "modelfile", "predictor"},
+    4: {"cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "predictor"},
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
@@ -41,6 +41,7 @@ ALLOWED = {
     "fsspec": {"places"},
     "psutil": {"holder"},
     "matplotlib": {"diagnostics"},
+    "onnx": {"export"},
     "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
 }  # fmt: skip
 

@@ -33,7 +33,7 @@ def folder(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
 @pytest.mark.parametrize("way", ["script", pytest.param("-c", marks=pytest.mark.slow)])
 @pytest.mark.slow
 def test_the_python_example_runs_verbatim_on_the_local_cluster(folder: Path, way: str) -> None:
-    (lines,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    lines = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[0]
     (folder / "example.py").write_text(lines)
     command = ["example.py"] if way == "script" else ["-c", lines]
     done = subprocess.run(
