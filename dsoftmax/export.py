@@ -113,7 +113,7 @@ def sklearn_model(model: LinearModel, params: dict[str, Any], facts: dict[str, A
 
     made = LogisticRegression(**params)
     made.classes_ = model.classes.copy()
-    made.coef_ = np.ascontiguousarray(model.coef.T)
+    made.coef_ = model.coef.T.copy()
     made.intercept_ = np.array(model.intercept)
     made.n_features_in_ = len(model.coef)
     for name, value in facts.items():
