@@ -27,7 +27,10 @@ LAYERS = {
         "records", "rows", "scores", "settings", "shuffling", "solving", "stores", "tables",
         "trainer", "zarrcopy",
     },
-    4: {"cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "predictor"},
+    4: {
+        "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "predictor",
+        "searching",
+    },
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
@@ -41,6 +44,7 @@ ALLOWED = {
     "fsspec": {"places"},
     "psutil": {"holder"},
     "matplotlib": {"diagnostics"},
+    "dask_ml": {"searching"},
     "onnx": {"export"},
     "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
 }  # fmt: skip
@@ -140,6 +144,16 @@ def test_what_runs_on_a_worker_loads_neither_scikit_learn_nor_dask_array() -> No
 def test_the_package_is_imported_lazily() -> None:
     assert "dsoftmax.estimator" not in modules_after("import dsoftmax")
     assert "numpy" not in modules_after("import dsoftmax")
+
+
+def test_an_import_brings_no_more_than_zarr_dask_and_distributed() -> None:
+    ground = modules_after("import zarr, dask.array, distributed")
+    assert not {name for name in modules_after("import dsoftmax") - ground if "." not in name} - {
+        "dsoftmax"
+    }
+    own = modules_after("from dsoftmax import SoftmaxRegression, load_model, open_data, ingest")
+    late = {"dask_ml", "pandas", "xarray", "matplotlib", "pyarrow", "onnx", "bokeh", "skops"}
+    assert not late & (own - ground)
 
 
 def test_every_public_name_is_there_and_documented() -> None:
