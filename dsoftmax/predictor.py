@@ -12,8 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from dsoftmax.columns import check_feature_names
 from dsoftmax.evaluation import evaluated
 from dsoftmax.export import sklearn_model, write_onnx
-from dsoftmax.prediction import LinearModel, is_dask, predict_to_store, predicted
+from dsoftmax.prediction import LinearModel, is_dask, predicted
 from dsoftmax.scores import Scores
+from dsoftmax.scoring import predict_to_store
 from dsoftmax.sources import Source, open_data
 
 _SHARED = ("fit_intercept", "class_weight", "max_iter", "tol")
@@ -61,8 +62,12 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         method: str = "predict_proba",
         *,
         overwrite: bool = False,
+        resume: bool = False,
     ) -> None:
         """Write predictions to a new Zarr array, chunk by chunk; they are never held at once.
+
+        Every chunk is written whole, with a checksum. A local array appears only when it is
+        complete; one at a URL is known to be incomplete until then, and is not read.
 
         Parameters
         ----------
@@ -71,16 +76,22 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         method : {"predict_proba", "predict", "predict_log_proba", "decision_function"}
         overwrite : bool, default=False
             Replace a Zarr array that is there already.
+        resume : bool, default=False
+            Keep what is written if this is stopped, and go on from there if it was: call it again
+            with the same model and data, which are known by the address, the metadata and the first
+            chunk of X. Until it is complete, a local array is at `path` with
+            ".partial" to its name. One process at a time.
 
         Raises
         ------
         DataError
-            If X does not fit the model, or there is something at `path` already.
+            If X does not fit the model, there is something at `path` already, or what was begun
+            is of another model or data.
         """
         check_is_fitted(self)
         source = open_data(X)
         model = self._linear(X, source)
-        predict_to_store(model, source, path, method, overwrite=overwrite)
+        predict_to_store(model, source, path, method, overwrite=overwrite, resume=resume)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on the rows of X, streamed as in `fit`."""

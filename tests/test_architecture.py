@@ -21,11 +21,10 @@ LAYERS = {
     2: {"runtime"},
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
-        "export", "fit",
-        "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
-        "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
-        "records", "rows", "scores", "settings", "shuffling", "solving", "stores", "tables",
-        "trainer", "zarrcopy",
+        "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper", "labelling",
+        "lease", "ledger", "npyfile", "objective", "parquetfile", "passes", "persistence",
+        "places", "prediction", "records", "rows", "scores", "scoring", "settings", "shuffling",
+        "solving", "stores", "tables", "trainer", "zarrcopy",
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "predictor",
@@ -38,7 +37,7 @@ ALLOWED = {
     "distributed": {"runtime"},
     "dask.array": {"prediction", "sources"},
     "zarr": {
-        "digits", "ingestion", "persistence", "prediction", "sources", "stores", "zarrcopy",
+        "digits", "ingestion", "persistence", "scoring", "sources", "stores", "zarrcopy",
     },
     "pyarrow": {"csvfile", "parquetfile", "tables"},
     "fsspec": {"places"},
