@@ -203,6 +203,7 @@ class SoftmaxRegression(PartLearner):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------

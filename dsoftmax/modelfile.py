@@ -38,6 +38,7 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
     Parameters
     ----------
     path : path or URL
+        Of what was saved.
 
     Returns
     -------

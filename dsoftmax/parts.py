@@ -64,11 +64,13 @@ class PartLearner(LinearClassifier):
 
         Parameters
         ----------
-        X, y, sample_weight : as for `fit`
+        X, y : as for `fit`
             A part may hold a single class.
         classes : array-like of shape (n_classes,), optional
             All labels that will ever come; needed by the first call, unless given as the parameter
             `classes` or known from an earlier fit.
+        sample_weight : as for `fit`
+            Weights of the rows of the part.
 
         Returns
         -------

@@ -29,6 +29,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : as for `fit`
+            The rows.
 
         Returns
         -------
@@ -44,15 +45,48 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._predicted(X, "predict")
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probability of each class, (n_samples, n_classes), as `predict` does."""
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes)
+            Of the kind that `predict` returns; the columns are those of `classes_`.
+        """
         return self._predicted(X, "predict_proba")
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return the logarithms of the probabilities, (n_samples, n_classes), without underflow."""
+        """Return the logarithms of the probabilities, without underflow.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes)
+            Of the kind that `predict` returns; the columns are those of `classes_`.
+        """
         return self._predicted(X, "predict_log_proba")
 
     def decision_function(self, X: Any) -> Any:
-        """Return theta_j . x + b_j: (n_samples, n_classes), or (n_samples,) for two classes."""
+        """Return theta_j . x + b_j, of which the probabilities are the softmax.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes), or (n_samples,) for two classes
+            Of the kind that `predict` returns; for two classes the log odds of the second.
+        """
         return self._predicted(X, "decision_function")
 
     def predict_to(
@@ -72,8 +106,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : as for `fit`
-        path : path or URL of the array
+            The rows.
+        path : path or URL
+            Of the array.
         method : {"predict_proba", "predict", "predict_log_proba", "decision_function"}
+            What to write.
         overwrite : bool, default=False
             Replace a Zarr array that is there already.
         resume : bool, default=False
@@ -94,7 +131,18 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         predict_to_store(model, source, path, method, overwrite=overwrite, resume=resume)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the accuracy on the rows of X, streamed as in `fit`."""
+        """Return the accuracy on the rows of X, streamed as in `fit`.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+            The rows, their labels and weights.
+
+        Returns
+        -------
+        float
+            Share of the weight that is predicted right.
+        """
         return float(self.evaluate(X, y, sample_weight)["accuracy"])
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> Scores:
@@ -106,6 +154,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X, y, sample_weight : as for `fit`
+            The rows, their labels and weights.
 
         Returns
         -------
@@ -130,6 +179,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         path : path or URL
+            Where the group goes.
         overwrite : bool, default=False
             Replace a model that is there already, or else raise DataError.
         """
@@ -165,7 +215,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        path : path of the file
+        path : path
+            Of the file.
         dtype : {"float32", "float64", "uint8", "int16"}, default="float32"
             Of the input.
         overwrite : bool, default=False

@@ -26,8 +26,10 @@ _SCALARS = {
 class Scores(dict[str, Any]):
     """The metrics that `evaluate` returns, by name: print it, or take `to_dict()` for JSON.
 
-    Keys
-    ----
+    Notes
+    -----
+    The keys are
+
     n_samples : int
         Rows that count.
     accuracy, balanced_accuracy : float
@@ -58,7 +60,13 @@ class Scores(dict[str, Any]):
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as numbers, texts, lists and dicts; None for what is not a number."""
+        """Return all of it as numbers, texts, lists and dicts; None for what is not a number.
+
+        Returns
+        -------
+        dict
+            For JSON.
+        """
         plain = _plain(self)
         assert isinstance(plain, dict)
         return plain

@@ -17,6 +17,10 @@ def dask_ml_searches() -> Iterator[None]:
     this context, that call is made again by the client's own method where it is refused. Where it
     is not, and in versions that do not make it, nothing is changed.
 
+    Yields
+    ------
+    None
+
     Examples
     --------
     With an active `distributed.Client`, and Dask arrays X and y::
