@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from dsoftmax import SoftmaxRegression
 from dsoftmax.diagnostics import plot_scores
 
-FEATURES, CLASSES, CHUNK = 384, 1000, 16_384
+FEATURES, CLASSES, CHUNK = 384, 1000, 4096
 
 
 def write_embeddings(store: Path, rows: int) -> None:
@@ -42,7 +42,7 @@ def main(rows: int, folder: Path) -> None:
     """Make the embeddings, fit the probe on two workers of little memory, and evaluate it."""
     train, test = folder / "train.zarr", folder / "test.zarr"
     write_embeddings(train, rows)
-    write_embeddings(test, max(rows // 20, CHUNK))
+    write_embeddings(test, max(rows // 20, 4 * CHUNK))
     cluster = SubprocessCluster(
         n_workers=2,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},

@@ -30,7 +30,7 @@ def public_names() -> Iterator[str]:
         yield f"{found.__module__}.{found.__qualname__}"
 
 
-@pytest.mark.parametrize("name", public_names())
+@pytest.mark.parametrize("name", list(public_names()))
 def test_public_docstrings_are_clean_for_numpydoc(name: str) -> None:
     errors = validate(name)["errors"]
     assert [f"{code}: {text}" for code, text in errors if code not in _NOT_ASKED] == []
