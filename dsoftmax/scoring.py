@@ -42,6 +42,8 @@ def predict_to_store(
     if method not in METHODS:
         raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     require_apart(place, source.X.name if source.X.portable else None)
+    if not resume:
+        require_free(place, overwrite)
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_cut(source.features_only())
     with executor_for(source) as executor:

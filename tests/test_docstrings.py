@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from numpydoc.validate import validate
 
 import dsoftmax
 from dsoftmax import diagnostics, scores, searching
+
+pytestmark = pytest.mark.slow
 
 # A summary that says it all needs no second paragraph, and not every method an example of its own.
 _NOT_ASKED = {"ES01", "EX01", "SA01"}
@@ -32,6 +33,7 @@ def public_names() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", list(public_names()))
 def test_public_docstrings_are_clean_for_numpydoc(name: str) -> None:
+    validate = pytest.importorskip("numpydoc.validate").validate
     errors = validate(name)["errors"]
     assert [f"{code}: {text}" for code, text in errors if code not in _NOT_ASKED] == []
 
