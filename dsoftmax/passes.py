@@ -101,9 +101,7 @@ class Passes:
             return left >= 1
         return self._next_step > 0 or left >= 2
 
-    def moments(
-        self, n_classes: int, *, mini_batch: bool, sampled: bool
-    ) -> tuple[Moments, bool]:
+    def moments(self, n_classes: int, *, mini_batch: bool, sampled: bool) -> tuple[Moments, bool]:
         """Read the moments: of all rows, or of those that the first mini-batches decode anyway.
 
         With `sampled`, some rows are kept in memory on the way.

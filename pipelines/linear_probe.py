@@ -4,9 +4,9 @@
 
 The embeddings stay the float16 numbers that they are, on disk and in memory, until a block of
 them is multiplied. With 1,000 classes a gradient is large, and a pass for each costs less than
-many mini-batches; `max_iter` passes are enough for a probe. The embeddings here are synthetic: 1,000
-clusters on a sphere, as those of a good encoder. Of your own you need an array (rows, features)
-and one of labels in a Zarr group, or in a file that `dsoftmax.ingest` reads.
+many mini-batches; `max_iter` passes are enough for a probe. The embeddings here are synthetic:
+1,000 clusters on a sphere, as those of a good encoder. Of your own you need an array (rows,
+features) and one of labels in a Zarr group, or in a file that `dsoftmax.ingest` reads.
 """
 
 from __future__ import annotations

@@ -243,7 +243,9 @@ class Newton:
         for step, value, gradient in zip(steps, result.value, result.gradient, strict=True):
             way, added = self._excess(state, step)
             far = self._place(state, step) - state.point
-            values.append(value + float(np.vdot(correction, far)) + 0.5 * float(np.vdot(way, added)))
+            values.append(
+                value + float(np.vdot(correction, far)) + 0.5 * float(np.vdot(way, added))
+            )
             gradients.append(self._stretched(state, gradient + correction) + added)
         modelled = Evaluation(np.array(values), np.stack(gradients), result.accuracy)
         search = self._searcher.tell(state.search, modelled)
