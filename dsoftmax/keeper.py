@@ -32,6 +32,7 @@ from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
 from dsoftmax.solvers.line_search import LineSearch, Sample, Search
 from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.solvers.model import Model
 from dsoftmax.solvers.newton import NewtonState, Trial
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
@@ -71,8 +72,8 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         Begun, Bend, Both, Cursor, FISTAState, Fault, FirstRead, Identity, LBFGSState, LineSearch,
-        LossSums, MiniBatchState, Moments, NewtonState, Pair, Place, Sample, Saved, Search, Secant,
-        Spent, Status, Subsample, Tally, Trial, Work,
+        LossSums, MiniBatchState, Model, Moments, NewtonState, Pair, Place, Sample, Saved, Search,
+        Secant, Spent, Status, Subsample, Tally, Trial, Work,
     )
 }  # fmt: skip
 

@@ -15,16 +15,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     0: {
         "cache", "errors", "labels", "loss", "metrics", "penalty", "reduction", "scaling",
-        "solvers",
+        "solvers", "subsample",
     },
-    1: {"sources", "sampling"},
-    2: {"runtime"},
+    1: {
+        "sampling", "sources",
+    },
+    2: {
+        "runtime",
+    },
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
         "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper", "labelling",
         "lease", "ledger", "npyfile", "objective", "parquetfile", "passes", "persistence",
         "places", "prediction", "records", "rows", "scores", "scoring", "settings", "shuffling",
-        "solving", "stores", "tables", "trainer", "zarrcopy",
+        "solving", "stores", "subproblem", "tables", "trainer", "zarrcopy",
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "predictor",
