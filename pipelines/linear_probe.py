@@ -27,29 +27,30 @@ from dsoftmax.diagnostics import plot_scores
 FEATURES, CLASSES, CHUNK = 384, 1000, 4096
 
 
-def write_embeddings(store: Path, rows: int) -> None:
+def write_embeddings(folder: Path, rows: int, held_out: int) -> None:
     """Write unit vectors around 1,000 centres, in random order, and the centre of each."""
     centres = np.random.default_rng(0).normal(size=(CLASSES, FEATURES))
-    X, y = make_blobs(
-        rows, FEATURES, centers=centres, cluster_std=5.0, random_state=0, chunks=CHUNK
-    )
+    X, y = make_blobs(rows + held_out, FEATURES, centers=centres, cluster_std=5.0, chunks=CHUNK)
     X = X / da.linalg.norm(X, axis=1, keepdims=True)
-    da.to_zarr(X.astype("float16"), str(store), component="X", mode="w")
-    da.to_zarr(y.astype("int16"), str(store), component="y", mode="w")
+    arrays = {"X": X.astype("float16"), "y": y.astype("int16")}
+    for name, values in arrays.items():
+        # The rows after those for training are new draws; a second call would draw the same.
+        da.to_zarr(values[:rows], str(folder / "train.zarr"), component=name, mode="w")
+        test = values[rows:].rechunk({0: CHUNK})
+        da.to_zarr(test, str(folder / "test.zarr"), component=name, mode="w")
 
 
 def main(rows: int, folder: Path) -> None:
     """Make the embeddings, fit the probe on two workers of little memory, and evaluate it."""
     train, test = folder / "train.zarr", folder / "test.zarr"
-    write_embeddings(train, rows)
-    write_embeddings(test, max(rows // 20, 4 * CHUNK))
+    write_embeddings(folder, rows, held_out=max(rows // 20, CHUNK))
     cluster = SubprocessCluster(
         n_workers=2,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         worker_kwargs={"nthreads": 1, "memory_limit": "350 MiB"},
     )
     with cluster, Client(cluster):
-        probe = SoftmaxRegression(alpha=1e-8, max_iter=12, verbose=1)
+        probe = SoftmaxRegression(alpha=1e-8, max_iter=16, verbose=1)
         probe.fit(f"{train}/X", f"{train}/y")
         scores = probe.evaluate(f"{test}/X", f"{test}/y")
     probe.save(folder / "probe.zarr", overwrite=True)

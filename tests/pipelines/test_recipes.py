@@ -36,11 +36,15 @@ def number(name: str, text: str) -> float:
 
 def test_the_probe_learns_a_thousand_classes_of_float16(tmp_path: Path) -> None:
     out = run("linear_probe.py", 20_000, tmp_path)
-    assert number("accuracy", out) > 0.5  # by chance it is 0.001
-    assert number("top 5", out) >= number("accuracy", out)
+    assert number("accuracy", out) > 0.1  # from 20 rows a class; by chance it is 0.001
+    assert number("top 5", out) > number("accuracy", out)
     model = load_model(tmp_path / "probe.zarr")
     assert model.coef_.shape == (1000, 384)
     assert zarr.open_array(tmp_path / "train.zarr" / "X").dtype == np.float16
+    rows = {row.tobytes() for row in zarr.open_array(tmp_path / "train.zarr" / "X")[:]}
+    assert not any(
+        row.tobytes() in rows for row in zarr.open_array(tmp_path / "test.zarr" / "X")[:]
+    )
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
