@@ -139,8 +139,8 @@ class _Run:
         expected = len(carry.objective.coordinates.scale)
         if (got := self._source.n_features) != expected:
             raise DataError(
-                f"{self._source.X.name} has {got} features, but the earlier parts had {expected} "
-                "features; they must be the same"
+                f"{self._source.X.name} has {got} features, but SoftmaxRegression is expecting "
+                f"{expected} features as input, as in the earlier parts"
             )
         weight = float(self._found.class_weight.sum())
         objective = carry.objective.over(weight, self._passes.n_rows)
@@ -288,7 +288,7 @@ class _Run:
         return Fit(
             self._classes, coef, intercept, objective.coordinates.shift, loss, status,
             max(1, ledger.passes), ledger.steps, self._settings.seed, course.cursor.quarantined,
-            course.cursor.numerics,
+            course.cursor.numerics, self._found.digest,
         )  # fmt: skip
 
     def _settle(self, objective: Objective, state: State) -> tuple[State, float]:
