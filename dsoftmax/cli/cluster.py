@@ -31,10 +31,17 @@ _OPTIONS = (
     ),
     click.option(
         "--scheduler-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=click.Path(dir_okay=False, path_type=Path),
         expose_value=False,
         callback=_remember,
-        help="Run on the Dask cluster that this file describes.",
+        help="Run on the Dask cluster whose scheduler writes this file, now or soon.",
+    ),
+    click.option(
+        "--certs",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        expose_value=False,
+        callback=_remember,
+        help="Connect to it by TLS, with the certificate that `dsoftmax certs` made there.",
     ),
     click.option(
         "--workers",
@@ -68,13 +75,18 @@ def active_cluster() -> Iterator[None]:
     meta = click.get_current_context().meta
     scheduler, file = meta[f"{_META}scheduler"], meta[f"{_META}scheduler_file"]
     workers, memory_limit = meta[f"{_META}workers"], meta[f"{_META}memory_limit"]
+    certs = meta[f"{_META}certs"]
     if scheduler and file:
         raise click.UsageError("give --scheduler or --scheduler-file, not both")
     if (scheduler or file) and (workers or memory_limit):
         raise click.UsageError("--workers and --memory-limit start a local cluster; drop them")
+    if certs and not (scheduler or file):
+        raise click.UsageError("--certs is for --scheduler or --scheduler-file")
+    if file and not file.exists():
+        click.echo(f"waiting for a scheduler to write {file}", err=True)
     with ExitStack() as stack:
         if scheduler or file:
-            stack.enter_context(connected(scheduler, file))
+            stack.enter_context(connected(scheduler, file, certs))
         elif workers or memory_limit:
             stack.enter_context(local_workers(workers, memory_limit))
         yield
