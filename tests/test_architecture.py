@@ -27,7 +27,7 @@ LAYERS = {
         "records", "rows", "settings", "shuffling", "solving", "stores", "tables", "trainer",
         "zarrcopy",
     },
-    4: {"cli", "diagnostics", "estimator", "modelfile", "predictor"},
+    4: {"cli", "diagnostics", "estimator", "modelfile", "planning", "predictor"},
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
@@ -39,8 +39,9 @@ ALLOWED = {
     },
     "pyarrow": {"csvfile", "parquetfile", "tables"},
     "fsspec": {"places"},
-    "psutil": {"holder"},
+    "psutil": {"holder", "runtime"},
     "matplotlib": {"diagnostics"},
+    "cryptography": {"runtime"},
     "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
 }  # fmt: skip
 

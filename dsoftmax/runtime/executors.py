@@ -90,7 +90,7 @@ def executor_for(source: Source) -> Executor:
     """Return where a source is best reduced: see the README, "Where it runs"."""
     if source.X.in_memory:
         return ThreadExecutor()
-    client = _active_client()
+    client = active_client()
 
     if source.futures:
         require_owner(source, client)
@@ -98,12 +98,18 @@ def executor_for(source: Source) -> Executor:
     if client is not None:
         require_portable(source)
         return _on_cluster(client, source)
-    small = source.n_samples * source.row_bytes <= _SMALL
-    if small or inside_a_task() or not all(array.portable for array in source.arrays):
+    if stays_in_process(source):
         return ThreadExecutor()
     from dsoftmax.runtime.local import embedded_client
 
     return _on_cluster(embedded_client(), source)
+
+
+def stays_in_process(source: Source) -> bool:
+    """Whether this process reduces a source when there is no cluster, rather than start one."""
+    small = source.n_samples * source.row_bytes <= _SMALL
+    here = small or inside_a_task() or source.X.in_memory
+    return here or not all(array.portable for array in source.arrays)
 
 
 def _on_cluster(client: Any, source: Source) -> Executor:
@@ -126,7 +132,7 @@ def inside_a_task() -> bool:
     return True
 
 
-def _active_client() -> Any:
+def active_client() -> Any:
     """Return the user's synchronous client, or None without one or inside a task."""
     from distributed import Client
 

@@ -206,11 +206,16 @@ def local_cluster(
         )
     n_workers = n_workers or CPU_COUNT
     try:
-        cluster = _LocalCluster(n_workers, memory_limit or MEMORY_LIMIT // n_workers)
+        cluster = _LocalCluster(n_workers, memory_limit or default_memory_limit(n_workers))
     except RuntimeError as error:
         raise DsoftmaxError(f"cannot start a local cluster: {error}") from error
     _wait_for_workers(cluster, n_workers)
     return cluster
+
+
+def default_memory_limit(n_workers: int) -> int:
+    """Return the bytes that each of some workers gets: the machine's memory, shared out."""
+    return int(MEMORY_LIMIT // n_workers)
 
 
 def _wait_for_workers(cluster: _LocalCluster, n_workers: int) -> None:
