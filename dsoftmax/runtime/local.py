@@ -33,16 +33,14 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
 from dsoftmax.errors import DsoftmaxError
+from dsoftmax.runtime.allocator import KEEP_MEMORY
 from dsoftmax.runtime.security import security_of, security_options, write_certificates
 
 _START_SECONDS = 60
 _LIFELINE = "dsoftmax.runtime.lifeline"
 
-# Dask's own trim threshold of 64 KiB hands every decoded chunk back to the system, and the next
-# one is faulted in anew. Setting one threshold freezes the other at its small default: set both.
 _ENVIRONMENT = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    **KEEP_MEMORY,
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

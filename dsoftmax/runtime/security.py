@@ -14,6 +14,7 @@ import yaml
 from distributed.security import Security
 
 from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.runtime.allocator import KEEP_MEMORY
 
 # The names that Kubernetes and cert-manager give them in a Secret.
 CERTIFICATE, KEY = "tls.crt", "tls.key"
@@ -85,12 +86,13 @@ def _self_signed(days: int) -> tuple[bytes, bytes]:
 
 
 def _configuration(folder: Path) -> str:
-    """Return the Dask configuration by which any process uses the certificate."""
+    """Return the Dask configuration of any process: the certificate, and what suits a worker."""
     certificate, key = str((folder / CERTIFICATE).resolve()), str((folder / KEY).resolve())
     role = {"cert": certificate, "key": key}
     tls = {"ca-file": certificate, "scheduler": role, "worker": dict(role), "client": dict(role)}
     comm = {"require-encryption": True, "tls": tls}
-    return str(yaml.safe_dump({"distributed": {"comm": comm}}))
+    distributed = {"comm": comm, "nanny": {"pre-spawn-environ": dict(KEEP_MEMORY)}}
+    return str(yaml.safe_dump({"distributed": distributed}))
 
 
 def security_options(folder: Path) -> dict[str, object]:

@@ -8,8 +8,7 @@ from typing import Any
 import psutil
 from dask.system import CPU_COUNT
 
-from dsoftmax.errors import DsoftmaxError
-from dsoftmax.runtime.cluster import cluster_cache
+from dsoftmax.runtime.cluster import ClusterExecutor, cluster_cache
 from dsoftmax.runtime.executors import (
     CACHE_IN_PROCESS,
     active_client,
@@ -59,8 +58,8 @@ def site_for(source: Source, client: Any = None) -> Site:
     ------
     DataError, MemoryBoundError
         If the data are out of its workers' reach, or a chunk does not fit their memory.
-    DsoftmaxError
-        If the cluster has no worker.
+    OutageError
+        If the cluster has no worker, and none comes in the time for which a fit would wait.
     """
     client = client or active_client()
     if source.futures:
@@ -83,15 +82,12 @@ def site_for(source: Source, client: Any = None) -> Site:
 
 
 def _cluster(client: Any) -> Site:
-    workers = list(client.scheduler_info(-1)["workers"].values())
-    if not workers:
-        raise DsoftmaxError(
-            f"the Dask cluster at {client.scheduler.address} has no worker yet; start some, or "
-            "plan without it"
-        )
+    """Return the workers that there are now, or the first to come if there is none."""
+    executor = ClusterExecutor(client)
+    workers = client.scheduler_info(-1)["workers"].values()
     limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    threads = [worker["nthreads"] for worker in workers]
     return Site(
-        f"the cluster at {client.scheduler.address}", len(workers), sum(threads), max(threads),
-        min(limits, default=0), cluster_cache(limits),
+        f"the cluster at {client.scheduler.address}, as it is now", executor.processes,
+        executor.slots, max((worker["nthreads"] for worker in workers), default=1),
+        min(limits, default=0), executor.cache_bytes,
     )  # fmt: skip
