@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-from distributed import Client
 
 from dsoftmax import DsoftmaxError, SoftmaxRegression, load_model
+from dsoftmax.events import Event, PassEnded
 from dsoftmax.runtime.connect import connected
-from tests.cluster import slurm
+from dsoftmax.runtime.security import write_certificates
+from tests.cluster import ports, slurm
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "cluster/slurm.sbatch"
@@ -82,7 +82,7 @@ def test_a_job_that_is_stopped_twice_goes_on_to_the_bits_of_an_undisturbed_one(
     for stops, enough in enumerate((5, 20)):
         slurm.wait_until(lambda n=enough: passes(where / "run/log.txt") >= n, 200)
         if stops == 0:
-            require_closed(where / f".dsoftmax-{number}-0" / "scheduler.json")
+            require_closed(where / f".dsoftmax-{number}-0")
         node.run("scancel", "--batch", "--signal=TERM", number)
         slurm.wait_until(lambda n=stops: said(where).count("back to the queue") > n)
         node.hurry(number)
@@ -97,19 +97,13 @@ def test_a_job_that_is_stopped_twice_goes_on_to_the_bits_of_an_undisturbed_one(
     assert not list(where.glob(".dsoftmax-*"))  # no key is left behind
 
 
-def require_closed(file: Path) -> None:
-    """Fail unless the job's scheduler wants a certificate, and shows its dashboard to loopback."""
-    described = json.loads(file.read_text())
-    with (
-        pytest.raises(DsoftmaxError, match="wants a certificate"),
-        connected(described["address"]),
-    ):
+def require_closed(private: Path) -> None:
+    """Fail unless the job's cluster wants a certificate, and shows nothing else elsewhere."""
+    file = private / "scheduler.json"
+    with pytest.raises(DsoftmaxError, match="wants a certificate"), connected(scheduler_file=file):
         pass
-    with pytest.raises(OSError, match=r"reset|closed"):
-        Client(described["address"].replace("tls://", "tcp://"), timeout=20)
-    dashboard = described["services"]["dashboard"]
-    ports = [c.laddr for c in psutil.net_connections("inet") if c.status == "LISTEN"]
-    assert {address.ip for address in ports if address.port == dashboard} == {"127.0.0.1"}
+    assert private.stat().st_mode & 0o777 == 0o700
+    ports.require_only_tls_elsewhere(str(file), least=3)
 
 
 def test_an_array_trains_a_model_for_each_seed(node: slurm.Slurm, job: Path, data: str) -> None:
@@ -132,3 +126,49 @@ def test_a_job_that_cannot_work_fails_and_says_why(node: slurm.Slurm, job: Path)
     assert "data.zarr/Z does not exist" in said(where)
     assert "exit code 2" in said(where)
     assert not list(where.glob(".dsoftmax-*"))
+
+
+def test_workers_that_are_jobs_come_and_go_with_no_effect_on_the_bits(
+    node: slurm.Slurm, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue", reason="needs the extra slurm")
+    from cluster.slurm_jobqueue import cluster_of_jobs
+
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, node.environment[name])
+    monkeypatch.chdir(tmp_path)
+    write_certificates(tmp_path / "certs")
+    seen = []
+    with (
+        cluster_of_jobs(tmp_path / "certs", tmp_path / "scheduler.json", "500MiB") as jobs,
+        connected(scheduler_file=tmp_path / "scheduler.json", certs=tmp_path / "certs") as client,
+    ):
+
+        class Scale:
+            """Asks for other numbers of jobs in the middle of the fit, and waits for them."""
+
+            def on_event(self, event: Event) -> None:
+                if isinstance(event, PassEnded) and round(event.passes) in (3, 6):
+                    wanted = 3 if event.passes < 5 else 1
+                    jobs.scale(wanted)
+                    slurm.wait_until(lambda: len(client.scheduler_info(-1)["workers"]) == wanted)
+                    seen.append(node.run("squeue", "--noheader", "--states=RUNNING"))
+
+        jobs.scale(1)
+        model = SoftmaxRegression(
+            **{**PARAMETERS, "max_iter": 9}, random_state=0, callbacks=[Scale()]
+        )
+        with pytest.warns(match="budget"):
+            model.fit(f"{data}/X", f"{data}/y")
+        assert "tls://" in jobs.scheduler_address
+        ports.require_only_tls_elsewhere("--tls-key", least=1)
+        key = (tmp_path / "certs/tls.key").read_text().splitlines()[1]
+        assert "--tls-key" in jobs.job_script()
+        assert key not in jobs.job_script()
+    assert len(seen) == 2
+    assert len(seen[0].splitlines()) == 3
+    here = SoftmaxRegression(**{**PARAMETERS, "max_iter": 9}, random_state=0)
+    with pytest.warns(match="budget"):
+        here.fit(f"{data}/X", f"{data}/y")
+    assert model.coef_.tobytes() == here.coef_.tobytes()
+    slurm.wait_until(lambda: not node.run("squeue", "--noheader"))
