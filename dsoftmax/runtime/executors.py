@@ -19,6 +19,7 @@ from dask.system import CPU_COUNT
 
 from dsoftmax.errors import DataError
 from dsoftmax.runtime import blas, worker
+from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
     require_owner,
     require_portable,
@@ -116,6 +117,7 @@ def _on_cluster(client: Any, source: Source) -> Executor:
     from dsoftmax.runtime.cluster import ClusterExecutor
 
     executor: Executor = ClusterExecutor(client)
+    require_same_versions(client)
     require_room(client, source)
     require_visible(client, source)
     return executor

@@ -24,13 +24,14 @@ _NAME = "dsoftmax-cluster"
 _CLOCK_SKEW = timedelta(minutes=10)
 
 
-def write_certificates(folder: Path, days: int = 365) -> None:
+def write_certificates(folder: Path, days: int = 365, at: Path | None = None) -> None:
     """Make the certificate and the private key of one cluster, for all of its processes.
 
     Parameters
     ----------
     folder : made if it is not there, for its owner only; the key is always that
     days : for which the certificate is valid
+    at : where the processes of the cluster will see the folder; by default where it is
 
     Raises
     ------
@@ -47,7 +48,7 @@ def write_certificates(folder: Path, days: int = 365) -> None:
     key, certificate = _self_signed(days)
     _write(folder / KEY, key, 0o600)
     _write(folder / CERTIFICATE, certificate, 0o644)
-    _write(folder / CONFIGURATION, _configuration(folder).encode(), 0o644)
+    _write(folder / CONFIGURATION, _configuration(at or folder.resolve()).encode(), 0o644)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
@@ -87,7 +88,7 @@ def _self_signed(days: int) -> tuple[bytes, bytes]:
 
 def _configuration(folder: Path) -> str:
     """Return the Dask configuration of any process: the certificate, and what suits a worker."""
-    certificate, key = str((folder / CERTIFICATE).resolve()), str((folder / KEY).resolve())
+    certificate, key = str(folder / CERTIFICATE), str(folder / KEY)
     role = {"cert": certificate, "key": key}
     tls = {"ca-file": certificate, "scheduler": role, "worker": dict(role), "client": dict(role)}
     comm = {"require-encryption": True, "tls": tls}

@@ -15,6 +15,7 @@ from dsoftmax.runtime.executors import (
     configured_cache,
     stays_in_process,
 )
+from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
     require_fit,
     require_owner,
@@ -67,6 +68,7 @@ def site_for(source: Source, client: Any = None) -> Site:
     if client is not None and not source.X.in_memory:
         require_portable(source)
         site = _cluster(client)
+        require_same_versions(client)
         require_room(client, source)
         require_visible(client, source)
         return site

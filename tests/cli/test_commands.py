@@ -133,6 +133,9 @@ def test_certs_makes_a_folder_for_one_cluster_and_says_how_to_use_it(tmp_path: P
     assert done.returncode == 0, done.stderr
     assert f"export DASK_CONFIG={tmp_path}/new/dask.yaml" in done.stdout
     assert (tmp_path / "new/tls.key").stat().st_mode & 0o777 == 0o600
+    mounted = dsoftmax("certs", "other", "--at", "/certs", cwd=tmp_path)
+    assert "export DASK_CONFIG=/certs/dask.yaml" in mounted.stdout
+    assert "key: /certs/tls.key" in (tmp_path / "other/dask.yaml").read_text()
     again = dsoftmax("certs", "new", cwd=tmp_path)
     assert (again.returncode, "exists" in again.stderr) == (2, True)
 

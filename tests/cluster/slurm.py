@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -117,7 +118,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 @contextmanager
 def slurm(folder: Path) -> Iterator[Slurm]:
     """Start the three servers, which end with the context."""
-    host, path = socket.gethostname().split(".")[0], f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    host = socket.gethostname().split(".")[0]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
     environment = {**os.environ, "PATH": path, "SLURM_CONF": str(folder / "slurm.conf")}
     for name in ("state", "spool"):
         (folder / name).mkdir()
@@ -127,8 +129,8 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     folder.chmod(0o755)
     (folder / "slurm.conf").write_text(
         _CONFIGURATION.format(
-            host=host, user=getpass.getuser(), folder=folder, controller=_free_port(),
-            node=_free_port(),
+            host=host, user=getpass.getuser(), folder=folder, controller=free_port(),
+            node=free_port(),
         )
     )  # fmt: skip
     munge = [
@@ -169,7 +171,7 @@ def _server(command: list[str], environment: dict[str, str], log: Path) -> Itera
                 process.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
