@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import tomllib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 from dsoftmax import SoftmaxRegression, load_model
 from dsoftmax.cli import main
+from dsoftmax.events import Event, PassEnded
 
 TIMED = re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  .*")
 
@@ -208,3 +210,37 @@ def test_without_a_place_for_the_model_there_is_no_run(
     done = dsoftmax("train", "data.zarr")
     assert done.returncode == 2
     assert "Missing argument 'MODEL', or --run-folder instead" in done.stderr
+
+
+def test_the_file_of_the_readme_is_one(data: str, tmp_path: Path, dsoftmax: Dsoftmax) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "job.toml").write_text(text.replace("/shared/train.zarr", data))
+    done = dsoftmax("train", "--config", "job.toml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "lbfgs, at most 100 passes" in done.stdout
+
+
+def test_what_is_stopped_is_gone_on_with_from_the_folder(
+    job: Path, dsoftmax: Dsoftmax, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsoftmax.diagnostics.progress import Progress
+
+    told = Progress.on_event
+
+    def interrupted(self: Progress, event: Event) -> None:
+        told(self, event)
+        if isinstance(event, PassEnded):
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_event", interrupted)
+        done = dsoftmax("train", "--config", "job.toml", "--seed", "1")
+    assert done.returncode == 75
+    assert "run this again to go on from" in done.stderr
+    folder = job.parent / "run"
+    assert not (folder / "model.zarr").exists()
+    assert json.loads((folder / "history.json").read_text())
+    assert dsoftmax("train", "--config", "job.toml", "--seed", "1").returncode == 0
+    assert "goes on, after" in (folder / "log.txt").read_text()
+    assert (folder / "model.zarr").exists()
