@@ -26,6 +26,7 @@ from dsoftmax.settings import Settings
 from dsoftmax.solvers.base import State
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
+from dsoftmax.subsample import Subsample
 
 
 class Course:
@@ -127,12 +128,15 @@ class Course:
         self.cursor = replace(cursor, tally=self.ledger.tally, begun=None)
         self._offer(pass_ended=pass_ended)
 
-    def reach(self, state: State, place: Place, *, keep_epoch: bool) -> None:
+    def reach(
+        self, state: State, place: Place, sample: Subsample | None, *, keep_epoch: bool
+    ) -> None:
         """Move on to a state of the solver."""
         before = self.cursor
         ended = before.tally.passes < self.ledger.passes
         last = (state, place) if ended and keep_epoch else before.last_epoch
-        self.move(replace(before, state=state, place=place, last_epoch=last), pass_ended=ended)
+        cursor = replace(before, state=state, place=place, sample=sample, last_epoch=last)
+        self.move(cursor, pass_ended=ended)
 
     def advance(self, outcome: Outcome, begun: Begun) -> None:
         """Move on within a pass over all rows."""

@@ -14,6 +14,7 @@ from dsoftmax.scaling import Moments
 from dsoftmax.solvers.base import State, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.sources.faults import Fault
+from dsoftmax.subsample import Subsample
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Cursor:
     tally : what it took so far
     place : where the mini-batches are
     first : FirstRead, once it is done
+    sample : the rows that are kept in memory
     start : coefficients and intercepts where the solver starts, if not by its rule
     state : of the solver, once it has started
     begun : the sum over all rows that is under way
@@ -55,6 +57,7 @@ class Cursor:
     tally: Tally = field(default_factory=Tally)
     place: Place = field(default_factory=Place)
     first: FirstRead | None = None
+    sample: Subsample | None = None
     start: tuple[Array, Array] | None = None
     state: State | None = None
     begun: Begun | None = None
@@ -96,7 +99,7 @@ class Cursor:
 
     def restarted(self, start: tuple[Array, Array] | None) -> Cursor:
         """Return where to go on from with a new first read, and a solver that remembers nothing."""
-        return replace(self, first=None, state=None, start=start)
+        return replace(self, first=None, sample=None, state=None, start=start)
 
     @property
     def is_under_way(self) -> bool:

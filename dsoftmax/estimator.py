@@ -152,6 +152,7 @@ class SoftmaxRegression(LinearClassifier):
         max_iter: int = 100,
         tol: float = 1e-4,
         batch_size: int | str = "auto",
+        sample_size: int | str = "auto",
         learning_rate: float | str = "auto",
         schedule: str = "auto",
         momentum: float = 0.9,
@@ -174,6 +175,7 @@ class SoftmaxRegression(LinearClassifier):
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
+        self.sample_size = sample_size
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.momentum = momentum

@@ -22,16 +22,19 @@ from dsoftmax.lease import Lease
 from dsoftmax.ledger import Tally
 from dsoftmax.loss import LossSums
 from dsoftmax.passes import Place
-from dsoftmax.reduction import Array
+from dsoftmax.reduction import Array, Both
 from dsoftmax.runtime.reduce import Begun, Spent
 from dsoftmax.runtime.worker import Work
 from dsoftmax.scaling import Moments
 from dsoftmax.solvers.base import Status
+from dsoftmax.solvers.bend import Bend, Secant
 from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
 from dsoftmax.solvers.line_search import LineSearch, Sample, Search
 from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.solvers.newton import NewtonState, Trial
 from dsoftmax.sources.faults import Fault
+from dsoftmax.subsample import Subsample
 
 _INTERVAL = "30 seconds"
 _SHARE = 0.01  # of the time that writing checkpoints may take
@@ -67,8 +70,9 @@ class Saved:
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        Begun, Cursor, FISTAState, Fault, FirstRead, Identity, LBFGSState, LineSearch, LossSums,
-        MiniBatchState, Moments, Pair, Place, Sample, Saved, Search, Spent, Status, Tally, Work,
+        Begun, Bend, Both, Cursor, FISTAState, Fault, FirstRead, Identity, LBFGSState, LineSearch,
+        LossSums, MiniBatchState, Moments, NewtonState, Pair, Place, Sample, Saved, Search, Secant,
+        Spent, Status, Subsample, Tally, Trial, Work,
     )
 }  # fmt: skip
 

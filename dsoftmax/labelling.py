@@ -23,11 +23,13 @@ class Labelled(NamedTuple):
     ----------
     source : reads codes, and weights that are one on average
     class_weight : (n_classes,), total weight of each class
+    class_rows : (n_classes,), how many rows each has
     digest : of what the scan has found
     """
 
     source: Source
     class_weight: Array
+    class_rows: Array
     digest: str
 
     @property
@@ -64,7 +66,8 @@ def label(
     weight = counts.weight if factors is None else counts.weight * factors
     if before is not None and least_classes > 1:
         _require_all(classes, (before.class_weight > 0) & (weight == 0), holes)
-    return Labelled(source.with_classes(classes, factors), weight, labels_digest(classes, counts))
+    coded, digest = source.with_classes(classes, factors), labels_digest(classes, counts)
+    return Labelled(coded, weight, counts.counts, digest)
 
 
 def _require_all(classes: Array, lost: Array, holes: Sequence[Span]) -> None:

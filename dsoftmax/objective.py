@@ -13,6 +13,7 @@ from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array, Chunk, Reduction
 from dsoftmax.scaling import Coordinates, Moments, kernel_shift, moments
 from dsoftmax.solvers.base import Evaluation, largest
+from dsoftmax.subsample import Influence
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
 _LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
@@ -108,6 +109,42 @@ class Objective:
         share = rows / self.n_rows
         return Evaluation(np.array(values), np.stack(gradients), accuracy, rows, share, epoch_ended)
 
+    def metric(self, gram: Array, n_rows: int) -> Array:
+        """Return about the Hessian of one class, in the coordinates of the solver.
+
+        Parameters
+        ----------
+        gram : array of shape (n_features + 1, n_features + 1)
+            Mean of [x, 1] [x, 1]' over some rows, of the kernel's x.
+        n_rows : int
+            How many rows they were. The fewer, the more of the identity is mixed in, which is
+            what the Hessian is near in these coordinates (Ledoit and Wolf, A well-conditioned
+            estimator for large-dimensional covariance matrices, 2004).
+        """
+        n_features = len(gram) - 1
+        gram = self.coordinates.gram(gram)
+        if not self.fit_intercept:
+            gram[-1] = gram[:, -1] = 0.0
+        p = _probabilities(self.class_share, self.fit_intercept)
+        noise = n_features / (n_features + n_rows)
+        metric = (1 - noise) * float((p * (1 - p)).mean()) * gram
+        own = np.full(n_features + 1, noise)
+        own[:-1] += self.penalty.alpha * (1 - self.penalty.l1_ratio) * self.penalty.unit[:, 0] ** 2
+        return np.asarray(metric + np.diag(own))
+
+    def influence(self, point: Array, sketch: Array) -> Influence:
+        """Return what tells how much a row matters at a point.
+
+        Parameters
+        ----------
+        point : array of shape (n_features + 1, n_columns)
+        sketch : array of shape (n_features + 1, n_projections)
+            Random directions in the solver's coordinates.
+        """
+        kernel = [self.coordinates.to_kernel(rows)[None] for rows in (point, sketch)]
+        point, sketch = (rows.astype(self.dtype) for rows in kernel)
+        return Influence(point, sketch, self.coordinates.shift)
+
     def over(self, total_weight: float, n_rows: int) -> Objective:
         """Return the objective over other rows, in the same coordinates."""
         return replace(self, total_weight=total_weight, n_rows=n_rows)
@@ -132,10 +169,10 @@ class Objective:
                 coef = coef - coef.mean(axis=1, keepdims=True)
         return coef, intercept
 
-    def whole(self, point: Array, result: Evaluation) -> tuple[float, float]:
-        """Return the whole objective at the first point of an evaluation, and its gradient norm."""
-        value = float(result.value[0]) + self.penalty.absolute(point)
-        return value, largest(self.penalty.projected(point, result.gradient[0]))
+    def whole(self, point: Array, result: Evaluation, index: int = 0) -> tuple[float, float]:
+        """Return the whole objective at one point of an evaluation, and its gradient norm."""
+        value = float(result.value[index]) + self.penalty.absolute(point)
+        return value, largest(self.penalty.projected(point, result.gradient[index]))
 
 
 def _intercept_only(n_features: int, share: Array, fit_intercept: bool) -> Array:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import add
+from typing import Any
 
 import numpy as np
 
+from dsoftmax.errors import DataError
+from dsoftmax.labelling import Labelled
 from dsoftmax.ledger import Ledger
 from dsoftmax.objective import Objective, moments_of
-from dsoftmax.reduction import Array
-from dsoftmax.runtime.executors import Executor
+from dsoftmax.reduction import Array, Reduction, both
+from dsoftmax.runtime.executors import Executor, ThreadExecutor
 from dsoftmax.runtime.reduce import Begun, full_pass, reduce
 from dsoftmax.runtime.spans import Span, around
 from dsoftmax.runtime.worker import Outcome
@@ -20,6 +24,8 @@ from dsoftmax.scaling import Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers.base import Evaluation, Request, Rows
 from dsoftmax.sources.base import Source
+from dsoftmax.subproblem import Subproblem
+from dsoftmax.subsample import ByClass, ByInfluence, Subsample, auto_size, class_rates
 
 Note = Callable[[Outcome], None]
 Watch = Callable[[Outcome, Begun], None]
@@ -39,7 +45,8 @@ class Passes:
 
     Parameters
     ----------
-    source, settings, executor, ledger : of the fit
+    labelled : the source that reads codes, and what is known of its classes
+    settings, executor, ledger : of the fit
     spans : of the source
     holes : rows that are left out
     note : told of each task of a mini-batch
@@ -49,22 +56,25 @@ class Passes:
     ----------
     n_rows : how many rows there are
     place : Place
+    sample : the rows that are kept in memory, or None
     begun : a sum over all rows to go on with, when the next one is asked for
     """
 
     def __init__(
-        self, source: Source, settings: Settings, executor: Executor, ledger: Ledger,
+        self, labelled: Labelled, settings: Settings, executor: Executor, ledger: Ledger,
         spans: tuple[Span, ...], holes: Sequence[Span], note: Note, watch: Watch,
     ) -> None:  # fmt: skip
-        self._source, self._settings, self._executor = source, settings, executor
+        self._labelled, self._source = labelled, labelled.source
+        self._settings, self._executor, self._threads = settings, executor, ThreadExecutor()
         self._ledger, self._note, self._watch_task = ledger, note, watch
         self._leaves = full_pass(spans, holes)
         parts = tuple(around(holes, spans))
         self.n_rows = sum(stop - start for start, stop in parts)
-        self._first_epoch = first_epoch(source, settings, parts, self.n_rows)
+        self._first_epoch = first_epoch(self._source, settings, parts, self.n_rows)
         # What workers remember has the weights of the rows that there were: holes only grow.
         self._key = f"{executor.run_key}-{len(holes)}"
         self.begun: Begun | None = None
+        self.sample: Subsample | None = None
         self.place = Place()
 
     @property
@@ -84,13 +94,17 @@ class Passes:
 
     def affordable(self, request: Request) -> bool:
         """Whether the budget has room: for an epoch and the evaluation of its result, say."""
+        if request.rows is Rows.SAMPLE:
+            return True
         left = self._settings.max_iter - self._ledger.passes
         if request.rows is Rows.ALL or self._epoch.number == 0:
             return left >= 1
         return self._next_step > 0 or left >= 2
 
-    def moments(self, n_classes: int, *, mini_batch: bool) -> tuple[Moments, bool]:
+    def moments(self, n_classes: int, *, mini_batch: bool, sampled: bool) -> tuple[Moments, bool]:
         """Read the moments: of all rows, or of those that the first mini-batches decode anyway.
+
+        With `sampled`, some rows are kept in memory on the way.
 
         Returns
         -------
@@ -106,12 +120,40 @@ class Passes:
             if moments.weight > 0:  # else the rows that come first count for nothing
                 return moments, False
         reduction = moments_of(n_classes, self._source.dtype)
+        if not sampled:
+            return self._reduce_all(reduction), True
+        rates = class_rates(self._labelled.class_rows, self._sample_size)
+        return self._reduce_and_pick(reduction, ByClass(rates, self._settings.seed)), True
+
+    def _reduce_all(self, reduction: Reduction[Any]) -> Any:
         sums, spent = reduce(
             self._executor, self._source, reduction, self._leaves, begun=self._taken_up(),
             watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
-        return sums, True
+        return sums
+
+    def _reduce_and_pick(self, reduction: Reduction[Any], rule: ByClass | ByInfluence) -> Any:
+        """Reduce over all rows, and keep in memory those that a rule picks on the way."""
+        sums = self._reduce_all(both(reduction, Reduction("rows", rule, add)))
+        if sums.second.n_rows == 0:
+            raise DataError(
+                f"sample_size is {self._sample_size}, and no row was picked; set it larger"
+            )
+        self.sample = sums.second.joined().stratified(self._labelled.class_weight)
+        return sums.first
+
+    @property
+    def _sample_size(self) -> int:
+        source, n_classes = self._source, len(self._labelled.class_weight)
+        return self._settings.sample_size or auto_size(
+            self.n_rows, source.n_features, n_classes, source.row_bytes
+        )
+
+    @property
+    def _subproblem(self) -> Subproblem:
+        assert self.sample is not None, "the first read has picked some rows"
+        return Subproblem(self.sample, self._source.dtype, self._threads)
 
     def _first_moments(self, n_classes: int) -> Moments:
         sums, spent = reduce(
@@ -124,32 +166,38 @@ class Passes:
 
     def end_first(self, objective: Objective) -> None:
         """Count the moments of all rows as the evaluation of the intercept-only model."""
-        self._see(objective, objective.intercept_only, objective.known)
+        self._see(objective, objective.intercept_only[None], objective.known)
         self._ledger.end_pass()
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, on the rows that it asks for."""
+        if request.rows is Rows.SAMPLE:
+            return self._subproblem.evaluate(objective, request)
         if request.rows is Rows.ALL:
-            return self._evaluate_all(objective, request.points)
+            return self._evaluate_all(objective, request)
         leaves = self._epoch.batch(self._next_step)
         if request.rows is Rows.SAME_BATCH:
             return self._evaluate_batch(objective, request, leaves, ends=False)
         ends = self._next_step + 1 == self._epoch.n_steps
         result = self._evaluate_batch(objective, request, leaves, ends=ends)
         self._ledger.steps += 1
-        self._see(objective, request.points[0], result)
+        self._see(objective, request.points, result)
         self._ledger.end_step()
         self._next_step += 1
         if ends:
             self._end_epoch()
         return result
 
-    def _evaluate_all(self, objective: Objective, points: Array) -> Evaluation:
-        sums, spent = reduce(
-            self._executor, self._source, objective.reduction(points), self._leaves,
-            begun=self._taken_up(), watch=self._watch,
-        )  # fmt: skip
-        self._ledger.spend(spent)
+    def _evaluate_all(self, objective: Objective, request: Request) -> Evaluation:
+        points, reduction = request.points, objective.reduction(request.points)
+        renewed = request.renew and self._sample_size < self.n_rows
+        if renewed:
+            rule = self._subproblem.rule(
+                objective, points[0], self._settings.seed, self._sample_size
+            )
+            sums = self._reduce_and_pick(reduction, rule)
+        else:
+            sums = self._reduce_all(reduction)
         if not self.only_batches:
             self._ledger.steps += 1
         result = objective.evaluation(points, sums, self.n_rows)
@@ -157,9 +205,9 @@ class Passes:
             # All rows right, and not by ties, whose loss would be log 2 or more.
             fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
             self.separated |= bool(fits.any())
-        self._see(objective, points[0], result)
+        self._see(objective, points, result, rivals=request.rivals)
         self._ledger.end_pass()
-        return result
+        return replace(result, renewed=renewed)
 
     def _taken_up(self) -> Begun | None:
         begun, self.begun = self.begun, None
@@ -184,8 +232,12 @@ class Passes:
         self._ledger.spend(spent)
         return objective.evaluation(request.points, sums, rows, epoch_ended=ends)
 
-    def _see(self, objective: Objective, point: Array, result: Evaluation) -> None:
-        self._ledger.see(*objective.whole(point, result), result)
+    def _see(
+        self, objective: Objective, points: Array, result: Evaluation, *, rivals: bool = False
+    ) -> None:
+        seen = [objective.whole(point, result, index) for index, point in enumerate(points)]
+        best = int(np.argmin([loss for loss, _ in seen])) if rivals else 0
+        self._ledger.see(*seen[best], result)
 
     def _end_epoch(self) -> None:
         self._ledger.end_pass()

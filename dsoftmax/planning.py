@@ -17,9 +17,11 @@ from dsoftmax.runtime.reduce import full_pass, leaves_a_task
 from dsoftmax.runtime.site import Site, site_for
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.settings import Settings, resolve
+from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import solver_kind
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
+from dsoftmax.subsample import auto_size
 
 if TYPE_CHECKING:
     from dsoftmax.estimator import SoftmaxRegression
@@ -51,6 +53,7 @@ class Plan:
     steps_a_pass : updates (mini-batches) or evaluations
     tasks_a_pass : int
     largest_read : decoded bytes of X that a thread holds at once
+    sample_bytes : of rows that the client keeps in memory ("newton")
     peak_memory : what a worker takes at most, in bytes, estimated to the safe side
     advice : what to look after, a sentence each
     """
@@ -69,6 +72,7 @@ class Plan:
     steps_a_pass: int
     tasks_a_pass: int
     largest_read: int
+    sample_bytes: int
     peak_memory: int
     advice: tuple[str, ...]
 
@@ -88,6 +92,8 @@ class Plan:
             f"{self.tasks_a_pass:,} tasks",
             f"{'memory':<15}about {format_bytes(self.peak_memory)} a process{limit}",
         ]
+        if self.sample_bytes:
+            lines.append(f"{'':<15}{format_bytes(self.sample_bytes)} of rows in the client")
         return "\n".join(lines + [f"{'advice':<15}{text}" for text in self.advice])
 
 
@@ -135,11 +141,13 @@ def plan_fit(
     largest = max(stop - start for start, stop in spans) * source.row_bytes
     steps, tasks, held = _work(source, settings, site, spans, mini_batch=kind.mini_batch)
     in_use = site.threads * (_COPIES_OF_SPAN * largest + _COPIES_OF_SUMS * sums_bytes)
-    peak = site.process_bytes + in_use + min(2 * held, site.cache_bytes)
+    sample = _sample_bytes(source, settings, classes) if kind is Newton else 0
+    peak = site.process_bytes + in_use + min(2 * held, site.cache_bytes) + sample
     return Plan(
         source.n_samples, source.n_features, classes, all_classes, kind.name,
         site.name, site.processes, site.slots, site.memory_limit, settings.max_iter,
-        source.n_samples * source.row_bytes, steps, tasks, largest, peak,
+        source.n_samples * source.row_bytes, steps, tasks, largest, sample,
+        peak,
         tuple(_advice(source, site, spans, held, peak)),
     )  # fmt: skip
 
@@ -159,6 +167,12 @@ def _classes(source: Source, settings: Settings) -> tuple[int, bool]:
         counts = chunk.codes if chunk.left_out is None else chunk.codes[chunk.left_out == 0]
         found.update(np.unique(counts).tolist())
     return len(found), True
+
+
+def _sample_bytes(source: Source, settings: Settings, classes: int) -> int:
+    rows, size = source.n_samples, settings.sample_size
+    size = size or auto_size(rows, source.n_features, classes, source.row_bytes)
+    return min(rows, size) * source.row_bytes
 
 
 def _work(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import add
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -119,3 +121,25 @@ class Reduction(Generic[Sums]):
     name: str
     chunk: Callable[[Chunk], Sums]
     combine: Callable[[Sums, Sums], Sums]
+
+
+@dataclass(frozen=True)
+class Both:
+    """What two reductions found in the same read."""
+
+    first: Any
+    second: Any
+
+    def __add__(self, other: Both) -> Both:
+        return Both(self.first + other.first, self.second + other.second)
+
+
+def both(first: Reduction[Any], second: Reduction[Any]) -> Reduction[Both]:
+    """Return the reduction that makes two of them, whose sums can be added, in one read."""
+    return Reduction(first.name, partial(_both, first=first.chunk, second=second.chunk), add)
+
+
+def _both(
+    chunk: Chunk, first: Callable[[Chunk], Any], second: Callable[[Chunk], Any]
+) -> Both:  # fmt: skip
+    return Both(first(chunk), second(chunk))

@@ -140,6 +140,16 @@ class Coordinates:
         gradient[:-1] /= self.scale[:, None]
         return gradient
 
+    def gram(self, kernel_gram: Array) -> Array:
+        """Return the mean of [x, 1] [x, 1]' in the solver's features for that in the kernel's."""
+        mean, centre = kernel_gram[-1, :-1], self._folded
+        gram = kernel_gram.copy()
+        gram[:-1, :-1] -= np.outer(mean, centre) + np.outer(centre, mean - centre)
+        gram[:-1, -1] = gram[-1, :-1] = mean - centre
+        gram[:-1] /= self.scale[:, None]
+        gram[:, :-1] /= self.scale
+        return gram
+
     def to_coefficients(self, point: Array) -> tuple[Array, Array]:
         """Return coef (n_features, n_columns) and intercept (n_columns,) in units of the data."""
         coef = point[:-1] / self.scale[:, None]

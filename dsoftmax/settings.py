@@ -20,7 +20,6 @@ from dsoftmax.sources.base import preview
 
 _MINI_BATCH = sorted(name for name, kind in SOLVERS.items() if kind.mini_batch)
 SCHEDULES = ("constant", "inverse", "cosine")
-_PLANNED = ("newton",)
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Settings:
     """The parameters of `SoftmaxRegression` that training needs, resolved.
 
     `seeded` is whether the seed was given, `start` is the model of a warm start; None for
-    `batch_size`, `learning_rate` and `schedule` is "auto".
+    `batch_size`, `sample_size`, `learning_rate` and `schedule` is "auto".
     """
 
     alpha: float
@@ -41,6 +40,7 @@ class Settings:
     max_iter: int
     tol: float
     batch_size: int | None
+    sample_size: int | None
     learning_rate: float | None
     schedule: str | None
     momentum: float
@@ -72,6 +72,7 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
         max_iter=_count("max_iter", params["max_iter"]),
         tol=_number("tol", params["tol"], 0.0),
         batch_size=_batch_size(params["solver"], params["l1_ratio"], batch_size),
+        sample_size=_sample_size(params["sample_size"]),
         learning_rate=_learning_rate(params["learning_rate"]),
         schedule=_schedule(params["schedule"]),
         momentum=_number("momentum", params["momentum"], 0.0, 1.0, below=True),
@@ -139,8 +140,6 @@ def _known_classes(params: Mapping[str, Any], classes: Any, last: LinearModel | 
 
 
 def _solver(name: str, l1_ratio: float) -> str:
-    if name in _PLANNED:
-        raise DataError(f"solver={name!r} is not available yet; use one of {sorted(SOLVERS)}")
     resolved = name
     if name == "auto":
         resolved = "sgd" if l1_ratio else "lbfgs"
@@ -180,6 +179,10 @@ def _batch_size(solver: str, l1_ratio: float, value: Any) -> int | None:
     if not _is_auto(value):
         return _count("batch_size", value)
     return sys.maxsize if solver == "auto" and l1_ratio else None
+
+
+def _sample_size(value: Any) -> int | None:
+    return None if _is_auto(value) else _count("sample_size", value)
 
 
 def _learning_rate(value: Any) -> float | None:

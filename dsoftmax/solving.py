@@ -14,6 +14,7 @@ from dsoftmax.solvers.adam import Adam
 from dsoftmax.solvers.base import Solver
 from dsoftmax.solvers.fista import FISTA
 from dsoftmax.solvers.lbfgs import LBFGS
+from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, constant
 from dsoftmax.solvers.sgd import SGD
 
@@ -39,6 +40,8 @@ def build_solver(
     total : rows that the budget lasts for, or None if it has no end
     """
     noise = 0.5 * float(np.finfo(objective.dtype).eps)
+    if kind is Newton:
+        return Newton(objective.penalty, settings.tol, noise)
     if kind is LBFGS:
         return LBFGS(settings.tol, noise)
     if kind is FISTA:

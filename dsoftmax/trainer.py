@@ -28,6 +28,7 @@ from dsoftmax.settings import Settings
 from dsoftmax.solvers import SOLVERS, Kind
 from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
+from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import build_solver, solver_kind
 from dsoftmax.sources.base import Source, preview
 
@@ -122,7 +123,7 @@ class _Run:
             )
             state = solver.start(point, objective.known, objective.intercept_only)
             self._course.move(replace(self._course.cursor, state=state))
-        return self._finish(objective, self._loop(solver, objective, state))
+        return self._finish(objective, solver, self._loop(solver, objective, state))
 
     def fit_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
         """Run one epoch from where the last part ended."""
@@ -147,7 +148,7 @@ class _Run:
         start = carry.solver.resume(carry.state)
         state = self._loop(carry.solver, objective, start)
         assert isinstance(state, MiniBatchState)
-        return self._finish(objective, state), Carry(objective, carry.solver, state)
+        return self._finish(objective, carry.solver, state), Carry(objective, carry.solver, state)
 
     def _first_carry(self) -> Carry:
         settings = self._settings
@@ -176,10 +177,11 @@ class _Run:
         sums_bytes = 8 * (source.n_features + 1) * len(found.class_weight)
         spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
         self._passes = Passes(
-            found.source, self._settings, self._executor, course.ledger, spans, course.holes,
+            found, self._settings, self._executor, course.ledger, spans, course.holes,
             course.note, course.advance,
         )  # fmt: skip
-        self._passes.place, self._passes.begun = course.cursor.place, course.cursor.begun
+        cursor, passes = course.cursor, self._passes
+        passes.place, passes.begun, passes.sample = cursor.place, cursor.begun, cursor.sample
 
     def _make_do_without(self, error: UnreadableError, least_classes: int) -> None:
         self._course.ledger.start_over()
@@ -202,7 +204,9 @@ class _Run:
         course, passes = self._course, self._passes
         first = course.cursor.first
         if first is None:
-            moments, whole = passes.moments(len(class_weight), mini_batch=kind.mini_batch)
+            moments, whole = passes.moments(
+                len(class_weight), mini_batch=kind.mini_batch, sampled=kind is Newton
+            )
             first = FirstRead(moments, whole, class_weight, passes.n_rows)
         objective = self._objective_of(first)
         if course.cursor.first is None:
@@ -210,7 +214,8 @@ class _Run:
                 passes.end_first(objective)
             elif first.whole:
                 course.ledger.start_over()  # made again without some rows
-            course.move(replace(course.cursor, first=first), pass_ended=first.whole)
+            cursor = replace(course.cursor, first=first, sample=passes.sample)
+            course.move(cursor, pass_ended=first.whole)
         return objective.on_the_rest(class_weight, passes.n_rows)
 
     def _objective_of(self, first: FirstRead | None) -> Objective:
@@ -267,14 +272,17 @@ class _Run:
                     state = solver.tell(state, self._passes.evaluate(objective, request))
                 else:
                     state = replace(state, status=Status.BUDGET)
-                self._course.reach(state, self._passes.place, keep_epoch=keep_epoch)
+                passes = self._passes
+                self._course.reach(state, passes.place, passes.sample, keep_epoch=keep_epoch)
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED)
         return state
 
-    def _finish(self, objective: Objective, state: State) -> Fit:
+    def _finish(self, objective: Objective, solver: Solver[Any], state: State) -> Fit:
         state, loss = self._settle(objective, state)
-        status, course = state.status, self._course
+        status, course, point = state.status, self._course, state.point
+        if status is Status.BUDGET and isinstance(solver, Newton):
+            point, loss = solver.guess(state)
         if status is Status.INTERRUPTED:
             course.save()
         elif course.cursor.loss is None:
@@ -284,7 +292,7 @@ class _Run:
             status = Status.SEPARABLE
         ledger = course.ledger
         ledger.end(status.value, status.converged, loss)
-        coef, intercept = objective.coefficients(state.point)
+        coef, intercept = objective.coefficients(point)
         return Fit(
             self._classes, coef, intercept, objective.coordinates.shift, loss, status,
             max(1, ledger.passes), ledger.steps, self._settings.seed, course.cursor.quarantined,

@@ -47,7 +47,7 @@ def gradient_tasks(client: Client, monkeypatch: pytest.MonkeyPatch) -> Counter[i
 
 @pytest.mark.usefixtures("small_spans")
 @pytest.mark.parametrize("rows", [1, 97, 300, 1797])
-@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam", "newton"])
 def test_bytes_and_tasks_a_pass_are_those_of_the_fit(
     cluster: Client, digits: Any, store: Store, monkeypatch: pytest.MonkeyPatch, rows: int,
     solver: str,
@@ -118,6 +118,13 @@ def test_a_plan_starts_no_cluster_and_reads_no_features(
     assert "at least 4 classes" in str(some)
     known = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(classes=range(7)))
     assert (known.n_classes, known.all_classes) == (7, True)
+
+
+def test_the_sample_of_newton_is_in_the_plan() -> None:
+    X, y = np.ones((9000, 100), "f4"), np.arange(9000) % 3
+    plan = plan_fit(X, y, SoftmaxRegression(solver="newton", sample_size=50))
+    assert plan.sample_bytes == 50 * 400
+    assert "19.53 kiB of rows in the client" in str(plan)
 
 
 def test_a_plan_is_printed_and_is_json(store: Store) -> None:

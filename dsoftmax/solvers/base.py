@@ -51,6 +51,7 @@ class Rows(Enum):
     ALL = "all"
     BATCH = "the next mini-batch"
     SAME_BATCH = "the mini-batch that comes next, without using it up"
+    SAMPLE = "the rows that are kept in memory"
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,16 @@ class Request:
     ----------
     points : (n_points, n_features + 1, n_columns), evaluated on the same read
     rows : the rows to evaluate on
+    metric : whether to tell the metric of those that are kept in memory
+    renew : whether to keep other rows in memory, those that matter at the first point
+    rivals : whether the best of the points counts, not the first
     """
 
     points: Array
     rows: Rows = Rows.ALL
+    metric: bool = False
+    renew: bool = False
+    rivals: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class Evaluation:
     rows : how many were evaluated
     share : the part of the rows that was evaluated, from 0 to 1
     epoch_ended : whether the last row of an epoch was among them
+    metric : (n_features + 1, n_features + 1), positive definite: about the Hessian of a class;
+        None where it was not asked for, or is too large
+    renewed : whether other rows are kept in memory now
     """
 
     value: Array
@@ -87,6 +97,8 @@ class Evaluation:
     rows: int = 0
     share: float = 1.0
     epoch_ended: bool = False
+    metric: Array | None = None
+    renewed: bool = False
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,12 @@ class FISTA:
 
     def start(self, point: Array, known: Evaluation, at: Array) -> FISTAState:
         """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
-        value, gradient = float(known.value[0]), known.gradient[0]
+        smooth, gradient = float(known.value[0]), known.gradient[0]
+        value = smooth + self.penalty.absolute(at)
         norm = largest(self.penalty.projected(at, gradient))
         status = Status.CONVERGED if norm == 0 else Status.RUNNING
         state = FISTAState(
-            at, value, norm, status, self.tol * norm, value, gradient, at, value, gradient,
+            at, value, norm, status, self.tol * norm, smooth, gradient, at, smooth, gradient,
             at, at, self.step,
         )  # fmt: skip
         if np.array_equal(point, at):

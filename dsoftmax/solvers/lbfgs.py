@@ -73,12 +73,17 @@ class LBFGS:
     mini_batch: ClassVar[bool] = False
     penalties: ClassVar[Sequence[str]] = ("l2",)
 
-    def start(self, point: Array, known: Evaluation, at: Array) -> LBFGSState:
-        """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
+    def start(
+        self, point: Array, known: Evaluation, at: Array, pairs: tuple[Pair, ...] = ()
+    ) -> LBFGSState:
+        """Return the first state; where `point` is `at`, nothing has to be evaluated again.
+
+        `pairs` are differences that are known from elsewhere.
+        """
         value, gradient = float(known.value[0]), known.gradient[0]
         target = self.tol * largest(gradient)
         state = LBFGSState(
-            at, value, largest(gradient), Status.RUNNING, gradient, target, (), -gradient, None
+            at, value, largest(gradient), Status.RUNNING, gradient, target, pairs, -gradient, None
         )  # fmt: skip
         if np.array_equal(point, at):
             return self._aim(state)

@@ -1,0 +1,113 @@
+"""The objective on the rows that are kept in memory: evaluated by the threads of this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.loss import block_length, narrow
+from dsoftmax.objective import Objective
+from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.runtime.executors import Executor
+from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.spans import Span
+from dsoftmax.solvers.base import Evaluation, Request
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.memory import MemoryArray
+from dsoftmax.subsample import ByInfluence, Influence, Subsample, scale_for
+
+_SPAN_BYTES = 1 << 21
+_PROJECTIONS = 8
+_MOST_FEATURES = 2048  # beyond, a metric costs more than it saves
+
+
+def partial_gram(chunk: Chunk, shift: Array | None, dtype: np.dtype[np.floating]) -> Array:
+    """Return the weighted sum of [x, 1] [x, 1]' over a chunk, in float64."""
+    n_rows, n_features = chunk.X.shape
+    length = min(block_length(n_features, n_features, dtype.itemsize), n_rows)
+    rows_and_one = np.ones((length, n_features + 1), dtype)
+    block = np.empty((length, n_features), dtype)
+    total = np.zeros((n_features + 1, n_features + 1))
+    for start in range(0, n_rows, length):
+        rows = chunk.rows(start, min(start + length, n_rows))
+        b = len(rows.X)
+        rows_and_one[:b, :-1] = narrow(rows.X, shift, block[:b])
+        weight = np.ones(b) if rows.sample_weight is None else rows.sample_weight
+        weighted = rows_and_one[:b] * weight.astype(dtype)[:, None]
+        total += weighted.T @ rows_and_one[:b]
+    return total
+
+
+@dataclass(frozen=True)
+class Subproblem:
+    """The rows of a sample, in place of all.
+
+    Attributes
+    ----------
+    rows : Subsample of one block
+    dtype : of the kernel
+    executor : the threads
+    """
+
+    rows: Subsample
+    dtype: np.dtype[np.floating]
+    executor: Executor
+
+    def evaluate(self, objective: Objective, request: Request) -> Evaluation:
+        """Return the objective at the points of a request, as far as the sample tells it."""
+        sums = self._reduce(objective.reduction(request.points))
+        total = float(self.rows.weight[0].sum())
+        here = objective.over(total, self.rows.n_rows)
+        result = here.evaluation(request.points, sums, self.rows.n_rows)
+        n_features = self.rows.X[0].shape[1]
+        if not request.metric or n_features > _MOST_FEATURES:
+            return result
+        gram = self._reduce(self._gram(objective))
+        return Evaluation(
+            result.value, result.gradient, result.accuracy,
+            metric=objective.metric(gram / total, self.rows.n_rows),
+        )  # fmt: skip
+
+    def rule(self, objective: Objective, point: Array, seed: int, size: int) -> ByInfluence:
+        """Return what picks about `size` of all rows, by how much they matter at a point."""
+        influence = objective.influence(point, self._sketch(objective, seed))
+        scores: Array = self._reduce(Reduction("influence", influence, _joined))
+        (stands_for,) = self.rows.stands_for  # and weighs as much
+        scale = scale_for(scores / stands_for, stands_for, size)
+        return ByInfluence(influence, scale, seed)
+
+    def _sketch(self, objective: Objective, seed: int) -> Array:
+        """Return random directions (n_features + 1, n_projections) that measure leverage."""
+        n_rows = self.rows.X[0].shape[1] + 1
+        directions = np.random.default_rng((seed, 4)).normal(size=(n_rows, _PROJECTIONS))
+        if n_rows - 1 > _MOST_FEATURES:
+            return directions
+        gram = self._reduce(self._gram(objective)) / self.rows.weight[0].sum()
+        metric = objective.metric(gram, self.rows.n_rows)
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(metric)).T @ directions)
+
+    def _gram(self, objective: Objective) -> Reduction[Array]:
+        shift = objective.coordinates.shift
+        return Reduction("gram", partial(partial_gram, shift=shift, dtype=self.dtype), add)
+
+    def _reduce(self, reduction: Reduction[Any]) -> Any:
+        (X,), (codes,), (weight,) = self.rows.X, self.rows.codes, self.rows.weight
+        source = Source(
+            MemoryArray("the sample of X", X), MemoryArray("the sample of y", codes),
+            MemoryArray("the sample's weights", weight), self.dtype,
+        )  # fmt: skip
+        return reduce(self.executor, source, reduction, full_pass(self._spans))[0]
+
+    @property
+    def _spans(self) -> tuple[Span, ...]:
+        n_rows, row_bytes = self.rows.n_rows, self.rows.X[0].nbytes // max(self.rows.n_rows, 1)
+        length = max(1, _SPAN_BYTES // max(row_bytes, 1))
+        return tuple((start, min(start + length, n_rows)) for start in range(0, n_rows, length))
+
+
+def _joined(left: Array, right: Array) -> Array:
+    return np.concatenate([left, right])

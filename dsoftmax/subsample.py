@@ -1,0 +1,213 @@
+"""Rows to keep in memory: which they are, and what each stands for.
+
+A row is picked with a probability and weighs the inverse of it, so that sums over the rows
+picked are, on average, those over all (Horvitz and Thompson, A generalization of sampling
+without replacement from a finite universe, 1952). Whether it is picked is a function of the
+seed and of its place in the data.
+
+The first rows are picked by class. Once a model is there, others are picked by their influence
+on its curvature: how uncertain the model is of a row, times the leverage of the row, which is
+what a row of rare features has even where the model is certain of it (Xu, Yang, Roosta-
+Khorasani, Ré and Mahoney, Sub-sampled Newton methods with non-uniform sampling, 2016). The
+leverage x' A^-1 x is estimated from a few random projections (Drineas, Magdon-Ismail, Mahoney
+and Woodruff, Fast approximation of matrix coherence and statistical leverage, 2012).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dsoftmax.loss import probabilities, raw_blocks
+from dsoftmax.reduction import Array, Chunk
+
+_CERTAIN = 0.05  # what a row counts for that the model is certain of; 1 is the most
+_LEAST_CLASS = 0.5  # share of the sample that is dealt out to the classes alike
+_LEAST_BYTES, _MOST_BYTES = 1 << 22, 1 << 27
+_LEAST_ROWS = 32
+_FIRST, _SECOND = 2, 3  # what tells the random numbers of the two from those of mini-batches
+
+
+@dataclass(frozen=True)
+class Subsample:
+    """Rows that were picked, as they came: blocks of each array.
+
+    Attributes
+    ----------
+    X : (rows, n_features) each, in the stored dtype
+    codes : (rows,) each, of the classes
+    weight : (rows,) each, in float64: of the rows that it stands for
+    stands_for : (rows,) each, how many those are
+    """
+
+    X: tuple[Array, ...] = ()
+    codes: tuple[Array, ...] = ()
+    weight: tuple[Array, ...] = ()
+    stands_for: tuple[Array, ...] = ()
+
+    def __add__(self, other: Subsample) -> Subsample:
+        return Subsample(
+            self.X + other.X, self.codes + other.codes, self.weight + other.weight,
+            self.stands_for + other.stands_for,
+        )  # fmt: skip
+
+    @property
+    def n_rows(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.weight))
+
+    def joined(self) -> Subsample:
+        """Return the same rows as one block."""
+        arrays = (self.X, self.codes, self.weight, self.stands_for)
+        return Subsample(*((np.concatenate(blocks),) for blocks in arrays))
+
+    def stratified(self, class_weight: Array) -> Subsample:
+        """Return the rows of one block with weights that add up to those of the classes."""
+        (codes,), (weight,) = self.codes, self.weight
+        found = np.bincount(codes, weight, len(class_weight))
+        factor = np.divide(class_weight, found, out=np.ones_like(found), where=found > 0)
+        return replace(self, weight=(weight * factor[codes],))
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Picks the rows of each class with a probability of its own, (n_classes,)."""
+
+    rates: Array
+    seed: int
+
+    def __call__(self, chunk: Chunk) -> Subsample:
+        """Return the rows picked of a chunk."""
+        return _picked(chunk, self.rates[chunk.codes], (self.seed, _FIRST, chunk.start))
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How much the rows of a chunk matter to the curvature at a point.
+
+    Attributes
+    ----------
+    point : (1, n_features + 1, n_columns), of the kernel
+    sketch : (1, n_features + 1, n_projections), likewise: random directions in the metric
+    shift : as for the kernel
+    """
+
+    point: Array
+    sketch: Array
+    shift: Array | None
+
+    def __call__(self, chunk: Chunk) -> Array:
+        """Return a number for each row."""
+        result = np.empty(len(chunk.X))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows, _, raw in raw_blocks(chunk.X, self.point, self.shift):
+                p = probabilities(raw[0])
+                result[rows] = 1 + _CERTAIN - (p * p).sum(axis=0)
+            for rows, _, raw in raw_blocks(chunk.X, self.sketch, self.shift):
+                result[rows] *= (raw[0] * raw[0]).mean(axis=0)
+        if chunk.sample_weight is not None:
+            result *= chunk.sample_weight
+        return result
+
+
+@dataclass(frozen=True)
+class ByInfluence:
+    """Picks rows with a probability of `scale` times their influence, at most one."""
+
+    influence: Influence
+    scale: float
+    seed: int
+
+    def __call__(self, chunk: Chunk) -> Subsample:
+        """Return the rows picked of a chunk."""
+        probability = np.minimum(1.0, self.scale * self.influence(chunk))
+        return _picked(chunk, probability, (self.seed, _SECOND, chunk.start))
+
+
+def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample:
+    weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
+    lucky = np.random.default_rng(key).random(len(weight)) < probability
+    rows = np.flatnonzero(lucky & (weight > 0))
+    codes = chunk.codes[rows].astype(np.int64)
+    stands_for = 1 / probability[rows]
+    return Subsample((chunk.X[rows],), (codes,), (weight[rows] * stands_for,), (stands_for,))
+
+
+def auto_size(n_rows: int, n_features: int, n_classes: int, row_bytes: int) -> int:
+    """Return how many rows to keep: a 32nd of them, or more where there is more to learn.
+
+    At least 8 * n_features * sqrt(n_classes), since a curvature is only known in directions that
+    the rows have; at least 4 MiB of them; at most a third of the rows, and 128 MiB. A 32nd can be
+    evaluated some 30 times in the time of a pass.
+
+    Examples
+    --------
+    >>> auto_size(60_000, 784, 10, 784), auto_size(1_200_000, 784, 10, 784)
+    (19834, 37500)
+    >>> auto_size(1_797, 64, 10, 64)
+    1797
+    """
+    row_bytes = max(row_bytes, 1)
+    small = max(_LEAST_BYTES // row_bytes, _LEAST_ROWS)
+    if n_rows <= small:
+        return n_rows
+    wanted = max(n_rows // 32, int(8 * n_features * n_classes**0.5), small)
+    return max(_LEAST_ROWS, min(wanted, n_rows // 3, _MOST_BYTES // row_bytes))
+
+
+def class_rates(class_rows: Array, size: int) -> Array:
+    """Return the probability to pick a row of each class, for about `size` rows in all.
+
+    Half of them are dealt out to the classes alike, half by their rows, so that rare classes
+    are known as well as others; what a small class leaves over goes to the rest.
+
+    Parameters
+    ----------
+    class_rows : array of shape (n_classes,)
+        Rows of each class.
+    size : int
+
+    Examples
+    --------
+    >>> class_rates(np.array([10, 990]), 100)
+    array([1.        , 0.09090909])
+    """
+    rows = class_rows.astype(float)
+    if size >= rows.sum():
+        return np.ones(len(rows))
+    shares = _LEAST_CLASS / np.count_nonzero(rows) + (1 - _LEAST_CLASS) * rows / rows.sum()
+    quota, full = np.zeros(len(rows)), rows == 0
+    while True:
+        free = ~full
+        quota[free] = (size - rows[full].sum()) * shares[free] / shares[free].sum()
+        over = free & (quota > rows)
+        if not over.any():
+            break
+        full |= over
+    quota[full] = rows[full]
+    return np.minimum(1.0, np.divide(quota, rows, out=np.ones_like(rows), where=rows > 0))
+
+
+def scale_for(influence: Array, weight: Array, size: int) -> float:
+    """Return the factor with which `ByInfluence` picks about `size` rows.
+
+    Parameters
+    ----------
+    influence : array of shape (rows,)
+        Of some rows.
+    weight : array of shape (rows,)
+        How many rows each of them stands for.
+    size : int
+    """
+    order = np.argsort(influence)[::-1]
+    score, stands_for = influence[order], weight[order]
+    kept = np.concatenate([[0.0], np.cumsum(stands_for)])  # rows that are certain to be picked
+    rest = np.concatenate([np.cumsum((score * stands_for)[::-1])[::-1], [0.0]])
+    for certain in range(len(score)):
+        if rest[certain] <= 0:
+            break
+        scale = (size - kept[certain]) / rest[certain]
+        if scale * score[certain] <= 1:
+            return float(max(scale, 0.0))
+    return float("inf")
