@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # and what the allocator keeps of the last one), and of what is added up. Meant to be too much.
 _COPIES_OF_SPAN = 5
 _COPIES_OF_SUMS = 14
-_LABEL_BYTES = 64 << 20  # of labels that are read to count the classes
+_LABEL_BYTES = 8 << 20  # of labels that are read to count the classes
 _SPILL_SHARE = 0.6  # of its memory, from where on Dask writes a worker's results to its disk
 
 
@@ -102,7 +102,7 @@ def plan_fit(
 ) -> Plan:
     """Return what a fit would cost, without starting it.
 
-    Reads metadata, and up to 64 MiB of labels.
+    Reads metadata, and up to 8 MiB of labels.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ def gradient_tasks(client: Client, monkeypatch: pytest.MonkeyPatch) -> Counter[i
 
 
 @pytest.mark.usefixtures("small_spans")
-@pytest.mark.parametrize("rows", [1, 97, 300, 1797])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 97, 1797])
 @pytest.mark.parametrize("solver", ["lbfgs", "adam", "newton"])
 def test_bytes_and_tasks_a_pass_are_those_of_the_fit(
     cluster: Client, digits: Any, store: Store, monkeypatch: pytest.MonkeyPatch, rows: int,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from dsoftmax.cli.data import in_bytes
 from dsoftmax.runtime.connect import connected, local_workers
@@ -72,10 +73,7 @@ def cluster_options(command: Command) -> Command:
 @contextmanager
 def active_cluster() -> Iterator[None]:
     """Make the cluster that the options of the current command name the active one."""
-    meta = click.get_current_context().meta
-    scheduler, file = meta[f"{_META}scheduler"], meta[f"{_META}scheduler_file"]
-    workers, memory_limit = meta[f"{_META}workers"], meta[f"{_META}memory_limit"]
-    certs = meta[f"{_META}certs"]
+    scheduler, file, certs, workers, memory_limit = _chosen(click.get_current_context())
     if scheduler and file:
         raise click.UsageError("give --scheduler or --scheduler-file, not both")
     if (scheduler or file) and (workers or memory_limit):
@@ -90,3 +88,16 @@ def active_cluster() -> Iterator[None]:
         elif workers or memory_limit:
             stack.enter_context(local_workers(workers, memory_limit))
         yield
+
+
+def _chosen(ctx: click.Context) -> list[Any]:
+    """Return the values of the options; a cluster on the command line is not that of the file."""
+    names = ("scheduler", "scheduler_file", "certs", "workers", "memory_limit")
+    values = {name: ctx.meta[f"{_META}{name}"] for name in names}
+    here = {n for n in names if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    replaced: set[str] = set()
+    if here & {"scheduler", "scheduler_file"}:
+        replaced = {"scheduler", "scheduler_file", "workers", "memory_limit"}
+    elif here & {"workers", "memory_limit"}:
+        replaced = {"scheduler", "scheduler_file", "certs"}
+    return [None if name in replaced - here else values[name] for name in names]

@@ -52,7 +52,7 @@ _OPTIONS = (
         "--balanced", "class_weight", is_flag=True, flag_value="balanced",
         help="Make all classes weigh the same.",
     ),
-    _option("--solver", default="auto", show_default=True, help="auto, newton, lbfgs, sgd or adam."),
+    _option("--solver", default="auto", show_default=True, help="newton, lbfgs, sgd or adam."),
     _option("--max-iter", default=100, show_default=True, help="Budget in passes over the data."),
     _option("--tol", default=1e-4, show_default=True, help="When to stop before that."),
     _option("--batch-size", type=_NumberOrAuto(int), default="auto", show_default=True),

@@ -95,17 +95,18 @@ def described_run() -> dict[str, Any]:
     ctx = click.get_current_context()
     tables: dict[str, dict[str, Any]] = {}
     for table, keys in _KEYS.items():
-        given = {key: _given(ctx, what) for key, what in keys.items()}
+        # Where it runs changes no bit, and a cluster on the command line may be gone tomorrow.
+        options = table != "cluster"
+        given = {key: _given(ctx, what, options=options) for key, what in keys.items()}
         tables[table] = {key: value for key, value in given.items() if value is not None}
     parameters = {key: value for key, value in model_parameters().items() if value is not None}
     tables["model"] = parameters
     return {table: keys for table, keys in tables.items() if keys}
 
 
-def _given(ctx: click.Context, key: _Key) -> Any:
-    source = ctx.get_parameter_source(key.name)
-    if source is ParameterSource.COMMANDLINE:
-        value = ctx.params.get(key.name, ctx.meta.get(f"dsoftmax.cluster.{key.name}"))
+def _given(ctx: click.Context, key: _Key, *, options: bool) -> Any:
+    if options and ctx.get_parameter_source(key.name) is ParameterSource.COMMANDLINE:
+        value = ctx.params[key.name]
     else:
         value = (ctx.default_map or {}).get(key.name)
     if value is None or not key.is_path:

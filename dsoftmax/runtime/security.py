@@ -7,6 +7,7 @@ processes that can read the private key connect: file permissions decide who may
 from __future__ import annotations
 
 import os
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,9 +37,11 @@ def write_certificates(folder: Path, days: int = 365, at: Path | None = None) ->
     Raises
     ------
     DataError
-        If the folder holds a certificate or a key already.
+        If the folder holds a certificate or a key already, or is everyone's.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & stat.S_IWOTH:
+        raise DataError(f"{folder} can be written to by everyone; give a folder of your own")
     for name in (KEY, CERTIFICATE, CONFIGURATION):
         if (folder / name).exists():
             raise DataError(

@@ -85,8 +85,6 @@ BAD = [
     (["train", "{data}", "m.zarr", "--batch-size", "some"], "neither a number nor 'auto'"),
     (["train", "{data}", "{data}"], "already holds a Zarr store"),
     (["train", "{data}", "m.zarr", "--scheduler", "a:1", "--workers", "2"], "drop them"),
-    (["train", "{data}", "m.zarr", "--certs", "."], "--certs is for --scheduler"),
-    (["certs", "{data}", "--days", "0"], "Invalid value for '--days'"),
     (["predict", "m.zarr"], "Missing argument"),
     (["shout"], "No such command 'shout'"),
 ]
@@ -106,15 +104,6 @@ def test_bad_usage_and_bad_data_exit_with_2_and_one_message(
 FAILURES = [
     (["evaluate", "nowhere.zarr", "{data}"], "nowhere.zarr is not a readable model"),
     (["train", "{data}", "m.zarr", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler"),
-    (["train", "{data}", "m.zarr", "--scheduler", "tls://127.0.0.1:9"], "wants a certificate"),
-    (
-        ["train", "{data}", "m.zarr", "--scheduler", "tls://127.0.0.1:9", "--certs", "{data}"],
-        "tls.crt cannot be read; `dsoftmax certs",
-    ),
-    (
-        ["train", "{data}", "m.zarr", "--scheduler-file", "{data}/zarr.json"],
-        "has written its address",
-    ),
 ]
 
 
@@ -126,18 +115,6 @@ def test_what_fails_exits_with_1_and_one_message(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_certs_makes_a_folder_for_one_cluster_and_says_how_to_use_it(tmp_path: Path) -> None:
-    done = dsoftmax("certs", "new", "--days", 9, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"export DASK_CONFIG={tmp_path}/new/dask.yaml" in done.stdout
-    assert (tmp_path / "new/tls.key").stat().st_mode & 0o777 == 0o600
-    mounted = dsoftmax("certs", "other", "--at", "/certs", cwd=tmp_path)
-    assert "export DASK_CONFIG=/certs/dask.yaml" in mounted.stdout
-    assert "key: /certs/tls.key" in (tmp_path / "other/dask.yaml").read_text()
-    again = dsoftmax("certs", "new", cwd=tmp_path)
-    assert (again.returncode, "exists" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", _COMMANDS)

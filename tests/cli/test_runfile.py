@@ -9,42 +9,16 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import dask
 import numpy as np
 import pytest
 
 from dsoftmax import SoftmaxRegression, load_model
-from dsoftmax.cli import main
 from dsoftmax.events import Event, PassEnded
+from tests.cli.conftest import Dsoftmax
 
 TIMED = re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  .*")
-
-
-Dsoftmax = Callable[..., "Done"]
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def dsoftmax(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Done]:
-    """Run the command in this process, in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["dsoftmax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Done(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -130,6 +104,21 @@ def test_options_come_before_the_file_and_are_kept_in_the_folder(
     assert used["model"]["random_state"] == 5
     assert used["model"]["fit_intercept"] is False
     assert used["output"] == {"folder": f"{job.parent}/run", "model": f"{job.parent}/other.zarr"}
+
+
+def test_a_cluster_on_the_command_line_is_not_that_of_the_file(
+    job: Path, dsoftmax: Dsoftmax
+) -> None:
+    job.write_text(job.read_text() + "[cluster]\nworkers = 2\nmemory_limit = '1 GiB'\n")
+    (job.parent / "s.json").write_text("{}")
+    with dask.config.set({"dsoftmax.worker-timeout": "100ms"}):
+        done = dsoftmax("train", "--config", "job.toml", "--scheduler-file", "s.json")
+    assert done.returncode == 1
+    assert "no Dask scheduler has written its address to s.json" in done.stderr
+    used = tomllib.loads((job.parent / "run/config.toml").read_text())
+    assert used["cluster"] == {"workers": 2, "memory_limit": "1 GiB"}
+    both = dsoftmax("train", "--config", "job.toml", "--scheduler", "a:1", "--workers", "1")
+    assert "drop them" in both.stderr
 
 
 def test_an_error_is_in_the_log_and_once_on_standard_error(job: Path, dsoftmax: Dsoftmax) -> None:

@@ -68,6 +68,13 @@ def test_certificates_in_use_are_not_replaced(others: Path) -> None:
     assert (others / "tls.key").read_bytes() == before
 
 
+def test_a_folder_of_everyone_is_no_place_for_a_key(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(DataError, match="can be written to by everyone"):
+        write_certificates(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_without_certificates_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(DsoftmaxError, match=r"tls\.crt cannot be read; `dsoftmax certs"):
         security_options(tmp_path)
