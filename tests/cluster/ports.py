@@ -9,11 +9,12 @@ import psutil
 
 
 def family(word: str) -> list[psutil.Process]:
-    """Return the processes with a word in their command line, and all that they have started."""
+    """Return the Python processes with a word in their command line, and all they have started."""
     found = {p.pid: p for p in psutil.process_iter() if _has(p, word)}
     for process in list(found.values()):
         found.update({child.pid: child for child in process.children(recursive=True)})
-    return list(found.values())
+    # Those of the batch system itself, srun among them, answer for themselves.
+    return [process for process in found.values() if "python" in process.exe()]
 
 
 def _has(process: psutil.Process, word: str) -> bool:
