@@ -32,6 +32,7 @@ from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
 from dsoftmax.solvers.line_search import LineSearch, Sample, Search
 from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.solvers.model import Model
 from dsoftmax.solvers.newton import NewtonState, Trial
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
@@ -51,7 +52,7 @@ class Saved:
     seed : what its random numbers come from
     max_iter : its budget
     cursor : where it stands
-    events : the steps and passes so far, as a table
+    events : the steps and passes so far, thinned, as a table
     """
 
     identity: Identity
@@ -64,15 +65,15 @@ class Saved:
     @property
     def history(self) -> tuple[StepEnded, ...]:
         """The steps and passes so far."""
-        return from_table(self.events[: self.cursor.tally.n_events])
+        return from_table(self.events)
 
 
 _KINDS = {
     kind.__name__: kind
     for kind in (
         Begun, Bend, Both, Cursor, FISTAState, Fault, FirstRead, Identity, LBFGSState, LineSearch,
-        LossSums, MiniBatchState, Moments, NewtonState, Pair, Place, Sample, Saved, Search, Secant,
-        Spent, Status, Subsample, Tally, Trial, Work,
+        LossSums, MiniBatchState, Model, Moments, NewtonState, Pair, Place, Sample, Saved, Search,
+        Secant, Spent, Status, Subsample, Tally, Trial, Work,
     )
 }  # fmt: skip
 

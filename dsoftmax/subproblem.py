@@ -18,7 +18,7 @@ from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.memory import MemoryArray
-from dsoftmax.subsample import ByInfluence, Influence, Subsample, scale_for
+from dsoftmax.subsample import ByInfluence, Subsample, scale_for
 
 _SPAN_BYTES = 1 << 21
 _PROJECTIONS = 8

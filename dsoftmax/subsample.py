@@ -186,7 +186,8 @@ def class_rates(class_rows: Array, size: int) -> Array:
             break
         full |= over
     quota[full] = rows[full]
-    return np.minimum(1.0, np.divide(quota, rows, out=np.ones_like(rows), where=rows > 0))
+    rates = np.divide(quota, rows, out=np.ones_like(rows), where=rows > 0)
+    return np.asarray(np.minimum(1.0, rates))
 
 
 def scale_for(influence: Array, weight: Array, size: int) -> float:

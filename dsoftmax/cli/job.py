@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -20,6 +20,7 @@ from dsoftmax.errors import DataError, OutageError
 
 if TYPE_CHECKING:
     from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.events import Callback
     from dsoftmax.planning import Plan
     from dsoftmax.sources import Source
 
@@ -40,6 +41,7 @@ class Job:
     overwrite : whether to replace the model that is there
     plot : where to draw the run, or None
     quiet : whether to be silent on standard error and output
+    events : files and streams that the events go to, as lines of JSON
     """
 
     data: str
@@ -51,6 +53,7 @@ class Job:
     overwrite: bool
     plot: Path | None
     quiet: bool
+    events: tuple[str | TextIO, ...] = ()
 
     def require_possible(self) -> None:
         """Raise DataError if what is written cannot go where it should."""
@@ -107,10 +110,13 @@ class Job:
             return estimator.fit(source)
 
     def _estimator(self, verbose: int = 0) -> SoftmaxRegression:
+        from dsoftmax.diagnostics.jsonlines import JsonLines
         from dsoftmax.diagnostics.progress import Progress
         from dsoftmax.estimator import SoftmaxRegression
 
-        callbacks = [] if self.folder is None else [Progress(LogLines(), live=False)]
+        callbacks: list[Callback] = [JsonLines(to) for to in self.events]
+        if self.folder is not None:
+            callbacks.append(Progress(LogLines(), live=False))
         return SoftmaxRegression(
             **self.parameters, checkpoint=self.checkpoint, callbacks=callbacks, verbose=verbose
         )

@@ -68,6 +68,7 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "model": _Key("model", *_PLACE),
         "overwrite": _Key("overwrite", (bool,)),
         "plot": _Key("plot", *_PLACE),
+        "log": _Key("log", *_PLACE),
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -39,6 +40,8 @@ from dsoftmax.cli.runfolder import RunFolder
 @click.option("--dry-run", is_flag=True, help="Print the plan, and refuse what cannot work.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as lines of JSON.")
+@click.option("--log", type=click.Path(dir_okay=False), help="Append events to a file, as --json.")
 @cluster_options
 def train(
     data: str,
@@ -56,6 +59,8 @@ def train(
     dry_run: bool,
     plot: Path | None,
     quiet: bool,
+    as_json: bool,
+    log: str | None,
 ) -> None:
     """Train on the Zarr group DATA and write the model to MODEL.
 
@@ -70,9 +75,10 @@ def train(
     if model is None:
         raise click.UsageError("Missing argument 'MODEL', or --run-folder instead.")
     reading = (data, x, y, sample_weight, ignore_label, drop_missing, dtype, most_bad)
+    events = tuple(to for to in (log, sys.stdout if as_json else None) if to)
     job = Job(
         data, lambda: opened(*reading), model_parameters(), model, checkpoint, folder, overwrite,
-        plot, quiet,
+        plot, quiet or as_json, events,
     )  # fmt: skip
     with interruptible():
         job.require_possible()

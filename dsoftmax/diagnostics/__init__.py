@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dsoftmax.diagnostics.jsonlines import JsonLines
+    from dsoftmax.diagnostics.messages import as_message
     from dsoftmax.diagnostics.plot import plot_history
 
-__all__ = ["plot_history"]
+__all__ = ["JsonLines", "as_message", "plot_history"]
+
+_MODULES = {"JsonLines": "jsonlines", "as_message": "messages", "plot_history": "plot"}
 
 
 def __getattr__(name: str) -> Any:
-    if name != "plot_history":
+    if name not in _MODULES:
         raise AttributeError(f"module 'dsoftmax.diagnostics' has no attribute {name!r}")
-    from dsoftmax.diagnostics.plot import plot_history
-
-    return plot_history
+    return getattr(import_module(f"dsoftmax.diagnostics.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ ended, and where it was after a quarter of its way, which is the more cautious s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,15 +21,20 @@ import numpy as np
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
 from dsoftmax.solvers.base import Evaluation, Request, Rows, State, Status, largest
-from dsoftmax.solvers.bend import Bend, Secant, bend_from
+from dsoftmax.solvers.bend import Secant, bend_from
 from dsoftmax.solvers.fista import FISTA, FISTAState
 from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair
+from dsoftmax.solvers.model import Model
+
+Search = LBFGSState | FISTAState
 
 _FIRST, _LATER, _CORNERED = 60, 40, 120  # evaluations of the model in one search
 _ENOUGH = 0.01  # of the model's gradient may be left
 _DAMPING, _LEAST_DAMPING = 0.01, 1e-6
+_POOR, _GOOD = 0.25, 0.75  # share of the gain that the model had promised
 _MOST_SECANTS, _SECANT_BYTES = 20, 1 << 26
 _MOST_IDLE = 5
+_RENEW = (0, 2)  # rounds in which other rows are chosen: the first models are far from the last
 
 
 class Trial(NamedTuple):
@@ -56,20 +61,17 @@ class NewtonState(State):
     ----------
     gradient : (n_features + 1, n_columns), of the smooth part on all rows, at `point`
     target : the norm of the projected gradient to reach
-    sample_gradient : the same on the sample, or None while it is unknown
-    root : (n_features + 1, n_features + 1) or None: R with R.T R the inverse of the metric, by
-        which the coordinates of the search are stretched
-    damping : of the model
+    damping : of the next model
+    model : Model, or None while the sample at `point` is unknown
+    root, knows_metric : of the sample's metric, and whether it was asked for
     secants : what all rows told beyond the sample
-    bend : of the model
     pairs : what the search has learned about the sample's curvature
     search : state of the search under way, or None
-    first_value : the model at the centre
     evaluations : of the search so far
     early : where it was after a quarter of its way
     trials : what to evaluate on all rows next
     rounds : how often that was done
-    renewed : whether the rows in memory are those that matter at a model
+    failed : whether the model has ever promised far too much
     ratio : of what the last trial gained to what the model had said
     least_norm, idle : as of L-BFGS
     """
@@ -77,19 +79,17 @@ class NewtonState(State):
     gradient: Array
     target: float
     damping: float = _DAMPING
-    sample_gradient: Array | None = None
+    model: Model | None = None
     root: Array | None = None
     knows_metric: bool = False
     secants: tuple[Secant, ...] = ()
-    bend: Bend | None = None
     pairs: tuple[Pair, ...] = ()
-    search: LBFGSState | FISTAState | None = None
-    first_value: float = 0.0
+    search: Search | None = None
     evaluations: int = 0
     early: Trial | None = None
     trials: tuple[Trial, ...] = ()
     rounds: int = 0
-    renewed: bool = False
+    failed: bool = False
     ratio: float = 1.0
     least_norm: float = np.inf
     idle: int = 0
@@ -128,21 +128,20 @@ class Newton:
         """Return the trials, the centre of a new model, or the next point of the search."""
         if state.trials:
             points = np.stack([trial.point for trial in state.trials])
-            renew = not state.renewed and state.trials[0].secant is not None
+            renew = state.rounds in _RENEW and state.trials[0].secant is not None
             return Request(points, Rows.ALL, renew=renew, rivals=True)
-        if state.search is None:
+        if state.search is None or state.model is None:
             return Request(state.point[None], Rows.SAMPLE, metric=not state.knows_metric)
         steps = self._searcher.ask(state.search).points
-        points = np.stack([self._place(state, step) for step in steps])
-        return Request(points, Rows.SAMPLE)
+        return Request(np.stack([state.model.point(step) for step in steps]), Rows.SAMPLE)
 
     def tell(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Judge the trials, make a new model, or go on with the search."""
         if state.trials:
             return self._judge(state, result)
-        if state.search is None:
+        if state.search is None or state.model is None:
             return self._make_model(state, result)
-        return self._search_on(state, result)
+        return self._search_on(state, state.model, state.search, result)
 
     def guess(self, state: State) -> tuple[Array, float]:
         """Return the best model known, and its objective: when the budget is spent.
@@ -152,10 +151,9 @@ class Newton:
         """
         assert isinstance(state, NewtonState)
         trials = [trial for trial in state.trials if trial.secant is not None]
-        if not trials or state.ratio < 0.25:
+        if not trials or not state.ratio >= _POOR:
             return state.point, state.value
-        # Before anything was evaluated, the word of the model is that of a sample alone.
-        trial = trials[0] if state.rounds > 0 and state.ratio >= 0.5 else trials[-1]
+        trial = trials[0] if state.ratio >= 2 * _POOR else trials[-1]
         return trial.point, state.value + trial.gain
 
     @property
@@ -174,105 +172,57 @@ class Newton:
             return _CORNERED
         return _LATER if state.rounds else _FIRST
 
-    # The search takes steps from the centre, stretched by the root of the metric; under a
-    # penalty with corners, which stretching would turn, it works on the points themselves.
-
-    def _place(self, state: NewtonState, step: Array) -> Array:
-        if self._cornered:
-            return step
-        return state.point + (step if state.root is None else state.root.T @ step)
-
-    def _stretched(self, state: NewtonState, gradient: Array) -> Array:
-        return gradient if state.root is None else np.asarray(state.root @ gradient)
-
-    def _excess(self, state: NewtonState, step: Array) -> tuple[Array, Array]:
-        """Return the gradient of what the model adds to the sample, apart from the correction.
-
-        Both of its parts are quadratic in the way from the centre, of which they are the products
-        with the damping and the bend.
-        """
-        way = step - state.point if self._cornered else step
-        far = self._place(state, step) - state.point
-        added = state.damping * self._stretched(state, far)
-        return way, added if state.bend is None else added + state.bend(way)
-
     def _make_model(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Take the sample's value and gradient at the centre, and start the search there."""
         if result.metric is not None and not self._cornered:
             root = np.linalg.inv(np.linalg.cholesky(result.metric))
-            state = replace(state, root=root, knows_metric=True)
-        bend = bend_from(state.secants, state.point.size) if state.secants else None
-        state = replace(
-            state, sample_gradient=result.gradient[0], bend=bend, knows_metric=True,
-            first_value=float(result.value[0]), evaluations=0, early=None,
+            state = replace(state, root=root)
+        gradient = result.gradient[0]
+        # From far, the minimum of the sample as it is lies nearer than that of the corrected one.
+        correction = state.gradient - gradient if state.rounds else np.zeros_like(gradient)
+        model = Model(
+            state.point, float(result.value[0]), gradient, correction, state.root, state.damping,
+            bend_from(state.secants, gradient.size) if state.secants else None, self._cornered,
         )  # fmt: skip
-        origin = state.point if self._cornered else np.zeros_like(state.point)
-        gradient = self._stretched(state, result.gradient[0] + self._correction(state))
-        known = Evaluation(result.value[:1], gradient[None], np.zeros(1))
         if self._cornered:
-            search = self._searcher.start(origin, known, origin)
+            search = self._searcher.start(model.origin, model.known, model.origin)
         else:
-            search = self._searcher.start(origin, known, origin, self._bent_pairs(state))
-        state = replace(state, search=search)
-        return state if search.status is Status.RUNNING else self._propose(state)
+            pairs = model.bent(state.pairs)
+            search = self._searcher.start(model.origin, model.known, model.origin, pairs)
+        state = replace(
+            state, model=model, knows_metric=True, search=search, evaluations=0, early=None
+        )
+        return state if search.status is Status.RUNNING else self._propose(state, model, search)
 
-    def _correction(self, state: NewtonState) -> Array:
-        """Return what makes the sample's gradient at the centre the full one.
-
-        Not for the first model: from far, the minimum of the sample as it is lies nearer.
-        """
-        if state.rounds == 0 or state.sample_gradient is None:
-            return np.zeros_like(state.gradient)
-        return state.gradient - state.sample_gradient
-
-    def _bent_pairs(self, state: NewtonState) -> tuple[Pair, ...]:
-        """Return what is known of the sample's curvature, as that of the model."""
-        pairs = []
-        for pair in state.pairs:
-            step = pair.step.reshape(state.point.shape)
-            change = pair.change + self._excess(state, step)[1].ravel()
-            product = float(pair.step @ change)
-            if product > 0:
-                pairs.append(Pair(pair.step, change, 1.0 / product))
-        return tuple(pairs)
-
-    def _search_on(self, state: NewtonState, result: Evaluation) -> NewtonState:
-        steps = self._searcher.ask(state.search).points
-        values, gradients = [], []
-        correction = self._correction(state)
-        for step, value, gradient in zip(steps, result.value, result.gradient, strict=True):
-            way, added = self._excess(state, step)
-            far = self._place(state, step) - state.point
-            values.append(value + float(np.vdot(correction, far)) + 0.5 * float(np.vdot(way, added)))
-            gradients.append(self._stretched(state, gradient + correction) + added)
-        modelled = Evaluation(np.array(values), np.stack(gradients), result.accuracy)
-        search = self._searcher.tell(state.search, modelled)
+    def _search_on(
+        self, state: NewtonState, model: Model, search: Search, result: Evaluation
+    ) -> NewtonState:
+        modelled = model.evaluation(self._searcher.ask(search).points, result)
+        search = self._searcher.tell(search, modelled)
         state = replace(state, search=search, evaluations=state.evaluations + 1)
         limit = self._limit(state)
         if state.early is None and state.evaluations >= limit // 4:
-            state = replace(state, early=self._trial(state))
+            state = replace(state, early=self._trial(model, search))
         if search.status is Status.RUNNING and state.evaluations < limit:
             return state
-        return self._propose(state)
+        return self._propose(state, model, search)
 
-    def _trial(self, state: NewtonState) -> Trial | None:
+    def _trial(self, model: Model, search: Search) -> Trial | None:
         """Return where the search is, if it has got anywhere."""
-        search = state.search
-        assert search is not None
-        way, added = self._excess(state, search.point)
-        start = self._stretched(state, state.sample_gradient + self._correction(state))
-        change = search.gradient - start - added
-        gain = search.value - state.first_value - self.penalty.absolute(state.point)
+        way = search.point - model.origin
+        gain = search.value - model.value - self.penalty.absolute(model.centre)
         if not gain < 0 or not np.any(way):
             return None
-        secant = Secant(way.ravel().copy(), change.ravel())
-        return Trial(self._place(state, search.point), gain, secant)
+        change = model.sample_change(search.point, search.gradient)
+        return Trial(model.point(search.point), gain, Secant(way.ravel(), change.ravel()))
 
-    def _propose(self, state: NewtonState) -> NewtonState:
+    def _propose(self, state: NewtonState, model: Model, search: Search) -> NewtonState:
         """End the search, and have its points evaluated on all rows."""
-        best = self._trial(state)
-        pairs = self._sample_pairs(state)
+        best = self._trial(model, search)
+        pairs = model.bent(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
         state = replace(state, search=None, pairs=pairs)
+        if best is None and state.rounds == 0:  # the sample alone has nothing to say
+            return replace(state, model=None, rounds=1)
         if best is None:
             return replace(state, status=Status.PRECISION)
         early = state.early
@@ -281,19 +231,8 @@ class Newton:
             early = Trial(half, 0.75 * best.gain, None)
         return replace(state, trials=(best, early), early=None)
 
-    def _sample_pairs(self, state: NewtonState) -> tuple[Pair, ...]:
-        """Return what the search has learned, without what the model added."""
-        if not isinstance(state.search, LBFGSState):
-            return ()
-        pairs = []
-        for pair in state.search.pairs:
-            step = pair.step.reshape(state.point.shape)
-            change = pair.change - self._excess(state, step)[1].ravel()
-            pairs.append(Pair(pair.step, change, 0.0))
-        return tuple(pairs)
-
     def _judge(self, state: NewtonState, result: Evaluation) -> NewtonState:
-        """Go to the better of the trials, and learn from both how far the model is to be trusted."""
+        """Go to the better of the trials, and learn from both how far to trust the model."""
         trials = state.trials
         absolute = [self.penalty.absolute(trial.point) for trial in trials]
         values = np.where(np.isfinite(result.value), result.value + absolute, np.inf)
@@ -316,30 +255,30 @@ class Newton:
 
     def _learned(self, state: NewtonState, values: Array, result: Evaluation) -> NewtonState:
         """Return the state after the trials, whose centre is still the old one."""
-        after = replace(state, trials=(), rounds=state.rounds + 1, sample_gradient=None)
+        after = replace(state, trials=(), rounds=state.rounds + 1, model=None)
         if state.trials[0].secant is not None:
             ratio = float((values[0] - state.value) / state.trials[0].gain)
-            after = replace(after, ratio=ratio, damping=_damping(state.damping, ratio))
+            failed = state.failed or not ratio >= _POOR
+            damping = _damping(state.damping, ratio, 2 if failed else 10)
+            after = replace(after, ratio=ratio, damping=damping, failed=failed)
         if result.renewed:
-            return replace(
-                after, renewed=True, root=None, knows_metric=False, secants=(), pairs=(),
-                bend=None,
-            )  # fmt: skip
-        secants = list(state.secants)
-        for trial, gradient, value in sorted(
-            zip(state.trials, result.gradient, values, strict=True), key=lambda item: -item[2]
-        ):
-            if trial.secant is not None and np.isfinite(value):
-                change = self._stretched(state, gradient - state.gradient).ravel()
-                secants.append(Secant(trial.secant.step, change - trial.secant.change))
+            return replace(after, root=None, knows_metric=False, secants=(), pairs=())
+        secants = (*state.secants, *_secants(state, values, result))
         most = min(max(_SECANT_BYTES // (16 * state.point.size), 2), _MOST_SECANTS)
-        return replace(after, secants=tuple(secants[-most:]))
+        return replace(after, secants=secants[-most:])
 
 
-def _damping(damping: float, ratio: float) -> float:
+def _secants(state: NewtonState, values: Array, result: Evaluation) -> Iterator[Secant]:
+    """Yield what the trials tell of all rows beyond the sample, the best of them last."""
+    for index in np.argsort(-values):
+        secant = state.trials[index].secant
+        if secant is not None and state.model is not None and np.isfinite(values[index]):
+            change = state.model.stretched(result.gradient[index] - state.gradient)
+            yield Secant(secant.step, change.ravel() - secant.change)
+
+
+def _damping(damping: float, ratio: float, factor: float) -> float:
     """Return the damping after a step that gained `ratio` times what the model had said."""
-    if not ratio >= 0.25:
+    if not ratio >= _POOR:
         return 4 * damping
-    if ratio > 1:  # it was too cautious
-        return max(damping / 10, _LEAST_DAMPING)
-    return max(damping / 2, _LEAST_DAMPING) if ratio > 0.75 else damping
+    return max(damping / factor, _LEAST_DAMPING) if ratio > _GOOD else damping

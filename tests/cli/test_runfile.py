@@ -207,7 +207,7 @@ def test_the_file_of_the_readme_is_one(data: str, tmp_path: Path, dsoftmax: Dsof
     (tmp_path / "job.toml").write_text(text.replace("/shared/train.zarr", data))
     done = dsoftmax("train", "--config", "job.toml", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "lbfgs, at most 100 passes" in done.stdout
+    assert "newton, at most 100 passes" in done.stdout
 
 
 def test_what_is_stopped_is_gone_on_with_from_the_folder(
