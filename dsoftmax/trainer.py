@@ -94,12 +94,11 @@ class _Run:
         """Run the solver to its end, without chunks that turn out to be unreadable."""
         try:
             self._label(2)
-            self._announce()
+            kind = solver_kind(self._settings, self._source, len(self._classes))
+            self._announce(kind)
             while True:
                 try:
-                    return self._attempt(
-                        solver_kind(self._settings, self._source, len(self._classes))
-                    )
+                    return self._attempt(kind)
                 except UnreadableError as error:
                     self._make_do_without(error, 2)
         except DataError:
@@ -246,9 +245,8 @@ class _Run:
     def _classes(self) -> Array:
         return self._found.classes
 
-    def _announce(self) -> None:
+    def _announce(self, kind: Kind) -> None:
         source, executor = self._source, self._executor
-        kind = solver_kind(self._settings, self._source, len(self._classes))
         self._course.announce(
             FitStarted(
                 source.n_samples, source.n_features, len(self._classes), len(source.chunks) - 1,
