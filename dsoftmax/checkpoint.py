@@ -1,9 +1,9 @@
 """A folder of checkpoints: each a single file, written whole, and verified when it is read.
 
-A file is a line of JSON, {"format": 1, "sha256": ..., "bytes": ...}, and the bytes of an
+A file is a line of JSON, {"format": 2, "sha256": ..., "bytes": ...}, and the bytes of an
 uncompressed .npz, so that NumPy alone reads it. The member "tree" is JSON, the others are
 the arrays that it names (see `dsoftmax.records`). The SHA-256 is that of the .npz followed
-by the text "format 1": no bit of a file can flip unseen, whatever the format.
+by the text "format 2": no bit of a file can flip unseen, whatever the format.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dsoftmax.places import names_of_ours, open_folder
 from dsoftmax.records import flatten, restore
 from dsoftmax.reduction import Array
 
-_FORMAT = 1
+_FORMAT = 2
 _KEPT = 2
 _START = "checkpoint-"
 _NAME = re.compile(rf"{_START}\d{{8,}}")

@@ -200,7 +200,7 @@ class Course:
 
     def _to_save(self) -> Saved:
         assert self._identity is not None, "a fit resumes before it saves"
-        events = to_table(self.ledger.events[: self.cursor.tally.n_events])
+        events = to_table(self.ledger.events.until(self.cursor.tally.n_events))
         return Saved(self._identity, self._labels, self._seed, self._max_iter, self.cursor, events)
 
     def save_if_possible(self) -> None:

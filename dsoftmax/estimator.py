@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
+from dsoftmax.diagnostics.report import reporting
 from dsoftmax.events import Callback
 from dsoftmax.parts import PartLearner
 from dsoftmax.runtime.executors import executor_for
@@ -49,11 +50,12 @@ class SoftmaxRegression(PartLearner):
     standardize : bool, default=False
         Penalise the coefficients of the standardised features. `coef_` is in units of
         the data all the same.
-    solver : {"auto", "lbfgs", "sgd", "adam"}, default="auto"
-        "lbfgs": limited-memory quasi-Newton, every evaluation a pass over the data, to any
-        accuracy. "sgd": mini-batches with Nesterov's momentum; with ``batch_size >= n_samples``,
-        accelerated proximal gradient (FISTA), to any accuracy. "adam": mini-batches, the better
-        of the two in a few passes. "auto" is "lbfgs", or FISTA if `l1_ratio` is not 0.
+    solver : {"auto", "newton", "lbfgs", "sgd", "adam"}, default="auto"
+        "newton": a sample of the rows is kept in memory, whose curvature makes each pass count: a
+        handful of passes, to any accuracy and for any penalty. "lbfgs": limited-memory
+        quasi-Newton, every evaluation a pass, for `l1_ratio` 0. "sgd": mini-batches with
+        Nesterov's momentum; with ``batch_size >= n_samples``, accelerated proximal gradient
+        (FISTA). "adam": mini-batches, the better of the two in a few passes. "auto" is "newton".
     max_iter : int, default=100
         Budget in passes over X, whatever the solver; never exceeded.
     tol : float, default=1e-4
@@ -63,6 +65,10 @@ class SoftmaxRegression(PartLearner):
         mean loss by less than `tol`, relatively; never with ``tol=0`` or a cosine schedule.
     batch_size : int or "auto", default="auto"
         Rows of a mini-batch; "auto" is a 128th of the rows, from 256 to 65,536.
+    sample_size : int or "auto", default="auto"
+        About how many rows "newton" keeps in the memory of this process, in their stored dtype;
+        "auto" is a 32nd of them, at least 8 * n_features * sqrt(n_classes) and 4 MiB, at most a
+        third of them and 128 MiB. They are part of a checkpoint.
     learning_rate : float or "auto", default="auto"
         Step size of mini-batches. A number is in units of the data, as in other libraries; with
         "auto" the features are scaled alike, and the step of "sgd" is measured from the
@@ -90,7 +96,7 @@ class SoftmaxRegression(PartLearner):
     callbacks : sequence of Callback, default=()
         Objects with a method ``on_event(event)``; see `dsoftmax.events`.
     verbose : int, default=0
-        1 prints a row for every pass to standard error.
+        1 prints a row for every pass to standard error, with how far the next one is.
 
     Attributes
     ----------
@@ -108,8 +114,8 @@ class SoftmaxRegression(PartLearner):
     n_steps_ : int
         Evaluations (full-batch) or updates (mini-batch).
     loss_ : float
-        The penalised objective at the returned coefficients. (Of mini-batches with
-        ``max_iter=1``, which leaves no pass to evaluate it: the mean over them.)
+        The penalised objective at the returned coefficients. Where the budget left no pass to
+        evaluate it: what the model of "newton" says, the mean over mini-batches.
     stop_reason_ : str
     history_ : list of dict
         A record for every step and pass, see `dsoftmax.diagnostics.history.History`.
@@ -126,6 +132,7 @@ class SoftmaxRegression(PartLearner):
     References
     ----------
     Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3.4 (the model);
+    Shamir, Srebro and Zhang, ICML 2014, and Xu et al., NeurIPS 2016 (newton);
     Liu and Nocedal, Mathematical Programming 45, 1989 (lbfgs); Beck and Teboulle, SIAM J.
     Imaging Sciences 2, 2009 (FISTA); Sutskever, Martens, Dahl and Hinton, ICML 2013 (sgd);
     Kingma and Ba, ICLR 2015 (adam).
@@ -234,8 +241,11 @@ class SoftmaxRegression(PartLearner):
         source = open_data(X, y, sample_weight)
         history = History()
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
-        with executor_for(source) as executor:
-            fit = train(source, settings, executor, watching, self.checkpoint)
+        with (
+            executor_for(source) as executor,
+            reporting(executor.client, executor.run_key) as reports,
+        ):
+            fit = train(source, settings, executor, [*reports, *watching], self.checkpoint)
         check_feature_names(self, X, source, reset=True)
         self._carry = None
         self._keep(fit, source)

@@ -13,11 +13,33 @@ from dsoftmax.reduction import Array
 
 @dataclass(frozen=True)
 class TimeSplit:
-    """Where the seconds of the workers went, added up over their threads."""
+    """Where the seconds of the workers went, added up over their threads.
 
-    read: float
-    kernel: float
-    waiting: float
+    Attributes
+    ----------
+    read : waiting for storage (for Dask arrays and memory maps: all it took to get the rows)
+    decode : decoding chunks, and shuffling their rows
+    kernel : computing losses and gradients
+    waiting : for something to do
+    """
+
+    read: float = 0.0
+    decode: float = 0.0
+    kernel: float = 0.0
+    waiting: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return self.read + self.decode + self.kernel + self.waiting
+
+    def __add__(self, other: TimeSplit) -> TimeSplit:
+        return TimeSplit(
+            self.read + other.read,
+            self.decode + other.decode,
+            self.kernel + other.kernel,
+            self.waiting + other.waiting,
+        )
 
 
 @dataclass(frozen=True)
@@ -46,10 +68,21 @@ class FitStarted:
 
 @dataclass(frozen=True)
 class RowsDone:
-    """A task of a pass has ended: `rows` of the `total` that the pass reads are done."""
+    """A task of a pass has ended.
+
+    Attributes
+    ----------
+    rows, total : done so far, of those that the pass reads
+    bytes, time, retries : what they took so far, as in PassEnded
+    seconds : since the pass began
+    """
 
     rows: int
     total: int
+    bytes: int = 0
+    seconds: float = 0.0
+    time: TimeSplit = TimeSplit()
+    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +137,7 @@ class FitResumed:
     ----------
     place : of the checkpoint
     passes, steps, seconds : what it took so far
-    events : all StepEnded and PassEnded so far
+    events : every PassEnded and the StepEnded that were kept, so far
     finished : whether there is nothing left to do
     """
 
@@ -145,6 +178,8 @@ class FitEnded:
     loss : penalised objective at the returned coefficients
     passes, steps, seconds : what it took
     retries : reads that were tried again
+    time : TimeSplit of all that was read
+    mini_batch : whether the rows were read in steps
     """
 
     reason: str
@@ -154,6 +189,8 @@ class FitEnded:
     steps: int
     seconds: float
     retries: int
+    time: TimeSplit = TimeSplit()
+    mini_batch: bool = False
 
 
 Event = (
@@ -174,12 +211,12 @@ def to_table(events: Sequence[StepEnded]) -> Array:
     rows = [
         (
             e.passes, e.step, e.loss, e.gradient_norm, e.accuracy, e.seconds, e.rows, e.bytes,
-            e.time.read, e.time.kernel, e.time.waiting, e.retries,
+            e.time.read, e.time.decode, e.time.kernel, e.time.waiting, e.retries,
             e.pass_seconds if isinstance(e, PassEnded) else np.nan,
         )
         for e in events
     ]  # fmt: skip
-    return np.array(rows, dtype=np.float64).reshape(len(rows), 13)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 14)
 
 
 def from_table(table: Array) -> tuple[StepEnded, ...]:

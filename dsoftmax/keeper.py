@@ -52,7 +52,7 @@ class Saved:
     seed : what its random numbers come from
     max_iter : its budget
     cursor : where it stands
-    events : the steps and passes so far, as a table
+    events : the steps and passes so far, thinned, as a table
     """
 
     identity: Identity
@@ -65,7 +65,7 @@ class Saved:
     @property
     def history(self) -> tuple[StepEnded, ...]:
         """The steps and passes so far."""
-        return from_table(self.events[: self.cursor.tally.n_events])
+        return from_table(self.events)
 
 
 _KINDS = {

@@ -12,6 +12,7 @@ from dsoftmax.events import Callback, Event, FitEnded, PassEnded, RowsDone, Step
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.reduce import NOTHING, Begun, Spent
 from dsoftmax.solvers.base import Evaluation
+from dsoftmax.thinning import Thinned
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ledger:
     ----------
     callbacks : who is told
     passes, steps, retries : so far
-    events : the steps and passes that were told of
+    events : the steps and passes that were told of, thinned
     """
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
@@ -52,7 +53,8 @@ class Ledger:
     def restore(self, tally: Tally, events: Sequence[StepEnded]) -> None:
         """Go on from what was counted before."""
         self.passes, self.steps, self.retries = tally.passes, tally.steps, tally.retries
-        self.events = list(events[: tally.n_events])
+        self.events: Thinned[StepEnded] = Thinned()
+        self.events.resume([(event, _step(event)) for event in events], tally.n_events)
         self._spent, self._seen = tally.spent, tally.seen
         self._last_spent, self._last_seen = NOTHING, np.zeros(4)
         self._started = time.perf_counter() - tally.seconds
@@ -61,7 +63,7 @@ class Ledger:
     def tally(self) -> Tally:
         """What was counted, as data."""
         return Tally(
-            self.passes, self.steps, self.seconds, self.retries, len(self.events), self._spent,
+            self.passes, self.steps, self.seconds, self.retries, self.events.count, self._spent,
             self._seen,
         )  # fmt: skip
 
@@ -73,13 +75,16 @@ class Ledger:
     def emit(self, event: Event) -> None:
         """Tell every callback."""
         if isinstance(event, StepEnded):
-            self.events.append(event)
+            self.events.add(event, _step(event))
         for callback in self.callbacks:
             callback.on_event(event)
 
     def progress(self, begun: Begun, n_rows: int) -> None:
         """Tell how far the pass under way is."""
-        self.emit(RowsDone(begun.spent.work.rows, n_rows))
+        spent, work = begun.spent, begun.spent.work
+        self.emit(
+            RowsDone(work.rows, n_rows, work.bytes, spent.seconds, _split(spent), work.retries)
+        )
 
     def spend(self, spent: Spent) -> None:
         """Count what a reduction cost towards the pass under way."""
@@ -114,15 +119,32 @@ class Ledger:
 
     def end(self, reason: str, converged: bool, loss: float) -> None:
         """Tell that the fit is over."""
-        passes = max(1, self.passes)
-        self.emit(FitEnded(reason, converged, loss, passes, self.steps, self.seconds, self.retries))
+        whole = [event.time for event in self.events if isinstance(event, PassEnded)]
+        split = sum(whole, start=_split(self._spent))
+        mini_batch = len(whole) < len(self.events)
+        self.emit(
+            FitEnded(
+                reason, converged, loss, max(1, self.passes), self.steps, self.seconds,
+                self.retries, split, mini_batch,
+            )
+        )  # fmt: skip
 
     def _entry(self, seen: Array, spent: Spent) -> _Entry:
         loss, norm, accuracy = (float(value) for value in seen[:3])
         work = spent.work
-        split = TimeSplit(work.read_seconds, work.kernel_seconds, spent.waiting_seconds)
-        seconds, retries = self.seconds, work.retries
+        split, seconds, retries = _split(spent), self.seconds, work.retries
         return self.steps, loss, norm, accuracy, seconds, work.rows, work.bytes, split, retries
+
+
+def _split(spent: Spent) -> TimeSplit:
+    work = spent.work
+    return TimeSplit(
+        work.read_seconds, work.decode_seconds, work.kernel_seconds, spent.waiting_seconds
+    )
+
+
+def _step(event: StepEnded) -> int | None:
+    return None if isinstance(event, PassEnded) else event.step
 
 
 _Entry = tuple[int, float, float, float, float, int, int, TimeSplit, int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +70,8 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
         solver=_solver(params["solver"], params["l1_ratio"]),
         max_iter=_count("max_iter", params["max_iter"]),
         tol=_number("tol", params["tol"], 0.0),
-        batch_size=_batch_size(params["solver"], params["l1_ratio"], batch_size),
-        sample_size=_sample_size(params["sample_size"]),
+        batch_size=_count_or_auto("batch_size", batch_size),
+        sample_size=_count_or_auto("sample_size", params["sample_size"]),
         learning_rate=_learning_rate(params["learning_rate"]),
         schedule=_schedule(params["schedule"]),
         momentum=_number("momentum", params["momentum"], 0.0, 1.0, below=True),
@@ -135,9 +134,7 @@ def _known_classes(params: Mapping[str, Any], classes: Any, last: LinearModel | 
 
 
 def _solver(name: str, l1_ratio: float) -> str:
-    resolved = name
-    if name == "auto":
-        resolved = "sgd" if l1_ratio else "lbfgs"
+    resolved = "newton" if name == "auto" else name
     if resolved not in SOLVERS:
         raise DataError(f"solver={name!r} is unknown; use 'auto' or one of {sorted(SOLVERS)}")
     if l1_ratio and "l1" not in SOLVERS[resolved].penalties:
@@ -169,15 +166,8 @@ def _is_auto(value: Any) -> bool:
     return isinstance(value, str) and value == "auto"
 
 
-def _batch_size(solver: str, l1_ratio: float, value: Any) -> int | None:
-    """Return the batch size; "auto" for both solver and batch means all rows for an L1 penalty."""
-    if not _is_auto(value):
-        return _count("batch_size", value)
-    return sys.maxsize if solver == "auto" and l1_ratio else None
-
-
-def _sample_size(value: Any) -> int | None:
-    return None if _is_auto(value) else _count("sample_size", value)
+def _count_or_auto(name: str, value: Any) -> int | None:
+    return None if _is_auto(value) else _count(name, value)
 
 
 def _learning_rate(value: Any) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dsoftmax.errors import DataError
 from dsoftmax.objective import Objective
+from dsoftmax.reduction import Array
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import SOLVERS, Kind
 from dsoftmax.solvers.adam import Adam
@@ -17,6 +18,7 @@ from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, constant
 from dsoftmax.solvers.sgd import SGD
+from dsoftmax.sources.base import preview
 
 
 def solver_kind(settings: Settings, n_rows: int) -> Kind:
@@ -24,6 +26,27 @@ def solver_kind(settings: Settings, n_rows: int) -> Kind:
     if settings.solver == SGD.name and (settings.batch_size or 0) >= n_rows:
         return FISTA
     return SOLVERS[settings.solver]
+
+
+def first_point(objective: Objective, settings: Settings, classes: Array) -> Array:
+    """Return where to start: at the last fit, or at the intercepts alone.
+
+    Raises
+    ------
+    DataError
+        If the last fit had other classes or features.
+    """
+    default, last = objective.intercept_only, settings.start
+    if last is None:
+        return default
+    if not np.array_equal(last.classes, classes) or len(last.coef) != len(default) - 1:
+        raise DataError(
+            f"the last fit had {len(last.coef)} features and the classes {preview(last.classes)}, "
+            f"the data have {len(default) - 1} and {preview(classes)}; to go on from it "
+            "(warm_start, partial_fit) they must be the same"
+        )
+    intercept = last.intercept if settings.fit_intercept else 0.0 * last.intercept
+    return objective.coordinates.from_coefficients(last.coef, intercept)
 
 
 def build_solver(

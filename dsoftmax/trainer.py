@@ -29,8 +29,8 @@ from dsoftmax.solvers import SOLVERS, Kind
 from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
 from dsoftmax.solvers.newton import Newton
-from dsoftmax.solving import build_solver, solver_kind
-from dsoftmax.sources.base import Source, preview
+from dsoftmax.solving import build_solver, first_point, solver_kind
+from dsoftmax.sources.base import Source
 
 _LEAST_HORIZON = 1 << 16  # rows that partial_fit takes for an epoch, at least
 
@@ -117,7 +117,7 @@ class _Run:
         if state is None:
             start = self._course.cursor.start
             point = (
-                self._warm_point(objective)
+                self._first_point(objective)
                 if start is None
                 else objective.coordinates.from_coefficients(*start)
             )
@@ -158,7 +158,9 @@ class _Run:
         horizon = max(self._source.n_samples, _LEAST_HORIZON)
         solver = build_solver(kind, settings, objective, horizon, None)
         assert isinstance(solver, MiniBatch)
-        state = solver.start(self._warm_point(objective), objective.known, objective.intercept_only)
+        state = solver.start(
+            self._first_point(objective), objective.known, objective.intercept_only
+        )
         return Carry(objective, solver, state)
 
     def _label(self, least_classes: int) -> None:
@@ -229,20 +231,8 @@ class _Run:
             dtype=self._source.dtype,
         )  # fmt: skip
 
-    def _warm_point(self, objective: Objective) -> Array:
-        """Return where to start: at the last fit, or at the intercepts alone."""
-        default, last = objective.intercept_only, self._settings.start
-        if last is None:
-            return default
-        if not np.array_equal(last.classes, self._classes) or len(last.coef) != len(default) - 1:
-            raise DataError(
-                f"the last fit had {len(last.coef)} features and the classes "
-                f"{preview(last.classes)}, the data have {len(default) - 1} and "
-                f"{preview(self._classes)}; to go on from it (warm_start, partial_fit) they must "
-                "be the same"
-            )
-        intercept = last.intercept if self._settings.fit_intercept else 0.0 * last.intercept
-        return objective.coordinates.from_coefficients(last.coef, intercept)
+    def _first_point(self, objective: Objective) -> Array:
+        return first_point(objective, self._settings, self._classes)
 
     @property
     def _found(self) -> Labelled:

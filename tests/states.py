@@ -13,22 +13,27 @@ from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
 from dsoftmax.solvers.adam import Adam
 from dsoftmax.solvers.base import Evaluation, Rows, State, Status
+from dsoftmax.solvers.bend import Bend, Secant
 from dsoftmax.solvers.fista import FISTA, FISTAState
 from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair
 from dsoftmax.solvers.line_search import LineSearch, Sample, Search
 from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.solvers.model import Model
+from dsoftmax.solvers.newton import Newton, NewtonState, Trial
 from dsoftmax.solvers.schedules import Inverse
 from dsoftmax.solvers.sgd import SGD
 
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        FISTAState, LBFGSState, LineSearch, MiniBatchState, Pair, Rows, Sample, Search, Status,
+        Bend, FISTAState, LBFGSState, LineSearch, MiniBatchState, Model, NewtonState, Pair, Rows,
+        Sample, Search, Secant, Status, Trial,
     )
 }  # fmt: skip
 ZERO = np.zeros((4, 3))
 NET = ElasticNet(0.1, 0.5, np.ones((3, 1)))
 SOLVERS: dict[str, Any] = {
+    "newton": Newton(ElasticNet(0.1, 0.0, np.ones((3, 1))), 1e-9, 1e-12),
     "lbfgs": LBFGS(1e-9, 1e-12),
     "fista": FISTA(NET, 1e-9, 1e-12, 0.1),
     "sgd": SGD(NET, None, Inverse(100), None, 1e-6, 5, 0.9),

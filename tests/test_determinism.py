@@ -26,7 +26,7 @@ def fitted(path: str, solver: str, callbacks: Any = ()) -> SoftmaxRegression:
     full_batch = solver == "fista"  # what "sgd" becomes when a batch holds all rows
     model = SoftmaxRegression(
         solver="sgd" if full_batch else solver, batch_size=10**6 if full_batch else 170,
-        l1_ratio=0.5 if full_batch else 0.0, max_iter=5, random_state=0, tol=0,
+        l1_ratio=0.5 if full_batch else 0.0, max_iter=5, random_state=0, tol=0, sample_size=300,
         callbacks=callbacks,
     )  # fmt: skip
     with warnings.catch_warnings():
@@ -82,7 +82,9 @@ def test_memory_and_store_give_the_same_bits_for_the_same_chunks(
     X, y = digits
     monkeypatch.setattr("dsoftmax.sources.memory._CHUNK_BYTES", 97 * 64 * 4)
     path = store(rows=97, X=X.astype("f4"), y=y)
-    model = SoftmaxRegression(solver=solver, max_iter=5, batch_size=170, random_state=0, tol=0)
+    model = SoftmaxRegression(
+        solver=solver, max_iter=5, batch_size=170, sample_size=300, random_state=0, tol=0
+    )
     with pytest.warns(ConvergenceWarning):
         model.fit(X.astype("f4"), y)
     assert bits(model) == bits(fitted(path, solver))

@@ -37,7 +37,7 @@ from tests.faulty import Faulty, with_faults
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
-SOLVERS = ["lbfgs", "sgd", "adam", "fista"]
+SOLVERS = ["lbfgs", "newton", "sgd", "adam", "fista"]
 
 pytestmark = pytest.mark.usefixtures("small_spans")
 
@@ -64,6 +64,7 @@ def model_of(solver: str, **changes: Any) -> SoftmaxRegression:
     params: dict[str, Any] = {
         "solver": "sgd" if full_batch else solver,
         "batch_size": 10**6 if full_batch else 170,
+        "sample_size": 300,
         "l1_ratio": 0.5 if full_batch else 0.0,
         "max_iter": 6,
         "random_state": 0,

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from dsoftmax import SoftmaxRegression
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -33,7 +37,7 @@ def folder(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
 @pytest.mark.parametrize("way", ["script", pytest.param("-c", marks=pytest.mark.slow)])
 @pytest.mark.slow
 def test_the_python_example_runs_verbatim_on_the_local_cluster(folder: Path, way: str) -> None:
-    lines = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[0]
+    lines = python_blocks()[0]
     (folder / "example.py").write_text(lines)
     command = ["example.py"] if way == "script" else ["-c", lines]
     done = subprocess.run(
@@ -44,6 +48,38 @@ def test_the_python_example_runs_verbatim_on_the_local_cluster(folder: Path, way
     assert "Dask workers" in done.stderr
     assert float(done.stdout) > 0.9
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's own
+def test_the_callback_feeds_tensorboard(
+    tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    pytest.importorskip("tensorboardX")
+    names: dict[str, Any] = {}
+    (lines,) = (block for block in python_blocks() if "class TensorBoard" in block)
+    exec(lines, names)
+    callback = names["TensorBoard"](str(tmp_path))
+    model = SoftmaxRegression(tol=0.1, callbacks=[callback]).fit(*digits)
+    callback.writer.close()
+    (file,) = tmp_path.glob("events*")
+    found = [loss for tag, loss in scalars_in(file.read_bytes()) if tag == "pass/loss"]
+    assert np.allclose(found, [record["loss"] for record in model.history_])
+
+
+def scalars_in(content: bytes) -> Iterator[tuple[str, float]]:
+    """Yield the scalars of a file of TensorBoard: records of a length, a checksum and an event."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        for value in Event.FromString(content[12 : 12 + length]).summary.value:
+            yield value.tag, value.simple_value
+        content = content[length + 16 :]
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_every_test_that_the_readme_names_exists() -> None:

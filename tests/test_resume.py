@@ -34,7 +34,7 @@ from tests.test_faults import bits, model_of
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
-SOLVERS = ["lbfgs", "fista", "sgd", "adam"]
+SOLVERS = ["newton", "lbfgs", "fista", "sgd", "adam"]
 
 pytestmark = pytest.mark.usefixtures("small_spans")
 
@@ -104,7 +104,7 @@ def stopped_again_and_again(
     raise AssertionError("it never ends")
 
 
-@pytest.mark.parametrize("solver", [*SOLVERS[:3], pytest.param("adam", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("solver", [*SOLVERS[:4], pytest.param("adam", marks=pytest.mark.slow)])
 def test_a_fit_that_is_stopped_again_and_again_has_the_same_bits(
     path: str, tmp_path: Path, solver: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ class _NumberOrAuto(click.ParamType):  # type: ignore[type-arg]
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at MODEL.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as lines of JSON.")
+@click.option("--log", type=click.Path(dir_okay=False), help="Append events to a file, as --json.")
 @cluster_options
 def train(
     data: str,
@@ -98,6 +101,8 @@ def train(
     overwrite: bool,
     plot: Path | None,
     quiet: bool,
+    as_json: bool,
+    log: str | None,
 ) -> None:
     """Train on the Zarr group DATA and write the model to MODEL.
 
@@ -106,6 +111,7 @@ def train(
     SIGTERM or Ctrl-C, or by an outage, ends with exit code 75, and goes on when it is run again.
     """
     with _resumable(checkpoint):
+        from dsoftmax.diagnostics.jsonlines import JsonLines
         from dsoftmax.diagnostics.plot import check_plot, plot_history
         from dsoftmax.estimator import SoftmaxRegression
         from dsoftmax.solvers.base import Status
@@ -129,7 +135,8 @@ def train(
             momentum=momentum,
             random_state=seed,
             checkpoint=checkpoint,
-            verbose=0 if quiet else 1,
+            callbacks=[JsonLines(to) for to in (log, sys.stdout if as_json else None) if to],
+            verbose=0 if quiet or as_json else 1,
         )
         reading = (data, x, y, sample_weight, ignore_label, drop_missing, dtype, most_bad)
         _fit(estimator, lambda: opened(*reading))
@@ -139,7 +146,7 @@ def train(
         estimator.save(model, overwrite=overwrite)
         if plot is not None:
             plot_history(estimator, plot)
-        if not quiet:
+        if not (quiet or as_json):
             click.echo(f"model: {model}")
         if interrupted:
             raise click.exceptions.Exit(1)

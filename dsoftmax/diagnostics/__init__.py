@@ -6,18 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dsoftmax.diagnostics.jsonlines import JsonLines
     from dsoftmax.diagnostics.judgement import plot_scores
+    from dsoftmax.diagnostics.messages import as_message
     from dsoftmax.diagnostics.plot import plot_history
 
-_HOME = {"plot_history": "plot", "plot_scores": "judgement"}
+__all__ = ["JsonLines", "as_message", "plot_history", "plot_scores"]
 
-__all__ = ["plot_history", "plot_scores"]
+_MODULES = {
+    "JsonLines": "jsonlines",
+    "as_message": "messages",
+    "plot_history": "plot",
+    "plot_scores": "judgement",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'dsoftmax.diagnostics' has no attribute {name!r}")
-    return getattr(import_module(f"dsoftmax.diagnostics.{_HOME[name]}"), name)
+    return getattr(import_module(f"dsoftmax.diagnostics.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

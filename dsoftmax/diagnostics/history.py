@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from dsoftmax.events import ChunkQuarantined, Event, FitResumed, PassEnded, StepEnded
+from dsoftmax.thinning import Thinned
+
+Record = dict[str, Any]
 
 
-@dataclass
 class History:
-    """Collects a dict for every step and pass.
+    """Collects a dict for every pass, and for the steps: see `dsoftmax.thinning` when many.
 
     Keys: kind ("step" or "pass"), pass, step, loss, gradient_norm, accuracy, seconds (since
-    the fit started), rows, bytes, read_seconds, kernel_seconds, waiting_seconds, retries; a
-    pass also has pass_seconds. A chunk that is left out from there on has the kind
-    "quarantined", and start, stop (rows) and reason.
+    the fit started), rows, bytes, read_seconds, decode_seconds, kernel_seconds,
+    waiting_seconds, retries; a pass also has pass_seconds. A chunk that is left out from there
+    on has the kind "quarantined", and start, stop (rows) and reason.
     """
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._kept: Thinned[Record] = Thinned()
+
+    @property
+    def records(self) -> list[Record]:
+        """The records so far."""
+        return list(self._kept)
 
     def on_event(self, event: Event) -> None:
         """Keep the steps and passes, those before the fit was resumed too."""
         if isinstance(event, StepEnded):
-            self.records.append(as_record(event))
+            self._kept.add(*_with_step(event))
         elif isinstance(event, FitResumed):
-            self.records[:] = [as_record(earlier) for earlier in event.events]
+            self._kept = Thinned()
+            earlier = [_with_step(before) for before in event.events]
+            self._kept.resume(earlier, len(earlier))
         elif isinstance(event, ChunkQuarantined):
-            self.records.append({"kind": "quarantined", **asdict(event)})
+            self._kept.add({"kind": "quarantined", **asdict(event)})
 
 
-def as_record(event: StepEnded) -> dict[str, Any]:
+def _with_step(event: StepEnded) -> tuple[Record, int | None]:
+    return as_record(event), None if isinstance(event, PassEnded) else event.step
+
+
+def as_record(event: StepEnded) -> Record:
     """Return an event as a flat dict of numbers and strings."""
     record = {
         "kind": "pass" if isinstance(event, PassEnded) else "step",
@@ -43,6 +57,7 @@ def as_record(event: StepEnded) -> dict[str, Any]:
         "rows": event.rows,
         "bytes": event.bytes,
         "read_seconds": event.time.read,
+        "decode_seconds": event.time.decode,
         "kernel_seconds": event.time.kernel,
         "waiting_seconds": event.time.waiting,
         "retries": event.retries,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsoftmax.diagnostics.plot import BLUE, GREY, INK, check_plot
+from dsoftmax.diagnostics.palette import BLUE, GREY, INK
+from dsoftmax.diagnostics.plot import check_plot
 from dsoftmax.scores import Scores
 
 if TYPE_CHECKING:

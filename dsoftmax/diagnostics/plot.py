@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, SLATE
 from dsoftmax.errors import DataError, DsoftmaxError
 
 if TYPE_CHECKING:
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
 Records = Sequence[dict[str, Any]]
 
 _SUFFIXES = (".pdf", ".png", ".svg")
-BLUE, _GREEN, _ORANGE, GREY, INK = "#2f6db3", "#2c8a63", "#e5a04b", "#d3d8de", "#3a424d"
-_SLATE = "#8793a3"
-_TIMES = {
-    "kernel": ("kernel_seconds", BLUE),
-    "reading": ("read_seconds", _ORANGE),
-    "waiting": ("waiting_seconds", GREY),
-}
 _LOG_FROM = 3.0  # largest over smallest loss
 _MANY_PASSES = 60
 
@@ -100,7 +94,7 @@ def _draw(history: Records) -> Figure:
     (loss, rate), (accuracy, times) = figure.subplots(2, 2, sharex=True)
     _draw_course(loss, "loss", steps, passes, BLUE)
     _scale_loss(loss, history)
-    _draw_course(accuracy, "accuracy", steps, passes, _GREEN)
+    _draw_course(accuracy, "accuracy", steps, passes, GREEN)
     if passes:
         _draw_rate(rate, passes)
         _draw_times(times, passes)
@@ -152,24 +146,24 @@ def _draw_rate(axes: Axes, passes: Records) -> None:
     from matplotlib.ticker import EngFormatter
 
     rates = [record["rows"] / max(record["pass_seconds"], 1e-9) for record in passes]
-    _draw_bars(axes, passes, rates, _SLATE)
+    _draw_bars(axes, passes, rates, SLATE)
     axes.yaxis.set_major_formatter(EngFormatter())
     mean = sum(_column(passes, "rows")) / max(sum(_column(passes, "pass_seconds")), 1e-9)
     _head(axes, "rows a second", f"{EngFormatter(places=1)(mean)} on average")
 
 
 def _draw_times(axes: Axes, passes: Records) -> None:
-    total = sum(sum(_column(passes, name)) for name, _ in _TIMES.values())
+    total = sum(sum(_column(passes, f"{name}_seconds")) for name in ACTIVITIES)
     below = [0.0] * len(passes)
-    for label, (name, color) in _TIMES.items():
-        seconds = _column(passes, name)
+    for name, color in ACTIVITIES.items():
+        seconds = _column(passes, f"{name}_seconds")
         share = sum(seconds) / max(total, 1e-9)
-        _draw_bars(axes, passes, seconds, color, below, f"{label} {share:.0%}")
+        _draw_bars(axes, passes, seconds, color, below, f"{LABELS[name]} {share:.0%}")
         below = [low + height for low, height in zip(below, seconds, strict=True)]
     axes.set_ylim(0, 1.22 * max(below))  # leaves room for the legend
     axes.legend(
-        loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9, labelcolor=INK,
-        handlelength=1.0, columnspacing=1.5, borderaxespad=0.2,
+        loc="upper left", ncols=4, framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK,
+        handlelength=1.0, columnspacing=1.1, borderaxespad=0.2,
     )  # fmt: skip
     _head(axes, "seconds a pass", "added up over the workers")
 

@@ -1,4 +1,4 @@
-"""Progress in a terminal or a batch log: a row a pass, and a live line within it."""
+"""Progress in a terminal, a notebook or a batch log: a row a pass, and a line within it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from dsoftmax.diagnostics.durations import duration
+from dsoftmax.diagnostics.verdict import verdict
 from dsoftmax.events import (
     ChunkQuarantined,
     Event,
@@ -15,30 +17,37 @@ from dsoftmax.events import (
     FitStarted,
     PassEnded,
     RowsDone,
+    StepEnded,
 )
 
 _HEADER = (
     f"{'pass':>5}{'loss':>13}{'accuracy':>10}{'gradient':>11}{'rows/s':>12}{'MB/s':>8}{'s':>8}"
+    f"{'left':>9}"
 )
-_REFRESH_SECONDS = 0.2
+_REFRESH_SECONDS = 0.2  # where the line is redrawn
+_LOG_SECONDS = 60.0  # where each line stays
 
 
 @dataclass
 class Progress:
-    """Prints a table row for every pass.
+    """Prints a table row for every pass; "at most" is the time left until the budget is spent.
+
+    Within a pass, a line tells how far it is: redrawn in a terminal or notebook, and printed
+    once a minute to anything else.
 
     Attributes
     ----------
     stream : where to; standard error by default
-    live : whether the line of the pass under way is redrawn; by default on a terminal
+    live : whether the line of the pass under way is redrawn; by default in terminals and notebooks
     """
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     live: bool | None = None
-    _started: float = 0.0
-    _drawn: float = 0.0
-    _passes: int = 0
-    _max_iter: int = 0
+    _course: _Course = field(default_factory=lambda: _Course(0, 0))
+    _told: float = 0.0
+    _width: int = 0  # of the line that is redrawn
+    _loss: float | None = None
+    _seconds: float = 0.0  # of the fit, at its last step
     _left_out: int = 0
 
     def on_event(self, event: Event) -> None:
@@ -46,22 +55,25 @@ class Progress:
         if isinstance(event, FitStarted):
             self._begin(event)
         elif isinstance(event, RowsDone):
-            self._draw(event)
+            self._within(event.rows / event.total, event.rows / max(event.seconds, 1e-9))
         elif isinstance(event, PassEnded):
-            self._passes = round(event.passes)
-            self._started = time.perf_counter()
-            self._print(_row(event))
+            self._end_pass(event)
+        elif isinstance(event, StepEnded):
+            seconds = max(event.seconds - self._seconds, 1e-9)
+            self._loss, self._seconds = event.loss, event.seconds
+            self._within(event.passes - self._course.whole, event.rows / seconds)
         elif isinstance(event, FitResumed):
-            self._passes = event.passes
+            self._course = _Course(event.passes, self._course.most)
             self._print(_resumed(event))
         elif isinstance(event, ChunkQuarantined):
             self._left_out += 1
             self._print(f"rows {event.start} to {event.stop - 1} are left out: {event.reason}")
         elif isinstance(event, FitEnded):
-            self._print(f"{event.reason}\n{_summary(event, self._left_out)}")
+            self._end(event)
 
     def _begin(self, event: FitStarted) -> None:
-        self._started, self._max_iter = time.perf_counter(), event.max_iter
+        self._course = _Course(0, event.max_iter)
+        self._told = time.perf_counter()
         where = f"{event.workers} Dask workers" if event.dashboard else "this process"
         self._print(
             f"{event.n_samples:,} rows x {event.n_features:,} features, {event.n_classes} classes; "
@@ -72,25 +84,69 @@ class Progress:
             self._print(f"dashboard: {event.dashboard}")
         self._print(_HEADER)
 
-    def _draw(self, event: RowsDone) -> None:
+    def _within(self, done: float, rate: float) -> None:
+        """Tell how far the pass under way is, but not too often."""
         now = time.perf_counter()
-        if not self._is_live or now - self._drawn < _REFRESH_SECONDS:
+        if now - self._told < (_REFRESH_SECONDS if self._is_live else _LOG_SECONDS):
             return
-        self._drawn = now
-        rate = event.rows / max(now - self._started, 1e-9)
-        done = event.rows / event.total
-        self.stream.write(
-            f"\r\x1b[2K{self._passes + 1:>5}  {done:4.0%} of pass, {rate:,.0f} rows/s"
-        )
-        self.stream.flush()
+        self._told = now
+        loss = "" if self._loss is None else f", loss {self._loss:.6f}"
+        line = f"{self._course.whole + 1:>5}  {done:4.0%} of pass, {rate:,.0f} rows/s{loss}"
+        if left := self._course.left(self._course.whole + done):
+            line += f", at most {left} left"
+        if self._is_live:
+            self.stream.write(self._blank() + line)
+            self.stream.flush()
+            self._width = len(line)
+        else:
+            self._print(line)
+
+    def _end_pass(self, event: PassEnded) -> None:
+        self._course.whole = round(event.passes)
+        self._loss, self._seconds = event.loss, event.seconds
+        self._print(f"{_row(event)}{self._course.left(event.passes):>9}")
+        self._told = time.perf_counter()
+
+    def _end(self, event: FitEnded) -> None:
+        self._print(f"{event.reason}\n{_summary(event, self._left_out)}")
+        if words := verdict(event.time, mini_batch=event.mini_batch):
+            self._print(words)
 
     def _print(self, line: str) -> None:
-        self.stream.write(("\r\x1b[2K" if self._is_live else "") + line + "\n")
+        self.stream.write((self._blank() if self._is_live else "") + line + "\n")
         self.stream.flush()
+        self._width = 0
+
+    def _blank(self) -> str:
+        """Return what empties the line: notebooks know no escape sequence for it."""
+        return "\r\x1b[2K" if self.stream.isatty() else f"\r{' ' * self._width}\r"
 
     @property
     def _is_live(self) -> bool:
-        return self.stream.isatty() if self.live is None else self.live
+        if self.live is not None:
+            return self.live
+        return self.stream.isatty() or type(self.stream).__module__.startswith("ipykernel")
+
+
+class _Course:
+    """Estimates how long a fit still takes, from how long it took here.
+
+    Parameters
+    ----------
+    whole : passes that have ended, before now
+    most : the budget
+    """
+
+    def __init__(self, whole: int, most: int) -> None:
+        self.whole, self.most = whole, most
+        self._first, self._started = whole, time.perf_counter()
+
+    def left(self, passes: float) -> str:
+        """Return at most how long it takes from there, or nothing if that is not known."""
+        if passes <= self._first:
+            return ""
+        pace = (time.perf_counter() - self._started) / (passes - self._first)
+        return duration(pace * max(0.0, self.most - passes))
 
 
 def _row(event: PassEnded) -> str:

@@ -35,7 +35,7 @@ class ClusterExecutor:
     """The workers of a `distributed.Client`."""
 
     def __init__(self, client: Any) -> None:
-        self._client = client
+        self.client = client
         self.dashboard: str | None = client.dashboard_link or None
         self.run_key = uuid4().hex
         self._round = 0
@@ -56,13 +56,13 @@ class ClusterExecutor:
 
     def _workers_now(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = self._client.scheduler_info(-1)["workers"]
+            found: dict[str, Any] = self.client.scheduler_info(-1)["workers"]
         except (OSError, TimeoutError) as error:
             raise self._gone(str(error)) from error
         return found
 
     def _require_alive(self) -> None:
-        if getattr(self._client.cluster, "alive", True) is False:
+        if getattr(self.client.cluster, "alive", True) is False:
             raise OutageError(
                 "the local cluster has died, its scheduler or all of its workers; they may have "
                 "run out of memory: give the workers more, or store smaller chunks"
@@ -104,8 +104,8 @@ class ClusterExecutor:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         blas.give_back()
-        if self._client.status == "running":
-            self._client.run(worker.forget, self.run_key, on_error="ignore")
+        if self.client.status == "running":
+            self.client.run(worker.forget, self.run_key, on_error="ignore")
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
@@ -115,7 +115,7 @@ class ClusterExecutor:
         self._round += 1
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
         calls = iter(enumerate(tasks))
-        window = _Window(self._client, function, prefix)
+        window = _Window(self.client, function, prefix)
         try:
             self._fill(window, calls, pinned=pinned, few=few)
             while len(window) > 0:
@@ -153,7 +153,7 @@ class ClusterExecutor:
         """Find out who has joined, to help with the pass, and whether anyone is left."""
         self._looked = time.monotonic()
         self._require_alive()
-        if self._client.status == "running":  # else it is looking for its scheduler
+        if self.client.status == "running":  # else it is looking for its scheduler
             self.refresh()
 
 

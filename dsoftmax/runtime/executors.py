@@ -50,6 +50,7 @@ class Executor(Protocol):
     processes : in how many processes they run
     cache_bytes : decoded bytes that a process may remember
     dashboard : address of the Dask dashboard, if there is one
+    client : of the cluster, or None in this process
     run_key : what workers remember is remembered under this name, until the end
     """
 
@@ -59,6 +60,7 @@ class Executor(Protocol):
     processes: int
     cache_bytes: int
     dashboard: str | None
+    client: Any
 
     def refresh(self) -> None:
         """Look again at which workers there are."""
@@ -153,6 +155,7 @@ class ThreadExecutor:
         self.slots = 1 if inside_a_task() else CPU_COUNT
         self.cache_bytes = configured_cache(CACHE_IN_PROCESS)
         self.dashboard: str | None = None
+        self.client = None
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     def refresh(self) -> None:

@@ -28,7 +28,7 @@ class Spent:
     ----------
     work : rows, bytes and seconds of the workers, added up
     seconds : from start to end
-    waiting_seconds : slot-seconds in which nothing was read or computed
+    waiting_seconds : slot-seconds in which nothing was read, decoded or computed
     """
 
     work: Work
@@ -142,7 +142,8 @@ def reduce(
 
 def _spent(work: Work, started: float, slots: int) -> Spent:
     seconds = time.perf_counter() - started
-    waiting = max(0.0, seconds * slots - work.read_seconds - work.kernel_seconds)
+    busy = work.read_seconds + work.decode_seconds + work.kernel_seconds
+    waiting = max(0.0, seconds * slots - busy)
     return Spent(work, seconds, waiting)
 
 

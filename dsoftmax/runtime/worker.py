@@ -21,6 +21,7 @@ from dsoftmax.runtime.spans import Tree
 from dsoftmax.sampling import Leaf, Piece, permutation
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault, retries_here
+from dsoftmax.sources.timing import decoded_here, decoding
 
 Result = TypeVar("Result")
 
@@ -33,7 +34,8 @@ class Work:
     ----------
     rows, bytes : reduced, and decoded
     reads : spans decoded
-    read_seconds, kernel_seconds : spent reading and decoding, and computing
+    read_seconds, decode_seconds, kernel_seconds : spent waiting for storage, decoding and
+        shuffling, and computing
     retries : reads that were tried again
     """
 
@@ -41,6 +43,7 @@ class Work:
     bytes: int = 0
     reads: int = 0
     read_seconds: float = 0.0
+    decode_seconds: float = 0.0
     kernel_seconds: float = 0.0
     retries: int = 0
 
@@ -50,6 +53,7 @@ class Work:
             self.bytes + other.bytes,
             self.reads + other.reads,
             self.read_seconds + other.read_seconds,
+            self.decode_seconds + other.decode_seconds,
             self.kernel_seconds + other.kernel_seconds,
             self.retries + other.retries,
         )
@@ -167,14 +171,15 @@ def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Re
 
 
 def _reduce_piece(task: Task, reduction: Reduction[Any], piece: Piece) -> tuple[Any, Work]:
-    started, retries = time.perf_counter(), retries_here()
+    started, decoded, retries = time.perf_counter(), decoded_here(), retries_here()
     chunk, read_bytes, reads = _load(task, piece)
-    loaded = time.perf_counter()
+    loaded, decoded = time.perf_counter(), decoded_here() - decoded
     sums = _named(task.parts[piece.start], reduction.chunk, chunk)
     done = time.perf_counter()
     return sums, Work(
-        len(chunk.X), read_bytes, reads, loaded - started, done - loaded, retries_here() - retries
-    )
+        len(chunk.X), read_bytes, reads, loaded - started - decoded, decoded, done - loaded,
+        retries_here() - retries,
+    )  # fmt: skip
 
 
 def _named(source: Source, function: Callable[[Chunk], Result], chunk: Chunk) -> Result:
@@ -218,7 +223,10 @@ def _remembered(source: Source, piece: Piece, keep: Keep) -> tuple[Chunk, int]:
 
 def _read_shuffled(source: Source, piece: Piece) -> Chunk:
     span = source.read(piece.start, piece.stop)
-    return span if piece.shuffle is None else span.take(permutation(piece))
+    if piece.shuffle is None:
+        return span
+    with decoding():
+        return span.take(permutation(piece))
 
 
 _spans: ByteCache[tuple[Any, ...], Chunk] = ByteCache()

@@ -153,8 +153,7 @@ class Newton:
         trials = [trial for trial in state.trials if trial.secant is not None]
         if not trials or not state.ratio >= _POOR:
             return state.point, state.value
-        # Before anything was evaluated, the word of the model is that of a sample alone.
-        trial = trials[0] if state.rounds > 0 and state.ratio >= 2 * _POOR else trials[-1]
+        trial = trials[0] if state.ratio >= 2 * _POOR else trials[-1]
         return trial.point, state.value + trial.gain
 
     @property

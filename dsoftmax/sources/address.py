@@ -6,7 +6,9 @@ setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import zarr.errors
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from dsoftmax.errors import DataError
+from dsoftmax.sources.timing import timed
 
 Node = zarr.Array[Any] | zarr.Group
 
@@ -82,6 +85,30 @@ def open_raw(url: str) -> Node:
         return zarr.open(url, mode="r")
     inside = Path(url).relative_to(archive).as_posix()
     return zarr.open(ZipStore(archive, mode="r"), path="" if inside == "." else inside, mode="r")
+
+
+@lru_cache(maxsize=64)
+def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
+    """Return the array at a URL, opened anew for each opening by the user, and each `tick`.
+
+    Raises
+    ------
+    DataError
+        If its digest is not `identity` any more.
+    """
+    node = open_raw(url)
+    if isinstance(node, zarr.Group) or digest_of(node) != identity:
+        found = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
+        raise DataError(
+            f"{url} has changed since it was opened: it is now {found}; do not write to a store "
+            "while it is read, and start again"
+        )
+    return timed(node)
+
+
+def digest_of(array: zarr.Array[Any]) -> str:
+    """Return a digest of the metadata of an array."""
+    return hashlib.sha256(repr(array.metadata.to_dict()).encode()).hexdigest()[:16]
 
 
 def _by_obstore(url: str) -> ObjectStore[Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -26,12 +24,14 @@ from dsoftmax.reduction import Array
 from dsoftmax.sources.address import (
     absolute_url,
     arrays_in,
+    digest_of,
     open_node,
-    open_raw,
+    reopen,
     travels,
     url_of,
 )
 from dsoftmax.sources.grid import Grid, GridRows, Index, cuts_every
+from dsoftmax.sources.timing import decoding
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 _METADATA = ("zarr.json", ".zarray")
@@ -91,7 +91,9 @@ class ZarrArray:
     def region(self, where: Index) -> Array:
         """Return a box of the array, decoded."""
         box = self._box(where)
-        found = self._decoded(box)
+        self.array()  # opened before the clock of decoding starts
+        with decoding():
+            found = self._decoded(box)
         self._require_there(box)
         return found
 
@@ -139,7 +141,7 @@ class ZarrArray:
         if self.url is None:
             found: zarr.Array[Any] = self.opened
             return found
-        return _reopen(self.url, self.identity, self.token, int(time.monotonic() // _LOOK_SECONDS))
+        return reopen(self.url, self.identity, self.token, int(time.monotonic() // _LOOK_SECONDS))
 
     def absent(self) -> int:
         """Return how many chunks (or shards) are not in the store: they read as fill value."""
@@ -272,7 +274,7 @@ def _described(
             f"{name} has lost {absent} of its {count} chunks, which would be read as zeros; "
             "restore them, or write the array again"
         )
-    identity, token = _digest(array), uuid4().hex
+    identity, token = digest_of(array), uuid4().hex
     return ZarrArray(
         name, url, array.shape, np.dtype(array.dtype), _read_shape(array), identity, token,
         None if url else array, complete,
@@ -285,23 +287,6 @@ def _read_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
         return array.chunks
     rows = math.prod(array.shape[1:]) * array.shards[0] * np.dtype(array.dtype).itemsize
     return array.shards if rows <= _SHARD_BYTES else array.chunks
-
-
-def _digest(array: zarr.Array[Any]) -> str:
-    return hashlib.sha256(repr(array.metadata.to_dict()).encode()).hexdigest()[:16]
-
-
-@lru_cache(maxsize=64)
-def _reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
-    """Return the array at a URL, opened anew for each opening by the user, and each `tick`."""
-    node = open_raw(url)
-    if isinstance(node, zarr.Group) or _digest(node) != identity:
-        found = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
-        raise DataError(
-            f"{url} has changed since it was opened: it is now {found}; do not write to a store "
-            "while it is read, and start again"
-        )
-    return node
 
 
 def _folder(array: zarr.Array[Any]) -> Path | None:

@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.faulty import with_faults
 
 SOLVERS = {
+    "newton": {"solver": "newton", "max_iter": 6, "sample_size": 400},
     "lbfgs": {"solver": "lbfgs", "max_iter": 8},
     "fista": {"solver": "sgd", "batch_size": 10**6, "l1_ratio": 0.5, "max_iter": 8},
     "sgd": {"solver": "sgd", "batch_size": 170, "max_iter": 5},

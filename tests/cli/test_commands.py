@@ -59,6 +59,18 @@ def test_quiet_prints_nothing(data: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_events_are_lines_of_json_for_machines(data: str, tmp_path: Path) -> None:
+    model, log = tmp_path / "m.zarr", tmp_path / "run.jsonl"
+    options = ("--alpha", 10, "--tol", 0.1, "--json", "--log", log)
+    done = dsoftmax("train", data, model, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert (kinds[0], kinds[-1]) == ("started", "ended")
+    assert kinds.count("pass") == events[-1]["passes"]
+    assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == kinds
+
+
 def test_inspect_says_what_is_there(data: str) -> None:
     table = dsoftmax("inspect", data)
     assert table.returncode == 0, table.stderr

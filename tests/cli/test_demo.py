@@ -82,7 +82,7 @@ def test_a_newcomer_sees_what_happens(
         r"workers   2 processes with 400 MiB of memory each",
         r"data      12 MiB, 0\.0 times their memory: 196,608 rows, made from",
         r"store     out/digits\.zarr: \d+ MiB compressed, in [\d.]+ s",
-        r"196,608 rows x 64 features, .*; lbfgs on 2 Dask workers",
+        r"196,608 rows x 64 features, .*; newton on 2 Dask workers",
         r"dashboard: http://127\.0\.0\.1:\d+/status",
         r" +1 +2\.30\d+ .*",
         r"converged: .*",

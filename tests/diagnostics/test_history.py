@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dsoftmax import SoftmaxRegression
 from dsoftmax.diagnostics.history import History
 from dsoftmax.events import FitStarted, PassEnded, RowsDone, StepEnded, TimeSplit
+from dsoftmax.thinning import MOST_STEPS
 
-STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, TimeSplit(0.1, 0.2, 0.3), 3)
-PASS = PassEnded(1.0, 2, 0.6, 0.05, 0.9, 3.0, 100, 800, TimeSplit(0.2, 0.4, 0.6), 0, 2.5)
+STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, TimeSplit(0.1, 0.15, 0.2, 0.3), 3)
+PASS = PassEnded(1.0, 2, 0.6, 0.05, 0.9, 3.0, 100, 800, TimeSplit(0.2, 0.3, 0.4, 0.6), 0, 2.5)
 COMMON = ["kind", "pass", "step", "loss", "gradient_norm", "accuracy", "seconds", "rows", "bytes"]
-TIMES = ["read_seconds", "kernel_seconds", "waiting_seconds", "retries"]
+TIMES = ["read_seconds", "decode_seconds", "kernel_seconds", "waiting_seconds", "retries"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,8 @@ def test_a_record_is_flat_and_complete() -> None:
     step, whole = history.records
     assert list(step) == COMMON + TIMES
     assert list(whole) == [*COMMON, *TIMES, "pass_seconds"]
-    assert list(step.values()) == ["step", 0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, 0.1, 0.2, 0.3, 3]
+    numbers = [0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, 0.1, 0.15, 0.2, 0.3, 3]
+    assert list(step.values()) == ["step", *numbers]
 
 
 def test_every_pass_of_lbfgs_reads_every_row(data: tuple[np.ndarray, np.ndarray]) -> None:
@@ -52,3 +56,16 @@ def test_the_steps_of_sgd_fill_the_passes(data: tuple[np.ndarray, np.ndarray]) -
     assert [record["rows"] for record in steps] == [300, 300, 300, 100] * 2
     assert np.allclose([record["pass"] for record in steps][:4], [0.3, 0.6, 0.9, 1.0])
     assert [r["pass"] for r in model.history_ if r["kind"] == "pass"] == [1.0, 2.0, 3.0]
+
+
+def test_a_hundred_thousand_steps_are_few_records_and_every_pass() -> None:
+    history = History()
+    for step in range(1, 100_001):
+        history.on_event(replace(STEP, step=step))
+        if step % 100 == 0:
+            history.on_event(replace(PASS, passes=step / 100, step=step))
+    steps = [record["step"] for record in history.records if record["kind"] == "step"]
+    passes = [record["pass"] for record in history.records if record["kind"] == "pass"]
+    assert passes == [float(number) for number in range(1, 1001)]
+    assert MOST_STEPS / 2 <= len(steps) <= MOST_STEPS
+    assert set(np.diff(steps)) == {steps[0]}

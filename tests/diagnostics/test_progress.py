@@ -1,11 +1,28 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from dsoftmax.diagnostics import progress as module
 from dsoftmax.diagnostics.progress import Progress
-from dsoftmax.events import Event, FitEnded, FitStarted, PassEnded, RowsDone, TimeSplit
+from dsoftmax.events import (
+    Event,
+    FitEnded,
+    FitResumed,
+    FitStarted,
+    PassEnded,
+    RowsDone,
+    StepEnded,
+    TimeSplit,
+)
+
+SPENT = TimeSplit(0.1, 0.4, 1.0, 0.0)
+STEP = StepEnded(0.25, 1, 0.9, 0.5, 0.1, 1.0, 1000, 64_000, SPENT, 0)
 
 
 class Terminal(io.StringIO):
@@ -13,15 +30,32 @@ class Terminal(io.StringIO):
         return True
 
 
+class Clock:
+    """A clock that goes by 10 seconds each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 10.0
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
 def events(dashboard: str | None) -> list[Event]:
-    spent = TimeSplit(0.5, 1.0, 0.0)
     return [
         FitStarted(1_000_000, 64, 10, 16, 64_000_000, "sgd", 5, 2, dashboard),
-        RowsDone(500_000, 1_000_000),
-        PassEnded(1.0, 0, 2.302585, 0.5, 0.1, 1.0, 1_000_000, 64_000_000, spent, 0, 0.5),
-        RowsDone(250_000, 1_000_000),
-        PassEnded(2.0, 1, 0.594829, 0.157, 0.82, 2.0, 1_000_000, 64_000_000, spent, 0, 1.0),
-        FitEnded("converged: it is done", True, 0.594829, 2, 1, 2.1, 0),
+        RowsDone(500_000, 1_000_000, seconds=0.25),
+        PassEnded(1.0, 0, 2.302585, 0.5, 0.1, 1.0, 1_000_000, 64_000_000, SPENT, 0, 0.5),
+        RowsDone(250_000, 1_000_000, seconds=0.5),
+        PassEnded(2.0, 1, 0.594829, 0.157, 0.82, 2.0, 1_000_000, 64_000_000, SPENT, 0, 1.0),
+        FitEnded("converged: it is done", True, 0.594829, 2, 1, 2.1, 0, SPENT),
     ]
 
 
@@ -36,11 +70,13 @@ def test_a_batch_log_gets_plain_lines_with_a_row_a_pass() -> None:
     lines = shown(io.StringIO()).splitlines()
     assert lines == [
         "1,000,000 rows x 64 features, 10 classes; 64 MB a pass in 16 chunks; sgd on this process",
-        " pass         loss  accuracy   gradient      rows/s    MB/s       s",
-        "    1     2.302585    0.1000   5.00e-01   2,000,000     128     1.0",
-        "    2     0.594829    0.8200   1.57e-01   1,000,000      64     2.0",
+        " pass         loss  accuracy   gradient      rows/s    MB/s       s     left",
+        "    1     2.302585    0.1000   5.00e-01   2,000,000     128     1.0      0 s",
+        "    2     0.594829    0.8200   1.57e-01   1,000,000      64     2.0      0 s",
         "converged: it is done",
         "loss 0.594829 after 2 passes, 1 steps, 2.1 s",
+        "compute-bound: 67% of worker time in losses and gradients; storage keeps up, and more "
+        "workers would be faster",
     ]
 
 
@@ -50,13 +86,37 @@ def test_on_a_cluster_the_dashboard_is_named() -> None:
     assert lines[1] == "dashboard: http://127.0.0.1:8787/status"
 
 
+def test_the_time_left_is_that_of_the_passes_that_are_left(clock: Clock) -> None:
+    rows = [line for line in shown(io.StringIO()).splitlines() if line[:5].strip().isdigit()]
+    assert [row.split()[-1] for row in rows] == ["2:00", "1:30"]  # 30 s, then 60 s for two
+
+
+def test_a_resumed_fit_estimates_by_what_it_does_now(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.on_event(FitStarted(100, 4, 2, 1, 800, "lbfgs", 10, 1, None))
+    progress.on_event(FitResumed("state", 8, 8, 3600.0, (), False))
+    progress.on_event(PassEnded(9.0, 9, 0.5, 0.1, 0.9, 3605.0, 100, 800, SPENT, 0, 5.0))
+    assert stream.getvalue().splitlines()[-1].endswith("3605.0     10 s")
+
+
 def test_a_terminal_sees_the_pass_under_way_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsoftmax.diagnostics.progress._REFRESH_SECONDS", 0)
+    monkeypatch.setattr(module, "_REFRESH_SECONDS", 0)
     screen = [text.split("\n")[0] for text in shown(Terminal()).split("\r\x1b[2K")]
     first, second = [line for line in screen if "of pass" in line]
-    assert first.startswith("    1   50% of pass, ")
-    assert second.startswith("    2   25% of pass, ")
+    assert first.startswith("    1   50% of pass, 2,000,000 rows/s, at most ")
+    assert second.startswith("    2   25% of pass, 500,000 rows/s, loss 2.302585, at most ")
     assert sum(line.startswith("    1     2.302585") for line in screen) == 1
+
+
+def test_a_terminal_sees_the_steps_of_mini_batches(clock: Clock) -> None:
+    stream = Terminal()
+    progress = Progress(stream)
+    progress.on_event(FitStarted(4000, 64, 10, 4, 256_000, "sgd", 2, 2, None))
+    progress.on_event(STEP)
+    assert stream.getvalue().endswith(
+        "    1   25% of pass, 1,000 rows/s, loss 0.900000, at most 3:30 left"
+    )
 
 
 def test_a_terminal_is_not_redrawn_more_often_than_eyes_can_follow() -> None:
@@ -64,7 +124,18 @@ def test_a_terminal_is_not_redrawn_more_often_than_eyes_can_follow() -> None:
     progress = Progress(stream)
     for rows in range(1000):
         progress.on_event(RowsDone(rows, 1000))
-    assert stream.getvalue().count("of pass") < 5
+        progress.on_event(STEP)
+    assert stream.getvalue().count("of pass") < 10
+
+
+def test_a_batch_log_gets_a_line_a_minute_within_a_long_pass(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for rows in range(1, 61):
+        progress.on_event(RowsDone(rows, 60, seconds=10.0 * rows))
+    lines = stream.getvalue().splitlines()
+    assert 5 <= len(lines) <= 12  # of a clock that has gone on by 10 or 20 minutes
+    assert all("of pass" in line for line in lines)
 
 
 @pytest.mark.parametrize(("stream", "live"), [(Terminal(), False), (io.StringIO(), True)])
@@ -72,8 +143,62 @@ def test_live_overrides_what_the_stream_is(stream: io.StringIO, live: bool) -> N
     assert ("\r" in shown(stream, live)) is live
 
 
+def test_without_escape_sequences_a_line_is_emptied_by_blanks(clock: Clock) -> None:
+    text = shown(io.StringIO(), live=True)
+    assert "\x1b" not in text
+    first = next(part for part in text.split("\r") if "of pass" in part)
+    assert f"\r{' ' * len(first)}\r" in text
+
+
 def test_fast_passes_do_not_run_into_the_column_before() -> None:
     stream = io.StringIO()
-    fast = PassEnded(1.0, 0, 1.0, 0.5, 0.1, 1.0, 10**9, 10**9, TimeSplit(0.0, 0.0, 0.0), 0, 10.0)
+    fast = PassEnded(1.0, 0, 1.0, 0.5, 0.1, 1.0, 10**9, 10**9, TimeSplit(), 0, 10.0)
     Progress(stream).on_event(fast)
     assert "5.00e-01 100,000,000" in stream.getvalue()
+
+
+def test_a_diverged_loss_is_printed() -> None:
+    stream = io.StringIO()
+    whole = events(None)[2]
+    assert isinstance(whole, PassEnded)
+    Progress(stream).on_event(replace(whole, loss=float("inf"), accuracy=float("nan")))
+    assert "inf" in stream.getvalue()
+
+
+NOTEBOOK = """
+import numpy as np
+from dsoftmax import SoftmaxRegression
+from dsoftmax.diagnostics import progress
+progress._REFRESH_SECONDS = 0
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(20_000, 40)), rng.integers(3, size=20_000)
+model = SoftmaxRegression(tol=0.1, verbose=1).fit(X, y)
+print(model.n_iter_)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own
+def test_a_notebook_sees_the_rows_and_the_pass_under_way() -> None:
+    manager = pytest.importorskip("jupyter_client.manager")
+    pytest.importorskip("ipykernel")
+    kernel, client = manager.start_new_kernel()
+    heard: dict[str, list[str]] = {"stdout": [], "stderr": []}
+
+    def hear(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "stream":
+            heard[message["content"]["name"]].append(message["content"]["text"])
+
+    listen: Callable[..., dict[str, Any]] = client.execute_interactive
+    try:
+        reply = listen(NOTEBOOK, output_hook=hear, timeout=120)
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok", reply
+    shown = "".join(heard["stderr"])
+    assert "% of pass" in shown
+    assert "\x1b" not in shown
+    rows = [line.rpartition("\r")[2] for line in shown.split("\n")]
+    passes = [int(row[:5]) for row in rows if row[:5].strip().isdigit()]
+    assert passes == list(np.arange(1, int("".join(heard["stdout"])) + 1))

@@ -1,0 +1,120 @@
+"""The page /dsoftmax in the Dask dashboard: a plugin of the scheduler.
+
+A fit installs it on the scheduler it runs on. To have it there from the start::
+
+    dask scheduler --preload dsoftmax.diagnostics.dashboard
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from typing import Any
+
+from distributed import Scheduler, SchedulerPlugin
+
+from dsoftmax.diagnostics.report import TOPIC
+from dsoftmax.diagnostics.runs import Runs
+
+NAME = "dsoftmax"
+
+_log = logging.getLogger(__name__)
+
+
+class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is untyped here
+    """Remembers what fits tell the scheduler, and shows it.
+
+    Whatever goes wrong here is logged, and never reaches the scheduler.
+
+    Attributes
+    ----------
+    runs : Runs
+    """
+
+    name = NAME
+    idempotent = True
+
+    def __init__(self) -> None:
+        self.runs = Runs()
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Add the page to the dashboard, and the figures to /metrics, if these are there."""
+        for show in (_add_page, _add_metrics):
+            try:
+                show(scheduler, self.runs)
+            except Exception:
+                _log.exception("dsoftmax: %s failed; the scheduler goes on", show.__name__)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Take note of what a fit tells."""
+        if topic != TOPIC:
+            return
+        try:
+            self.runs.take(msg["run"], msg["client"], msg["messages"], time.time())
+        except Exception:
+            _log.exception("dsoftmax: a message that is none; the scheduler goes on")
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Take note that the fits of a client have come to an end."""
+        self.runs.lose(client)
+
+
+def dask_setup(scheduler: Scheduler) -> None:
+    """Install the plugin on a scheduler that is started with `--preload`, and starts it next."""
+    scheduler.add_plugin(RunsPlugin(), name=NAME, idempotent=True)
+
+
+def _add_page(scheduler: Scheduler, runs: Runs) -> None:
+    application: Any = getattr(scheduler, "http_application", None)
+    boards = [app for app in getattr(application, "applications", ()) if hasattr(app, "app_paths")]
+    if not boards:  # the dashboard is off
+        return
+    from distributed.dashboard.core import BokehApplication
+    from distributed.dashboard.scheduler import template_variables
+    from tornado.ioloop import IOLoop
+
+    variables = template_variables(scheduler)
+    if NAME not in variables["pages"]:
+        variables["pages"].append(NAME)  # the list behind the navigation of every page
+    pages = {f"/{NAME}": functools.partial(_document, runs)}
+    board = BokehApplication(pages, scheduler, boards[0].prefix, variables)
+    for earlier in filter(_is_ours, boards):  # of a plugin that was removed
+        application.applications.remove(earlier)
+    application.add_application(board)
+    board.initialize(IOLoop.current())
+    board.start()
+
+
+def _is_ours(board: Any) -> bool:
+    return any(path.endswith(f"/{NAME}") for path in board.app_paths)
+
+
+def _document(runs: Runs, scheduler: Scheduler, extra: dict[str, Any], document: Any) -> None:
+    """Build the page for a browser that has opened it."""
+    from distributed.dashboard.components.scheduler import BOKEH_THEME, env
+
+    from dsoftmax.diagnostics.page import TEMPLATE, Page, WorkerMemory
+
+    def memory() -> list[WorkerMemory]:
+        return [
+            WorkerMemory(_short(w.name), w.metrics.get("memory", 0), w.memory_limit or 0)
+            for w in scheduler.workers.values()
+        ]
+
+    document.title = "Dask: dsoftmax"
+    document.theme = BOKEH_THEME
+    document.template = env.from_string(TEMPLATE)
+    document.template_variables.update(extra)
+    Page(runs, memory).show_in(document)
+
+
+def _short(name: Any) -> str:
+    """Return the name of a worker, which is its address if it was given none."""
+    return str(name).rpartition("://")[2]
+
+
+def _add_metrics(scheduler: Scheduler, runs: Runs) -> None:
+    from dsoftmax.diagnostics import prometheus
+
+    prometheus.register(runs)

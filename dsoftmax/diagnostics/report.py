@@ -1,0 +1,158 @@
+"""Tells the scheduler of a fit's events, for the page at /dsoftmax and for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from dsoftmax.diagnostics.messages import Message, as_message
+from dsoftmax.events import Callback, Event, FitEnded, FitResumed
+
+TOPIC = "dsoftmax"
+_INTERVAL_SECONDS = 0.25
+_LAST_SECONDS = 5.0
+# What anyone who sees the dashboard may see: places can be URLs that hold credentials, and
+# reasons name places.
+_PRIVATE = {
+    "started": {"dashboard"},
+    "resumed": {"place"},
+    "checkpoint": {"place"},
+    "quarantined": {"reason"},
+}
+
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()
+
+
+@contextmanager
+def reporting(client: Any, run: str) -> Iterator[Sequence[Callback]]:
+    """Yield the callback that reports a fit to the scheduler of a client, if that can be.
+
+    Parameters
+    ----------
+    client : distributed.Client or None
+        Where the fit runs; None for this process, of which nothing is reported.
+    run : str
+        Names the fit.
+
+    Warns
+    -----
+    UserWarning
+        If the scheduler cannot show runs, once for each scheduler: the fit goes on without.
+    """
+    if client is None or not _is_installed(client):
+        yield ()
+        return
+    report = Report(client, run)
+    try:
+        yield (report,)
+    except BaseException as error:
+        report.fail(type(error).__name__)
+        raise
+
+
+class Report:
+    """Sends events in batches, from the thread of the client: the fit never waits for it.
+
+    Whatever goes wrong ends the report, and never the fit.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    run : names the fit
+    """
+
+    def __init__(self, client: Any, run: str) -> None:
+        self._client, self._run = client, run
+        self._pending: list[Message] = []
+        self._due = self._broken = False
+        self._lock = threading.Lock()  # of the three above, which two threads change
+        self._in_order = asyncio.Lock()
+
+    def on_event(self, event: Event) -> None:
+        """Take note of an event, to be sent soon; the last one is sent now."""
+        self._note(public(event))
+        if isinstance(event, FitEnded):
+            self._send_now()
+
+    def fail(self, reason: str) -> None:
+        """Tell that the fit has raised an error."""
+        self._note({"event": "failed", "reason": reason})
+        self._send_now()
+
+    def _note(self, message: Message) -> None:
+        with self._lock:
+            if self._broken:
+                return
+            last = self._pending[-1]["event"] if self._pending else None
+            if last == message["event"] == "rows":  # only the last counts
+                self._pending.pop()
+            self._pending.append(message)
+            wake, self._due = not self._due, True
+        if wake:
+            try:
+                self._client.loop.add_callback(self._send_soon)
+            except Exception:  # the client was closed
+                self._give_up()
+
+    async def _send_soon(self) -> None:
+        await asyncio.sleep(_INTERVAL_SECONDS)
+        await self._send()
+
+    async def _send(self) -> None:
+        async with self._in_order:
+            with self._lock:
+                messages, self._pending = self._pending, []
+                self._due = False
+            if not messages:
+                return
+            message = {"run": self._run, "client": self._client.id, "messages": messages}
+            try:
+                await self._client.scheduler.log_event(topic=TOPIC, msg=message)
+            except Exception:  # a fit that needs the scheduler will find out by itself
+                self._give_up()
+
+    def _send_now(self) -> None:
+        if self._client.status == "running" and not self._broken:
+            with suppress(Exception):
+                self._client.sync(self._send, callback_timeout=_LAST_SECONDS)
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._broken, self._pending = True, []
+        _log.debug("the scheduler does not take events any more", exc_info=True)
+
+
+def public(event: Event) -> Message:
+    """Return an event as what anyone may see of it."""
+    message = as_message(event)
+    for name in _PRIVATE.get(message["event"], ()):
+        del message[name]
+    if isinstance(event, FitResumed):
+        message["records"] = [as_message(before) for before in event.events]
+    return message
+
+
+def _is_installed(client: Any) -> bool:
+    """Have the scheduler listen, and return whether it does."""
+    from dsoftmax.diagnostics.dashboard import NAME, RunsPlugin
+
+    try:
+        client.register_plugin(RunsPlugin(), name=NAME)
+    except Exception as error:  # dsoftmax is not there, or another version, or plugins are refused
+        address = client.scheduler.address
+        if address not in _warned:
+            _warned.add(address)
+            warnings.warn(
+                f"the scheduler at {address} cannot show this run ({type(error).__name__}: "
+                f"{error}); install dsoftmax there for the dashboard page /dsoftmax. The fit goes "
+                "on without it",
+                stacklevel=2,
+            )
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""How long decoding takes, told apart from waiting for the store.
+
+Zarr fetches and decodes the chunks of one read side by side, so that the two overlap. Each
+moment of a read is shared out among what is under way: with three chunks being fetched and
+one being decoded, a quarter of it is decoding.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import zarr
+from zarr.core.codec_pipeline import BatchedCodecPipeline
+
+
+class _Seconds(threading.local):
+    value = 0.0
+
+
+_seconds = _Seconds()
+
+
+def decoded_here() -> float:
+    """Return for how many seconds this thread has been decoding, since it began."""
+    return _seconds.value
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Count the time of the block as decoding, less what a `timed` array waits for its store."""
+    watch, started = _Watch(), time.perf_counter()
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+        _seconds.value += time.perf_counter() - started - watch.fetched
+
+
+class _Watch:
+    """Shares out the time of a read; it is used on Zarr's event loop only."""
+
+    def __init__(self) -> None:
+        self.fetched = 0.0
+        self._fetching = self._decoding = 0
+        self._since = 0.0
+
+    def note(self, *, fetching: int = 0, decoding: int = 0) -> None:
+        """Take note that so many more, or fewer, chunks are under way from now on."""
+        now = time.perf_counter()
+        if self._fetching:
+            share = self._fetching / (self._fetching + self._decoding)
+            self.fetched += share * (now - self._since)
+        self._since = now
+        self._fetching += fetching
+        self._decoding += decoding
+
+
+# Tasks and threads that Zarr starts for a read inherit the context of who reads.
+_watch: ContextVar[_Watch | None] = ContextVar("dsoftmax-watch", default=None)
+
+
+class _Pipeline(BatchedCodecPipeline):
+    """Zarr's own pipeline, which tells the watch of the read when it fetches and decodes."""
+
+    async def read_batch(self, batch_info: Iterable[Any], out: Any, drop_axes: Any = ()) -> None:
+        watch = _watch.get()
+        if watch is not None:
+            batch_info = [(_Getter(first, watch), *rest) for first, *rest in batch_info]
+        await super().read_batch(batch_info, out, drop_axes)
+
+    async def decode_batch(self, chunk_bytes_and_specs: Iterable[Any]) -> Any:
+        watch = _watch.get()
+        if watch is None:
+            return await super().decode_batch(chunk_bytes_and_specs)
+        watch.note(decoding=1)
+        try:
+            return await super().decode_batch(chunk_bytes_and_specs)
+        finally:
+            watch.note(decoding=-1)
+
+
+class _Getter:
+    """Fetches bytes of a chunk or shard, and tells the watch."""
+
+    def __init__(self, inner: Any, watch: _Watch) -> None:
+        self._inner, self._watch = inner, watch
+
+    async def get(self, prototype: Any, byte_range: Any = None) -> Any:
+        self._watch.note(fetching=1)
+        try:
+            return await self._inner.get(prototype, byte_range)
+        finally:
+            self._watch.note(fetching=-1)
+
+
+def timed(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Have an array tell `decoding` when it waits for its store; return it.
+
+    Of a pipeline that is not Zarr's own, all is taken for decoding.
+    """
+    inner = array.async_array
+    pipeline = inner.codec_pipeline
+    if type(pipeline) is BatchedCodecPipeline:
+        parts = (pipeline.array_array_codecs, pipeline.array_bytes_codec)
+        ours = _Pipeline(*parts, pipeline.bytes_bytes_codecs, pipeline.batch_size)
+        object.__setattr__(inner, "codec_pipeline", ours)  # Zarr has no setter for it
+    return array

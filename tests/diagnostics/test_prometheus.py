@@ -1,0 +1,101 @@
+"""What Prometheus is told, by the scheduler and by the dashboard that asks for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+
+from dsoftmax.diagnostics import prometheus
+from dsoftmax.diagnostics.prometheus import RunsCollector
+from dsoftmax.diagnostics.report import public
+from dsoftmax.diagnostics.runs import Runs
+from tests.diagnostics.test_dashboard import board, fetched, fitted
+from tests.diagnostics.test_runs import ALL, ENDED_EVENT, PASS, STARTED
+
+GRAFANA = Path(__file__).parents[2] / "cluster" / "grafana.json"
+
+
+def samples(runs: Runs) -> dict[tuple[str, ...], float]:
+    pytest.importorskip("prometheus_client")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in RunsCollector(runs).collect()
+        for sample in family.samples
+    }
+
+
+def told(*keys: str) -> Runs:
+    runs = Runs()
+    for key in keys:
+        runs.take(key, "me", [public(event) for event in ALL], now=100.0)
+    return runs
+
+
+def test_every_figure_is_there_and_labelled_by_its_run() -> None:
+    found = samples(told("aaaaaaaabbbb", "ccccccccdddd"))
+    for run in ("aaaaaaaa", "cccccccc"):
+        labels = (run, "lbfgs")
+        assert found["dsoftmax_loss", *labels] == 0.7
+        assert found["dsoftmax_passes", *labels] == 1.0
+        assert found["dsoftmax_step", *labels] == 1
+        assert found["dsoftmax_rows_total", *labels] == 2000  # an earlier pass, and its own
+        assert found["dsoftmax_retries_total", *labels] == 6
+        assert found["dsoftmax_skipped_chunks", *labels] == 1
+        assert found["dsoftmax_checkpoint_age_seconds", *labels] > 0
+        assert found["dsoftmax_running", *labels] == 0
+        for activity, seconds in {"read": 2, "decode": 4, "kernel": 10, "waiting": 4}.items():
+            assert found["dsoftmax_worker_seconds_total", *labels, activity] == seconds
+
+
+def test_what_is_not_known_yet_is_left_out() -> None:
+    runs = Runs()
+    runs.take("a", "me", [public(STARTED)], now=1.0)
+    assert ("dsoftmax_loss", "a", "lbfgs") not in samples(runs)
+    assert ("dsoftmax_checkpoint_age_seconds", "a", "lbfgs") not in samples(runs)
+    runs.take("a", "me", [public(PASS), public(ENDED_EVENT)], now=2.0)
+    assert ("dsoftmax_loss", "a", "lbfgs") in samples(runs)
+
+
+def test_without_the_extra_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "find_spec", lambda name: None)
+    monkeypatch.setattr(prometheus, "_collector", None)
+    prometheus.register(Runs())
+    assert prometheus._collector is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_spans")
+def test_the_scheduler_tells_of_a_real_fit(
+    cluster: Client, digits: tuple[np.ndarray, np.ndarray], store: Any
+) -> None:
+    pytest.importorskip("prometheus_client")
+    model = fitted(store(600, X=digits[0], y=digits[1]))
+    fitted(store(600, "other.zarr", X=digits[0], y=digits[1]))
+    losses = re.findall(r'dsoftmax_loss\{run="\w{8}",solver="lbfgs"\} (\S+)', metrics(cluster))
+    history = [record["loss"] for record in model.history_ if record["kind"] == "pass"]
+    assert [float(loss) for loss in losses[-2:]] == [history[-1]] * 2
+    rows = re.findall(r'dsoftmax_rows_total\{run="\w{8}",solver="lbfgs"\} (\S+)', metrics(cluster))
+    assert float(rows[-1]) == 1797 * len(history)
+
+
+def metrics(client: Client) -> str:
+    return fetched(f"{board(client)}/metrics")
+
+
+def test_every_metric_of_the_grafana_dashboard_exists() -> None:
+    if not GRAFANA.exists():
+        pytest.skip("runs in a checkout only")
+    board = json.loads(GRAFANA.read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    named = set(re.findall(r"dsoftmax_\w+", " ".join(asked)))
+    told_of = {name for name, *_ in samples(told("a"))}
+    # A run that has ended has no time left to tell.
+    assert named <= told_of | {"dsoftmax_seconds_left"}
+    assert len(named) >= 10
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

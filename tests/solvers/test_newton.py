@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from dsoftmax import DataError, SoftmaxRegression
+from dsoftmax.solvers.base import Status
+from dsoftmax.solvers.bend import Secant, bend_from
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def blobs(n: int = 3000, d: int = 12, K: int = 4, seed: int = 0) -> Arrays:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, K, n)
+    return rng.normal(size=(n, d)) + 0.4 * rng.normal(size=(K, d))[y], y
+
+
+def fitted(X: Any, y: Any, **params: Any) -> SoftmaxRegression:
+    params = {"alpha": 1e-3, "solver": "newton", "tol": 1e-7, "random_state": 0} | params
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return SoftmaxRegression(**params).fit(X, y)
+
+
+def above(model: SoftmaxRegression, optimum: float, X: Any, y: Any) -> float:
+    """How far the model is above the optimum, by a formula of its own."""
+    raw = X @ model.coef_.T + model.intercept_
+    if raw.shape[1] == 1:
+        raw = np.hstack([np.zeros_like(raw), raw])
+    loss = np.logaddexp.reduce(raw, axis=1) - raw[np.arange(len(y)), y]
+    penalty = 0.5 * model.alpha * (model.coef_**2).sum()
+    return float(loss.mean() + penalty) / optimum - 1
+
+
+@pytest.mark.parametrize("K", [2, 3, 7])
+def test_it_reaches_the_minimum_that_lbfgs_reaches_in_fewer_passes(K: int) -> None:
+    X, y = blobs(K=K)
+    ours, other = fitted(X, y, sample_size=600), fitted(X, y, solver="lbfgs", max_iter=1000)
+    np.testing.assert_allclose(ours.coef_, other.coef_, atol=1e-5)
+    np.testing.assert_allclose(ours.loss_, other.loss_, rtol=1e-9)
+    assert ours.n_iter_ < other.n_iter_
+    assert ours.stop_reason_.startswith("converged")
+
+
+@pytest.mark.parametrize("params", [{"l1_ratio": 1.0}, {"l1_ratio": 0.5}])
+def test_a_penalty_with_corners_has_the_same_minimum_as_for_fista(params: Any) -> None:
+    X, y = blobs()
+    params |= {"alpha": 0.02, "max_iter": 500}
+    ours = fitted(X, y, sample_size=600, **params)
+    other = fitted(X, y, **params | {"solver": "sgd", "batch_size": 10**6})
+    np.testing.assert_allclose(ours.loss_, other.loss_, rtol=1e-7)
+    assert np.array_equal(ours.coef_ == 0, other.coef_ == 0)
+    assert (ours.coef_ == 0).any()
+    assert ours.n_iter_ < other.n_iter_
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"fit_intercept": False}, {"standardize": True}, {"class_weight": "balanced"}, {"alpha": 0.0}],
+    ids=str,
+)
+def test_every_objective_has_the_minimum_that_lbfgs_finds(params: Any) -> None:
+    X, y = blobs()
+    y = np.minimum(y, 2)  # unequal classes
+    ours = fitted(X, y, sample_size=500, **params)
+    other = fitted(X, y, solver="lbfgs", max_iter=2000, **params)
+    np.testing.assert_allclose(ours.loss_, other.loss_, rtol=1e-8)
+
+
+def test_features_of_very_different_scales_do_not_stall_it() -> None:
+    X, y = blobs(d=20)
+    scales = np.geomspace(1e-3, 1e3, 20)
+    plain, scaled = fitted(X, y, alpha=0, tol=1e-6), fitted(X * scales, y, alpha=0, tol=1e-6)
+    np.testing.assert_allclose(scaled.coef_ * scales, plain.coef_, atol=1e-3)
+    assert scaled.n_iter_ <= plain.n_iter_ + 1
+
+
+def test_rows_of_rare_features_do_not_send_it_astray() -> None:
+    """A sample of a fifth misses most rows of a feature that five of them have."""
+    X, y = blobs(n=4000, d=30)
+    rare = np.zeros((4000, 40))
+    rare[np.arange(200), np.arange(200) % 40] = 40.0
+    X = np.hstack([X, rare])
+    ours = fitted(X, y, sample_size=800, alpha=1e-5, max_iter=60)
+    other = fitted(X, y, solver="lbfgs", alpha=1e-5, max_iter=3000)
+    np.testing.assert_allclose(ours.loss_, other.loss_, rtol=1e-6)
+    losses = [record["loss"] for record in ours.history_]
+    assert max(losses) == losses[0]
+
+
+def test_sorted_labels_and_rare_classes_cost_no_more_passes(store: Callable[..., str]) -> None:
+    X, y = blobs(n=6000, K=5)
+    y[y == 4] = np.where(np.arange((y == 4).sum()) % 20 == 0, 4, 0)
+    order = np.argsort(y, kind="stable")
+    y += 1  # no chunk of labels is all zeros
+    path = store(rows=500, X=X[order], y=y[order])
+    ours = fitted(f"{path}/X", f"{path}/y", sample_size=900)
+    shuffled = fitted(X, y, sample_size=900)
+    np.testing.assert_allclose(ours.loss_, shuffled.loss_, rtol=1e-8)
+    assert ours.n_iter_ <= shuffled.n_iter_ + 3
+
+
+def test_the_answer_of_a_small_budget_is_the_best_that_its_passes_give() -> None:
+    X, y = blobs()
+    best = fitted(X, y, solver="lbfgs", max_iter=1000).loss_
+    far = [above(fitted(X, y, sample_size=600, max_iter=n), best, X, y) for n in (1, 2, 3, 4)]
+    assert far == sorted(far, reverse=True)
+    assert far[0] < 0.1
+    assert far[-1] < 1e-4
+    ours = fitted(X, y, sample_size=600, max_iter=3)
+    assert ours.n_iter_ == 3
+    np.testing.assert_allclose(ours.loss_ / best - 1, far[2], atol=1e-3)
+
+
+def test_it_goes_on_from_the_last_fit() -> None:
+    X, y = blobs()
+    model = fitted(X, y, sample_size=600, warm_start=True)
+    passes = model.n_iter_
+    again = model.fit(X, y)
+    assert again.n_iter_ < passes
+    np.testing.assert_allclose(again.loss_, fitted(X, y).loss_, rtol=1e-9)
+
+
+def test_rows_without_weight_are_not_picked() -> None:
+    X, y = blobs()
+    weight = np.ones(len(y))
+    weight[::3] = 0
+    X[::3] = 1e6
+    ours = SoftmaxRegression(solver="newton", sample_size=400, tol=1e-7, random_state=0)
+    ours.fit(X, y, sample_weight=weight)
+    other = SoftmaxRegression(solver="lbfgs", tol=1e-7, max_iter=1000).fit(
+        X[weight > 0], y[weight > 0]
+    )
+    np.testing.assert_allclose(ours.loss_, other.loss_, rtol=1e-7)
+
+
+def test_a_sample_that_is_too_small_to_hold_a_row_is_refused() -> None:
+    X, y = blobs(n=50_000, d=1, K=2)
+    model = SoftmaxRegression(solver="newton", sample_size=1, random_state=6, max_iter=1)
+    with pytest.raises(DataError, match="sample_size is 1, and no row was picked; set it larger"):
+        model.fit(X, y)
+
+
+@pytest.mark.parametrize("n_secants", [1, 2, 5])
+def test_the_bend_maps_steps_to_changes_where_they_come_from_a_convex_function(
+    n_secants: int,
+) -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(8, 8))
+    matrix = root @ root.T
+    secants = [Secant(step, matrix @ step) for step in rng.normal(size=(n_secants, 8))]
+    bend = bend_from(secants, 8)
+    assert (bend.weights > 0).all()
+    assert all(
+        secant.step @ bend(secant.step) >= 0.99 * secant.step @ secant.change for secant in secants
+    )
+    np.testing.assert_allclose(bend(np.zeros(8)), np.zeros(8))
+
+
+def test_no_secants_bend_nothing() -> None:
+    assert not bend_from([], 8)(np.ones((4, 2))).any()
+
+
+def test_the_statuses_say_why_it_stops() -> None:
+    X, y = blobs()
+    assert fitted(X, y, max_iter=2, sample_size=300).stop_reason_ == Status.BUDGET.value
+    assert fitted(X, y, tol=1e-3).stop_reason_ == Status.CONVERGED.value
+    assert fitted(X, y, tol=0, max_iter=80).stop_reason_ == Status.PRECISION.value
