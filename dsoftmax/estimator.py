@@ -55,7 +55,9 @@ class SoftmaxRegression(PartLearner):
         handful of passes, to any accuracy and for any penalty. "lbfgs": limited-memory
         quasi-Newton, every evaluation a pass, for `l1_ratio` 0. "sgd": mini-batches with
         Nesterov's momentum; with ``batch_size >= n_samples``, accelerated proximal gradient
-        (FISTA). "adam": mini-batches, the better of the two in a few passes. "auto" is "newton".
+        (FISTA). "adam": mini-batches, the better of the two in a few passes. "auto" is "newton" if
+        its sample holds all rows, or no fewer than there are coefficients; else "lbfgs", or FISTA
+        if `l1_ratio` is not 0.
     max_iter : int, default=100
         Budget in passes over X, whatever the solver; never exceeded.
     tol : float, default=1e-4

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.errors import DataError
+from dsoftmax.labelling import Labelled
 from dsoftmax.objective import Objective
 from dsoftmax.reduction import Array
 from dsoftmax.settings import Settings
@@ -19,10 +20,26 @@ from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, constant
 from dsoftmax.solvers.sgd import SGD
 from dsoftmax.sources.base import preview
+from dsoftmax.subsample import auto_size
 
 
-def solver_kind(settings: Settings, n_rows: int) -> Kind:
-    """Return the class of the solver: "sgd" on batches of all rows is FISTA."""
+def solver_kind(settings: Settings, labelled: Labelled) -> Kind:
+    """Return the class of the solver: "sgd" on batches of all rows is FISTA.
+
+    "auto" is "newton" where a sample can tell the curvature: it holds all rows, or no fewer than
+    there are coefficients. Else it is a solver that takes more passes and works less between
+    them: "lbfgs", or FISTA for a penalty with corners.
+    """
+    source, n_classes = labelled.source, len(labelled.classes)
+    n_rows = source.n_samples
+    if settings.solver == "auto":
+        size = settings.sample_size or auto_size(
+            n_rows, source.n_features, n_classes, source.row_bytes
+        )
+        n_columns = n_classes if n_classes > 2 else 1
+        if size >= min(n_rows, source.n_features * n_columns):
+            return Newton
+        return FISTA if settings.l1_ratio else LBFGS
     if settings.solver == SGD.name and (settings.batch_size or 0) >= n_rows:
         return FISTA
     return SOLVERS[settings.solver]

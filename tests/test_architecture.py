@@ -28,8 +28,7 @@ LAYERS = {
         "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper", "labelling",
         "lease", "ledger", "npyfile", "objective", "parquetfile", "passes", "persistence",
         "places", "prediction", "records", "rows", "scores", "scoring", "settings", "shuffling",
-        "solving", "stores", "subproblem", "tables", "thinning",
-        "trainer", "zarrcopy",
+        "solving", "stores", "subproblem", "tables", "thinning", "trainer", "zarrcopy",
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "predictor",

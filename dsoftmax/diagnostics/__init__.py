@@ -11,20 +11,18 @@ if TYPE_CHECKING:
     from dsoftmax.diagnostics.messages import as_message
     from dsoftmax.diagnostics.plot import plot_history
 
-__all__ = ["JsonLines", "as_message", "plot_history", "plot_scores"]
-
-_MODULES = {
-    "JsonLines": "jsonlines",
-    "as_message": "messages",
-    "plot_history": "plot",
+_HOME = {
+    "JsonLines": "jsonlines", "as_message": "messages", "plot_history": "plot",
     "plot_scores": "judgement",
-}
+}  # fmt: skip
+
+__all__ = ["JsonLines", "as_message", "plot_history", "plot_scores"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _HOME:
         raise AttributeError(f"module 'dsoftmax.diagnostics' has no attribute {name!r}")
-    return getattr(import_module(f"dsoftmax.diagnostics.{_MODULES[name]}"), name)
+    return getattr(import_module(f"dsoftmax.diagnostics.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
