@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dsoftmax.ingestion import ingest
     from dsoftmax.inspection import inspect_data
     from dsoftmax.modelfile import load_model
+    from dsoftmax.planning import plan_fit
     from dsoftmax.sources import open_data
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _HOME = {
     "ingest": "ingestion",
     "inspect_data": "inspection",
     "load_model": "modelfile",
+    "plan_fit": "planning",
     "open_data": "sources",
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "inspect_data",
     "load_model",
     "open_data",
+    "plan_fit",
 ]
 
 

@@ -70,7 +70,7 @@ class Passes:
         self._leaves = full_pass(spans, holes)
         parts = tuple(around(holes, spans))
         self.n_rows = sum(stop - start for start, stop in parts)
-        self._first_epoch = _first_epoch(self._source, settings, parts, self.n_rows)
+        self._first_epoch = first_epoch(self._source, settings, parts, self.n_rows)
         # What workers remember has the weights of the rows that there were: holes only grow.
         self._key = f"{executor.run_key}-{len(holes)}"
         self.begun: Begun | None = None
@@ -260,9 +260,10 @@ def _warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> No
     )
 
 
-def _first_epoch(
+def first_epoch(
     source: Source, settings: Settings, spans: tuple[Span, ...], n_rows: int
 ) -> Epoch:  # fmt: skip
+    """Return the batches of the first epoch over spans of so many rows."""
     batch = min(settings.batch_size or auto_batch_size(n_rows), n_rows)
     span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
     lanes = lane_count(len(spans), span_bytes, batch)

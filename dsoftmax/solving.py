@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.errors import DataError
-from dsoftmax.labelling import Labelled
 from dsoftmax.objective import Objective
 from dsoftmax.reduction import Array
 from dsoftmax.settings import Settings
@@ -19,18 +18,17 @@ from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, constant
 from dsoftmax.solvers.sgd import SGD
-from dsoftmax.sources.base import preview
+from dsoftmax.sources.base import Source, preview
 from dsoftmax.subsample import auto_size
 
 
-def solver_kind(settings: Settings, labelled: Labelled) -> Kind:
+def solver_kind(settings: Settings, source: Source, n_classes: int) -> Kind:
     """Return the class of the solver: "sgd" on batches of all rows is FISTA.
 
     "auto" is "newton" where a sample can tell the curvature: it holds all rows, or no fewer than
     there are coefficients. Else it is a solver that takes more passes and works less between
     them: "lbfgs", or FISTA for a penalty with corners.
     """
-    source, n_classes = labelled.source, len(labelled.classes)
     n_rows = source.n_samples
     if settings.solver == "auto":
         size = settings.sample_size or auto_size(

@@ -122,10 +122,10 @@ def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:
     if _is_there(place) and not (overwrite and _is_store(place)):
         raise _taken(place)
     if isinstance(place, Path):
-        _require_writable(place.resolve().parent)
+        require_writable(place.resolve().parent)
 
 
-def _require_writable(folder: Path) -> None:
+def require_writable(folder: Path) -> None:
     """Raise DataError unless a folder can be written to, or made."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

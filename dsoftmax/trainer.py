@@ -97,7 +97,9 @@ class _Run:
             self._announce()
             while True:
                 try:
-                    return self._attempt(solver_kind(self._settings, self._found))
+                    return self._attempt(
+                        solver_kind(self._settings, self._source, len(self._classes))
+                    )
                 except UnreadableError as error:
                     self._make_do_without(error, 2)
         except DataError:
@@ -246,7 +248,7 @@ class _Run:
 
     def _announce(self) -> None:
         source, executor = self._source, self._executor
-        kind = solver_kind(self._settings, self._found)
+        kind = solver_kind(self._settings, self._source, len(self._classes))
         self._course.announce(
             FitStarted(
                 source.n_samples, source.n_features, len(self._classes), len(source.chunks) - 1,

@@ -31,8 +31,8 @@ LAYERS = {
         "solving", "stores", "subproblem", "tables", "thinning", "trainer", "zarrcopy",
     },
     4: {
-        "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "predictor",
-        "searching",
+        "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "planning",
+        "predictor", "searching",
     },
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -47,10 +47,11 @@ ALLOWED = {
     },
     "pyarrow": {"csvfile", "parquetfile", "tables"},
     "fsspec": {"places"},
-    "psutil": {"holder"},
+    "psutil": {"holder", "runtime"},
     "matplotlib": {"diagnostics"},
     "dask_ml": {"searching"},
     "onnx": {"export"},
+    "cryptography": {"runtime"},
     "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
 }  # fmt: skip
 

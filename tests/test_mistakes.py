@@ -268,7 +268,7 @@ def test_a_store_that_a_worker_cannot_see_is_named_with_worker_and_host(
     path = store(X=X4, y=Y4)
     source = open_data(f"{path}/X", f"{path}/y")
     (tmp_path / "data.zarr").rename(tmp_path / "elsewhere.zarr")  # as if on another machine
-    message = r"not visible from the worker tcp://.* on host \S+: .*data\.zarr/X.*shared storage"
+    message = r"not visible from the worker tls://.* on host \S+: .*data\.zarr/X.*shared storage"
     with pytest.raises(DataError, match=message):
         SoftmaxRegression().fit(source)
 

@@ -30,6 +30,7 @@ from dsoftmax.events import (
     StepEnded,
 )
 from dsoftmax.lease import Lease
+from dsoftmax.runtime.security import security_options
 from tests.test_faults import bits, model_of
 
 Store = Callable[..., str]
@@ -136,7 +137,10 @@ def test_a_fit_goes_on_elsewhere_to_the_same_bits(
     with pytest.raises(StopError):
         fitted(path, solver, checkpoint=place, callbacks=[After(12)])
     fit = f"fitted({path!r}, {solver!r}, checkpoint={str(place)!r}, callbacks=[After(12)])"
-    connect = f"from distributed import Client; Client({cluster.scheduler.address!r})"
+    options = security_options(cluster.cluster.folder)
+    connect = f"""
+from distributed import Client, Security
+Client({cluster.scheduler.address!r}, security=Security(**{options}))"""
     for where in ("", connect):
         done = python(f"{where}\n{fit}")
         assert "StopError" in done.stderr.splitlines()[-1], done.stderr

@@ -10,7 +10,7 @@ import click
 from dsoftmax import __version__
 from dsoftmax.errors import DataError, DsoftmaxError
 
-_COMMANDS = ("demo", "evaluate", "ingest", "inspect", "predict", "train")
+_COMMANDS = ("certs", "demo", "evaluate", "ingest", "inspect", "plan", "predict", "train")
 _FAILED, _BAD_USAGE = 1, 2
 
 

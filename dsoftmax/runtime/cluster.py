@@ -31,6 +31,11 @@ _WATCH_SECONDS = 5
 _POLL_SECONDS = 0.1
 
 
+def cluster_cache(limits: Sequence[int]) -> int:
+    """Return the decoded bytes that a worker may remember, by the memory limits of all."""
+    return configured_cache(int(_CACHE_SHARE * min(limits)) if limits else CACHE_IN_PROCESS)
+
+
 class ClusterExecutor:
     """The workers of a `distributed.Client`."""
 
@@ -48,9 +53,8 @@ class ClusterExecutor:
         self._require_alive()
         workers = self._workers_now() or self._awaited()
         limits = [w["memory_limit"] for w in workers.values() if w["memory_limit"]]
-        default = int(_CACHE_SHARE * min(limits)) if limits else CACHE_IN_PROCESS
         self.slots = max(1, sum(w["nthreads"] for w in workers.values()))
-        self.cache_bytes = configured_cache(default)
+        self.cache_bytes = cluster_cache(limits)
         self._workers = sorted(workers)
         self.processes = max(1, len(workers))
 

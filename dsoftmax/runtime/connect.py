@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
+from dask.utils import parse_timedelta
+
 from dsoftmax.errors import DsoftmaxError
+
+_FLUSH_SECONDS = 3  # a file may be there, and half written
+_POLL_SECONDS = 0.1
 
 
 @contextmanager
-def connected(address: str | None = None, scheduler_file: Path | None = None) -> Iterator[Any]:
+def connected(
+    address: str | None = None, scheduler_file: Path | None = None, certs: Path | None = None
+) -> Iterator[Any]:
     """Yield the client of a running cluster, and make it the active one.
 
     Parameters
     ----------
     address : of the scheduler
     scheduler_file : what the scheduler wrote with `--scheduler-file`, instead
+    certs : folder of the certificate, see `dsoftmax.runtime.security`; by default what the Dask
+        configuration says
 
     Raises
     ------
     DsoftmaxError
-        If no scheduler answers.
+        If no scheduler answers, or it wants a certificate that is not the one given.
     """
-    from distributed import Client
+    from distributed import Client, Security
 
-    file = None if scheduler_file is None else str(scheduler_file)
+    from dsoftmax.runtime.security import security_of
+
+    security = Security() if certs is None else security_of(certs)
+    address = address or _address_in(scheduler_file)
+    _require_certificate(address, security)
     try:
-        client = Client(address, scheduler_file=file)
-    except (OSError, ValueError, AssertionError, KeyError) as error:  # a file of no scheduler
+        client = Client(address, security=security)
+    except (OSError, ValueError) as error:
         raise DsoftmaxError(
-            f"no Dask scheduler answers at {address or file}: {error}; is it running, and can "
-            "this machine reach it?"
+            f"no Dask scheduler answers at {address}: {error}; is it running, can this machine "
+            "reach it, and does it want a certificate (--certs)?"
         ) from error
     with client:
         yield client
+
+
+def _address_in(file: Path | None) -> str:
+    """Return the address in a scheduler file, which may not be written yet."""
+    assert file is not None
+    seconds = parse_timedelta(dask.config.get("dsoftmax.worker-timeout", "5 minutes"))
+    deadline = time.monotonic() + (seconds if not file.exists() else _FLUSH_SECONDS)
+    while True:
+        try:
+            return str(json.loads(file.read_text())["address"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if time.monotonic() > deadline:
+                raise DsoftmaxError(
+                    f"no Dask scheduler has written its address to {file} "
+                    f"({type(error).__name__}: {error}); start one with "
+                    f"`dask scheduler --scheduler-file {file}`"
+                ) from error
+        time.sleep(_POLL_SECONDS)
+
+
+def _require_certificate(address: str, security: Any) -> None:
+    # Before a client is made: Dask leaves one that fails of this half open, and it hangs later.
+    certificate = security.get_tls_config_for_role("client")["cert"]
+    if address.startswith("tls://") and certificate is None:
+        raise DsoftmaxError(
+            f"the scheduler at {address} wants a certificate, and there is none: give the folder "
+            "of its own (--certs FOLDER), or set DASK_CONFIG to the dask.yaml in there"
+        )
+    if security.require_encryption and not address.startswith("tls://"):
+        raise DsoftmaxError(
+            f"encryption is required, and the scheduler at {address} is not at tls://; start it "
+            "with its certificate (DASK_CONFIG=FOLDER/dask.yaml)"
+        )
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from dask.system import CPU_COUNT
 
 from dsoftmax.errors import DataError
 from dsoftmax.runtime import blas, worker
+from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
     require_owner,
     require_portable,
@@ -92,7 +93,7 @@ def executor_for(source: Source) -> Executor:
     """Return where a source is best reduced: see the README, "Where it runs"."""
     if source.X.in_memory:
         return ThreadExecutor()
-    client = _active_client()
+    client = active_client()
 
     if source.futures:
         require_owner(source, client)
@@ -100,18 +101,25 @@ def executor_for(source: Source) -> Executor:
     if client is not None:
         require_portable(source)
         return _on_cluster(client, source)
-    small = source.n_samples * source.row_bytes <= _SMALL
-    if small or inside_a_task() or not all(array.portable for array in source.arrays):
+    if stays_in_process(source):
         return ThreadExecutor()
     from dsoftmax.runtime.local import embedded_client
 
     return _on_cluster(embedded_client(), source)
 
 
+def stays_in_process(source: Source) -> bool:
+    """Whether this process reduces a source when there is no cluster, rather than start one."""
+    small = source.n_samples * source.row_bytes <= _SMALL
+    here = small or inside_a_task() or source.X.in_memory
+    return here or not all(array.portable for array in source.arrays)
+
+
 def _on_cluster(client: Any, source: Source) -> Executor:
     from dsoftmax.runtime.cluster import ClusterExecutor
 
     executor: Executor = ClusterExecutor(client)
+    require_same_versions(client)
     require_room(client, source)
     require_visible(client, source)
     return executor
@@ -128,7 +136,7 @@ def inside_a_task() -> bool:
     return True
 
 
-def _active_client() -> Any:
+def active_client() -> Any:
     """Return the user's synchronous client, or None without one or inside a task."""
     from distributed import Client
 

@@ -1,5 +1,8 @@
 """The embedded cluster: single-threaded processes on loopback that end with their parent.
 
+They speak TLS with a key of their own in a private folder: other users of the machine can reach
+the ports, but nothing behind them.
+
 They are started by command, not by multiprocessing, which would run a script that has no main
 guard once more in every worker.
 """
@@ -30,15 +33,14 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
 from dsoftmax.errors import DsoftmaxError
+from dsoftmax.runtime.allocator import KEEP_MEMORY
+from dsoftmax.runtime.security import security_of, security_options, write_certificates
 
 _START_SECONDS = 60
 _LIFELINE = "dsoftmax.runtime.lifeline"
 
-# Dask's own trim threshold of 64 KiB hands every decoded chunk back to the system, and the next
-# one is faulted in anew. Setting one threshold freezes the other at its small default: set both.
 _ENVIRONMENT = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    **KEEP_MEMORY,
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -60,7 +62,11 @@ class _Server(Subprocess):  # type: ignore[misc]  # distributed is untyped here
         return self.process is not None and self.process.returncode is None
 
     async def _spawn(self, cls: str, options: Mapping[str, object], *arguments: str) -> None:
-        common = {"host": "127.0.0.1", "local_directory": str(self._folder)}
+        common = {
+            "host": "127.0.0.1",
+            "local_directory": str(self._folder),
+            "security": security_options(self._folder),
+        }
         spec = json.dumps({"cls": cls, "opts": {**common, **options}})
         command = [sys.executable, "-m", "distributed.cli.dask_spec", *arguments, "--spec", spec]
         with _log(self._folder).open("ab") as log:
@@ -137,6 +143,7 @@ class _LocalCluster(SpecCluster):  # type: ignore[misc]
     def __init__(self, n_workers: int, memory_limit: int | str) -> None:
         parent = dask.config.get("temporary-directory", None)
         self.folder = Path(tempfile.mkdtemp(prefix="dsoftmax-", dir=parent)).absolute()
+        write_certificates(self.folder)
         options = {"folder": self.folder, "memory_limit": memory_limit}
         nanny = {"cls": _Nanny, "options": options}
         super().__init__(
@@ -144,6 +151,7 @@ class _LocalCluster(SpecCluster):  # type: ignore[misc]
             workers=dict.fromkeys(range(n_workers), nanny),
             worker=nanny,
             name="dsoftmax",
+            security=security_of(self.folder),
             silence_logs=logging.WARNING,
             # `_close` ends the scheduler, and the lifeline what was never closed. Dask's own hook
             # at exit would also run in a forked child, and wait there for a loop that is not.
@@ -181,8 +189,8 @@ def local_cluster(
     Returns
     -------
     SpecCluster
-        The cluster with all its workers up. It listens on loopback only, and ends with this
-        process however that ends.
+        The cluster with all its workers up. It listens on loopback only, to those who can read
+        its private folder, and ends with this process however that ends.
 
     Raises
     ------
@@ -196,11 +204,16 @@ def local_cluster(
         )
     n_workers = n_workers or CPU_COUNT
     try:
-        cluster = _LocalCluster(n_workers, memory_limit or MEMORY_LIMIT // n_workers)
+        cluster = _LocalCluster(n_workers, memory_limit or default_memory_limit(n_workers))
     except RuntimeError as error:
         raise DsoftmaxError(f"cannot start a local cluster: {error}") from error
     _wait_for_workers(cluster, n_workers)
     return cluster
+
+
+def default_memory_limit(n_workers: int) -> int:
+    """Return the bytes that each of some workers gets: the machine's memory, shared out."""
+    return int(MEMORY_LIMIT // n_workers)
 
 
 def _wait_for_workers(cluster: _LocalCluster, n_workers: int) -> None:

@@ -178,14 +178,7 @@ def _tasks(
     executor: Executor, source: Source, leaves: list[Leaf], missing: Sequence[int],
     targets_only: bool, keep: Keep | None,
 ) -> list[Task]:  # fmt: skip
-    rows = max(sum(piece.rows for piece in leaf) for leaf in leaves)
-    if source.X.futures:
-        length = 1  # a task of several spans would bring blocks together from several workers
-    elif keep is None:
-        length = 1 << task_level(len(leaves), rows * source.row_bytes, executor.slots)
-    else:
-        # Not a power of two: such a task returns several nodes, which costs no bits.
-        length = -(-len(leaves) // executor.slots)
+    length = leaves_a_task(source, leaves, executor.slots, keep=keep is not None)
     tasks = []
     for first, last in _runs(missing, length):
         own = leaves[first:last]
@@ -193,6 +186,16 @@ def _tasks(
         blocks = {key: future for part in parts.values() for key, future in part.futures.items()}
         tasks.append(Task(parts, blocks, targets_only, tuple(own), first, len(leaves), keep))
     return tasks
+
+
+def leaves_a_task(source: Source, leaves: Sequence[Leaf], slots: int, *, keep: bool) -> int:
+    """Return how many leaves, at most, a task adds up."""
+    if source.X.futures:
+        return 1  # a task of several spans would bring blocks together from several workers
+    if keep:
+        return -(-len(leaves) // slots)  # no power of two: it returns several nodes, at no cost
+    rows = max(sum(piece.rows for piece in leaf) for leaf in leaves)
+    return 1 << task_level(len(leaves), rows * source.row_bytes, slots)
 
 
 def _runs(missing: Sequence[int], length: int) -> Iterator[tuple[int, int]]:

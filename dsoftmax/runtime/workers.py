@@ -34,16 +34,20 @@ def require_owner(source: Source, client: Any) -> None:
 
 def require_room(client: Any, source: Source) -> None:
     """Raise MemoryBoundError if a chunk of X does not fit the memory of some worker."""
-    largest = max(stop - start for start, stop in pairwise(source.chunks)) * source.row_bytes
     for address, info in client.scheduler_info(-1)["workers"].items():
-        limit, threads = info["memory_limit"], info["nthreads"]
-        if limit and largest * threads > limit:
-            raise MemoryBoundError(
-                f"{source.X.name} has chunks of {_mib(largest)} decoded (a chunk with all features "
-                f"of its rows), and the worker {address} has {_mib(limit)} of memory for "
-                f"{threads} thread(s), each with a chunk of its own; store X in smaller chunks, "
-                "or give the workers more memory or fewer threads"
-            )
+        require_fit(source, info["memory_limit"] or 0, info["nthreads"], f"the worker {address}")
+
+
+def require_fit(source: Source, limit: int, threads: int, who: str) -> None:
+    """Raise MemoryBoundError if a chunk of X for each thread does not fit a limit, 0 for none."""
+    largest = max(stop - start for start, stop in pairwise(source.chunks)) * source.row_bytes
+    if limit and largest * threads > limit:
+        raise MemoryBoundError(
+            f"{source.X.name} has chunks of {_mib(largest)} decoded (a chunk with all features "
+            f"of its rows), and {who} has {_mib(limit)} of memory for "
+            f"{threads} thread(s), each with a chunk of its own; store X in smaller chunks, "
+            "or give the workers more memory or fewer threads"
+        )
 
 
 def require_visible(client: Any, source: Source) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import zarr
 
+from dsoftmax.cli import _COMMANDS
+
 Store = Callable[..., str]
 Done = subprocess.CompletedProcess[str]
 
@@ -129,7 +131,7 @@ def test_what_fails_exits_with_1_and_one_message(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["demo", "evaluate", "ingest", "inspect", "predict", "train"])
+@pytest.mark.parametrize("command", _COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = dsoftmax(command, "--help")
     assert done.returncode == 0

@@ -151,7 +151,7 @@ def test_an_asynchronous_client_is_refused_with_the_remedy(cluster: Client, sour
 
     async def fit_in_a_loop() -> None:
         address = cluster.scheduler.address
-        async with Client(address, asynchronous=True):
+        async with Client(address, security=cluster.security, asynchronous=True):
             with pytest.raises(DataError, match="asynchronous"):
                 executor_for(source)
 

@@ -247,7 +247,7 @@ def test_persisted_blocks_need_the_client_that_holds_them(in_chunks: Any, cluste
     _, y, lazy, _ = in_chunks
     held = cluster.persist(lazy)
     with (
-        Client(cluster.scheduler.address, set_as_default=False) as other,
+        Client(cluster.scheduler.address, security=cluster.security, set_as_default=False) as other,
         other.as_current(),
         pytest.raises(DataError, match=r"X is persisted on a Dask client .*as_current"),
     ):

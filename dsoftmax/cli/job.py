@@ -1,0 +1,168 @@
+"""What `dsoftmax train` does, from the first check to the exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from dsoftmax.cli.cluster import active_cluster
+from dsoftmax.cli.runfile import described_run
+from dsoftmax.cli.runfolder import LogLines, RunFolder, environment, say, tell
+from dsoftmax.errors import DataError, OutageError
+
+if TYPE_CHECKING:
+    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.events import Callback
+    from dsoftmax.planning import Plan
+    from dsoftmax.sources import Source
+
+_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit from files to files.
+
+    Attributes
+    ----------
+    data : path or URL of the group
+    source : opens it
+    parameters : of the estimator
+    model, checkpoint : where they go; None for no checkpoint
+    folder : of the run, or None
+    overwrite : whether to replace the model that is there
+    plot : where to draw the run, or None
+    quiet : whether to be silent on standard error and output
+    events : files and streams that the events go to, as lines of JSON
+    """
+
+    data: str
+    source: Callable[[], Source]
+    parameters: dict[str, Any]
+    model: str
+    checkpoint: str | None
+    folder: RunFolder | None
+    overwrite: bool
+    plot: Path | None
+    quiet: bool
+    events: tuple[str | TextIO, ...] = ()
+
+    def require_possible(self) -> None:
+        """Raise DataError if what is written cannot go where it should."""
+        from dsoftmax.diagnostics.plot import check_plot
+        from dsoftmax.stores import locate, require_apart, require_free, require_writable
+
+        require_free(self.model, self.overwrite)
+        require_apart(self.model, self.data, self.checkpoint)
+        state = None if self.checkpoint is None else locate(self.checkpoint)
+        if isinstance(state, Path):
+            require_writable(state.resolve())
+        if self.plot is not None:
+            check_plot(self.plot)
+            if not self.plot.absolute().parent.is_dir():
+                raise DataError(f"{self.plot.absolute().parent} is no folder to draw {self.plot}")
+
+    def plan(self) -> Plan:
+        """Return the plan of the fit on the cluster that the options name."""
+        from dsoftmax.planning import plan_fit
+
+        with active_cluster():
+            return plan_fit(self.source(), model=self._estimator())
+
+    def run(self) -> None:
+        """Fit, and write all that is asked for; the exit code says how it ended."""
+        with self._log(), _resumable(self.checkpoint):
+            estimator = self._fit()
+            self._write(estimator)
+
+    def _log(self) -> AbstractContextManager[None]:
+        if self.folder is None:
+            return nullcontext()
+        self.folder.begin(described_run())
+        return self.folder.log(to_stderr=self._in_batch and not self.quiet)
+
+    @property
+    def _in_batch(self) -> bool:
+        """Whether the log takes the place of the progress on standard error."""
+        return self.folder is not None and not sys.stderr.isatty()
+
+    def _fit(self) -> SoftmaxRegression:
+        """Fit on the cluster that the options name."""
+        from sklearn.exceptions import ConvergenceWarning
+
+        from dsoftmax.planning import plan_fit
+
+        say(f"run on {environment()}")
+        estimator = self._estimator(verbose=0 if self.quiet or self._in_batch else 1)
+        with active_cluster(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
+            source = self.source()
+            if self.folder is not None:
+                self.folder.plan(str(plan_fit(source, model=estimator)))
+            return estimator.fit(source)
+
+    def _estimator(self, verbose: int = 0) -> SoftmaxRegression:
+        from dsoftmax.diagnostics.jsonlines import JsonLines
+        from dsoftmax.diagnostics.progress import Progress
+        from dsoftmax.estimator import SoftmaxRegression
+
+        callbacks: list[Callback] = [JsonLines(to) for to in self.events]
+        if self.folder is not None:
+            callbacks.append(Progress(LogLines(), live=False))
+        return SoftmaxRegression(
+            **self.parameters, checkpoint=self.checkpoint, callbacks=callbacks, verbose=verbose
+        )
+
+    def _write(self, estimator: SoftmaxRegression) -> None:
+        from dsoftmax.diagnostics.plot import plot_history
+        from dsoftmax.solvers.base import Status
+
+        if self.folder is not None:
+            self.folder.end(described_run(), estimator.seed_, estimator.history_)
+        interrupted = estimator.stop_reason_ == Status.INTERRUPTED.value
+        if interrupted and self.checkpoint is not None:
+            raise _to_be_resumed(self.checkpoint)
+        estimator.save(self.model, overwrite=self.overwrite)
+        if self.plot is not None:
+            plot_history(estimator, self.plot)
+        if not self.quiet:
+            click.echo(f"model: {self.model}")
+        if interrupted:
+            raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGTERM do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _resumable(checkpoint: str | None) -> Iterator[None]:
+    """With a checkpoint, interruptions and outages are temporary."""
+    try:
+        yield
+    except (KeyboardInterrupt, OutageError) as error:
+        if checkpoint is None:
+            raise
+        raise _to_be_resumed(checkpoint, str(error)) from error
+
+
+def _to_be_resumed(checkpoint: str, reason: str = "") -> click.exceptions.Exit:
+    """Say how to go on."""
+    if reason:
+        tell(f"Error: {reason}")
+    tell(f"stopped early; run this again to go on from {checkpoint}")
+    return click.exceptions.Exit(_TEMPORARY_FAILURE)

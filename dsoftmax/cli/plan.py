@@ -1,0 +1,43 @@
+"""`dsoftmax plan`: what a fit would cost."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dsoftmax.cli.cluster import active_cluster, cluster_options
+from dsoftmax.cli.data import data_options, opened
+from dsoftmax.cli.model import model_options
+from dsoftmax.cli.runfile import config_option, model_parameters
+
+
+@click.command()
+@click.argument("data")
+@config_option
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cluster_options
+def plan(
+    data: str,
+    x: str,
+    y: str,
+    sample_weight: str | None,
+    ignore_label: str | None,
+    drop_missing: bool,
+    dtype: str | None,
+    as_json: bool,
+) -> None:
+    """Say what training on the Zarr group DATA would cost, and start nothing.
+
+    Passes, bytes and tasks a pass, and memory, with the options that `dsoftmax train` takes; from
+    metadata and the labels of the first rows.
+    """
+    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.planning import plan_fit
+
+    with active_cluster():
+        source = opened(data, x, y, sample_weight, ignore_label, drop_missing, dtype)
+        found = plan_fit(source, model=SoftmaxRegression(**model_parameters()))
+    click.echo(json.dumps(found.to_dict()) if as_json else str(found))

@@ -1,0 +1,216 @@
+"""What a fit will cost, worked out from metadata, before anything is started or read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.utils import format_bytes
+
+from dsoftmax.errors import DataError
+from dsoftmax.passes import first_epoch
+from dsoftmax.runtime.executors import stays_in_process
+from dsoftmax.runtime.reduce import full_pass, leaves_a_task
+from dsoftmax.runtime.site import Site, site_for
+from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.settings import Settings, resolve
+from dsoftmax.solvers.newton import Newton
+from dsoftmax.solving import solver_kind
+from dsoftmax.sources import open_data
+from dsoftmax.sources.base import Source
+from dsoftmax.subsample import auto_size
+
+if TYPE_CHECKING:
+    from dsoftmax.estimator import SoftmaxRegression
+
+# Fitted to the peaks of workers of one thread, over dtypes, chunks of 1 to 200 MiB, and 10 to 1,000
+# classes: how many copies of a span come together while it is read (compressed, decoded, in order,
+# and what the allocator keeps of the last one), and of what is added up. Meant to be too much.
+_COPIES_OF_SPAN = 5
+_COPIES_OF_SUMS = 14
+_LABEL_BYTES = 8 << 20  # of labels that are read to count the classes
+_SPILL_SHARE = 0.6  # of its memory, from where on Dask writes a worker's results to its disk
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan_fit` returns: print it, or take `to_dict()` for JSON.
+
+    Attributes
+    ----------
+    n_samples, n_features : int
+    n_classes : as far as they are known
+    all_classes : whether they are given or all labels were read, and not the first of them
+    solver : what it resolves to
+    where : what computes
+    workers, slots : how many processes, and how many tasks at once
+    memory_limit : of a worker, in bytes; 0 for none
+    passes : over X, at most
+    pass_bytes : decoded in a pass
+    steps_a_pass : updates (mini-batches) or evaluations
+    tasks_a_pass : int
+    largest_read : decoded bytes of X that a thread holds at once
+    sample_bytes : of rows that the client keeps in memory ("newton")
+    peak_memory : what a worker takes at most, in bytes, estimated to the safe side
+    advice : what to look after, a sentence each
+    """
+
+    n_samples: int
+    n_features: int
+    n_classes: int
+    all_classes: bool
+    solver: str
+    where: str
+    workers: int
+    slots: int
+    memory_limit: int
+    passes: int
+    pass_bytes: int
+    steps_a_pass: int
+    tasks_a_pass: int
+    largest_read: int
+    sample_bytes: int
+    peak_memory: int
+    advice: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as numbers, texts and lists."""
+        return {**asdict(self), "advice": list(self.advice)}
+
+    def __str__(self) -> str:
+        least = "" if self.all_classes else "at least "
+        limit = f", of {format_bytes(self.memory_limit)}" if self.memory_limit else ""
+        lines = [
+            f"{'data':<15}{self.n_samples:,} rows x {self.n_features:,} features, "
+            f"{least}{self.n_classes:,} classes",
+            f"{'solver':<15}{self.solver}, at most {self.passes:,} passes",
+            f"{'where':<15}{self.where}: {self.workers:,} processes, {self.slots:,} tasks at once",
+            f"{'a pass':<15}{self.pass_bytes / 1e6:,.0f} MB decoded, {self.steps_a_pass:,} steps, "
+            f"{self.tasks_a_pass:,} tasks",
+            f"{'memory':<15}about {format_bytes(self.peak_memory)} a process{limit}",
+        ]
+        if self.sample_bytes:
+            lines.append(f"{'':<15}{format_bytes(self.sample_bytes)} of rows in the client")
+        return "\n".join(lines + [f"{'advice':<15}{text}" for text in self.advice])
+
+
+def plan_fit(
+    X: Any, y: Any = None, model: SoftmaxRegression | None = None, client: Any = None
+) -> Plan:
+    """Return what a fit would cost, without starting it.
+
+    Reads metadata, and up to 8 MiB of labels.
+
+    Parameters
+    ----------
+    X, y : as for `SoftmaxRegression.fit`
+    model : SoftmaxRegression, optional
+        With its parameters; by default those of a new one.
+    client : distributed.Client, optional
+        Of the cluster to plan for; by default what `fit` would use.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    DataError
+        If parameters or data cannot be used, as far as metadata can tell.
+    MemoryBoundError
+        If a chunk does not fit the memory of a worker.
+
+    Examples
+    --------
+    >>> plan = plan_fit(np.zeros((1000, 20)), np.arange(1000) % 3)
+    >>> plan.pass_bytes, plan.n_classes
+    (160000, 3)
+    """
+    from dsoftmax.estimator import SoftmaxRegression
+
+    settings = resolve((model or SoftmaxRegression()).get_params(deep=False), None)
+    source = open_data(X, y)
+    classes, all_classes = _classes(source, settings)
+    site = site_for(source, client)
+    kind = solver_kind(settings, source, classes)
+    sums_bytes = 8 * (source.n_features + 1) * classes
+    spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
+    largest = max(stop - start for start, stop in spans) * source.row_bytes
+    steps, tasks, held = _work(source, settings, site, spans, mini_batch=kind.mini_batch)
+    in_use = site.threads * (_COPIES_OF_SPAN * largest + _COPIES_OF_SUMS * sums_bytes)
+    sample = _sample_bytes(source, settings, classes) if kind is Newton else 0
+    peak = site.process_bytes + in_use + min(2 * held, site.cache_bytes) + sample
+    return Plan(
+        source.n_samples, source.n_features, classes, all_classes, kind.name,
+        site.name, site.processes, site.slots, site.memory_limit, settings.max_iter,
+        source.n_samples * source.row_bytes, steps, tasks, largest, sample,
+        peak,
+        tuple(_advice(source, site, spans, held, peak)),
+    )  # fmt: skip
+
+
+def _classes(source: Source, settings: Settings) -> tuple[int, bool]:
+    """Return how many classes there are, and whether all labels were looked at for it."""
+    if source.y is None:
+        raise DataError("y is missing: plan_fit(X, y) requires y, one label a row of X")
+    if settings.classes is not None:
+        return len(settings.classes), True
+    rows = max(1, _LABEL_BYTES // source.y.dtype.itemsize)
+    found: set[Any] = set()
+    for start, stop in pairwise(source.y.boundaries):
+        if start > 0 and stop > rows:
+            return len(found), False
+        chunk = source.read_targets(start, stop)
+        counts = chunk.codes if chunk.left_out is None else chunk.codes[chunk.left_out == 0]
+        found.update(np.unique(counts).tolist())
+    return len(found), True
+
+
+def _sample_bytes(source: Source, settings: Settings, classes: int) -> int:
+    rows, size = source.n_samples, settings.sample_size
+    size = size or auto_size(rows, source.n_features, classes, source.row_bytes)
+    return min(rows, size) * source.row_bytes
+
+
+def _work(
+    source: Source, settings: Settings, site: Site, spans: tuple[Span, ...], *, mini_batch: bool
+) -> tuple[int, int, int]:  # fmt: skip
+    """Return steps a pass, tasks a pass, and the bytes of spans that a worker remembers."""
+    if not mini_batch:
+        leaves = full_pass(spans)
+        length = leaves_a_task(source, leaves, site.slots, keep=False)
+        return 1, -(-len(leaves) // length), 0
+    epoch = first_epoch(source, settings, spans, source.n_samples)
+    length = leaves_a_task(source, epoch.batch(0), site.slots, keep=True)
+    largest = max(stop - start for start, stop in spans) * source.row_bytes
+    tasks = epoch.n_steps * -(-epoch.n_lanes // length)
+    return epoch.n_steps, tasks, largest * -(-epoch.n_lanes // site.processes)
+
+
+def _advice(
+    source: Source, site: Site, spans: tuple[Span, ...], held: int, peak: int
+) -> Iterator[str]:
+    """Yield what is likely to go wrong, or to be slow."""
+    limit = site.memory_limit
+    if limit and peak > _SPILL_SHARE * limit:
+        yield (
+            f"a worker may need {format_bytes(peak)} of its {format_bytes(limit)}, and Dask holds "
+            f"it back from {_SPILL_SHARE:.0%} on: give the workers more memory or fewer threads, "
+            "or store X in smaller chunks"
+        )
+    if held > site.cache_bytes:
+        yield (
+            f"mini-batches come from {format_bytes(held)} of chunks at once on each worker, which "
+            f"remembers {format_bytes(site.cache_bytes)}: chunks will be decoded many times a "
+            "pass; give the workers more memory, or use solver='lbfgs'"
+        )
+    if len(spans) < site.slots and not stays_in_process(source):
+        yield (
+            f"X is read in {len(spans):,} pieces, so that {site.slots - len(spans):,} of "
+            f"{site.slots:,} slots will have nothing to do: store X in smaller chunks"
+        )
+    if source.X.dtype.kind == "f" and source.dtype.itemsize > 4:
+        yield "float64 is computed in float64: open_data(dtype='float32') halves the arithmetic"

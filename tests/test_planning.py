@@ -1,0 +1,171 @@
+"""What a plan says is what a fit then does."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+from sklearn.exceptions import ConvergenceWarning
+
+from dsoftmax import DataError, MemoryBoundError, SoftmaxRegression, open_data, plan_fit
+from dsoftmax.cli.demo import peak_memory
+from dsoftmax.runtime import local
+from dsoftmax.runtime.connect import local_workers
+
+Store = Callable[..., str]
+
+
+def fitted(model: SoftmaxRegression, path: str) -> SoftmaxRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(f"{path}/X", f"{path}/y")
+
+
+def gradient_tasks(client: Client, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """Count, from now on, the gradient tasks that are submitted, by the evaluation."""
+    counts: Counter[int] = Counter()
+    submit = client.submit
+
+    def counted(*args: Any, **keywords: Any) -> Any:
+        name, _, turn, _ = keywords["key"].rsplit("-", 3)
+        if name == "partial_gradient":
+            counts[int(turn)] += 1
+        return submit(*args, **keywords)
+
+    monkeypatch.setattr(client, "submit", counted)
+    return counts
+
+
+@pytest.mark.usefixtures("small_spans")
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 97, 1797])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam", "newton"])
+def test_bytes_and_tasks_a_pass_are_those_of_the_fit(
+    cluster: Client, digits: Any, store: Store, monkeypatch: pytest.MonkeyPatch, rows: int,
+    solver: str,
+) -> None:  # fmt: skip
+    X, y = digits
+    if rows == 1:
+        X, y = X[:40], y[:40]
+    path = store(rows=rows, X=X.astype("f4"), y=y + 1)
+    model = SoftmaxRegression(solver=solver, max_iter=3, tol=0, random_state=0)
+    plan = plan_fit(f"{path}/X", f"{path}/y", model)
+    counts = gradient_tasks(cluster, monkeypatch)
+    history = fitted(model, path).history_
+    first = next(record for record in history if record["kind"] == "pass")
+    assert first["bytes"] == plan.pass_bytes == X.size * 4
+    evaluations = [counts[turn] for turn in sorted(counts)][: plan.steps_a_pass]
+    assert sum(evaluations) == plan.tasks_a_pass
+    assert plan.slots == plan.workers == 2
+    assert max(record["pass"] for record in history) <= plan.passes == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize(
+    ("dtype", "rows", "features", "classes", "solver"),
+    [
+        ("u1", 8192, 784, 10, "lbfgs"),
+        ("f2", 32768, 784, 10, "lbfgs"),
+        ("f4", 65536, 784, 10, "lbfgs"),
+        ("f4", 4096, 2048, 1000, "lbfgs"),
+        ("u1", 32768, 784, 10, "sgd"),
+    ],
+)
+def test_a_worker_stays_below_the_planned_peak_and_not_far(
+    tmp_path: Path, dtype: str, rows: int, features: int, classes: int, solver: str
+) -> None:
+    group, rng = zarr.open_group(tmp_path / "data.zarr", mode="w"), np.random.default_rng(0)
+    labels = np.arange(3 * rows) % classes
+    shape = (3 * rows, features)
+    X = group.create_array("X", shape=shape, chunks=(rows, features), dtype=dtype)
+    group.create_array("y", data=labels)
+    for start in range(0, 3 * rows, rows):
+        X[start : start + rows] = rng.integers(0, 200, (rows, features)).astype(dtype)
+    model = SoftmaxRegression(solver=solver, max_iter=3, tol=0, random_state=0)
+    path = f"{tmp_path}/data.zarr"
+    with local_workers(1, "3 GiB") as client:
+        plan = plan_fit(f"{path}/X", f"{path}/y", model)
+        fitted(model, path)
+        (peak,) = client.run(peak_memory).values()
+    assert plan.n_classes == classes
+    assert 0.4 * plan.peak_memory < peak < plan.peak_memory
+
+
+def test_a_plan_starts_no_cluster_and_reads_no_features(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    monkeypatch.setattr("dsoftmax.runtime.executors._SMALL", 0)
+    monkeypatch.setattr(local, "embedded_client", None)  # it would be called
+    for chunk in Path(path, "X").glob("c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"not to be read")
+    plan = plan_fit(f"{path}/X", f"{path}/y")
+    assert plan.where == "a local cluster"
+    assert (plan.n_classes, plan.all_classes) == (4, True)
+    monkeypatch.setattr("dsoftmax.planning._LABEL_BYTES", 8 * 20)
+    some = plan_fit(f"{path}/X", f"{path}/y")
+    assert some.all_classes is False
+    assert "at least 4 classes" in str(some)
+    known = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(classes=range(7)))
+    assert (known.n_classes, known.all_classes) == (7, True)
+
+
+def test_the_sample_of_newton_is_in_the_plan() -> None:
+    X, y = np.ones((9000, 100), "f4"), np.arange(9000) % 3
+    plan = plan_fit(X, y, SoftmaxRegression(solver="newton", sample_size=50))
+    assert plan.sample_bytes == 50 * 400
+    assert "19.53 kiB of rows in the client" in str(plan)
+
+
+def test_a_plan_is_printed_and_is_json(store: Store) -> None:
+    path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    plan = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(solver="sgd", batch_size=20))
+    assert "95 rows x 3 features" in str(plan)
+    assert "5 steps" in str(plan)
+    assert json.loads(json.dumps(plan.to_dict()))["steps_a_pass"] == 5
+
+
+@pytest.mark.parametrize("y", [["a"], ["a", "b"]])
+def test_the_smallest_data_have_a_plan(y: list[str]) -> None:
+    plan = plan_fit(np.ones((len(y), 1)), y)
+    assert (plan.n_samples, plan.pass_bytes, plan.tasks_a_pass) == (len(y), 8 * len(y), 1)
+
+
+def test_what_cannot_work_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store(rows=95, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    with pytest.raises(DataError, match="y is missing"):
+        plan_fit(f"{path}/X")
+    with pytest.raises(DataError, match="alpha is -1"):
+        plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(alpha=-1))
+    monkeypatch.setattr("dsoftmax.runtime.executors._SMALL", 0)
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 2000)
+    with pytest.raises(MemoryBoundError, match="a worker of the local cluster has"):
+        plan_fit(f"{path}/X", f"{path}/y")
+
+
+def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store(rows=95, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    monkeypatch.setattr("dsoftmax.runtime.executors._SMALL", 0)
+    monkeypatch.setattr("dsoftmax.runtime.site.CPU_COUNT", 2)
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 300 << 20)
+    advice = " ".join(plan_fit(f"{path}/X", f"{path}/y").advice)
+    assert "1 of 2 slots will have nothing to do" in advice
+    assert "a worker may need 136" in advice
+    assert "open_data(dtype='float32')" in advice
+    with dask.config.set({"dsoftmax.cache": 8}):
+        sgd = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(solver="sgd"))
+    assert "remembers 8 B" in " ".join(sgd.advice)
+    source = open_data(f"{path}/X", f"{path}/y", dtype="float32")
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 3 << 30)
+    monkeypatch.setattr("dsoftmax.runtime.site.CPU_COUNT", 1)
+    assert plan_fit(source).advice == ()
