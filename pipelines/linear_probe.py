@@ -50,7 +50,7 @@ def main(rows: int, folder: Path) -> None:
         worker_kwargs={"nthreads": 1, "memory_limit": "350 MiB"},
     )
     with cluster, Client(cluster):
-        probe = SoftmaxRegression(alpha=1e-8, max_iter=16, verbose=1)
+        probe = SoftmaxRegression(alpha=1e-8, solver="lbfgs", max_iter=16, verbose=1)
         probe.fit(f"{train}/X", f"{train}/y")
         scores = probe.evaluate(f"{test}/X", f"{test}/y")
     probe.save(folder / "probe.zarr", overwrite=True)
