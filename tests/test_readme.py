@@ -44,7 +44,7 @@ def test_the_python_example_runs_verbatim_on_the_local_cluster(folder: Path, way
         [sys.executable, *command], capture_output=True, text=True, cwd=folder, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "lbfgs on" in done.stderr
+    assert "newton on" in done.stderr
     assert "Dask workers" in done.stderr
     assert float(done.stdout) > 0.9
     assert "Traceback" not in done.stderr

@@ -47,7 +47,7 @@ def test_several_runs_use_one_cluster_by_its_file(
                 capture_output=True, text=True, timeout=60,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-            assert "lbfgs on 2 Dask workers" in done.stderr
+            assert "newton on 2 Dask workers" in done.stderr
         cluster.terminate()
         assert cluster.wait(30) == 0
     assert not file.exists()
