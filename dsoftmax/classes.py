@@ -38,7 +38,10 @@ def scan_labels(
         zero.
     """
     if source.y is None:
-        raise DataError("y is missing: fit(X, y) requires y, one label a row of X")
+        raise DataError(
+            "y is missing: fit requires y to be passed, but the target y is None; pass one label "
+            "for each row of X"
+        )
     _warn_of_absent_chunks(source)
     _check_ignored(source, classes)
     named = source if classes is None else source.with_classes(classes)

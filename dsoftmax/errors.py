@@ -11,6 +11,10 @@ class DataError(DsoftmaxError, ValueError):
     """The data cannot be used as given: shape, length, dtype, label, NaN or infinity."""
 
 
+class DtypeError(DataError, TypeError):
+    """Values are of a type that is no number, where numbers are needed; also a TypeError."""
+
+
 class ChunkError(DsoftmaxError):
     """A chunk of a store could not be read; the message names the array and the rows."""
 

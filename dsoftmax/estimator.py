@@ -5,27 +5,23 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
-import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_feature_names
 
+from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.diagnostics.report import reporting
 from dsoftmax.events import Callback
-from dsoftmax.fit import Carry, Fit
-from dsoftmax.prediction import LinearModel
-from dsoftmax.predictor import LinearClassifier
+from dsoftmax.parts import PartLearner
 from dsoftmax.runtime.executors import executor_for
-from dsoftmax.settings import resolve, resolve_part
+from dsoftmax.settings import resolve
 from dsoftmax.sources import open_data
-from dsoftmax.trainer import train, train_part
+from dsoftmax.trainer import train
 
 
-class SoftmaxRegression(LinearClassifier):
+class SoftmaxRegression(PartLearner):
     """Softmax (multinomial logistic) regression on data of any size.
 
     Minimises, over coefficients theta and intercepts b, ::
@@ -59,7 +55,9 @@ class SoftmaxRegression(LinearClassifier):
         handful of passes, to any accuracy and for any penalty. "lbfgs": limited-memory
         quasi-Newton, every evaluation a pass, for `l1_ratio` 0. "sgd": mini-batches with
         Nesterov's momentum; with ``batch_size >= n_samples``, accelerated proximal gradient
-        (FISTA). "adam": mini-batches, the better of the two in a few passes. "auto" is "newton".
+        (FISTA). "adam": mini-batches, the better of the two in a few passes. "auto" is "newton" if
+        its sample holds all rows, or no fewer than there are coefficients; else "lbfgs", or FISTA
+        if `l1_ratio` is not 0.
     max_iter : int, default=100
         Budget in passes over X, whatever the solver; never exceeded.
     tol : float, default=1e-4
@@ -110,7 +108,9 @@ class SoftmaxRegression(LinearClassifier):
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Defined when X has column names that are all strings.
+        Defined when the features have names that are all strings: the columns of a DataFrame, the
+        coordinate of the last axis of a DataArray, or the attribute "feature_names" of a Zarr
+        array, which `ingest` takes from a table.
     n_iter_ : int
         Passes over X, the scan of the labels not counted.
     n_steps_ : int
@@ -124,6 +124,9 @@ class SoftmaxRegression(LinearClassifier):
     seed_ : int
     quarantined_ : list of dict
         The chunks of X that were left out, see `open_data`: "start", "stop" (rows) and "reason".
+    data_ : dict
+        What the metadata of the data (of the last part, after `partial_fit`) and the scan of the
+        labels say: shapes, dtypes, chunks and digests, as text.
     numerics_ : dict
         The kinds of arithmetic that computed the fit (CPU, BLAS, versions), each with the first
         worker that had it. If there are two, the last bits depend on who computed what.
@@ -211,6 +214,7 @@ class SoftmaxRegression(LinearClassifier):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------
@@ -244,80 +248,12 @@ class SoftmaxRegression(LinearClassifier):
             reporting(executor.client, executor.run_key) as reports,
         ):
             fit = train(source, settings, executor, [*reports, *watching], self.checkpoint)
-        _check_feature_names(self, X, reset=True)
-        self._carry: Carry | None = None
-        self._keep(fit, source.n_features)
+        check_feature_names(self, X, source, reset=True)
+        self._carry = None
+        self._keep(fit, source)
         self.history_ = history.records
         if fit.quarantined:
-            warnings.warn(_left_out(fit), stacklevel=2)
+            warnings.warn(fit.left_out, stacklevel=2)
         if not fit.status.converged:
-            warnings.warn(_advice(fit), ConvergenceWarning, stacklevel=2)
+            warnings.warn(fit.advice, ConvergenceWarning, stacklevel=2)
         return self
-
-    def partial_fit(
-        self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
-    ) -> Self:
-        """Update the model by one pass over some rows, in mini-batches.
-
-        Parameters
-        ----------
-        X, y, sample_weight : as for `fit`
-            A part may hold a single class.
-        classes : array-like of shape (n_classes,), optional
-            All labels that will ever come; needed by the first call, unless given as the parameter
-            `classes` or known from an earlier fit.
-
-        Returns
-        -------
-        self
-            `loss_` is the mean over the mini-batches; the learning rate falls with the rows seen.
-
-        Raises
-        ------
-        DataError
-            If the solver takes no mini-batches, the classes are not known or not those of
-            before, or the data cannot be used.
-        """
-        settings = resolve_part(self.get_params(deep=False), classes, self._last_fit())
-        source = open_data(X, y, sample_weight)
-        carry = getattr(self, "_carry", None)
-        history = History()
-        with executor_for(source) as executor:
-            fit, self._carry = train_part(
-                source, settings, executor, [history, *self.callbacks], carry
-            )
-        _check_feature_names(self, X, reset=not hasattr(self, "n_features_in_"))
-        if carry is not None:
-            fit = replace(fit, passes=fit.passes + self.n_iter_, steps=fit.steps + self.n_steps_)
-        self._keep(fit, source.n_features)
-        self.history_ = history.records
-        if fit.quarantined:
-            warnings.warn(_left_out(fit), stacklevel=2)
-        return self
-
-    def _keep(self, fit: Fit, n_features: int) -> None:
-        self.classes_ = fit.classes
-        self.coef_, self.intercept_ = np.ascontiguousarray(fit.coef.T), fit.intercept
-        self._shift = fit.shift
-        self.n_features_in_ = n_features
-        self.n_iter_, self.n_steps_ = fit.passes, fit.steps
-        self.loss_, self.stop_reason_ = fit.loss, fit.status.value
-        self.seed_, self.numerics_ = fit.seed, fit.numerics
-        self.quarantined_ = [fault._asdict() for fault in fit.quarantined]
-
-    def _last_fit(self) -> LinearModel | None:
-        if not hasattr(self, "coef_"):
-            return None
-        return LinearModel(self.classes_, self.coef_.T, self.intercept_)
-
-
-def _advice(fit: Fit) -> str:
-    return f"after {fit.passes} passes, at loss {fit.loss:.6g}: {fit.status.value}"
-
-
-def _left_out(fit: Fit) -> str:
-    rows = sum(fault.stop - fault.start for fault in fit.quarantined)
-    return (
-        f"{len(fit.quarantined)} chunks of X, {rows} rows, cannot be read and were left out "
-        f"(quarantined_ lists them); the first: {fit.quarantined[0].reason}"
-    )

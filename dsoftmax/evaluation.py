@@ -10,16 +10,12 @@ from dsoftmax.prediction import LinearModel, require_features
 from dsoftmax.runtime.executors import executor_for
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.scores import Scores, scores_of
 from dsoftmax.sources.base import Source
 
 
-def evaluated(model: LinearModel, source: Source) -> dict[str, float]:
+def evaluated(model: LinearModel, source: Source) -> Scores:
     """Return the metrics of a model over a source with labels.
-
-    Returns
-    -------
-    dict
-        "accuracy", "log_loss" (mean, natural logarithm) and "n_samples".
 
     Raises
     ------
@@ -36,8 +32,4 @@ def evaluated(model: LinearModel, source: Source) -> dict[str, float]:
         sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
     if not sums.weight > 0:
         raise DataError("all weights are zero; at least one row must count")
-    return {
-        "accuracy": sums.correct / sums.weight,
-        "log_loss": sums.log_loss / sums.weight,
-        "n_samples": sums.rows,
-    }
+    return scores_of(sums, model.classes, weighted=source.sample_weight is not None)

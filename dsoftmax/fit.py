@@ -27,6 +27,7 @@ class Fit:
     seed : what its random numbers came from
     quarantined : chunks that could not be read, and were left out
     numerics : the kinds of arithmetic that computed it, each with the first worker that had it
+    labels : digest of the classes, and of the rows and weight of each
     """
 
     classes: Array
@@ -40,6 +41,21 @@ class Fit:
     seed: int
     quarantined: tuple[Fault, ...]
     numerics: dict[str, str]
+    labels: str
+
+    @property
+    def advice(self) -> str:
+        """What to do about a fit that has not converged."""
+        return f"after {self.passes} passes, at loss {self.loss:.6g}: {self.status.value}"
+
+    @property
+    def left_out(self) -> str:
+        """What was left out of it."""
+        rows = sum(fault.stop - fault.start for fault in self.quarantined)
+        return (
+            f"{len(self.quarantined)} chunks of X, {rows} rows, cannot be read and were left out "
+            f"(quarantined_ lists them); the first: {self.quarantined[0].reason}"
+        )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,19 @@ def identify(source: Source, settings: Settings, executor: Executor) -> Identity
     )
 
 
+def described(source: Source) -> dict[str, str]:
+    """Return what is known of the data from their metadata, as text by name."""
+    names = ("X", "y", "sample_weight")
+    found = {name: array for name in names if (array := getattr(source, name)) is not None}
+    return {name: _metadata(array) for name, array in found.items()} | _policy(source)
+
+
+def first_values(source: Source, executor: Executor) -> str:
+    """Return a digest of the values of the first chunk."""
+    first = whole_span((source.chunks[0], source.chunks[1]))
+    return reduce(executor, source, _FINGERPRINT, [(first,)])[0]["0"]
+
+
 def differences(old: Identity, new: Identity) -> list[str]:
     """Return how two identities differ, a phrase each."""
     found = [

@@ -145,6 +145,7 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     Parameters
     ----------
     X, y, sample_weight : as for `open_data`
+        The rows, their labels and weights.
 
     Returns
     -------

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 
+from dsoftmax import __version__
 from dsoftmax.errors import CheckpointError
 from dsoftmax.estimator import SoftmaxRegression
 from dsoftmax.persistence import ModelRecord, read_record, write_record
 
 _ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_", "_shift")
-_OPTIONAL = ("feature_names_in_", "_shift")
-_FACTS = ("n_iter_", "n_steps_", "loss_", "stop_reason_", "seed_", "history_")
+_FACTS = (
+    "n_iter_", "n_steps_", "loss_", "stop_reason_", "seed_", "history_", "data_", "numerics_",
+    "quarantined_",
+)  # fmt: skip
+# What an earlier version did not write, or not every model has.
+_OPTIONAL = ("feature_names_in_", "_shift", "data_", "numerics_", "quarantined_")
 
 
 def save_model(
@@ -23,7 +28,7 @@ def save_model(
         params["random_state"] = model.seed_
     found = ((name, getattr(model, name, None)) for name in _ARRAYS)
     arrays = {name: array for name, array in found if array is not None}
-    facts = {name: getattr(model, name) for name in _FACTS}
+    facts = {name: getattr(model, name) for name in _FACTS if hasattr(model, name)}
     write_record(path, ModelRecord(params, facts, arrays), overwrite=overwrite)
 
 
@@ -33,11 +38,13 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
     Parameters
     ----------
     path : path or URL
+        Of what was saved.
 
     Returns
     -------
     SoftmaxRegression
-        Fitted; callbacks and the place of its checkpoint are not saved.
+        Fitted; callbacks and the place of its checkpoint are not saved. Parameters that the
+        version which wrote it did not have are at their defaults.
 
     Raises
     ------
@@ -45,6 +52,12 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
         If there is no model, or it is damaged, or of a format that this version cannot read.
     """
     record = read_record(path)
+    if unknown := record.params.keys() - SoftmaxRegression().get_params().keys():
+        raise CheckpointError(
+            f"{path} was written by dsoftmax {record.versions.get('dsoftmax')}, with parameters "
+            f"that version {__version__} does not know: {', '.join(sorted(unknown))}; load it with "
+            "the version that wrote it, or a later one"
+        )
     try:
         model = SoftmaxRegression(**record.params)
         found = record.facts | record.arrays

@@ -11,13 +11,16 @@ import json
 import math
 import numbers
 import os
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import zarr
 
+from dsoftmax import __version__
 from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
 from dsoftmax.reduction import Array
 from dsoftmax.sources.address import storage_options
@@ -35,11 +38,13 @@ class ModelRecord:
     params : the estimator's parameters
     facts : fitted attributes that are numbers, strings or lists of records
     arrays : fitted attributes that are arrays
+    versions : of the libraries that wrote it, once it is written
     """
 
     params: dict[str, Any]
     facts: dict[str, Any]
     arrays: dict[str, Array]
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def write_record(
@@ -50,12 +55,19 @@ def write_record(
     params = {name: _plain(value) for name, value in record.params.items()}
     facts = {name: _strict(value) for name, value in record.facts.items()}
     content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": facts}
+    content["versions"] = _versions()
     if overwrite:
         _require_model(path)
     with new_group(locate(path), overwrite) as group:
         for name, array in arrays.items():
             _write_array(group, name, array)
         group.attrs["dsoftmax"] = content | {"sha256": _digest(content, arrays)}
+
+
+def _versions() -> dict[str, str]:
+    libraries = ("numpy", "scikit-learn", "zarr")
+    found = {name: version(name) for name in libraries}
+    return {"dsoftmax": __version__, "python": platform.python_version(), **found}
 
 
 def _require_model(path: str | os.PathLike[str]) -> None:
@@ -89,7 +101,9 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
         params = dict(content["params"])
         if isinstance(params["class_weight"], list):
             params["class_weight"] = dict(params["class_weight"])
-        return ModelRecord(params, dict(content["facts"]), arrays)
+        return ModelRecord(
+            params, dict(content["facts"]), arrays, dict(content.get("versions", {}))
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
 
@@ -98,11 +112,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
     try:
         group = zarr.open_group(locate(path), mode="r", storage_options=storage_options(str(path)))
         content = dict(group.attrs["dsoftmax"])  # type: ignore[arg-type]
-        version = content["format"]
-        if version != _FORMAT:
+        format_ = content["format"]
+        if format_ != _FORMAT:
             raise CheckpointError(
-                f"{path} has format {version}, and this version of dsoftmax reads {_FORMAT}; "
-                "load it with the version that wrote it"
+                f"{path} has format {format_}, and this version of dsoftmax reads {_FORMAT}; "
+                f"load it with the version that wrote it{_writer(content)}"
             )
         return content, {name: _read_array(array) for name, array in group.arrays()}
     except DsoftmaxError:
@@ -111,6 +125,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
         raise CheckpointError(
             f"{path} is not a readable model: {type(error).__name__}: {error}"
         ) from error
+
+
+def _writer(content: Mapping[str, Any]) -> str:
+    written = content.get("versions")
+    return f" ({written.get('dsoftmax')})" if isinstance(written, Mapping) else ""
 
 
 def _storable(array: Array) -> Array:

@@ -135,7 +135,7 @@ def plan_fit(
     source = open_data(X, y)
     classes, all_classes = _classes(source, settings)
     site = site_for(source, client)
-    kind = solver_kind(settings, source.n_samples)
+    kind = solver_kind(settings, source, classes)
     sums_bytes = 8 * (source.n_features + 1) * classes
     spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
     largest = max(stop - start for start, stop in spans) * source.row_bytes

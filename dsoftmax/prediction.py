@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from dsoftmax.errors import DataError
 from dsoftmax.loss import compute_dtype, log_probabilities, probabilities, raw_blocks
 from dsoftmax.reduction import Array, Chunk
-from dsoftmax.runtime.executors import executor_for
-from dsoftmax.runtime.spans import Span, cut_spans
-from dsoftmax.sources import open_data
-from dsoftmax.sources.address import absolute_url, storage_options
 from dsoftmax.sources.base import Source
-from dsoftmax.sources.grid import Grid, Index, cuts_every, index_in
-from dsoftmax.stores import create_array, locate, new_node, require_apart
+from dsoftmax.sources.grid import Grid, Index, index_in
 
 _WIDE = ("predict_proba", "predict_log_proba")
 METHODS = ("predict", "decision_function", *_WIDE)
@@ -94,13 +86,19 @@ _LINKS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def predicted(model: LinearModel, X: Any, method: str) -> Any:
+def is_dask(X: Any) -> bool:
+    """Return whether X is one of Dask's collections."""
+    return type(X).__module__.startswith("dask.")
+
+
+def predicted(model: LinearModel, X: Any, source: Source | None, method: str) -> Any:
     """Return what `method` predicts for X: lazy in, lazy out.
 
     Parameters
     ----------
     model : LinearModel
     X : as for `open_data`, or a Dask array
+    source : X, opened; None for a Dask array
     method : one of METHODS
 
     Returns
@@ -114,9 +112,9 @@ def predicted(model: LinearModel, X: Any, method: str) -> Any:
         If X is not of shape (..., n_features) of the model, or has values that are not
         finite (raised when they are computed).
     """
-    if type(X).__module__.startswith("dask."):
+    if source is None:
         return _lazy_from_dask(model, X, method)
-    source = open_data(X).features_only()
+    source = source.features_only()
     require_features(source.X.shape, model, source.X.name)
     if source.X.in_memory:
         flat = model.apply(source.read(0, source.n_samples), method, source.dtype)
@@ -134,63 +132,6 @@ def _named_alike(X: Any, result: Any, model: LinearModel) -> Any:
     if result.ndim == X.ndim:
         dims, coords = (*dims, "class"), {**coords, "class": model.classes}
     return type(X)(result, dims=dims, coords=coords)
-
-
-def predict_to_store(
-    model: LinearModel, source: Source, place: str | os.PathLike[str], method: str,
-    *, overwrite: bool = False,
-) -> None:  # fmt: skip
-    """Write predictions to a Zarr array; see `SoftmaxRegression.predict_to`."""
-    require_features(source.X.shape, model, source.X.name)
-    if method not in METHODS:
-        raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    require_apart(place, source.X.name if source.X.portable else None)
-    source = source.features_only()
-    # All chunks of the output are of the same length, and no two tasks write to one of them.
-    source, out = _evenly_cut(source)
-    spans = cut_spans(out.boundaries, source.row_bytes)
-    parts = {span: source.part(*span) for span in spans}
-    with new_node(locate(place), overwrite) as target:
-        url = absolute_url(os.fspath(target))
-        _create_output(url, model, source, method, out)
-        tasks = [
-            (part, part.futures, model, method, url, span, list(out.regions(*span)))
-            for span, part in parts.items()
-        ]
-        with executor_for(source) as executor:
-            for _ in executor.run(method, _write_rows, tasks, few=bool(source.futures)):
-                pass
-
-
-def _evenly_cut(source: Source) -> tuple[Source, Grid]:
-    """Return the source, and a grid of its samples into blocks of one size, in its row order."""
-    axes = (source.chunks,) if source.grid is None else source.grid.cuts
-    steps = tuple(max(b - a for a, b in pairwise(cut)) for cut in axes)
-    even = Grid(cuts_every(source.shape, steps))
-    if source.grid is None or even == source.grid:
-        return source, even
-    return replace(source, X=source.X.laid_out(even), grid=even), even
-
-
-def _create_output(url: str, model: LinearModel, source: Source, method: str, out: Grid) -> None:
-    tail = model.shape(1, method)[1:]
-    dtype = model.dtype(method, source.dtype)
-    blocks = tuple(sizes[0] for sizes in out.sizes)
-    create_array(url, None, (*out.shape, *tail), dtype, (*blocks, *tail))
-
-
-def _write_rows(
-    source: Source, blocks: dict[Any, Any], model: LinearModel, method: str, url: str, span: Span,
-    boxes: list[tuple[Index, int, int]],
-) -> None:  # fmt: skip
-    start, stop = span
-    rows = source.with_blocks(blocks).read(start, stop)
-    values = model.apply(rows, method, source.dtype)
-    target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
-    for where, first, last in boxes:
-        box = values[first - start : last - start]
-        shape = tuple(axis.stop - axis.start for axis in where)
-        target[where] = box.reshape(*shape, *box.shape[1:])
 
 
 def require_features(shape: tuple[int, ...], model: LinearModel, name: str) -> None:

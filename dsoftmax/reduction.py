@@ -102,7 +102,10 @@ class Chunk(NamedTuple):
         value = self.X[row, column]
         reason = f"too large for {dtype}; open the data with dtype='float64'"
         if not np.isfinite(value):
-            reason = "not finite; clean the data, or leave rows out: open_data(missing='drop')"
+            reason = (
+                "not finite (NaN or infinity); clean the data, or leave rows out: "
+                "open_data(missing='drop')"
+            )
         chunk = self.chunk_at(self._number(row), column)
         raise DataError(
             f"X has the value {value} at {self.where(row)}, column {column}{chunk}, which is "

@@ -17,7 +17,7 @@ from dsoftmax.reduction import Array
 from dsoftmax.solvers import SOLVERS
 from dsoftmax.sources.base import preview
 
-_MINI_BATCH = sorted(name for name, kind in SOLVERS.items() if kind.mini_batch)
+MINI_BATCH = sorted(name for name, kind in SOLVERS.items() if kind.mini_batch)
 SCHEDULES = ("constant", "inverse", "cosine")
 
 
@@ -101,11 +101,6 @@ def resolve_part(params: Mapping[str, Any], classes: Any, last: LinearModel | No
         As `resolve`; and if the classes are unknown or others than before, or a parameter needs
         all rows at once.
     """
-    if params["solver"] not in ("auto", *_MINI_BATCH):
-        raise DataError(
-            f"partial_fit updates by mini-batches, which solver={params['solver']!r} does not; "
-            f"use 'auto' or one of {_MINI_BATCH}"
-        )
     if params["standardize"] or params["class_weight"] == "balanced":
         name = "standardize=True" if params["standardize"] else "class_weight='balanced'"
         raise DataError(
@@ -139,16 +134,17 @@ def _known_classes(params: Mapping[str, Any], classes: Any, last: LinearModel | 
 
 
 def _solver(name: str, l1_ratio: float) -> str:
-    resolved = "newton" if name == "auto" else name
-    if resolved not in SOLVERS:
+    if name == "auto":
+        return name
+    if name not in SOLVERS:
         raise DataError(f"solver={name!r} is unknown; use 'auto' or one of {sorted(SOLVERS)}")
-    if l1_ratio and "l1" not in SOLVERS[resolved].penalties:
+    if l1_ratio and "l1" not in SOLVERS[name].penalties:
         able = sorted(name for name, kind in SOLVERS.items() if "l1" in kind.penalties)
         raise DataError(
-            f"solver={resolved!r} minimises smooth penalties only, but l1_ratio is {l1_ratio}; "
+            f"solver={name!r} minimises smooth penalties only, but l1_ratio is {l1_ratio}; "
             f"set l1_ratio=0, or use 'auto' or one of {able}"
         )
-    return resolved
+    return name
 
 
 def _number(

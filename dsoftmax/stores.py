@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from dsoftmax.sources.zarr import COMPLETE
 
 def create_array(
     where: zarr.Group | str, name: str | None, shape: Sequence[int], dtype: Any,
-    chunks: Sequence[int],
+    chunks: Sequence[int], attributes: Mapping[str, Any] | None = None, *, overwrite: bool = False,
 ) -> zarr.Array[Any]:  # fmt: skip
     """Create an array of which every chunk will be written, with checksums.
 
@@ -30,6 +30,8 @@ def create_array(
     where : a group, or with `name` None the path or URL of the array itself
     name : of the array within the group
     shape, dtype, chunks : of the array
+    attributes : of the array, beside our own
+    overwrite : whether to replace an array that is there
     """
     in_group = isinstance(where, zarr.Group)
     return zarr.create_array(
@@ -44,7 +46,8 @@ def create_array(
         compressors=ZstdCodec(level=3, checksum=True),
         # With every chunk written, one that is missing is damage, never zeros.
         config={"write_empty_chunks": True},
-        attributes={COMPLETE: True},
+        attributes={COMPLETE: True, **(attributes or {})},
+        overwrite=overwrite,
     )
 
 
@@ -90,6 +93,27 @@ def new_node(destination: Path | str, overwrite: bool) -> Iterator[Path | str]:
         _move(partial, path, overwrite)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def kept_node(destination: Path | str, overwrite: bool) -> Iterator[Path | str]:
+    """Yield where to write, as `new_node` does; but what is unfinished stays, to be gone on with.
+
+    It is then at the URL itself, or beside a local destination, with ".partial" to its name.
+
+    Raises
+    ------
+    DataError
+        As `new_node`; at a URL, which may hold an unfinished array, only the caller can tell.
+    """
+    if isinstance(destination, str):
+        yield destination
+        return
+    require_free(destination, overwrite)
+    path = destination.resolve()
+    partial = path.with_name(f"{path.name}.partial")
+    yield partial
+    _move(partial, path, overwrite)
 
 
 def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import add
 from typing import Any
@@ -22,6 +22,7 @@ from dsoftmax.subsample import ByInfluence, Subsample, scale_for
 
 _SPAN_BYTES = 1 << 21
 _PROJECTIONS = 8
+_ROWS_A_FEATURE = 8
 _MOST_FEATURES = 2048  # beyond, a metric costs more than it saves
 
 
@@ -63,14 +64,7 @@ class Subproblem:
         total = float(self.rows.weight[0].sum())
         here = objective.over(total, self.rows.n_rows)
         result = here.evaluation(request.points, sums, self.rows.n_rows)
-        n_features = self.rows.X[0].shape[1]
-        if not request.metric or n_features > _MOST_FEATURES:
-            return result
-        gram = self._reduce(self._gram(objective))
-        return Evaluation(
-            result.value, result.gradient, result.accuracy,
-            metric=objective.metric(gram / total, self.rows.n_rows),
-        )  # fmt: skip
+        return replace(result, metric=self._metric(objective)) if request.metric else result
 
     def rule(self, objective: Objective, point: Array, seed: int, size: int) -> ByInfluence:
         """Return what picks about `size` of all rows, by how much they matter at a point."""
@@ -84,15 +78,24 @@ class Subproblem:
         """Return random directions (n_features + 1, n_projections) that measure leverage."""
         n_rows = self.rows.X[0].shape[1] + 1
         directions = np.random.default_rng((seed, 4)).normal(size=(n_rows, _PROJECTIONS))
-        if n_rows - 1 > _MOST_FEATURES:
+        metric = self._metric(objective)
+        if metric is None:
             return directions
-        gram = self._reduce(self._gram(objective)) / self.rows.weight[0].sum()
-        metric = objective.metric(gram, self.rows.n_rows)
         return np.asarray(np.linalg.inv(np.linalg.cholesky(metric)).T @ directions)
 
-    def _gram(self, objective: Objective) -> Reduction[Array]:
-        shift = objective.coordinates.shift
-        return Reduction("gram", partial(partial_gram, shift=shift, dtype=self.dtype), add)
+    def _metric(self, objective: Objective) -> Array | None:
+        """Return about the Hessian of a class, from as many rows as tell its eigenvalues."""
+        n_features = self.rows.X[0].shape[1]
+        if n_features > _MOST_FEATURES:
+            return None
+        few = self._every(max(1, self.rows.n_rows // (_ROWS_A_FEATURE * n_features)))
+        chunk = partial(partial_gram, shift=objective.coordinates.shift, dtype=self.dtype)
+        gram = few._reduce(Reduction("gram", chunk, add)) / few.rows.weight[0].sum()
+        return objective.metric(gram, few.rows.n_rows)
+
+    def _every(self, stride: int) -> Subproblem:
+        arrays = (self.rows.X, self.rows.codes, self.rows.weight, self.rows.stands_for)
+        return replace(self, rows=Subsample(*((array[::stride],) for (array,) in arrays)))
 
     def _reduce(self, reduction: Reduction[Any]) -> Any:
         (X,), (codes,), (weight,) = self.rows.X, self.rows.codes, self.rows.weight

@@ -121,7 +121,10 @@ class ByInfluence:
 
     def __call__(self, chunk: Chunk) -> Subsample:
         """Return the rows picked of a chunk."""
-        probability = np.minimum(1.0, self.scale * self.influence(chunk))
+        influence = self.influence(chunk)
+        # An infinite scale picks every row, one without influence too: inf * 0 is then one.
+        with np.errstate(invalid="ignore"):
+            probability = np.fmin(1.0, self.scale * influence)
         return _picked(chunk, probability, (self.seed, _SECOND, chunk.start))
 
 

@@ -89,16 +89,16 @@ class _Run:
     ) -> None:
         self._source, self._executor, self._course = source, executor, course
         self._settings = course.resume(source, settings, executor)
-        self._kind = solver_kind(settings, source.n_samples)
 
     def fit(self) -> Fit:
         """Run the solver to its end, without chunks that turn out to be unreadable."""
         try:
             self._label(2)
-            self._announce()
+            kind = solver_kind(self._settings, self._source, len(self._classes))
+            self._announce(kind)
             while True:
                 try:
-                    return self._attempt(self._kind)
+                    return self._attempt(kind)
                 except UnreadableError as error:
                     self._make_do_without(error, 2)
         except DataError:
@@ -140,8 +140,8 @@ class _Run:
         expected = len(carry.objective.coordinates.scale)
         if (got := self._source.n_features) != expected:
             raise DataError(
-                f"{self._source.X.name} has {got} features, but the earlier parts had {expected} "
-                "features; they must be the same"
+                f"{self._source.X.name} has {got} features, but SoftmaxRegression is expecting "
+                f"{expected} features as input, as in the earlier parts"
             )
         weight = float(self._found.class_weight.sum())
         objective = carry.objective.over(weight, self._passes.n_rows)
@@ -195,8 +195,10 @@ class _Run:
         before = self._course.cursor
         cursor = before.without(error.faults)
         # A penalty on standardised features is one of the rows that there are.
-        if before.is_under_way and (self._settings.standardize or not self._kind.mini_batch):
-            coordinates, state = self._objective_of(before.first).coordinates, cursor.state
+        mini_batch = isinstance(before.state, MiniBatchState)
+        if before.is_under_way and (self._settings.standardize or not mini_batch):
+            objective = self._objective_of(before.first, mini_batch=mini_batch)
+            coordinates, state = objective.coordinates, cursor.state
             start = None if state is None else coordinates.to_coefficients(_current(state))
             cursor = cursor.restarted(start)
         self._course.quarantine(error.faults, self._source, cursor)
@@ -210,7 +212,7 @@ class _Run:
                 len(class_weight), mini_batch=kind.mini_batch, sampled=kind is Newton
             )
             first = FirstRead(moments, whole, class_weight, passes.n_rows)
-        objective = self._objective_of(first)
+        objective = self._objective_of(first, mini_batch=kind.mini_batch)
         if course.cursor.first is None:
             if first.whole and course.ledger.passes == 0:
                 passes.end_first(objective)
@@ -220,14 +222,14 @@ class _Run:
             course.move(cursor, pass_ended=first.whole)
         return objective.on_the_rest(class_weight, passes.n_rows)
 
-    def _objective_of(self, first: FirstRead | None) -> Objective:
+    def _objective_of(self, first: FirstRead | None, *, mini_batch: bool) -> Objective:
         assert first is not None, "a solver starts after the first read"
         settings = self._settings
         return build_objective(
             first.moments, class_weight=first.class_weight, n_rows=first.n_rows,
             alpha=settings.alpha, l1_ratio=settings.l1_ratio,
             fit_intercept=settings.fit_intercept, standardize=settings.standardize,
-            scaled=settings.learning_rate is None or not self._kind.mini_batch,
+            scaled=settings.learning_rate is None or not mini_batch,
             dtype=self._source.dtype,
         )  # fmt: skip
 
@@ -243,12 +245,12 @@ class _Run:
     def _classes(self) -> Array:
         return self._found.classes
 
-    def _announce(self) -> None:
+    def _announce(self, kind: Kind) -> None:
         source, executor = self._source, self._executor
         self._course.announce(
             FitStarted(
                 source.n_samples, source.n_features, len(self._classes), len(source.chunks) - 1,
-                source.n_samples * source.row_bytes, self._kind.name, self._settings.max_iter,
+                source.n_samples * source.row_bytes, kind.name, self._settings.max_iter,
                 executor.slots, executor.dashboard,
             )
         )  # fmt: skip
@@ -286,7 +288,7 @@ class _Run:
         return Fit(
             self._classes, coef, intercept, objective.coordinates.shift, loss, status,
             max(1, ledger.passes), ledger.steps, self._settings.seed, course.cursor.quarantined,
-            course.cursor.numerics,
+            course.cursor.numerics, self._found.digest,
         )  # fmt: skip
 
     def _settle(self, objective: Objective, state: State) -> tuple[State, float]:

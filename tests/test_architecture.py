@@ -17,17 +17,23 @@ LAYERS = {
         "cache", "errors", "labels", "loss", "metrics", "penalty", "reduction", "scaling",
         "solvers", "subsample",
     },
-    1: {"sources", "sampling"},
-    2: {"runtime"},
+    1: {
+        "sampling", "sources",
+    },
+    2: {
+        "runtime",
+    },
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
-        "fit",
-        "holder", "identity", "ingestion", "inspection", "keeper", "labelling", "lease", "ledger",
-        "npyfile", "objective", "parquetfile", "passes", "persistence", "places", "prediction",
-        "records", "rows", "settings", "shuffling", "solving", "stores", "subproblem", "tables",
-        "thinning", "trainer", "zarrcopy",
+        "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper", "labelling",
+        "lease", "ledger", "npyfile", "objective", "parquetfile", "passes", "persistence",
+        "places", "prediction", "records", "rows", "scores", "scoring", "settings", "shuffling",
+        "solving", "stores", "subproblem", "tables", "thinning", "trainer", "zarrcopy",
     },
-    4: {"cli", "diagnostics", "estimator", "modelfile", "planning", "predictor"},
+    4: {
+        "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "planning",
+        "predictor", "searching",
+    },
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
@@ -37,12 +43,14 @@ ALLOWED = {
     "prometheus_client": {"diagnostics/prometheus"},
     "dask.array": {"prediction", "sources"},
     "zarr": {
-        "digits", "ingestion", "persistence", "prediction", "sources", "stores", "zarrcopy",
+        "digits", "ingestion", "persistence", "scoring", "sources", "stores", "zarrcopy",
     },
     "pyarrow": {"csvfile", "parquetfile", "tables"},
     "fsspec": {"places"},
     "psutil": {"holder", "runtime"},
     "matplotlib": {"diagnostics"},
+    "dask_ml": {"searching"},
+    "onnx": {"export"},
     "cryptography": {"runtime"},
     "click": {"cli", "runtime"},  # runtime: Dask passes a preload its arguments by click
 }  # fmt: skip
@@ -140,6 +148,16 @@ def test_what_runs_on_a_worker_loads_neither_scikit_learn_nor_dask_array() -> No
 def test_the_package_is_imported_lazily() -> None:
     assert "dsoftmax.estimator" not in modules_after("import dsoftmax")
     assert "numpy" not in modules_after("import dsoftmax")
+
+
+def test_an_import_brings_no_more_than_zarr_dask_and_distributed() -> None:
+    ground = modules_after("import zarr, dask.array, distributed")
+    assert not {name for name in modules_after("import dsoftmax") - ground if "." not in name} - {
+        "dsoftmax"
+    }
+    own = modules_after("from dsoftmax import SoftmaxRegression, load_model, open_data, ingest")
+    late = {"dask_ml", "pandas", "xarray", "matplotlib", "pyarrow", "onnx", "bokeh", "skops"}
+    assert not late & (own - ground)
 
 
 def test_every_public_name_is_there_and_documented() -> None:

@@ -87,7 +87,6 @@ def test_it_runs_inside_a_dask_task(cluster: Client, digits: Arrays) -> None:
 
 BAD: list[tuple[dict[str, Any], Any, str]] = [
     ({}, None, "first call of partial_fit needs all labels"),
-    ({"solver": "lbfgs"}, [0, 1], "'lbfgs' does not; use 'auto' or one of"),
     ({"standardize": True}, [0, 1], "standardize=True needs all rows"),
     ({"class_weight": "balanced"}, [0, 1], "class_weight='balanced' needs all rows"),
     ({"schedule": "cosine"}, [0, 1], "cosine.*partial_fit does not"),
@@ -101,6 +100,14 @@ def test_what_cannot_be_done_in_parts_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         SoftmaxRegression(**params).partial_fit([[0.0], [1.0]], [0, 1], classes)
+
+
+def test_a_solver_without_mini_batches_has_no_partial_fit() -> None:
+    assert hasattr(SoftmaxRegression(), "partial_fit")
+    assert not hasattr(SoftmaxRegression(solver="lbfgs"), "partial_fit")
+    with pytest.raises(AttributeError) as raised:
+        SoftmaxRegression(solver="lbfgs").partial_fit([[0.0]], [0], [0, 1])
+    assert "'lbfgs' does not; use 'auto' or one of" in str(raised.value.__cause__)
 
 
 def test_classes_and_features_must_stay_the_same() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import zarr
 
-from dsoftmax import CheckpointError, DataError, SoftmaxRegression, load_model
+import dsoftmax
+from dsoftmax import CheckpointError, DataError, SoftmaxRegression, load_model, persistence
 
 from .states import damaged
 
@@ -61,6 +63,59 @@ def test_a_model_can_be_read_without_dsoftmax(tmp_path: Path) -> None:
     json.dumps(dict(group.attrs))
 
 
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a file says, and sign it anew."""
+    group = zarr.open_group(path)
+    content: Any = dict(group.attrs["dsoftmax"])  # type: ignore[arg-type]
+    del content["sha256"]
+    change(content)
+    arrays = {name: persistence._read_array(array) for name, array in group.arrays()}
+    group.attrs["dsoftmax"] = content | {"sha256": persistence._digest(content, arrays)}
+
+
+def test_it_tells_what_it_was_made_from_and_with(tmp_path: Path) -> None:
+    model = SoftmaxRegression().fit(X, Y)
+    model.save(tmp_path / "m.zarr")
+    again = load_model(tmp_path / "m.zarr")
+    assert again.data_ == model.data_
+    assert again.numerics_ == model.numerics_
+    assert again.data_["X"].startswith("(4, 2) float64 in 1 chunks")
+    other = SoftmaxRegression().fit(X, 1 - Y)
+    assert other.data_["labels"] == model.data_["labels"]  # two rows of each, as before
+    assert SoftmaxRegression().fit(X, [0, 1, 1, 1]).data_["labels"] != model.data_["labels"]
+    about: Any = zarr.open_group(tmp_path / "m.zarr").attrs["dsoftmax"]
+    assert about["versions"]["dsoftmax"] == dsoftmax.__version__
+    assert about["versions"]["numpy"] == np.__version__
+
+
+def test_a_file_of_an_earlier_version_is_loaded(tmp_path: Path) -> None:
+    model = SoftmaxRegression(alpha=0.5).fit(X, Y)
+    model.save(tmp_path / "m.zarr")
+
+    def age(content: dict[str, Any]) -> None:
+        del content["versions"], content["params"]["clip_norm"]
+        for name in ("data_", "numerics_", "quarantined_"):
+            del content["facts"][name]
+
+    rewritten(tmp_path / "m.zarr", age)
+    again = load_model(tmp_path / "m.zarr")
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert again.get_params() == model.get_params()
+    again.save(tmp_path / "again.zarr")
+
+
+def test_a_file_of_a_later_version_is_refused_by_what_is_new_in_it(tmp_path: Path) -> None:
+    SoftmaxRegression().fit(X, Y).save(tmp_path / "m.zarr")
+
+    def come_from_the_future(content: dict[str, Any]) -> None:
+        content["versions"]["dsoftmax"] = "9.1"
+        content["params"]["group_lasso"] = 0.5
+
+    rewritten(tmp_path / "m.zarr", come_from_the_future)
+    with pytest.raises(CheckpointError, match=r"by dsoftmax 9\.1, with parameters.*group_lasso"):
+        load_model(tmp_path / "m.zarr")
+
+
 def test_a_model_is_never_overwritten_unasked(tmp_path: Path) -> None:
     model = SoftmaxRegression().fit(X, Y)
     model.save(tmp_path / "m.zarr")
@@ -84,7 +139,7 @@ def test_another_format_is_refused_by_its_number(tmp_path: Path) -> None:
     SoftmaxRegression().fit(X, Y).save(tmp_path / "m.zarr")
     meta = tmp_path / "m.zarr" / "zarr.json"
     meta.write_text(meta.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(CheckpointError, match="format 99"):
+    with pytest.raises(CheckpointError, match=r"format 99, .* the version that wrote it \(0"):
         load_model(tmp_path / "m.zarr")
 
 

@@ -57,7 +57,8 @@ def test_the_callback_feeds_tensorboard(
 ) -> None:
     pytest.importorskip("tensorboardX")
     names: dict[str, Any] = {}
-    exec(python_blocks()[1], names)
+    (lines,) = (block for block in python_blocks() if "class TensorBoard" in block)
+    exec(lines, names)
     callback = names["TensorBoard"](str(tmp_path))
     model = SoftmaxRegression(tol=0.1, callbacks=[callback]).fit(*digits)
     callback.writer.close()

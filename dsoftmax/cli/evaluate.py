@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,9 @@ from dsoftmax.cli.data import data_options, opened
 @click.argument("data")
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw confusion, reliability."
+)
 @cluster_options
 def evaluate(
     model: str,
@@ -26,17 +30,20 @@ def evaluate(
     drop_missing: bool,
     dtype: str | None,
     as_json: bool,
+    plot: Path | None,
 ) -> None:
     """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
+    from dsoftmax.diagnostics import plot_scores
+    from dsoftmax.diagnostics.plot import check_plot
     from dsoftmax.modelfile import load_model
 
+    if plot is not None:
+        check_plot(plot)
     estimator = load_model(model)
     with active_cluster():
-        metrics = estimator.evaluate(
+        scores = estimator.evaluate(
             opened(data, x, y, sample_weight, ignore_label, drop_missing, dtype)
         )
-    if as_json:
-        click.echo(json.dumps(metrics))
-        return
-    for name, value in metrics.items():
-        click.echo(f"{name:<10} {value:,}" if isinstance(value, int) else f"{name:<10} {value:.6f}")
+    if plot is not None:
+        plot_scores(scores, plot)
+    click.echo(json.dumps(scores.to_dict()) if as_json else str(scores))

@@ -17,8 +17,11 @@ _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function"
 @click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
 @click.option("--method", type=click.Choice(_METHODS), default=_METHODS[0], show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at OUT.")
+@click.option("--resume", is_flag=True, help="Go on where a run with this option was stopped.")
 @cluster_options
-def predict(model: str, data: str, out: str, x: str, method: str, overwrite: bool) -> None:
+def predict(
+    model: str, data: str, out: str, x: str, method: str, overwrite: bool, resume: bool
+) -> None:
     """Write what MODEL predicts for the Zarr group DATA to the Zarr array OUT."""
     from dsoftmax.modelfile import load_model
     from dsoftmax.stores import require_apart
@@ -26,5 +29,5 @@ def predict(model: str, data: str, out: str, x: str, method: str, overwrite: boo
     require_apart(out, model, data)
     estimator = load_model(model)
     with active_cluster():
-        estimator.predict_to(array_in(data, x), out, method, overwrite=overwrite)
+        estimator.predict_to(array_in(data, x), out, method, overwrite=overwrite, resume=resume)
     click.echo(f"{method}: {out}")

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsoftmax.diagnostics.jsonlines import JsonLines
+    from dsoftmax.diagnostics.judgement import plot_scores
     from dsoftmax.diagnostics.messages import as_message
     from dsoftmax.diagnostics.plot import plot_history
 
-__all__ = ["JsonLines", "as_message", "plot_history"]
+_HOME = {
+    "JsonLines": "jsonlines", "as_message": "messages", "plot_history": "plot",
+    "plot_scores": "judgement",
+}  # fmt: skip
 
-_MODULES = {"JsonLines": "jsonlines", "as_message": "messages", "plot_history": "plot"}
+__all__ = ["JsonLines", "as_message", "plot_history", "plot_scores"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _HOME:
         raise AttributeError(f"module 'dsoftmax.diagnostics' has no attribute {name!r}")
-    return getattr(import_module(f"dsoftmax.diagnostics.{_MODULES[name]}"), name)
+    return getattr(import_module(f"dsoftmax.diagnostics.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

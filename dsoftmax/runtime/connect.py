@@ -96,3 +96,12 @@ def local_workers(n_workers: int | None = None, memory_limit: str | None = None)
 
     with local_cluster(n_workers, memory_limit) as cluster, Client(cluster) as client:
         yield client
+
+
+def persisted(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what `dask.persist` does, by the method of the current client."""
+    from dask.base import unpack_collections
+    from distributed import default_client
+
+    collections, repack = unpack_collections(*values)
+    return tuple(repack(default_client().persist(collections)))

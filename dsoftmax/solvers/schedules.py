@@ -13,9 +13,18 @@ from dataclasses import dataclass
 Schedule = Callable[[int], float]
 
 
-def constant(rows_seen: int) -> float:
-    """Return 1."""
-    return 1.0
+@dataclass(frozen=True)
+class Constant:
+    """The same always."""
+
+    factor: float = 1.0
+
+    def __call__(self, rows_seen: int) -> float:
+        """Return the factor."""
+        return self.factor
+
+
+constant = Constant()
 
 
 @dataclass(frozen=True)

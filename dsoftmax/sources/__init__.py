@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dsoftmax.sources.base import Source
 from dsoftmax.sources.checks import build_source
 from dsoftmax.sources.faults import PATIENCE, Patience
 from dsoftmax.sources.memory import MemoryArray, from_objects
+from dsoftmax.sources.names import feature_names
 from dsoftmax.sources.rowarray import RowArray
 
 __all__ = ["Source", "open_data"]
@@ -84,15 +86,35 @@ def open_data(
     _check_dims(X, y, sample_weight)
     most_bad = _most_bad(on_bad_chunk, max_bad_chunks)
     whole = most_bad == 0
+    features = row_array("X", X, whole=whole)
     source = build_source(
-        row_array("X", X, whole=whole),
-        None if y is None else row_array("y", y, whole=whole),
+        features,
+        None if y is None else _in_one_row(row_array("y", y, whole=whole), features),
         None if sample_weight is None else row_array("sample_weight", sample_weight, whole=whole),
         None if dtype is None else _computable(dtype),
         missing,
         ignore_label,
     )
-    return replace(source, patience=_patience(), most_bad=most_bad)
+    return replace(
+        source,
+        patience=_patience(),
+        most_bad=most_bad,
+        feature_names=feature_names(X, features),
+    )
+
+
+def _in_one_row(y: RowArray, X: RowArray) -> RowArray:
+    """Return a column of labels in memory as a row of them, with scikit-learn's warning."""
+    if not (isinstance(y, MemoryArray) and len(X.shape) == 2 and y.shape[1:] == (1,)):
+        return y
+    from sklearn.exceptions import DataConversionWarning
+
+    warnings.warn(
+        "A column-vector y was passed when a 1d array was expected; pass y.ravel()",
+        DataConversionWarning,
+        stacklevel=4,
+    )
+    return MemoryArray(y.name, y.values.ravel())
 
 
 def _most_bad(on_bad_chunk: str, max_bad_chunks: int) -> int:

@@ -40,6 +40,7 @@ class Source:
     ignore_label : rows with this label are left out
     patience : how long to try reads again
     most_bad : how many chunks of X may be left out since they cannot be read
+    feature_names : of the columns of X, where they have names
     """
 
     X: RowArray
@@ -53,6 +54,7 @@ class Source:
     ignore_label: Any = None
     patience: Patience = PATIENCE
     most_bad: int = 0
+    feature_names: tuple[str, ...] | None = None
 
     @property
     def n_samples(self) -> int:

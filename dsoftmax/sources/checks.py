@@ -57,18 +57,24 @@ def _check_features(X: RowArray) -> None:
     if len(X.shape) < 2:
         raise DataError(
             f"{X.name} has shape {X.shape}; expected at least two dimensions, (n_samples, "
-            "n_features) or (..., n_features): reshape it first, one row a sample"
+            "n_features) or (..., n_features). Reshape your data first, one row a sample"
         )
     if X.dtype.kind not in "biuf" or (X.dtype.kind == "f" and X.dtype.itemsize > 8):
         raise DataError(
             f"{X.name} has dtype {X.dtype}; expected real numbers (float of at most 64 bits, "
-            "integer or bool): convert it with astype"
+            f"integer or bool): {_remedy(X.dtype)}"
         )
     if 0 in X.shape:
         raise DataError(
-            f"{X.name} has shape {X.shape}: 0 {'feature(s)' if X.shape[-1] == 0 else 'samples'}, "
-            "while a minimum of 1 is required"
+            f"{X.name} has 0 {'feature(s)' if X.shape[-1] == 0 else 'sample(s)'} "
+            f"(shape={X.shape}) while a minimum of 1 is required."
         )
+
+
+def _remedy(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "c":
+        return "Complex data not supported, pass real and imaginary parts as two features"
+    return "convert it with astype"
 
 
 def _check_companion(array: RowArray, X: RowArray) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, DtypeError
 from dsoftmax.reduction import Array
 from dsoftmax.sources.grid import Grid, slabs
 from dsoftmax.sources.rowarray import Unstored
@@ -86,7 +86,8 @@ def from_objects(role: str, array: Array) -> Array:
         try:
             return array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise DataError(f"{role} holds objects that are not numbers: {error}") from error
+            kind = DtypeError if isinstance(error, TypeError) else DataError
+            raise kind(f"{role} holds objects that are not numbers: {error}") from error
     if all(isinstance(label, str) for label in array.flat):
         return array.astype(str)
     kinds = sorted({type(label).__name__ for label in array.flat})

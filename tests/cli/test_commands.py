@@ -40,11 +40,13 @@ def test_train_evaluate_predict_is_a_whole_story(data: str, tmp_path: Path) -> N
     assert "\x1b" not in trained.stderr  # plain lines where there is no terminal
     assert trained.stdout == f"model: {model}\n"
 
-    table = dsoftmax("evaluate", model, data)
-    assert table.stdout.splitlines()[0].startswith("accuracy   0.9")
+    table = dsoftmax("evaluate", model, data, "--plot", tmp_path / "scores.png")
+    assert table.stdout.splitlines()[1].startswith("accuracy           0.9")
+    assert (tmp_path / "scores.png").stat().st_size > 10_000
     metrics = json.loads(dsoftmax("evaluate", model, data, "--json").stdout)
     assert metrics["accuracy"] > 0.97
     assert metrics["n_samples"] == 1797
+    assert np.shape(metrics["confusion_matrix"]) == (10, 10)
     fewer = dsoftmax("evaluate", model, data, "--json", "--ignore-label", "3", "--drop-missing")
     assert json.loads(fewer.stdout)["n_samples"] == 1797 - 183
 

@@ -1,0 +1,95 @@
+"""Each recipe, run as a user would, on little data."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+import zarr
+from sklearn.datasets import load_digits
+
+from dsoftmax import load_model
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+
+pytestmark = pytest.mark.slow
+
+
+def run(recipe: str, *arguments: str | int | Path) -> str:
+    command = [sys.executable, "-W", "error", PIPELINES / recipe, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def number(name: str, text: str) -> float:
+    (found,) = re.findall(rf"{name} +([\d.,]+)", text)
+    return float(found.strip(".,").replace(",", ""))
+
+
+def test_the_probe_learns_a_thousand_classes_of_float16(tmp_path: Path) -> None:
+    out = run("linear_probe.py", 20_000, tmp_path)
+    assert number("accuracy", out) > 0.1  # from 20 rows a class; by chance it is 0.001
+    assert number("top 5", out) > number("accuracy", out)
+    model = load_model(tmp_path / "probe.zarr")
+    assert model.coef_.shape == (1000, 384)
+    assert zarr.open_array(tmp_path / "train.zarr" / "X").dtype == np.float16
+    rows = {row.tobytes() for row in zarr.open_array(tmp_path / "train.zarr" / "X")[:]}
+    assert not any(
+        row.tobytes() in rows for row in zarr.open_array(tmp_path / "test.zarr" / "X")[:]
+    )
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_land_is_mapped_from_all_dates_better_than_from_one(tmp_path: Path) -> None:
+    out = run("land_cover.py", 120, tmp_path)
+    (right,) = re.findall(r"(0\.\d+) are right", out)
+    assert float(right) > max(0.9, number("\naccuracy", out))
+    mapped = xr.open_zarr(tmp_path / "map.zarr", consolidated=False)["cover"]
+    assert mapped.shape == (120, 180)
+    assert mapped.x[1] - mapped.x[0] == 10
+    assert set(np.unique(mapped)) == set(range(6))
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_goes_through_the_scaler_into_the_model(tmp_path: Path) -> None:
+    out = run("table.py", 10_000, tmp_path)
+    assert number("rows", out.splitlines()[0]) == 2000
+    assert number("\naccuracy", f"\n{out}") > 0.7
+    assert zarr.open_array(tmp_path / "table.zarr" / "X").attrs["feature_names"][0] == "var0"
+
+
+def test_scores_are_written_once(tmp_path: Path) -> None:
+    first = run("score_into_zarr.py", 60_000, tmp_path)
+    made = (tmp_path / "probabilities.zarr" / "zarr.json").stat().st_mtime_ns
+    assert "60,000 rows, 8 classes" in first
+    assert run("score_into_zarr.py", 60_000, tmp_path) == first
+    assert (tmp_path / "probabilities.zarr" / "zarr.json").stat().st_mtime_ns == made
+
+
+def test_a_job_that_is_stopped_is_submitted_again_until_it_is_done(tmp_path: Path) -> None:
+    X, y = load_digits(return_X_y=True)
+    rows = np.arange(60_000) % len(y)
+    noise = np.random.default_rng(0).normal(0, 4, (len(rows), 64))
+    group = zarr.open_group(tmp_path / "data.zarr", mode="w")
+    group.create_array("X", data=(X[rows] + noise).astype("f4"), chunks=(5000, 64))
+    group.create_array("y", data=y[rows], chunks=(60_000,))
+    model = tmp_path / "model.zarr"
+    command = [sys.executable, PIPELINES / "resubmit.py", tmp_path / "data.zarr", model, "150"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("model.zarr.checkpoint/checkpoint-*")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        (job,) = psutil.Process(process.pid).children()
+        job.terminate()
+        out, _ = process.communicate(timeout=150)
+    assert process.returncode == 0
+    assert "submission 1: exit code 75\nsubmission 2: exit code 0\nloss " in out
+    assert load_model(model).stop_reason_.startswith("converged")
