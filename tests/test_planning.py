@@ -75,7 +75,6 @@ def test_bytes_and_tasks_a_pass_are_those_of_the_fit(
     [
         ("u1", 8192, 784, 10, "lbfgs"),
         ("f2", 32768, 784, 10, "lbfgs"),
-        ("f4", 65536, 784, 10, "lbfgs"),
         ("f4", 4096, 2048, 1000, "lbfgs"),
         ("u1", 32768, 784, 10, "sgd"),
     ],

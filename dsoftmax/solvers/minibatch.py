@@ -1,7 +1,7 @@
 """What all mini-batch solvers share: the state, the epoch's bookkeeping, the proximal step.
 
 Without a learning rate, it is taken from the curvature: the largest eigenvalue of the first
-batch's Hessian at the start, found by power iteration on differences of gradients.
+batch's Hessian at the intercept-only model, found by power iteration on differences of gradients.
 """
 
 from __future__ import annotations
@@ -112,9 +112,13 @@ class MiniBatch(ABC):
         )
 
     def ask(self, state: MiniBatchState) -> Request:
-        """Return the current point, or two points whose gradients tell the curvature."""
+        """Return the current point, or two points whose gradients tell the curvature.
+
+        They are near the intercept-only model, which is the best so far: at a model that fits
+        well, there is hardly any curvature, and the steps would lead far away from it.
+        """
         if np.isnan(state.learning_rate):
-            points = np.stack([state.current, state.current + _PROBE_LENGTH * state.probe])
+            points = np.stack([state.point, state.point + _PROBE_LENGTH * state.probe])
             return Request(points, Rows.SAME_BATCH)
         return Request(state.current[None], Rows.BATCH)
 

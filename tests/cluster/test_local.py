@@ -30,25 +30,27 @@ def test_several_runs_use_one_cluster_by_its_file(
     subprocess.run([sys.executable, "-m", "dsoftmax", "certs", certs], check=True)
     command = [sys.executable, str(ROOT / "cluster/local.py"), certs, str(file), "2", "1 GiB"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as cluster:
-        assert cluster.stdout is not None
-        assert cluster.stdout.readline().startswith("2 workers at tls://127.0.0.1:")
-        family = psutil.Process(cluster.pid).children(recursive=True)
-        ports = [c.laddr for p in (psutil.Process(cluster.pid), *family) for c in listening(p)]
-        assert len(ports) >= 4
-        assert {port.ip for port in ports} == {"127.0.0.1"}
-        with pytest.raises(DsoftmaxError, match="wants a certificate"):
-            connected(scheduler_file=file).__enter__()
-        for name in ("one.zarr", "two.zarr"):
-            done = subprocess.run(
-                [
-                    sys.executable, "-m", "dsoftmax", "train", data, str(tmp_path / name),
-                    "--max-iter", "3", "--scheduler-file", str(file), "--certs", certs,
-                ],
-                capture_output=True, text=True, timeout=60,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            assert "newton on 2 Dask workers" in done.stderr
-        cluster.terminate()
+        try:
+            assert cluster.stdout is not None
+            assert cluster.stdout.readline().startswith("2 workers at tls://127.0.0.1:")
+            family = psutil.Process(cluster.pid).children(recursive=True)
+            ports = [c.laddr for p in (psutil.Process(cluster.pid), *family) for c in listening(p)]
+            assert len(ports) >= 4
+            assert {port.ip for port in ports} == {"127.0.0.1"}
+            with pytest.raises(DsoftmaxError, match="wants a certificate"):
+                connected(scheduler_file=file).__enter__()
+            for name in ("one.zarr", "two.zarr"):
+                done = subprocess.run(
+                    [
+                        sys.executable, "-m", "dsoftmax", "train", data, str(tmp_path / name),
+                        "--max-iter", "3", "--scheduler-file", str(file), "--certs", certs,
+                    ],
+                    capture_output=True, text=True, timeout=60,
+                )  # fmt: skip
+                assert done.returncode == 0, done.stderr
+                assert "on 2 Dask workers" in done.stderr
+        finally:
+            cluster.terminate()
         assert cluster.wait(30) == 0
     assert not file.exists()
     assert not psutil.wait_procs(family, 10)[1]

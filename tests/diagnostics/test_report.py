@@ -61,7 +61,8 @@ def test_an_error_is_told_by_its_kind_alone(cluster: Client) -> None:
 
 
 def test_a_client_that_is_closed_meanwhile_ends_the_report_alone(cluster: Client) -> None:
-    with Client(cluster.scheduler.address, set_as_default=False) as client:
+    address, security = cluster.scheduler.address, cluster.security
+    with Client(address, security=security, set_as_default=False) as client:
         opened = reporting(client, "closed")
         (report,) = opened.__enter__()
         report.on_event(STARTED)
