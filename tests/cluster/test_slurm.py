@@ -80,12 +80,16 @@ def test_a_job_that_is_stopped_twice_goes_on_to_the_bits_of_an_undisturbed_one(
     where = job.parent
     number = node.submit("--ntasks=3", "--mem-per-cpu=500", SCRIPT, "job.toml", cwd=where)
     for stops, enough in enumerate((5, 20)):
-        slurm.wait_until(lambda n=enough: passes(where / "run/log.txt") >= n, 200)
+
+        def is_under_way(enough: int = enough) -> bool:
+            node.hurry(number)
+            return passes(where / "run/log.txt") >= enough
+
+        slurm.wait_until(is_under_way, 200)
         if stops == 0:
             require_closed(where / f".dsoftmax-{number}-0")
         node.run("scancel", "--batch", "--signal=TERM", number)
         slurm.wait_until(lambda n=stops: said(where).count("back to the queue") > n)
-        node.hurry(number)
     assert node.wait_for_end(number) == "COMPLETED", said(where)
     log = said(where)
     print(log)
