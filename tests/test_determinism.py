@@ -90,6 +90,7 @@ def test_memory_and_store_give_the_same_bits_for_the_same_chunks(
     assert bits(model) == bits(fitted(path, solver))
 
 
+@pytest.mark.slow
 def test_the_bits_of_large_models_do_not_depend_on_where_it_runs(
     store: Callable[..., str],
 ) -> None:

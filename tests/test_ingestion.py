@@ -352,6 +352,7 @@ def save_large(path: Path, rows: int) -> None:
 
 
 @needs_proc
+@pytest.mark.slow
 def test_memory_stays_bounded_however_large_the_member(tmp_path: Path, out: Path) -> None:
     save_large(tmp_path / "large.npz", 600_000)
     assert peak_bytes(tmp_path / "large.npz", out) < 200e6

@@ -130,6 +130,7 @@ def test_a_worker_that_joins_in_the_middle_of_a_pass_helps_with_it(
     assert bits(model) == bits(fitted(path, "lbfgs", max_iter=1))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_of_a_pass_changes_no_bit(path: str) -> None:
     with local_workers(2) as client:
         pids = client.run(os.getpid).values()

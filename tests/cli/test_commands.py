@@ -31,6 +31,7 @@ def data(store: Store, digits: tuple[np.ndarray, np.ndarray]) -> str:
     return store(rows=300, X=X.astype("u1"), y=y)
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_is_a_whole_story(data: str, tmp_path: Path) -> None:
     model, out = tmp_path / "model.zarr", tmp_path / "p.zarr"
     trained = dsoftmax("train", data, model, "--alpha", "0.01", "--max-iter", "30", "--workers", 2)
@@ -56,6 +57,7 @@ def test_train_evaluate_predict_is_a_whole_story(data: str, tmp_path: Path) -> N
     assert np.mean(zarr.open_array(out)[:] == y) == pytest.approx(metrics["accuracy"])
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(data: str, tmp_path: Path) -> None:
     done = dsoftmax("train", data, tmp_path / "m.zarr", "--alpha", 10, "--tol", 0.1, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -73,6 +75,7 @@ def test_events_are_lines_of_json_for_machines(data: str, tmp_path: Path) -> Non
     assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == kinds
 
 
+@pytest.mark.slow
 def test_inspect_says_what_is_there(data: str) -> None:
     table = dsoftmax("inspect", data)
     assert table.returncode == 0, table.stderr

@@ -73,6 +73,7 @@ def files(store: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_newcomer_sees_what_happens(
     finished: tuple[Path, subprocess.CompletedProcess],
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_newcomer_sees_what_happens(
     assert names(folder) == ["fit.png", "out"]
 
 
+@pytest.mark.slow
 def test_it_builds_at_least_the_size_asked_for(
     finished: tuple[Path, subprocess.CompletedProcess],
 ) -> None:
@@ -104,6 +106,7 @@ def test_it_builds_at_least_the_size_asked_for(
     assert 9 * MIB <= X.nbytes < 13 * MIB
 
 
+@pytest.mark.slow
 def test_by_default_the_data_are_twice_the_memory_of_the_workers(
     monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
@@ -113,6 +116,7 @@ def test_by_default_the_data_are_twice_the_memory_of_the_workers(
     assert 6 * 2**30 <= seen[0].size < 6 * 2**30 + 4 * MIB
 
 
+@pytest.mark.slow
 def test_the_model_is_a_good_one(finished: tuple[Path, subprocess.CompletedProcess]) -> None:
     folder, _ = finished
     _, test = digits.load_split(0)
@@ -120,6 +124,7 @@ def test_the_model_is_a_good_one(finished: tuple[Path, subprocess.CompletedProce
     assert model.score(digits.scaled(test.X), test.y) > 0.94
 
 
+@pytest.mark.slow
 def test_the_plot_is_a_png(finished: tuple[Path, subprocess.CompletedProcess]) -> None:
     folder, _ = finished
     assert (folder / "fit.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -106,6 +106,7 @@ def test_options_come_before_the_file_and_are_kept_in_the_folder(
     assert used["output"] == {"folder": f"{job.parent}/run", "model": f"{job.parent}/other.zarr"}
 
 
+@pytest.mark.slow
 def test_a_cluster_on_the_command_line_is_not_that_of_the_file(
     job: Path, dsoftmax: Dsoftmax
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_fit_that_fails_is_shown_as_failed(cluster: Client, digits: Arrays, st
     assert path not in text(cluster, "status")
 
 
+@pytest.mark.slow
 def test_a_page_that_fails_harms_neither_the_fit_nor_the_scheduler(
     cluster: Client, path: str
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_message_that_is_none_harms_nobody(cluster: Client, path: str) -> None
     assert len(columns(cluster, "passes")["pass"]) == model.n_iter_
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_removed_does_not_stop_the_fit_and_comes_back_with_the_next(
     path: str, cluster: Client
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_plain_script_without_a_main_guard_works(tmp_path: Path, code: str) ->
     assert run_script(tmp_path, code) == ("3\n", "")
 
 
+@pytest.mark.slow
 def test_a_script_that_has_lost_its_scheduler_ends_quietly(tmp_path: Path) -> None:
     assert run_script(tmp_path, LOST_SCHEDULER) == ("", "")
 
@@ -163,6 +164,7 @@ def test_ctrl_c_does_not_reach_the_workers() -> None:
         assert parent.stdout.read() == "True\n"
 
 
+@pytest.mark.slow
 def test_the_parent_environment_is_untouched(
     environments: tuple[dict[str, str], dict[str, str]],
 ) -> None:
@@ -190,6 +192,7 @@ def test_everything_listens_on_loopback(client: Client) -> None:
     assert {host for host, _ in addresses} == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_memory_limit_is_enforced_by_the_worker() -> None:
     with local_cluster(1, "300 MiB") as cluster:
         (worker,) = cluster.scheduler_info["workers"].values()
@@ -214,12 +217,14 @@ def test_a_noisy_scheduler_does_not_hang(client: Client) -> None:
     assert client.submit(sum, [1, 2]).result(timeout=10) == 3
 
 
+@pytest.mark.slow
 def test_a_dead_cluster_is_replaced(client: Client) -> None:
     os.kill(client.cluster.scheduler.process.pid, signal.SIGKILL)
     wait_until(lambda: embedded_client() is not client)
     assert embedded_client().submit(sum, [1, 2]).result() == 3
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_nannies_and_the_cluster_is_replaced(client: Client) -> None:
     workers = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
     for nanny in client.cluster.workers.values():
@@ -236,6 +241,7 @@ def test_the_private_folder_is_gone_after_close(client: Client) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_log_levels_of_this_process_are_restored() -> None:
     handlers = logging.getLogger("distributed").handlers
     levels = [handler.level for handler in handlers]
