@@ -310,6 +310,23 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Pat
     assert bits(model) == bits(expected)
 
 
+@pytest.mark.parametrize("look", [10.0, 1e-9])
+def test_a_store_that_is_gone_is_an_outage_whenever_it_is_looked_at(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: float
+) -> None:
+    monkeypatch.setattr("dsoftmax.sources.zarr._LOOK_SECONDS", look)
+    source = opened(path)
+    source.read(0, 97)
+    Path(path).rename(tmp_path / "away.zarr")
+    with (
+        dask.config.set({"dsoftmax.retries": 1}),
+        pytest.raises(OutageError, match="the store is away"),
+    ):
+        source.read(0, 97)
+    (tmp_path / "away.zarr").rename(path)
+    source.read(0, 97)
+
+
 def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
     path: str, tmp_path: Path
 ) -> None:

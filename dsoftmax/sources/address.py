@@ -6,6 +6,7 @@ setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is p
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -95,8 +96,13 @@ def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
     ------
     DataError
         If its digest is not `identity` any more.
+    OSError
+        If it is not there, or not any more, which may pass.
     """
-    node = open_raw(url)
+    try:
+        node = open_raw(url)
+    except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
+        raise OSError(errno.ESTALE, f"the store is away: there is no {url}") from error
     if isinstance(node, zarr.Group) or digest_of(node) != identity:
         found = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
         raise DataError(

@@ -101,7 +101,7 @@ def fetch(
             if is_denied(error):
                 raise OutageError(f"{what}: {_said(error)}; renew the right to read it") from error
             if not is_transient(error):
-                found = culprit()
+                found = _found(culprit)
                 what = what if found is None else f"{name}: {found} cannot be read"
                 raise ChunkError(f"{what}: {_said(error)}") from error
             if delay is None:
@@ -112,6 +112,14 @@ def fetch(
             _retries.value += 1
             time.sleep(delay)
     raise AssertionError("not reached")
+
+
+def _found(culprit: Callable[[], str | None]) -> str | None:
+    """Return which chunk cannot be read, if the store still tells."""
+    try:
+        return culprit()
+    except Exception:
+        return None
 
 
 def is_transient(error: BaseException) -> bool:
