@@ -77,10 +77,10 @@ def test_the_scheduler_tells_of_a_real_fit(
     pytest.importorskip("prometheus_client")
     model = fitted(store(600, X=digits[0], y=digits[1]))
     fitted(store(600, "other.zarr", X=digits[0], y=digits[1]))
-    losses = re.findall(r'dsoftmax_loss\{run="\w{8}",solver="lbfgs"\} (\S+)', metrics(cluster))
+    losses = re.findall(r'dsoftmax_loss\{run="\w{8}",solver="newton"\} (\S+)', metrics(cluster))
     history = [record["loss"] for record in model.history_ if record["kind"] == "pass"]
     assert [float(loss) for loss in losses[-2:]] == [history[-1]] * 2
-    rows = re.findall(r'dsoftmax_rows_total\{run="\w{8}",solver="lbfgs"\} (\S+)', metrics(cluster))
+    rows = re.findall(r'dsoftmax_rows_total\{run="\w{8}",solver="newton"\} (\S+)', metrics(cluster))
     assert float(rows[-1]) == 1797 * len(history)
 
 
