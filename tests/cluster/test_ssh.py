@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def test_a_cluster_over_ssh_trains_to_the_same_bits(
     path = store(rows=97, X=X, y=y)
     write_certificates(tmp_path / "certs")
     secret = {"dsoftmax": {"storage-options": {"s3": {"secret": "to-be-kept"}}}}
-    monkeypatch.setattr(dask.config, "config", {**dask.config.config, **secret})
+    # A copy all the way down: the cluster updates it in place.
+    monkeypatch.setattr(dask.config, "config", deepcopy(dask.config.config) | secret)
     monkeypatch.setattr(dask.config, "global_config", dask.config.config)
     with (
         cluster_over_ssh(tmp_path / "certs", ["127.0.0.1"] * 2, 2, login) as cluster,
