@@ -106,7 +106,10 @@ def plan_fit(
 
     Parameters
     ----------
-    X, y : as for `SoftmaxRegression.fit`
+    X : array-like, or path or URL of an array, of shape (n_samples, n_features)
+        As for `SoftmaxRegression.fit`; only its metadata are read.
+    y : array-like, or path or URL of an array, of shape (n_samples,)
+        The labels; some of them are read.
     model : SoftmaxRegression, optional
         With its parameters; by default those of a new one.
     client : distributed.Client, optional
@@ -115,6 +118,7 @@ def plan_fit(
     Returns
     -------
     Plan
+        Which prints as a table.
 
     Raises
     ------
