@@ -70,7 +70,7 @@ class SoftmaxRegression(PartLearner):
     sample_size : int or "auto", default="auto"
         About how many rows "newton" keeps in the memory of this process, in their stored dtype;
         "auto" is a 32nd of them, at least 8 * n_features * sqrt(n_classes) and 4 MiB, at most a
-        third of them and 128 MiB. They are part of a checkpoint.
+        third of them and 128 MiB; or all of them, up to 4 MiB. They are part of a checkpoint.
     learning_rate : float or "auto", default="auto"
         Step size of mini-batches. A number is in units of the data, as in other libraries; with
         "auto" the features are scaled alike, and the step of "sgd" is measured from the
