@@ -122,7 +122,7 @@ class _LocalFolder:
                 return False
             except FileExistsError:
                 # A network disk that asked twice fails although its first asking was heard.
-                if partial.stat().st_nlink == 1:
+                if not _is_linked(partial):
                     raise
             except OSError:  # a disk without links: the content comes after the name
                 _create(path, content)
@@ -151,6 +151,13 @@ class _LocalFolder:
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", self.place) from error
         _sync(self._path.parent)
+
+
+def _is_linked(partial: Path) -> bool:
+    try:
+        return partial.stat().st_nlink > 1
+    except FileNotFoundError:  # another took it for one that a killed process had left
+        return False
 
 
 def _create(path: Path, content: bytes) -> None:
