@@ -204,13 +204,13 @@ class Passes:
         self._see(objective, objective.intercept_only[None], objective.known)
         self.ended = True
 
-    def end_pass(self, objective: Objective, point: Array) -> PassEnded:
+    def end_pass(self, objective: Objective, point: Array, gap: float | None = None) -> PassEnded:
         """Tell of the pass that has been read, with what validation rows say of a point."""
         sums, classes = self._judged, self._labelled.classes
         if self._apart is not None:
             sums = sums_apart(self._apart, objective, point, classes)
         self._judged, self.ended = None, False
-        return self._ledger.end_pass(None if sums is None else scored(sums, classes))
+        return self._ledger.end_pass(None if sums is None else scored(sums, classes), gap)
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, on the rows that it asks for."""

@@ -28,7 +28,7 @@ LAYERS = {
         "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper", "labelling",
         "lease", "ledger", "npyfile", "objective", "parquetfile", "parttraining", "passes",
         "persistence", "places", "prediction", "records", "rows", "scores", "scoring", "settings",
-        "shuffling", "solving", "stores", "subproblem", "tables", "thinning", "trainer",
+        "shuffling", "solving", "stopping", "stores", "subproblem", "tables", "thinning", "trainer",
         "validation", "zarrcopy",
     },
     4: {
