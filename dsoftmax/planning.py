@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.utils import format_bytes
 
+from dsoftmax.batches import first_epoch
 from dsoftmax.errors import DataError
-from dsoftmax.passes import first_epoch
 from dsoftmax.runtime.executors import stays_in_process
 from dsoftmax.runtime.reduce import full_pass, leaves_a_task
 from dsoftmax.runtime.site import Site, site_for

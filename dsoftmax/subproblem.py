@@ -23,7 +23,7 @@ from dsoftmax.subsample import ByInfluence, Subsample, scale_for
 _SPAN_BYTES = 1 << 21
 _PROJECTIONS = 8
 _ROWS_A_FEATURE = 8
-_MOST_FEATURES = 2048  # beyond, a metric costs more than it saves
+MOST_FEATURES = 2048  # beyond, a metric costs more than it saves
 
 
 def partial_gram(chunk: Chunk, shift: Array | None, dtype: np.dtype[np.floating]) -> Array:
@@ -86,7 +86,7 @@ class Subproblem:
     def _metric(self, objective: Objective) -> Array | None:
         """Return about the Hessian of a class, from as many rows as tell its eigenvalues."""
         n_features = self.rows.X[0].shape[1]
-        if n_features > _MOST_FEATURES:
+        if n_features > MOST_FEATURES:
             return None
         few = self._every(max(1, self.rows.n_rows // (_ROWS_A_FEATURE * n_features)))
         chunk = partial(partial_gram, shift=objective.coordinates.shift, dtype=self.dtype)

@@ -24,8 +24,9 @@ LAYERS = {
         "runtime",
     },
     3: {
-        "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
-        "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper", "labelling",
+        "batches", "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation",
+        "events", "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper",
+        "labelling",
         "lease", "ledger", "npyfile", "objective", "parquetfile", "parttraining", "passes",
         "persistence", "places", "prediction", "records", "rows", "scores", "scoring", "settings",
         "shuffling", "solving", "stopping", "stores", "subproblem", "tables", "thinning", "trainer",
