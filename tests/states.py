@@ -27,8 +27,8 @@ from dsoftmax.solvers.sgd import SGD
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        AutoState, Bend, FISTAState, LBFGSState, LineSearch, MiniBatchState, Model, NewtonState, Pair, Rows,
-        Sample, Search, Secant, Snapshot, Status, Trial,
+        AutoState, Bend, FISTAState, LBFGSState, LineSearch, MiniBatchState, Model, NewtonState,
+        Pair, Rows, Sample, Search, Secant, Snapshot, Status, Trial,
     )
 }  # fmt: skip
 ZERO = np.zeros((4, 3))

@@ -10,7 +10,7 @@
   snapshot (Johnson and Zhang, Accelerating stochastic gradient descent using predictive variance
   reduction, 2013). No pass is spent on snapshots: each is the model at the end of an epoch, its
   full gradient is added up from the batches of the next one, and it serves in the one after that.
-- An epoch that is no better than the intercepts alone is undone; steps are a quarter from there on.
+- An epoch whose mean loss is above that of the best is undone; steps are a quarter from there on.
 
 Under an L1 penalty, whose proximal step is simple in a diagonal metric only and whose zeros an
 average would lose, there are the snapshots alone. Then, and where there are too many features for
@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsoftmax.loss import probabilities
 from dsoftmax.reduction import Array
 from dsoftmax.solvers.base import Evaluation, Request, Rows, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
@@ -36,7 +37,7 @@ _PROBE_LENGTH = 0.01
 _POWER = 2  # of the step, in the weight of its iterate
 _KEPT = 3  # an epoch begins as if a third of the steps so far had been made: half an epoch's
 _CUT = 4.0
-_WORSE = 1.001  # times the loss of the intercept-only model, whose rounding is another
+_WORSE = 1.001  # times the best loss: less is rounding, or chance
 
 
 class Snapshot(NamedTuple):
@@ -127,7 +128,7 @@ class AutoSGD(SGD):
         state = replace(state, asked=True)
         if result.metric is None or not np.isfinite(result.metric).all():
             return state
-        inverse, length = preconditioner(result.metric, result.rows)
+        inverse, length = preconditioner(result.metric, _fair_rows(state.point[-1], result))
         return replace(state, inverse=inverse, learning_rate=length * (1 - self.momentum))
 
     def update(self, state: MiniBatchState, result: Evaluation) -> AutoState:
@@ -147,18 +148,17 @@ class AutoSGD(SGD):
     def end_epoch(self, state: MiniBatchState) -> MiniBatchState:
         """Return the state after the last batch of an epoch."""
         assert isinstance(state, AutoState)
-        if self.whole and state.total > _WORSE * state.share * state.start_value:
-            stale = state.stale_epochs + 1
-            state = replace(self.failed(state), stale_epochs=stale)
-            return replace(state, status=Status.STUCK) if stale >= self.n_iter_no_change else state
         after = super().end_epoch(state)
         assert isinstance(after, AutoState)
         if not self.whole or after.status is not Status.RUNNING:
             return after
-        candidate = Snapshot(state.model, np.zeros_like(state.model))
+        snapshot = state.candidate
+        if state.total > _WORSE * state.share * state.value:
+            after = self.failed(after)
         return replace(
-            after, averaged=state.averaged // _KEPT, snapshot=state.candidate, candidate=candidate
-        )
+            after, averaged=after.averaged // _KEPT, snapshot=snapshot,
+            candidate=Snapshot(after.model, np.zeros_like(after.model)),
+        )  # fmt: skip
 
     def failed(self, state: MiniBatchState) -> AutoState:
         """Return the state that begins anew from the best model so far, with shorter steps."""
@@ -190,6 +190,20 @@ class AutoSGD(SGD):
         if state.probes < _PROBES and curvature > 0:
             return state
         return replace(state, learning_rate=1.0 / curvature if curvature > 0 else 1.0)
+
+
+def _fair_rows(intercept: Array, result: Evaluation) -> float:
+    """Return how many rows drawn at random tell as much as a batch, by the labels it has.
+
+    At the intercept-only model, the gradient of an intercept is how far the share of its class is
+    from that in all rows. Its square is compared with what it is on average for rows at random
+    (the statistic of Pearson, 1900; its ratio is the design effect of Kish, Survey Sampling, 1965).
+    """
+    p = probabilities(intercept[:, None])[:, 0]
+    surplus = result.gradient[0][-1]
+    surplus = np.array([-surplus[0], surplus[0]]) if len(surplus) == 1 else surplus
+    statistic = result.rows * float((surplus**2 / p).sum())
+    return result.rows / max(1.0, statistic / (len(p) - 1))
 
 
 def _direction(gradient: Array) -> Array:

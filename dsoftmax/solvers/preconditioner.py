@@ -10,15 +10,15 @@ _LEAST_RIDGE = 0.01
 _FACTOR = 1.1
 
 
-def preconditioner(metric: Array, n_rows: int) -> tuple[Array, float]:
+def preconditioner(metric: Array, n_rows: float) -> tuple[Array, float]:
     """Return what to multiply the gradients of batches by, and the length of their steps.
 
     Parameters
     ----------
     metric : array of shape (d, d)
         About the Hessian of a class, positive semidefinite, in coordinates that are scaled alike.
-    n_rows : int
-        Rows of a batch.
+    n_rows : float
+        Rows of a batch, drawn at random.
 
     Returns
     -------

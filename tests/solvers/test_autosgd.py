@@ -97,12 +97,51 @@ def test_with_a_metric_one_question_is_enough_and_the_scales_do_not_matter() -> 
     request = solver.ask(first)
     assert (request.rows, request.metric) == (Rows.SAME_BATCH, True)
     value, gradient = f(zero)
+    gradient[-1] = 0.0  # of an intercept, where the batch has each class as often as all rows
     result = Evaluation(np.array([value]), gradient[None], np.zeros(1), rows=10**6, metric=hessian)
     state = solver.tell(first, result)
     assert isinstance(state, AutoState)
     for step in range(4):
         _, state = told(solver, state, [f], step)
     np.testing.assert_allclose(state.current, 1, atol=0.02)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_a_batch_of_few_classes_counts_for_few_rows(n_classes: int) -> None:
+    n_columns = n_classes if n_classes > 2 else 1
+    zero, rng = np.zeros((3, n_columns)), np.random.default_rng(0)
+    solver, rates = make(), []
+    for classes in (n_classes, 1):
+        labels = rng.integers(0, classes, 1000)
+        surplus = 1 / n_classes - np.bincount(labels, minlength=n_classes) / 1000
+        gradient = np.zeros((1, 3, n_columns))
+        gradient[0, -1] = surplus[-n_columns:]
+        state = solver.start(zero, Evaluation(np.ones(1), gradient, np.zeros(1)), zero)
+        result = Evaluation(np.ones(1), gradient, np.zeros(1), rows=1000, metric=np.eye(3))
+        rates.append(solver.tell(state, result).learning_rate / (1 - 0.9))
+    assert rates[0] > 0.98
+    assert rates[1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_an_epoch_that_is_worse_begins_anew_where_the_full_gradient_is_known() -> None:
+    f, zero = quadratic(np.ones(2)), np.zeros((2, 1))
+    solver = make()
+    state = hand(begun(solver, f, zero), 0.01)
+    for step in range(4):
+        state = told(solver, state, [f, f], step)[1]
+    best, rate = state.point, state.learning_rate
+
+    def worse(point: Array) -> tuple[float, Array]:
+        return f(point)[0] + 4.0, f(point)[1]
+
+    for step in range(2):
+        state = told(solver, state, [worse, worse], step)[1]
+    assert state.learning_rate == rate / 4
+    for point in (state.point, state.current, state.average):
+        np.testing.assert_array_equal(point, best)
+    assert state.snapshot is not None
+    np.testing.assert_array_equal(state.snapshot.point, best)
+    np.testing.assert_allclose(state.snapshot.gradient, f(best)[1])
 
 
 def test_a_metric_that_is_not_finite_is_not_used() -> None:
@@ -184,7 +223,7 @@ def test_steps_that_are_too_long_are_undone_and_shortened(rate: float, momentum:
 
 
 def test_epochs_that_are_never_better_than_the_intercepts_end_it() -> None:
-    solver, zero = make(), np.zeros((1, 1))
+    solver, zero = make(tol=1e-6), np.zeros((1, 1))
     values: Any = itertools.chain([2.0], itertools.repeat(2.1))
     state, steps = hand(begun(solver, lambda x: (next(values), x + 1), zero), 0.1), 0
     while state.status is Status.RUNNING:
