@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.batches import first_epoch, gram_of, metric_leaves, metric_of, warn_of_small_cache
+from dsoftmax.epochs import first_epoch, warn_of_small_cache
 from dsoftmax.errors import DataError
 from dsoftmax.events import PassEnded
+from dsoftmax.gram import gram_of, metric_leaves, metric_of
 from dsoftmax.labelling import Labelled
 from dsoftmax.ledger import Ledger
 from dsoftmax.metrics import MetricSums, held_out_metrics_of
@@ -21,6 +22,7 @@ from dsoftmax.runtime.executors import Executor, ThreadExecutor
 from dsoftmax.runtime.reduce import Begun, full_pass, reduce
 from dsoftmax.runtime.spans import Span, around
 from dsoftmax.runtime.worker import Outcome
+from dsoftmax.runtime.workers import require_sample_fits
 from dsoftmax.sampling import Leaf
 from dsoftmax.scaling import Moments
 from dsoftmax.settings import Settings
@@ -142,6 +144,7 @@ class Passes:
         judges = self._judges(point[None].astype(self._source.dtype), None)
         rule = None
         if sampled:
+            require_sample_fits(min(self._sample_size, self.n_rows), self._source.row_bytes)
             rates = class_rates(self._labelled.class_rows, self._sample_size)
             rule = ByClass(rates, self._settings.seed)
         reduction = moments_of(n_classes, self._source.dtype)

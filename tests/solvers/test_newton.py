@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from dsoftmax import DataError, SoftmaxRegression
+from dsoftmax import DataError, MemoryBoundError, SoftmaxRegression, plan_fit
 from dsoftmax.solvers.base import Status
 from dsoftmax.solvers.bend import Secant, bend_from
 
@@ -217,3 +217,16 @@ def test_auto_stops_where_the_choice_of_the_rows_leaves_more_uncertain(
     assert model.n_iter_ < further.n_iter_
     assert model.loss_ - minimum < 0.01 * 65 * 10 / (2 * len(y))
     assert not fitted(X, y, solver="lbfgs", tol="auto").stop_reason_.startswith("converged stat")
+
+
+def test_a_sample_that_the_memory_cannot_hold_is_refused_with_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    X, y = digits
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 3 * 512 * 1000)
+    for ask in (fitted, lambda X, y, **params: plan_fit(X, y, SoftmaxRegression(**params))):
+        with pytest.raises(
+            MemoryBoundError, match=r"is 1,200 rows.*set sample_size to at most 1,0"
+        ):
+            ask(X, y, solver="newton", sample_size=1200)
+    assert fitted(X, y, sample_size=1000).n_iter_ > 1
