@@ -27,9 +27,9 @@ LAYERS = {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "epochs", "evaluation",
         "events", "export", "fit", "gram", "holder", "identity", "ingestion", "inspection",
         "keeper", "labelling", "lease", "ledger", "npyfile", "objective", "parquetfile",
-        "parttraining", "passes", "persistence", "places", "prediction", "records", "rows", "scores", "scoring",
-        "settings", "shuffling", "solving", "stopping", "stores", "subproblem", "tables",
-        "thinning", "trainer", "validation", "zarrcopy",
+        "parttraining", "passes", "persistence", "places", "prediction", "records", "rows",
+        "scores", "scoring", "settings", "shuffling", "solving", "stopping", "stores",
+        "subproblem", "tables", "thinning", "trainer", "validation", "zarrcopy",
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "planning",
