@@ -136,7 +136,9 @@ class Passes:
         if mini_batch:
             warn_of_small_cache(self._executor, self._epoch, self._source)
         if mini_batch and not self._settings.standardize:
-            moments = self._first_moments(n_classes)
+            moments = self._reduce_first(
+                moments_of(n_classes, self._source.dtype), self._epoch.first_spans()
+            )
             if moments.weight > 0:  # else the rows that come first count for nothing
                 return moments, False
         weight, fit_intercept = self._labelled.class_weight, self._settings.fit_intercept
@@ -192,10 +194,10 @@ class Passes:
         assert self.sample is not None, "the first read has picked some rows"
         return Subproblem(self.sample, self._source.dtype, self._threads)
 
-    def _first_moments(self, n_classes: int) -> Moments:
+    def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
+        """Reduce over rows that the first mini-batches decode anyway."""
         sums, spent = reduce(
-            self._executor, self._source, moments_of(n_classes, self._source.dtype),
-            self._epoch.first_spans(), keep=self._key, release=False,
+            self._executor, self._source, reduction, leaves, keep=self._key, release=False,
             watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
@@ -299,11 +301,7 @@ class Passes:
         leaves = metric_leaves(self._epoch, self._source.n_features)
         if not leaves:
             return None
-        gram, spent = reduce(
-            self._executor, self._source, gram_of(objective), leaves, keep=self._key,
-            release=False, watch=self._watch_batch,
-        )  # fmt: skip
-        self._ledger.spend(spent)
+        gram: Array = self._reduce_first(gram_of(objective), leaves)
         return metric_of(objective, gram, leaves)
 
     def _see(
