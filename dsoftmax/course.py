@@ -27,6 +27,7 @@ from dsoftmax.solvers.base import State
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
+from dsoftmax.validation import Apart
 
 
 class Course:
@@ -72,7 +73,9 @@ class Course:
         """The rows that are left out."""
         return tuple((fault.start, fault.stop) for fault in self.cursor.quarantined)
 
-    def resume(self, source: Source, settings: Settings, executor: Executor) -> Settings:
+    def resume(
+        self, source: Source, settings: Settings, executor: Executor, apart: Apart | None = None
+    ) -> Settings:
         """Go on from the checkpoint, if there is one; return the settings with its seed.
 
         Raises
@@ -81,7 +84,7 @@ class Course:
             If it is damaged, or that of another run.
         """
         if self._keeper is not None:
-            self._identity = identify(source, settings, executor)
+            self._identity = identify(source, settings, executor, apart)
             self._saved = self._keeper.read(self._identity, settings.max_iter)
         if self._saved is not None:
             cursor = self._saved.cursor

@@ -15,6 +15,7 @@ from dsoftmax.solvers.base import State, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
+from dsoftmax.validation import Best
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Cursor:
     quarantined : chunks that are left out
     numerics : the kinds of arithmetic met, each with the first worker that had it
     loss : the objective at the end; None before
+    best : the model of the lowest validation loss so far
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -65,6 +67,7 @@ class Cursor:
     quarantined: tuple[Fault, ...] = ()
     numerics: dict[str, str] = field(default_factory=dict)
     loss: float | None = None
+    best: Best | None = None
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -88,7 +91,9 @@ class Cursor:
 
         Mini-batches under way go back to the end of the last pass.
         """
-        cursor = replace(self, quarantined=tuple(sorted((*self.quarantined, *faults))), begun=None)
+        quarantined = tuple(sorted((*self.quarantined, *faults)))
+        # The best so far was so by other rows.
+        cursor = replace(self, quarantined=quarantined, begun=None, best=None)
         if not (self.is_under_way and isinstance(self.state, MiniBatchState)):
             return cursor
         if self.last_epoch is None:

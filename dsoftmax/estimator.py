@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Self
 
 from sklearn.exceptions import ConvergenceWarning
@@ -19,6 +20,7 @@ from dsoftmax.runtime.executors import executor_for
 from dsoftmax.settings import resolve
 from dsoftmax.sources import open_data
 from dsoftmax.trainer import train
+from dsoftmax.validation import Apart, open_validation
 
 
 class SoftmaxRegression(PartLearner):
@@ -85,8 +87,17 @@ class SoftmaxRegression(PartLearner):
         Scale mini-batch gradients down to this Euclidean norm.
     shuffle : bool, default=True
         Shuffle the chunks, and the rows within a chunk, anew for each pass of mini-batches.
+    early_stopping : bool, default=False
+        Stop when the validation loss has not fallen by more than `tol`, relatively, for
+        `n_iter_no_change` passes, and keep the model for which it was lowest. It is that of
+        `X_val`, or else of rows held out of X, which the fit does not learn from and evaluates in
+        the reads that it makes anyway (with mini-batches: at the steps of the pass, Blum, Kalai
+        and Langford, Beating the hold-out, COLT 1999).
+    validation_fraction : float, default=0.1
+        Share of the rows that `early_stopping` holds out, chosen by `random_state` and the index
+        of the row alone; without a meaning for a fit with `X_val`.
     n_iter_no_change : int, default=5
-        See `tol`.
+        See `tol` and `early_stopping`.
     random_state : int, RandomState or None, default=None
         Determines the shuffles; the seed used is kept in `seed_`.
     warm_start : bool, default=False
@@ -120,7 +131,8 @@ class SoftmaxRegression(PartLearner):
         evaluate it: what the model of "newton" says, the mean over mini-batches.
     stop_reason_ : str
     history_ : list of dict
-        A record for every step and pass, see `dsoftmax.diagnostics.history.History`.
+        A record for every step and pass, see `dsoftmax.diagnostics.history.History`; those of
+        passes have what validation rows said: "validation_loss", "validation_accuracy" and more.
     seed_ : int
     quarantined_ : list of dict
         The chunks of X that were left out, see `open_data`: "start", "stop" (rows) and "reason".
@@ -168,6 +180,8 @@ class SoftmaxRegression(PartLearner):
         momentum: float = 0.9,
         clip_norm: float | None = None,
         shuffle: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         random_state: Any = None,
         warm_start: bool = False,
@@ -191,6 +205,8 @@ class SoftmaxRegression(PartLearner):
         self.momentum = momentum
         self.clip_norm = clip_norm
         self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.warm_start = warm_start
@@ -198,7 +214,10 @@ class SoftmaxRegression(PartLearner):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, X_val: Any = None,
+        y_val: Any = None, sample_weight_val: Any = None,
+    ) -> Self:  # fmt: skip
         """Fit the model to the rows of X and their labels y.
 
         Parameters
@@ -210,6 +229,9 @@ class SoftmaxRegression(PartLearner):
             Labels: integers, booleans or strings.
         sample_weight : the same kinds, of the shape of y, optional
             Finite and not negative.
+        X_val, y_val, sample_weight_val : the same kinds, optional
+            Other rows, that the model is evaluated on after every pass: see `history_` and
+            `early_stopping`. Reading them is not counted as a pass.
 
         Returns
         -------
@@ -241,14 +263,20 @@ class SoftmaxRegression(PartLearner):
         last = self._last_fit() if self.warm_start else None
         settings = resolve(self.get_params(deep=False), last)
         source = open_data(X, y, sample_weight)
+        validation = open_validation(source, X_val, y_val, sample_weight_val)
         history = History()
         watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
-        with (
-            executor_for(source) as executor,
-            reporting(executor.client, executor.run_key) as reports,
-        ):
-            fit = train(source, settings, executor, [*reports, *watching], self.checkpoint)
+        with ExitStack() as stack:
+            executor = stack.enter_context(executor_for(source))
+            reports = stack.enter_context(reporting(executor.client, executor.run_key))
+            apart = None
+            if validation is not None:
+                apart = Apart(validation, stack.enter_context(executor_for(validation)))
+            told = [*reports, *watching]
+            fit = train(source, settings, executor, told, self.checkpoint, apart)
         check_feature_names(self, X, source, reset=True)
+        if validation is not None:
+            check_feature_names(self, X_val, validation, reset=False)
         self._carry = None
         self._keep(fit, source)
         self.history_ = history.records

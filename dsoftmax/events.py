@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -43,6 +43,24 @@ class TimeSplit:
 
 
 @dataclass(frozen=True)
+class ValidationScores:
+    """What the rows say by which a fit is judged: see `dsoftmax.scores.Scores`.
+
+    Attributes
+    ----------
+    loss : mean of -log p(label), without penalty
+    accuracy, balanced_accuracy, f1_macro, brier_score, ece
+    """
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float
+    f1_macro: float
+    brier_score: float
+    ece: float
+
+
+@dataclass(frozen=True)
 class FitStarted:
     """Before the first row of X is read.
 
@@ -53,6 +71,7 @@ class FitStarted:
     solver, max_iter : what will be done, and the budget in passes
     workers : how many tasks run at once
     dashboard : address of the Dask dashboard, or None in-process
+    n_validation : about how many rows it is judged by
     """
 
     n_samples: int
@@ -64,6 +83,7 @@ class FitStarted:
     max_iter: int
     workers: int
     dashboard: str | None
+    n_validation: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,9 +144,12 @@ class PassEnded(StepEnded):
     Attributes
     ----------
     pass_seconds : from its first task to its last
+    validation : of the model that was evaluated, or that the epoch ended with (rows held out of
+        mini-batches: the mean over the models of its steps); None without validation rows
     """
 
     pass_seconds: float
+    validation: ValidationScores | None = None
 
 
 @dataclass(frozen=True)
@@ -212,11 +235,17 @@ def to_table(events: Sequence[StepEnded]) -> Array:
         (
             e.passes, e.step, e.loss, e.gradient_norm, e.accuracy, e.seconds, e.rows, e.bytes,
             e.time.read, e.time.decode, e.time.kernel, e.time.waiting, e.retries,
-            e.pass_seconds if isinstance(e, PassEnded) else np.nan,
+            *_of_pass(e),
         )
         for e in events
     ]  # fmt: skip
-    return np.array(rows, dtype=np.float64).reshape(len(rows), 14)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 20)
+
+
+def _of_pass(event: StepEnded) -> tuple[float, ...]:
+    seconds = event.pass_seconds if isinstance(event, PassEnded) else np.nan
+    validation = event.validation if isinstance(event, PassEnded) else None
+    return seconds, *([np.nan] * 6 if validation is None else astuple(validation))
 
 
 def from_table(table: Array) -> tuple[StepEnded, ...]:
@@ -225,9 +254,13 @@ def from_table(table: Array) -> tuple[StepEnded, ...]:
 
 
 def _from_row(row: list[float]) -> StepEnded:
-    passes, step, loss, norm, accuracy, seconds, rows, size, *times, retries, pass_seconds = row
+    passes, step, loss, norm, accuracy, seconds, rows, size, *times, retries = row[:13]
     values = (
         passes, int(step), loss, norm, accuracy, seconds, int(rows), int(size),
         TimeSplit(*times), int(retries),
     )  # fmt: skip
-    return StepEnded(*values) if np.isnan(pass_seconds) else PassEnded(*values, pass_seconds)
+    pass_seconds, validation = row[13], row[14:]
+    if np.isnan(pass_seconds):
+        return StepEnded(*values)
+    found = None if np.isnan(validation).all() else ValidationScores(*validation)
+    return PassEnded(*values, pass_seconds, found)

@@ -19,6 +19,7 @@ from dsoftmax.sampling import whole_span
 from dsoftmax.settings import Settings
 from dsoftmax.sources.base import Source, preview
 from dsoftmax.sources.rowarray import RowArray
+from dsoftmax.validation import Apart
 
 _CHUNKS = 16
 _BYTES = 1 << 28  # decoded, of those chunks together; but one is always read
@@ -41,15 +42,28 @@ class Identity:
     content: dict[str, str]
 
 
-def identify(source: Source, settings: Settings, executor: Executor) -> Identity:
+def identify(
+    source: Source, settings: Settings, executor: Executor, apart: Apart | None = None
+) -> Identity:
     """Return the identity of a fit, having read up to 16 chunks, and 256 MiB, of its data."""
-    names = ("X", "y", "sample_weight")
-    arrays = ((name, getattr(source, name)) for name in names)
     return Identity(
         dict(_parameters(settings)) | _policy(source),
-        {name: "none" if array is None else _metadata(array) for name, array in arrays},
+        _arrays(source) | ({} if apart is None else _validation(apart)),
         _content(source, executor),
     )
+
+
+def _arrays(source: Source) -> dict[str, str]:
+    names = ("X", "y", "sample_weight")
+    arrays = ((name, getattr(source, name)) for name in names)
+    return {name: "none" if array is None else _metadata(array) for name, array in arrays}
+
+
+def _validation(apart: Apart) -> dict[str, str]:
+    found = _arrays(apart.source) | _policy(apart.source)
+    content = _content(apart.source, apart.executor)
+    found["content"] = " ".join(f"{row}:{content[row]}" for row in sorted(content, key=int))
+    return {f"{name} of the validation data": text for name, text in found.items()}
 
 
 def described(source: Source) -> dict[str, str]:

@@ -21,8 +21,9 @@ from dsoftmax.identity import Identity, differences
 from dsoftmax.lease import Lease
 from dsoftmax.ledger import Tally
 from dsoftmax.loss import LossSums
+from dsoftmax.metrics import MetricSums, Pairs
 from dsoftmax.passes import Place
-from dsoftmax.reduction import Array, Both
+from dsoftmax.reduction import Array, Several
 from dsoftmax.runtime.reduce import Begun, Spent
 from dsoftmax.runtime.worker import Work
 from dsoftmax.scaling import Moments
@@ -36,6 +37,7 @@ from dsoftmax.solvers.model import Model
 from dsoftmax.solvers.newton import NewtonState, Trial
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
+from dsoftmax.validation import Best
 
 _INTERVAL = "30 seconds"
 _SHARE = 0.01  # of the time that writing checkpoints may take
@@ -71,9 +73,9 @@ class Saved:
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        Begun, Bend, Both, Cursor, FISTAState, Fault, FirstRead, Identity, LBFGSState, LineSearch,
-        LossSums, MiniBatchState, Model, Moments, NewtonState, Pair, Place, Sample, Saved, Search,
-        Secant, Spent, Status, Subsample, Tally, Trial, Work,
+        Begun, Bend, Best, Cursor, FISTAState, Fault, FirstRead, Identity, LBFGSState, LineSearch,
+        LossSums, MetricSums, MiniBatchState, Model, Moments, NewtonState, Pair, Pairs, Place,
+        Sample, Saved, Search, Secant, Several, Spent, Status, Subsample, Tally, Trial, Work,
     )
 }  # fmt: skip
 

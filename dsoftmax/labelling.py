@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dsoftmax.classes import class_factors, normalised, scan_labels
 from dsoftmax.errors import DataError
 from dsoftmax.identity import labels_digest
+from dsoftmax.labels import LabelCounts
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import full_pass
@@ -60,6 +61,7 @@ def label(
     named = settings.classes if before is None else before.classes
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes), holes)
     classes, counts = scan_labels(source, named, leaves, executor, least_classes)
+    _require_judges(source, classes, counts)
     factors = class_factors(settings.class_weight, classes, counts)
     if source.sample_weight is not None or factors is not None:
         factors = normalised(factors, counts)
@@ -68,6 +70,24 @@ def label(
         _require_all(classes, (before.class_weight > 0) & (weight == 0), holes)
     coded, digest = source.with_classes(classes, factors), labels_digest(classes, counts)
     return Labelled(coded, weight, counts.counts, digest)
+
+
+def _require_judges(source: Source, classes: Array, counts: LabelCounts) -> None:
+    """Refuse to hold out no row at all, or all rows of a class."""
+    if source.hold_out is None:
+        return
+    fraction = f"validation_fraction={source.hold_out.fraction:g}"
+    if not counts.held_out.any():
+        raise DataError(
+            f"{fraction} holds out none of {source.n_samples:,} rows; set it higher, or pass "
+            "X_val and y_val"
+        )
+    lost = (counts.weight == 0) & (counts.held_out > 0)
+    if lost.any():
+        raise DataError(
+            f"{fraction} holds out all rows of the class(es) {preview(classes[lost])}; set it "
+            "lower, change random_state, or pass X_val and y_val"
+        )
 
 
 def _require_all(classes: Array, lost: Array, holes: Sequence[Span]) -> None:

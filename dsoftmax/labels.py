@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import add
 
 import numpy as np
@@ -20,12 +20,14 @@ class LabelCounts:
     labels : (n_labels,), sorted
     counts : (n_labels,), rows
     weight : (n_labels,), total weight, in float64
+    held_out : (n_labels,), weight of the rows that are held out, which are not counted otherwise
     ignored, missing : rows that are left out: by their label, by a value that is not there
     """
 
     labels: Array
     counts: Array
     weight: Array
+    held_out: Array
     ignored: int = 0
     missing: int = 0
 
@@ -33,11 +35,13 @@ class LabelCounts:
         labels, where = np.unique(np.concatenate([self.labels, other.labels]), return_inverse=True)
         counts = np.concatenate([self.counts, other.counts])
         weight = np.concatenate([self.weight, other.weight])
+        held_out = np.concatenate([self.held_out, other.held_out])
         size = len(labels)
         return LabelCounts(
             labels,
             np.bincount(where, counts, size).astype(np.int64),
             np.bincount(where, weight, size),
+            np.bincount(where, held_out, size),
             self.ignored + other.ignored,
             self.missing + other.missing,
         )
@@ -46,7 +50,11 @@ class LabelCounts:
         """Return the counts of all codes 0 to n_classes - 1, where the labels are codes."""
         counts, weight = np.zeros(n_classes, np.int64), np.zeros(n_classes)
         counts[self.labels], weight[self.labels] = self.counts, self.weight
-        return replace(self, labels=np.arange(n_classes), counts=counts, weight=weight)
+        held_out = np.zeros(n_classes)
+        held_out[self.labels] = self.held_out
+        return LabelCounts(
+            np.arange(n_classes), counts, weight, held_out, self.ignored, self.missing
+        )
 
 
 def count_labels(chunk: Chunk) -> LabelCounts:
@@ -66,11 +74,15 @@ def count_labels(chunk: Chunk) -> LabelCounts:
             f"y has the value {y[row]} at {place}: Unknown label type: continuous; labels must be "
             "integers, booleans or strings (not probabilities)"
         )
-    labels, where, counts = np.unique(y, return_inverse=True, return_counts=True)
+    labels, where = np.unique(y, return_inverse=True)
     own = None if weight is None else weight[chunk.used]
+    held_out = np.zeros(len(y)) if chunk.held_out is None else chunk.held_out[chunk.used]
     left_out = np.zeros(1, np.uint8) if chunk.left_out is None else chunk.left_out
     return LabelCounts(
-        labels, counts, np.bincount(where, own, len(labels)) * 1.0,
+        labels,
+        np.bincount(where, held_out == 0, len(labels)).astype(np.int64),
+        np.bincount(where, own, len(labels)) * 1.0,
+        np.bincount(where, held_out, len(labels)),
         int((left_out == IGNORED).sum()), int((left_out == MISSING).sum()),
     )  # fmt: skip
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dsoftmax.events import Callback, Event, FitEnded, PassEnded, RowsDone, StepEnded, TimeSplit
+from dsoftmax.events import (
+    Callback,
+    Event,
+    FitEnded,
+    PassEnded,
+    RowsDone,
+    StepEnded,
+    TimeSplit,
+    ValidationScores,
+)
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.reduce import NOTHING, Begun, Spent
 from dsoftmax.solvers.base import Evaluation
@@ -106,12 +115,14 @@ class Ledger:
             )
         )
 
-    def end_pass(self) -> None:
+    def end_pass(self, validation: ValidationScores | None = None) -> PassEnded:
         """Tell of a pass: means over its steps, sums of what they cost."""
         self.passes += 1
         means, spent = self._seen / self._seen[3], self._spent
-        self.emit(PassEnded(float(self.passes), *self._entry(means, spent), spent.seconds))
+        event = PassEnded(float(self.passes), *self._entry(means, spent), spent.seconds, validation)
+        self.emit(event)
         self._spent, self._seen = NOTHING, np.zeros(4)
+        return event
 
     def start_over(self) -> None:
         """Forget a pass that is not counted: it is made again, or mends what was lost."""

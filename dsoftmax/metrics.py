@@ -157,6 +157,15 @@ def _squares(p: Array, codes: Array) -> Array:
     return squares
 
 
+def _held_out_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
+    return metric_sums(chunk.only_held_out(), point, shift)
+
+
+def held_out_metrics_of(point: Array, shift: Array | None) -> Reduction[MetricSums]:
+    """Return the reduction that evaluates one model on the rows that are held out."""
+    return Reduction("evaluate", partial(_held_out_sums, point=point, shift=shift), add)
+
+
 def metrics_of(point: Array, shift: Array | None) -> Reduction[MetricSums]:
     """Return the reduction that evaluates one model."""
     return Reduction("evaluate", partial(metric_sums, point=point, shift=shift), add)

@@ -82,15 +82,18 @@ class Objective:
     def intercept_only(self) -> Array:
         """The best point (n_features + 1, n_columns) whose coefficients are all zero."""
         n_features = len(self.coordinates.centre)
-        return _intercept_only(n_features, self.class_share, self.fit_intercept)
+        return intercept_only(n_features, self.class_share, self.fit_intercept)
 
     def reduction(self, points: Array) -> Reduction[LossSums]:
         """Return the reduction that evaluates a stack of a solver's points."""
+        chunk = partial(partial_gradient, points=self.kernel(points), shift=self.coordinates.shift)
+        return Reduction("partial_gradient", chunk, add)
+
+    def kernel(self, points: Array) -> Array:
+        """Return a stack of a solver's points as the kernel takes them."""
         kernel = np.stack([self.coordinates.to_kernel(point) for point in points])
         with np.errstate(over="ignore"):
-            kernel = kernel.astype(self.dtype)
-        chunk = partial(partial_gradient, points=kernel, shift=self.coordinates.shift)
-        return Reduction("partial_gradient", chunk, add)
+            return kernel.astype(self.dtype)
 
     def evaluation(
         self, points: Array, sums: LossSums, rows: int, *, epoch_ended: bool = False
@@ -175,7 +178,8 @@ class Objective:
         return value, largest(self.penalty.projected(point, result.gradient[index]))
 
 
-def _intercept_only(n_features: int, share: Array, fit_intercept: bool) -> Array:
+def intercept_only(n_features: int, share: Array, fit_intercept: bool) -> Array:
+    """Return the point of no coefficients and the intercepts for shares of the classes."""
     n_columns = len(share) if len(share) > 2 else 1
     point = np.zeros((n_features + 1, n_columns))
     if fit_intercept:

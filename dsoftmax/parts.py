@@ -16,6 +16,7 @@ from dsoftmax.events import Callback
 from dsoftmax.fit import Carry, Fit
 from dsoftmax.identity import described
 from dsoftmax.objective import Objective
+from dsoftmax.parttraining import train_part
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.prediction import LinearModel
 from dsoftmax.predictor import LinearClassifier
@@ -28,7 +29,6 @@ from dsoftmax.solvers.base import Evaluation, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.schedules import Constant, Cosine, Inverse
 from dsoftmax.sources import Source, open_data
-from dsoftmax.trainer import train_part
 
 _KINDS: Mapping[str, type] = {
     kind.__name__: kind

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.errors import DataError
+from dsoftmax.events import PassEnded
 from dsoftmax.labelling import Labelled
 from dsoftmax.ledger import Ledger
-from dsoftmax.objective import Objective, moments_of
-from dsoftmax.reduction import Array, Reduction, both
+from dsoftmax.metrics import MetricSums, held_out_metrics_of
+from dsoftmax.objective import Objective, intercept_only, moments_of
+from dsoftmax.reduction import Array, Reduction, several
 from dsoftmax.runtime.executors import Executor, ThreadExecutor
 from dsoftmax.runtime.reduce import Begun, full_pass, reduce
 from dsoftmax.runtime.spans import Span, around
@@ -26,6 +28,7 @@ from dsoftmax.solvers.base import Evaluation, Request, Rows
 from dsoftmax.sources.base import Source
 from dsoftmax.subproblem import Subproblem
 from dsoftmax.subsample import ByClass, ByInfluence, Subsample, auto_size, class_rates
+from dsoftmax.validation import Apart, scored, sums_apart
 
 Note = Callable[[Outcome], None]
 Watch = Callable[[Outcome, Begun], None]
@@ -33,11 +36,19 @@ Watch = Callable[[Outcome, Begun], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Which mini-batch comes next, and whether some point was seen that fits every row."""
+    """Where a fit is within its passes.
+
+    Attributes
+    ----------
+    epoch, step : of the mini-batch that comes next
+    separated : whether some point was seen that fits every row
+    judged : what the rows held out have said in the pass under way
+    """
 
     epoch: int = 0
     step: int = 0
     separated: bool = False
+    judged: MetricSums | None = None
 
 
 class Passes:
@@ -51,6 +62,7 @@ class Passes:
     holes : rows that are left out
     note : told of each task of a mini-batch
     watch : told of each task of a pass over all rows
+    apart : validation rows that are no part of the source
 
     Attributes
     ----------
@@ -58,15 +70,19 @@ class Passes:
     place : Place
     sample : the rows that are kept in memory, or None
     begun : a sum over all rows to go on with, when the next one is asked for
+    seen : the last point that was evaluated, of rivals the best
+    ended : whether a pass has been read to its end, and not been told of
     """
 
     def __init__(
         self, labelled: Labelled, settings: Settings, executor: Executor, ledger: Ledger,
         spans: tuple[Span, ...], holes: Sequence[Span], note: Note, watch: Watch,
+        apart: Apart | None = None,
     ) -> None:  # fmt: skip
         self._labelled, self._source = labelled, labelled.source
         self._settings, self._executor, self._threads = settings, executor, ThreadExecutor()
         self._ledger, self._note, self._watch_task = ledger, note, watch
+        self._apart = apart
         self._leaves = full_pass(spans, holes)
         parts = tuple(around(holes, spans))
         self.n_rows = sum(stop - start for start, stop in parts)
@@ -75,17 +91,20 @@ class Passes:
         self._key = f"{executor.run_key}-{len(holes)}"
         self.begun: Begun | None = None
         self.sample: Subsample | None = None
+        self.seen: Array | None = None
+        self.ended = False
         self.place = Place()
 
     @property
     def place(self) -> Place:
         """Where the mini-batches are."""
-        return Place(self._epoch.number, self._next_step, self.separated)
+        return Place(self._epoch.number, self._next_step, self.separated, self._judged)
 
     @place.setter
     def place(self, place: Place) -> None:
         self._epoch = self._first_epoch.at(place.epoch)
         self._next_step, self.separated = place.step, place.separated
+        self._judged = place.judged
 
     @property
     def only_batches(self) -> bool:
@@ -119,29 +138,45 @@ class Passes:
             moments = self._first_moments(n_classes)
             if moments.weight > 0:  # else the rows that come first count for nothing
                 return moments, False
+        weight, fit_intercept = self._labelled.class_weight, self._settings.fit_intercept
+        point = intercept_only(self._source.n_features, weight / weight.sum(), fit_intercept)
+        judges = self._judges(point[None].astype(self._source.dtype), None)
+        rule = None
+        if sampled:
+            rates = class_rates(self._labelled.class_rows, self._sample_size)
+            rule = ByClass(rates, self._settings.seed)
         reduction = moments_of(n_classes, self._source.dtype)
-        if not sampled:
-            return self._reduce_all(reduction), True
-        rates = class_rates(self._labelled.class_rows, self._sample_size)
-        return self._reduce_and_pick(reduction, ByClass(rates, self._settings.seed)), True
+        sums, judged = self._reduce_all(reduction, judges, rule)
+        self._judged = judged[0] if judged else None
+        return sums, True
 
-    def _reduce_all(self, reduction: Reduction[Any]) -> Any:
+    def _judges(self, kernel: Array, shift: Array | None) -> list[Reduction[MetricSums]]:
+        """Return what evaluates a kernel's points on the rows that are held out, if some are."""
+        points = () if self._source.hold_out is None else kernel
+        return [held_out_metrics_of(point, shift) for point in points]
+
+    def _reduce_all(
+        self, reduction: Reduction[Any], judges: list[Reduction[MetricSums]],
+        rule: ByClass | ByInfluence | None,
+    ) -> tuple[Any, list[MetricSums]]:  # fmt: skip
+        """Reduce over all rows; judge points, and keep rows that a rule picks, on the way."""
+        picks = () if rule is None else (Reduction("rows", rule, add),)
         sums, spent = reduce(
-            self._executor, self._source, reduction, self._leaves, begun=self._taken_up(),
-            watch=self._watch,
+            self._executor, self._source, several(reduction, *judges, *picks), self._leaves,
+            begun=self._taken_up(), watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
-        return sums
+        first, *judged = sums.parts
+        if rule is not None:
+            self._keep_in_memory(judged.pop())
+        return first, judged
 
-    def _reduce_and_pick(self, reduction: Reduction[Any], rule: ByClass | ByInfluence) -> Any:
-        """Reduce over all rows, and keep in memory those that a rule picks on the way."""
-        sums = self._reduce_all(both(reduction, Reduction("rows", rule, add)))
-        if sums.second.n_rows == 0:
+    def _keep_in_memory(self, picked: Subsample) -> None:
+        if picked.n_rows == 0:
             raise DataError(
                 f"sample_size is {self._sample_size}, and no row was picked; set it larger"
             )
-        self.sample = sums.second.joined().stratified(self._labelled.class_weight)
-        return sums.first
+        self.sample = picked.joined().stratified(self._labelled.class_weight)
 
     @property
     def _sample_size(self) -> int:
@@ -167,7 +202,15 @@ class Passes:
     def end_first(self, objective: Objective) -> None:
         """Count the moments of all rows as the evaluation of the intercept-only model."""
         self._see(objective, objective.intercept_only[None], objective.known)
-        self._ledger.end_pass()
+        self.ended = True
+
+    def end_pass(self, objective: Objective, point: Array) -> PassEnded:
+        """Tell of the pass that has been read, with what validation rows say of a point."""
+        sums, classes = self._judged, self._labelled.classes
+        if self._apart is not None:
+            sums = sums_apart(self._apart, objective, point, classes)
+        self._judged, self.ended = None, False
+        return self._ledger.end_pass(None if sums is None else scored(sums, classes))
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, on the rows that it asks for."""
@@ -189,15 +232,13 @@ class Passes:
         return result
 
     def _evaluate_all(self, objective: Objective, request: Request) -> Evaluation:
-        points, reduction = request.points, objective.reduction(request.points)
-        renewed = request.renew and self._sample_size < self.n_rows
-        if renewed:
+        points, rule = request.points, None
+        if request.renew and self._sample_size < self.n_rows:
             rule = self._subproblem.rule(
                 objective, points[0], self._settings.seed, self._sample_size
             )
-            sums = self._reduce_and_pick(reduction, rule)
-        else:
-            sums = self._reduce_all(reduction)
+        judges = self._judges(objective.kernel(points), objective.coordinates.shift)
+        sums, judged = self._reduce_all(objective.reduction(points), judges, rule)
         if not self.only_batches:
             self._ledger.steps += 1
         result = objective.evaluation(points, sums, self.n_rows)
@@ -205,9 +246,9 @@ class Passes:
             # All rows right, and not by ties, whose loss would be log 2 or more.
             fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
             self.separated |= bool(fits.any())
-        self._see(objective, points, result, rivals=request.rivals)
-        self._ledger.end_pass()
-        return replace(result, renewed=renewed)
+        best = self._see(objective, points, result, rivals=request.rivals)
+        self._judged, self.ended = judged[best] if judged else None, True
+        return replace(result, renewed=rule is not None)
 
     def _taken_up(self) -> Begun | None:
         begun, self.begun = self.begun, None
@@ -224,23 +265,32 @@ class Passes:
         self, objective: Objective, request: Request, leaves: Sequence[Leaf], *, ends: bool
     ) -> Evaluation:
         rows = sum(piece.rows for leaf in leaves for piece in leaf)
+        points, final = request.points, request.rows is Rows.BATCH
+        # Points to probe the curvature with are no models to judge.
+        kernel = objective.kernel(points)[: 1 if final else 0]
+        judges = self._judges(kernel, objective.coordinates.shift)
         sums, spent = reduce(
-            self._executor, self._source, objective.reduction(request.points), leaves,
-            keep=self._key, release=request.rows is Rows.BATCH,
-            watch=self._watch_batch,
+            self._executor, self._source, several(objective.reduction(points), *judges), leaves,
+            keep=self._key, release=final, watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
-        return objective.evaluation(request.points, sums, rows, epoch_ended=ends)
+        first, *judged = sums.parts
+        for own in judged:
+            self._judged = own if self._judged is None else self._judged + own
+        return objective.evaluation(points, first, rows, epoch_ended=ends)
 
     def _see(
         self, objective: Objective, points: Array, result: Evaluation, *, rivals: bool = False
-    ) -> None:
+    ) -> int:
+        """Take note of the point that counts; return which it is."""
         seen = [objective.whole(point, result, index) for index, point in enumerate(points)]
         best = int(np.argmin([loss for loss, _ in seen])) if rivals else 0
         self._ledger.see(*seen[best], result)
+        self.seen = points[best]
+        return best
 
     def _end_epoch(self) -> None:
-        self._ledger.end_pass()
+        self.ended = True
         self._epoch, self._next_step = self._epoch.next(), 0
         self._executor.refresh()
 

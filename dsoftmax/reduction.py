@@ -39,6 +39,8 @@ class Chunk(NamedTuple):
     picked : ndarray of shape (rows,), which of the rows read these are, or None for all
     left_out : ndarray of shape (rows,), 0 for rows that count and IGNORED or MISSING for others,
         whose X and weight are zero; None if all count
+    held_out : ndarray of shape (rows,), weights of the rows that a fit is judged by, whose
+        `sample_weight` is zero, and zero for those that it learns from; None if there are none
     place : says where in the source a row is
     chunk_at : says which chunk of X holds a row and column
     """
@@ -49,6 +51,7 @@ class Chunk(NamedTuple):
     start: int
     picked: Array | None = None
     left_out: Array | None = None
+    held_out: Array | None = None
     place: Callable[[int], str] = by_number
     chunk_at: Callable[[int, int], str] = _nameless
 
@@ -76,6 +79,14 @@ class Chunk(NamedTuple):
             return chunk._replace(start=self.start + low)
         return chunk._replace(picked=picked[low:high])
 
+    def only_held_out(self) -> Chunk:
+        """Return the rows that are held out, with their weights."""
+        held_out = np.empty(0) if self.held_out is None else self.held_out
+        rows = np.flatnonzero(held_out)
+        picked = rows if self.picked is None else self.picked[rows]
+        chunk = self._at(rows)
+        return chunk._replace(picked=picked, sample_weight=chunk.held_out, held_out=None)
+
     def where(self, row: int) -> str:
         """Return where in the source a row of the chunk is, for messages."""
         return self.place(self._number(row))
@@ -84,12 +95,13 @@ class Chunk(NamedTuple):
         return self.start + (row if self.picked is None else int(self.picked[row]))
 
     def _at(self, where: Array | slice) -> Chunk:
-        y, weight, left_out = self.y, self.sample_weight, self.left_out
+        y, weight, left_out, held_out = self.y, self.sample_weight, self.left_out, self.held_out
         return self._replace(
             X=self.X[where],
             y=None if y is None else y[where],
             sample_weight=None if weight is None else weight[where],
             left_out=None if left_out is None else left_out[where],
+            held_out=None if held_out is None else held_out[where],
         )
 
     def require_finite(self, dtype: np.dtype[np.floating]) -> None:
@@ -127,22 +139,20 @@ class Reduction(Generic[Sums]):
 
 
 @dataclass(frozen=True)
-class Both:
-    """What two reductions found in the same read."""
+class Several:
+    """What several reductions found in the same read, in their order."""
 
-    first: Any
-    second: Any
+    parts: tuple[Any, ...]
 
-    def __add__(self, other: Both) -> Both:
-        return Both(self.first + other.first, self.second + other.second)
-
-
-def both(first: Reduction[Any], second: Reduction[Any]) -> Reduction[Both]:
-    """Return the reduction that makes two of them, whose sums can be added, in one read."""
-    return Reduction(first.name, partial(_both, first=first.chunk, second=second.chunk), add)
+    def __add__(self, other: Several) -> Several:
+        return Several(tuple(map(add, self.parts, other.parts)))
 
 
-def _both(
-    chunk: Chunk, first: Callable[[Chunk], Any], second: Callable[[Chunk], Any]
-) -> Both:  # fmt: skip
-    return Both(first(chunk), second(chunk))
+def several(first: Reduction[Any], *others: Reduction[Any]) -> Reduction[Several]:
+    """Return the reduction that makes several, whose sums can be added, in one read."""
+    chunks = tuple(reduction.chunk for reduction in (first, *others))
+    return Reduction(first.name, partial(_several, chunks=chunks), add)
+
+
+def _several(chunk: Chunk, chunks: tuple[Callable[[Chunk], Any], ...]) -> Several:
+    return Several(tuple(function(chunk) for function in chunks))

@@ -45,6 +45,8 @@ class Settings:
     momentum: float
     clip_norm: float | None
     shuffle: bool
+    early_stopping: bool
+    validation_fraction: float
     n_iter_no_change: int
     seed: int
     seeded: bool
@@ -79,6 +81,8 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
         if params["clip_norm"] is None
         else _positive("clip_norm", params["clip_norm"]),
         shuffle=bool(params["shuffle"]),
+        early_stopping=bool(params["early_stopping"]),
+        validation_fraction=_between_0_and_1("validation_fraction", params["validation_fraction"]),
         n_iter_no_change=_count("n_iter_no_change", params["n_iter_no_change"]),
         seed=_seed(params["random_state"]),
         seeded=isinstance(params["random_state"], numbers.Integral),
@@ -106,6 +110,11 @@ def resolve_part(params: Mapping[str, Any], classes: Any, last: LinearModel | No
         raise DataError(
             f"{name} needs all rows at once, and partial_fit sees a part: scale the features, or "
             "weigh the classes by a dict"
+        )
+    if params["early_stopping"]:
+        raise DataError(
+            "early_stopping=True needs passes to stop after, and partial_fit makes one: look at "
+            "model.evaluate(X_val, y_val) between the parts"
         )
     solver = "sgd" if params["solver"] == "auto" else params["solver"]
     return resolve(
@@ -181,6 +190,13 @@ def _positive(name: str, value: Any) -> float:
     number = _number(name, value, 0.0)
     if number == 0:
         raise DataError(f"{name} is {value!r}; expected a positive number")
+    return number
+
+
+def _between_0_and_1(name: str, value: Any) -> float:
+    number = _positive(name, value)
+    if number >= 1:
+        raise DataError(f"{name} is {value!r}; expected a number between 0 and 1")
     return number
 
 

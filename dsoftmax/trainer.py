@@ -16,7 +16,8 @@ from dsoftmax.course import Course
 from dsoftmax.cursor import FirstRead
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
-from dsoftmax.fit import Carry, Fit
+from dsoftmax.fit import Fit
+from dsoftmax.holdout import HoldOut
 from dsoftmax.labelling import Labelled, label
 from dsoftmax.objective import Objective, build_objective
 from dsoftmax.passes import Passes
@@ -25,19 +26,18 @@ from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import UnreadableError
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.settings import Settings
-from dsoftmax.solvers import SOLVERS, Kind
+from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
-from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
+from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import build_solver, first_point, solver_kind
 from dsoftmax.sources.base import Source
-
-_LEAST_HORIZON = 1 << 16  # rows that partial_fit takes for an epoch, at least
+from dsoftmax.validation import Apart, Best
 
 
 def train(
     source: Source, settings: Settings, executor: Executor, callbacks: Sequence[Callback],
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None, apart: Apart | None = None,
 ) -> Fit:  # fmt: skip
     """Return the model that minimises the objective over the rows of a source.
 
@@ -51,6 +51,8 @@ def train(
     callbacks : sequence of Callback
     checkpoint : path or URL of a folder, optional
         Where to keep the state of the fit, and to go on from if it holds one.
+    apart : Apart, optional
+        Validation rows that are no part of the source.
 
     Raises
     ------
@@ -64,31 +66,24 @@ def train(
         If the checkpoint is damaged, that of another run, or in use by another process.
     """
     with Course(callbacks, checkpoint) as course:
-        return _Run(source, settings, executor, course).fit()
+        return Run(source, settings, executor, course, apart).fit()
 
 
-def train_part(
-    source: Source, settings: Settings, executor: Executor, callbacks: Sequence[Callback],
-    carry: Carry | None,
-) -> tuple[Fit, Carry]:  # fmt: skip
-    """Return the model after one epoch over a part of the rows, and what the next part needs.
-
-    Parameters and errors are those of `train`; a part may hold a single class.
-    """
-    return _Run(source, settings, executor, Course(callbacks)).fit_part(carry)
-
-
-class _Run:
-    """A fit under way."""
+class Run:
+    """A fit under way; the parameters are those of `train`."""
 
     _passes: Passes
     _labelled: Labelled | None = None
 
     def __init__(
-        self, source: Source, settings: Settings, executor: Executor, course: Course
-    ) -> None:
-        self._source, self._executor, self._course = source, executor, course
-        self._settings = course.resume(source, settings, executor)
+        self, source: Source, settings: Settings, executor: Executor, course: Course,
+        apart: Apart | None = None,
+    ) -> None:  # fmt: skip
+        self._executor, self._course, self._apart = executor, course, apart
+        self._settings = settings = course.resume(source, settings, executor, apart)
+        if settings.early_stopping and apart is None:
+            source = replace(source, hold_out=HoldOut(settings.validation_fraction, settings.seed))
+        self._source = source
 
     def fit(self) -> Fit:
         """Run the solver to its end, without chunks that turn out to be unreadable."""
@@ -125,44 +120,6 @@ class _Run:
             self._course.move(replace(self._course.cursor, state=state))
         return self._finish(objective, solver, self._loop(solver, objective, state))
 
-    def fit_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
-        """Run one epoch from where the last part ended."""
-        self._label(1)
-        while True:
-            try:
-                return self._attempt_part(carry)
-            except UnreadableError as error:
-                self._make_do_without(error, 1)
-
-    def _attempt_part(self, carry: Carry | None) -> tuple[Fit, Carry]:
-        if carry is None:
-            carry = self._first_carry()
-        expected = len(carry.objective.coordinates.scale)
-        if (got := self._source.n_features) != expected:
-            raise DataError(
-                f"{self._source.X.name} has {got} features, but SoftmaxRegression is expecting "
-                f"{expected} features as input, as in the earlier parts"
-            )
-        weight = float(self._found.class_weight.sum())
-        objective = carry.objective.over(weight, self._passes.n_rows)
-        start = carry.solver.resume(carry.state)
-        state = self._loop(carry.solver, objective, start)
-        assert isinstance(state, MiniBatchState)
-        return self._finish(objective, carry.solver, state), Carry(objective, carry.solver, state)
-
-    def _first_carry(self) -> Carry:
-        settings = self._settings
-        kind = SOLVERS[settings.solver]
-        # A class that the first part lacks may well come: none is taken for impossible.
-        objective = self._objective(kind, self._found.class_weight + 1.0)
-        horizon = max(self._source.n_samples, _LEAST_HORIZON)
-        solver = build_solver(kind, settings, objective, horizon, None)
-        assert isinstance(solver, MiniBatch)
-        state = solver.start(
-            self._first_point(objective), objective.known, objective.intercept_only
-        )
-        return Carry(objective, solver, state)
-
     def _label(self, least_classes: int) -> None:
         """Scan the labels, and find the rows to read, where the cursor stands."""
         source, course, before = self._source, self._course, self._labelled
@@ -180,7 +137,7 @@ class _Run:
         spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
         self._passes = Passes(
             found, self._settings, self._executor, course.ledger, spans, course.holes,
-            course.note, course.advance,
+            course.note, course.advance, self._apart,
         )  # fmt: skip
         cursor, passes = course.cursor, self._passes
         passes.place, passes.begun, passes.sample = cursor.place, cursor.begun, cursor.sample
@@ -216,6 +173,7 @@ class _Run:
         if course.cursor.first is None:
             if first.whole and course.ledger.passes == 0:
                 passes.end_first(objective)
+                self._end_pass(objective, objective.intercept_only)
             elif first.whole:
                 course.ledger.start_over()  # made again without some rows
             cursor = replace(course.cursor, first=first, sample=passes.sample)
@@ -245,13 +203,20 @@ class _Run:
     def _classes(self) -> Array:
         return self._found.classes
 
+    @property
+    def _n_validation(self) -> int:
+        if self._apart is not None:
+            return self._apart.source.n_samples
+        held = self._source.hold_out
+        return 0 if held is None else round(held.fraction * self._source.n_samples)
+
     def _announce(self, kind: Kind) -> None:
         source, executor = self._source, self._executor
         self._course.announce(
             FitStarted(
                 source.n_samples, source.n_features, len(self._classes), len(source.chunks) - 1,
                 source.n_samples * source.row_bytes, kind.name, self._settings.max_iter,
-                executor.slots, executor.dashboard,
+                executor.slots, executor.dashboard, self._n_validation,
             )
         )  # fmt: skip
 
@@ -262,6 +227,9 @@ class _Run:
                 request = solver.ask(state)
                 if self._passes.affordable(request):
                     state = solver.tell(state, self._passes.evaluate(objective, request))
+                    if self._passes.ended:
+                        self._end_pass(objective, _reached(state, self._passes))
+                        state = self._stopped_early(state)
                 else:
                     state = replace(state, status=Status.BUDGET)
                 passes = self._passes
@@ -270,17 +238,36 @@ class _Run:
             return replace(state, status=Status.INTERRUPTED)
         return state
 
+    def _end_pass(self, objective: Objective, point: Array) -> None:
+        """Tell of a pass, and see whether validation rows call its model the best so far."""
+        event = self._passes.end_pass(objective, point)
+        if event.validation is not None and self._settings.early_stopping:
+            best = self._course.cursor.best or Best(point, event.loss)
+            best = best.after(point, event, self._settings.tol)
+            self._course.cursor = replace(self._course.cursor, best=best)
+
+    def _stopped_early(self, state: State) -> State:
+        best = self._course.cursor.best
+        stale = best is not None and best.stale >= self._settings.n_iter_no_change
+        early = stale and state.status is Status.RUNNING
+        return replace(state, status=Status.EARLY) if early else state
+
     def _finish(self, objective: Objective, solver: Solver[Any], state: State) -> Fit:
+        best, course, ended = self._course.cursor.best, self._course, state
+        if best is not None and state.status is not Status.DIVERGED:
+            state = replace(state, point=best.point, value=best.value)
         state, loss = self._settle(objective, state)
-        status, course, point = state.status, self._course, state.point
-        if status is Status.BUDGET and isinstance(solver, Newton):
+        status, point = state.status, state.point
+        if status is Status.BUDGET and isinstance(solver, Newton) and best is None:
             point, loss = solver.guess(state)
         if status is Status.INTERRUPTED:
             course.save()
         elif course.cursor.loss is None:
-            course.move(replace(course.cursor, state=state, place=self._passes.place, loss=loss))
+            # A solver that may go on some day does so from where it was.
+            kept = replace(ended, status=status) if status is Status.BUDGET else state
+            course.move(replace(course.cursor, state=kept, place=self._passes.place, loss=loss))
             course.save()
-        if self._passes.separated and status is not Status.INTERRUPTED:
+        if self._passes.separated and best is None and status is not Status.INTERRUPTED:
             status = Status.SEPARABLE
         ledger = course.ledger
         ledger.end(status.value, status.converged, loss)
@@ -308,11 +295,20 @@ class _Run:
             return replace(state, point=objective.intercept_only), start
         try:
             value = objective.whole(state.point, self._passes.evaluate(objective, final))[0]
+            self._passes.end_pass(objective, state.point)
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED), state.value
         if value <= start:
             return state, value
         return replace(state, point=objective.intercept_only, status=Status.DIVERGED), start
+
+
+def _reached(state: State, passes: Passes) -> Array:
+    """Return the model that a pass has led to: the one evaluated, or what its steps made of it."""
+    if isinstance(state, MiniBatchState):
+        return state.current
+    assert passes.seen is not None, "a pass has been read"
+    return passes.seen
 
 
 def _current(state: State) -> Array:

@@ -14,8 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
     0: {
-        "cache", "errors", "labels", "loss", "metrics", "penalty", "reduction", "scaling",
-        "solvers", "subsample",
+        "cache", "errors", "holdout", "labels", "loss", "metrics", "penalty", "reduction",
+        "scaling", "solvers", "subsample",
     },
     1: {
         "sampling", "sources",
@@ -26,9 +26,10 @@ LAYERS = {
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "evaluation", "events",
         "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper", "labelling",
-        "lease", "ledger", "npyfile", "objective", "parquetfile", "passes", "persistence",
-        "places", "prediction", "records", "rows", "scores", "scoring", "settings", "shuffling",
-        "solving", "stores", "subproblem", "tables", "thinning", "trainer", "zarrcopy",
+        "lease", "ledger", "npyfile", "objective", "parquetfile", "parttraining", "passes",
+        "persistence", "places", "prediction", "records", "rows", "scores", "scoring", "settings",
+        "shuffling", "solving", "stores", "subproblem", "tables", "thinning", "trainer",
+        "validation", "zarrcopy",
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "planning",

@@ -35,6 +35,8 @@ class Job:
     ----------
     data : path or URL of the group
     source : opens it
+    validation : path or URL of a group of validation rows, or None
+    judges : opens it
     parameters : of the estimator
     model, checkpoint : where they go; None for no checkpoint
     folder : of the run, or None
@@ -46,6 +48,8 @@ class Job:
 
     data: str
     source: Callable[[], Source]
+    validation: str | None
+    judges: Callable[[], Source | None]
     parameters: dict[str, Any]
     model: str
     checkpoint: str | None
@@ -61,7 +65,7 @@ class Job:
         from dsoftmax.stores import locate, require_apart, require_free, require_writable
 
         require_free(self.model, self.overwrite)
-        require_apart(self.model, self.data, self.checkpoint)
+        require_apart(self.model, self.data, self.validation, self.checkpoint)
         state = None if self.checkpoint is None else locate(self.checkpoint)
         if isinstance(state, Path):
             require_writable(state.resolve())
@@ -73,9 +77,12 @@ class Job:
     def plan(self) -> Plan:
         """Return the plan of the fit on the cluster that the options name."""
         from dsoftmax.planning import plan_fit
+        from dsoftmax.validation import open_validation
 
         with active_cluster():
-            return plan_fit(self.source(), model=self._estimator())
+            source = self.source()
+            open_validation(source, self.judges())
+            return plan_fit(source, model=self._estimator())
 
     def run(self) -> None:
         """Fit, and write all that is asked for; the exit code says how it ended."""
@@ -107,7 +114,7 @@ class Job:
             source = self.source()
             if self.folder is not None:
                 self.folder.plan(str(plan_fit(source, model=estimator)))
-            return estimator.fit(source)
+            return estimator.fit(source, X_val=self.judges())
 
     def _estimator(self, verbose: int = 0) -> SoftmaxRegression:
         from dsoftmax.diagnostics.jsonlines import JsonLines

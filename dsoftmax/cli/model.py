@@ -58,6 +58,14 @@ _OPTIONS = (
     _option("--batch-size", type=_NumberOrAuto(int), default="auto", show_default=True),
     _option("--learning-rate", type=_NumberOrAuto(float), default="auto", show_default=True),
     _option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd."),
+    _option(
+        "--early-stopping", is_flag=True,
+        help="Stop when the validation loss no longer falls; of rows held out, or --validation.",
+    ),
+    _option(
+        "--validation-fraction", default=0.1, show_default=True,
+        help="Share of the rows that --early-stopping holds out.",
+    ),
     _option("--seed", "random_state", type=int, help="Of the shuffles of mini-batches."),
 )  # fmt: skip
 

@@ -53,6 +53,7 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "ignore_label": _Key("ignore_label", (str, int, float)),
         "drop_missing": _Key("drop_missing", (bool,)),
         "dtype": _Key("dtype", (str,)),
+        "validation": _Key("validation", *_PLACE),
         "skip_bad_chunks": _Key("most_bad", (int,)),
     },
     "cluster": {

@@ -30,6 +30,11 @@ from dsoftmax.cli.runfolder import RunFolder
     help="Keep model, history, plan, log, configuration and checkpoint in this folder.",
 )
 @click.option(
+    "--validation",
+    metavar="STORE",
+    help="Zarr group of other rows, like DATA, to evaluate the model on after every pass.",
+)
+@click.option(
     "--skip-bad-chunks",
     "most_bad",
     metavar="N",
@@ -54,6 +59,7 @@ def train(
     dtype: str | None,
     checkpoint: str | None,
     run_folder: Path | None,
+    validation: str | None,
     most_bad: int | None,
     overwrite: bool,
     dry_run: bool,
@@ -74,11 +80,12 @@ def train(
     checkpoint = checkpoint or (folder.checkpoint if folder else None)
     if model is None:
         raise click.UsageError("Missing argument 'MODEL', or --run-folder instead.")
-    reading = (data, x, y, sample_weight, ignore_label, drop_missing, dtype, most_bad)
+    reading = (x, y, sample_weight, ignore_label, drop_missing, dtype)
     events = tuple(to for to in (log, sys.stdout if as_json else None) if to)
     job = Job(
-        data, lambda: opened(*reading), model_parameters(), model, checkpoint, folder, overwrite,
-        plot, quiet or as_json, events,
+        data, lambda: opened(data, *reading, most_bad), validation,
+        lambda: None if validation is None else opened(validation, *reading), model_parameters(),
+        model, checkpoint, folder, overwrite, plot, quiet or as_json, events,
     )  # fmt: skip
     with interruptible():
         job.require_possible()

@@ -12,6 +12,8 @@ from bokeh.models import (
     DataRange1d,
     FactorRange,
     HoverTool,
+    Legend,
+    LegendItem,
     LinearAxis,
     NumeralTickFormatter,
     Range1d,
@@ -19,11 +21,11 @@ from bokeh.models import (
 from bokeh.models.plots import Plot
 from bokeh.plotting import figure
 
-from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, SLATE
+from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, ORANGE, SLATE
 
 COLUMNS = {
     "steps": ("pass", "loss", "gradient_norm", "accuracy"),
-    "passes": ("pass", "loss", "gradient_norm", "accuracy"),
+    "passes": ("pass", "loss", "gradient_norm", "accuracy", "validation_loss"),
     "others": ("pass", "loss", "gradient_norm", "title"),
     "samples": (
         "left", "right", "rows", "megabytes",
@@ -38,6 +40,12 @@ _SHORT = """
         if (tick >= unit) return Number((tick / unit).toPrecision(3)) + sign
     return tick
 """  # of large numbers; Bokeh's own formatter writes m for a million
+_LEGEND: dict[str, Any] = {
+    "orientation": "horizontal", "background_fill_alpha": 0, "border_line_color": None,
+    "padding": 0, "margin": 2, "spacing": 12, "glyph_width": 12, "glyph_height": 12,
+    "label_text_font_size": "11px", "label_standoff": 4,
+}  # fmt: skip
+VALIDATION = "validation_loss"
 _TOOLS = "xpan,xwheel_zoom,box_zoom,reset"
 
 Sources = Mapping[str, ColumnDataSource]
@@ -46,7 +54,7 @@ Sources = Mapping[str, ColumnDataSource]
 def build(sources: Sources) -> dict[str, Plot]:
     """Return the charts by name, each a root of the document."""
     return {
-        "loss": _course(sources, "loss", "Loss", BLUE),
+        "loss": _with_validation(_course(sources, "loss", "Loss", BLUE), sources["passes"]),
         "gradient_norm": _course(sources, "gradient_norm", "Gradient norm", GREEN, log=True),
         "rate": _rate(sources["samples"]),
         "time": _time(sources["samples"]),
@@ -85,6 +93,22 @@ def _course(sources: Sources, name: str, title: str, color: str, *, log: bool = 
         HoverTool(renderers=[other], tooltips=[("run", "@title")]),
     )
     return _styled(plot)
+
+
+def _with_validation(plot: Any, source: ColumnDataSource) -> Plot:
+    """Add the loss of validation rows, and a legend that is shown once there is one."""
+    line = plot.line("pass", VALIDATION, source=source, color=ORANGE, line_width=2)
+    dots = plot.scatter("pass", VALIDATION, source=source, color=ORANGE, size=6)
+    tips = [("pass", "@pass{0.##}"), ("validation loss", f"@{VALIDATION}{{0.000000}}")]
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    joined = plot.select_one({"name": JOINED})
+    items = [
+        LegendItem(label="training", renderers=[joined]),
+        LegendItem(label="validation", renderers=[line]),
+    ]
+    plot.add_layout(Legend(items=items, visible=False, **_LEGEND), "above")
+    done: Plot = plot
+    return done
 
 
 def _rate(source: ColumnDataSource) -> Plot:
@@ -135,11 +159,8 @@ def _time(source: ColumnDataSource) -> Plot:
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     plot.yaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
     legend = plot.legend[0]
-    legend.orientation, legend.location = "horizontal", "top_left"
-    legend.update(
-        background_fill_alpha=0, border_line_color=None, padding=0, margin=2, spacing=12,
-        glyph_width=12, glyph_height=12, label_text_font_size="11px", label_standoff=4,
-    )  # fmt: skip
+    legend.location = "top_left"
+    legend.update(**_LEGEND)
     return _styled(plot)
 
 

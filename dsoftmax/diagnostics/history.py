@@ -16,8 +16,10 @@ class History:
 
     Keys: kind ("step" or "pass"), pass, step, loss, gradient_norm, accuracy, seconds (since
     the fit started), rows, bytes, read_seconds, decode_seconds, kernel_seconds,
-    waiting_seconds, retries; a pass also has pass_seconds. A chunk that is left out from there
-    on has the kind "quarantined", and start, stop (rows) and reason.
+    waiting_seconds, retries; a pass also has pass_seconds and, where there are validation rows,
+    validation_loss, validation_accuracy, validation_balanced_accuracy, validation_f1_macro,
+    validation_brier_score and validation_ece, see `dsoftmax.scores.Scores`. A chunk that is left
+    out from there on has the kind "quarantined", and start, stop (rows) and reason.
     """
 
     def __init__(self) -> None:
@@ -64,4 +66,7 @@ def as_record(event: StepEnded) -> Record:
     }
     if isinstance(event, PassEnded):
         record["pass_seconds"] = event.pass_seconds
+        if event.validation is not None:
+            scores = asdict(event.validation)
+            record |= {f"validation_{name}": score for name, score in scores.items()}
     return record

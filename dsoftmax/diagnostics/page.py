@@ -127,7 +127,10 @@ class Page:
         records = list(run.records)
         steps = [record for record in records if record["event"] == "step"]
         self._set("steps", _course_columns(steps[:: 1 + len(steps) // _MOST_STEPS]))
-        self._set("passes", _course_columns([r for r in records if r["event"] == "pass"]))
+        passes = [record for record in records if record["event"] == "pass"]
+        losses = [record.get(charts.VALIDATION, math.nan) for record in passes]
+        self._set("passes", {**_course_columns(passes), charts.VALIDATION: _finite(losses)})
+        self._plots["loss"].legend.visible = run.validation is not None
         self._set("others", _other_columns(each for each in self._runs if each is not run))
         self._set("samples", _sample_columns(run))
         for name in ("loss", "gradient_norm"):

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, SLATE
+from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, ORANGE, SLATE
 from dsoftmax.errors import DataError, DsoftmaxError
 
 if TYPE_CHECKING:
@@ -126,7 +126,20 @@ def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: 
             clip_on=False, zorder=3,
         )  # fmt: skip
     last = (passes or steps)[-1][name]
-    _head(axes, name, f"{last:.4f} in the last {'pass' if passes else 'step'}")
+    value = f"{last:.4f} in the last {'pass' if passes else 'step'}"
+    judged = [record for record in passes if f"validation_{name}" in record]
+    if judged:
+        _draw_validation(axes, name, judged)
+        value += f", {judged[-1][f'validation_{name}']:.4f} validation"
+    _head(axes, name, value)
+
+
+def _draw_validation(axes: Axes, name: str, judged: Records) -> None:
+    axes.plot(
+        _column(judged, "pass"), _column(judged, f"validation_{name}"), "o-", color=ORANGE, ms=3.5,
+        lw=1.5, clip_on=False, zorder=2, label="validation",
+    )  # fmt: skip
+    axes.legend(framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK)
 
 
 def _scale_loss(axes: Axes, history: Records) -> None:

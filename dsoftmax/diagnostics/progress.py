@@ -20,10 +20,6 @@ from dsoftmax.events import (
     StepEnded,
 )
 
-_HEADER = (
-    f"{'pass':>5}{'loss':>13}{'accuracy':>10}{'gradient':>11}{'rows/s':>12}{'MB/s':>8}{'s':>8}"
-    f"{'left':>9}"
-)
 _REFRESH_SECONDS = 0.2  # where the line is redrawn
 _LOG_SECONDS = 60.0  # where each line stays
 
@@ -49,6 +45,7 @@ class Progress:
     _loss: float | None = None
     _seconds: float = 0.0  # of the fit, at its last step
     _left_out: int = 0
+    _judged: bool = False
 
     def on_event(self, event: Event) -> None:
         """Print what there is to say about an event."""
@@ -82,7 +79,8 @@ class Progress:
         )
         if event.dashboard:
             self._print(f"dashboard: {event.dashboard}")
-        self._print(_HEADER)
+        self._judged = event.n_validation > 0
+        self._print(_header(judged=self._judged))
 
     def _within(self, done: float, rate: float) -> None:
         """Tell how far the pass under way is, but not too often."""
@@ -104,7 +102,7 @@ class Progress:
     def _end_pass(self, event: PassEnded) -> None:
         self._course.whole = round(event.passes)
         self._loss, self._seconds = event.loss, event.seconds
-        self._print(f"{_row(event)}{self._course.left(event.passes):>9}")
+        self._print(f"{_row(event, judged=self._judged)}{self._course.left(event.passes):>9}")
         self._told = time.perf_counter()
 
     def _end(self, event: FitEnded) -> None:
@@ -149,10 +147,21 @@ class _Course:
         return duration(pace * max(0.0, self.most - passes))
 
 
-def _row(event: PassEnded) -> str:
-    seconds = max(event.pass_seconds, 1e-9)
+def _header(*, judged: bool) -> str:
+    validation = f"{'val. loss':>13}{'val. acc.':>10}" if judged else ""
     return (
-        f"{event.passes:>5.0f}{event.loss:>13.6f}{event.accuracy:>10.4f}"
+        f"{'pass':>5}{'loss':>13}{'accuracy':>10}{validation}{'gradient':>11}{'rows/s':>12}"
+        f"{'MB/s':>8}{'s':>8}{'left':>9}"
+    )
+
+
+def _row(event: PassEnded, *, judged: bool) -> str:
+    seconds, found = max(event.pass_seconds, 1e-9), event.validation
+    validation = " " * 23 if judged else ""
+    if found is not None:
+        validation = f"{found.loss:>13.6f}{found.accuracy:>10.4f}"
+    return (
+        f"{event.passes:>5.0f}{event.loss:>13.6f}{event.accuracy:>10.4f}{validation}"
         f"{event.gradient_norm:>11.2e}{event.rows / seconds:>12,.0f}"
         f"{event.bytes / seconds / 1e6:>8,.0f}{event.seconds:>8.1f}"
     )

@@ -17,6 +17,10 @@ def _last(name: str) -> _Value:
     return lambda run: None if run.last is None else run.last[name]
 
 
+def _validation(name: str) -> _Value:
+    return lambda run: None if run.validation is None else run.validation[f"validation_{name}"]
+
+
 def _checkpoint_age(run: Run) -> float | None:
     return None if run.checkpoint_at is None else time.time() - run.checkpoint_at
 
@@ -25,6 +29,8 @@ _GAUGES: dict[str, tuple[str, _Value]] = {
     "loss": ("Penalised objective at the last step or pass", _last("loss")),
     "gradient_norm": ("Largest entry of the gradient there", _last("gradient_norm")),
     "accuracy": ("Share of the weight that is predicted right there", _last("accuracy")),
+    "validation_loss": ("Mean loss of the validation rows, last pass", _validation("loss")),
+    "validation_accuracy": ("Share of them that is predicted right", _validation("accuracy")),
     "passes": ("Passes over the data so far", lambda run: run.passes),
     "passes_most": ("Budget in passes", lambda run: run.facts.get("max_iter")),
     "step": ("Evaluations or updates so far", _last("step")),

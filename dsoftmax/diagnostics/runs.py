@@ -82,6 +82,7 @@ class Run:
     facts : of the problem, as in `FitStarted`
     records : as in `history_`
     last : the last of them
+    validation : the last of a pass that validation rows have judged
     mini_batch : whether its rows are read in steps
     samples : its speed along its course
     state, reason, verdict : how it goes, or how it ended
@@ -98,6 +99,7 @@ class Run:
     facts: Mapping[str, Any] = field(default_factory=dict)
     records: Thinned[Message] = field(default_factory=Thinned)
     last: Message | None = None
+    validation: Message | None = None
     mini_batch: bool = False
     samples: Thinned[Sample] = field(default_factory=lambda: Thinned(_MOST_SAMPLES))
     state: str = RUNNING
@@ -162,6 +164,8 @@ class Run:
     def _on_pass(self, message: Message) -> None:
         self.records.add(message)
         self.last = message
+        if "validation_loss" in message:
+            self.validation = message
         self.passes, self.seconds = message["pass"], message["seconds"]
         whole = self._whole.plus(_totals(message))
         if self.mini_batch:

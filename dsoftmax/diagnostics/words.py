@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from html import escape
 
 from dsoftmax.diagnostics.durations import duration
+from dsoftmax.diagnostics.messages import Message
 from dsoftmax.diagnostics.palette import BLUE, GREEN, GREY, INK, ORANGE, SLATE
 from dsoftmax.diagnostics.runs import ENDED, FAILED, LOST, RUNNING, Run
 from dsoftmax.diagnostics.verdict import verdict
@@ -42,7 +43,7 @@ def status(run: Run) -> str:
 def cards(run: Run) -> str:
     """Return the figures of a run as HTML."""
     figures = "".join(_card(label, value, note) for label, value, note in _figures(run))
-    grid = "display:grid;gap:8px;grid-template-columns:repeat(auto-fit,minmax(112px,1fr))"
+    grid = "display:grid;gap:8px;grid-template-columns:repeat(auto-fit,minmax(104px,1fr))"
     return f"<div style='{_FONT};{grid}'>{figures}</div>"
 
 
@@ -101,7 +102,7 @@ def _problem(run: Run) -> str:
 
 
 def _figures(run: Run) -> list[tuple[str, str, str]]:
-    last, facts = run.last, run.facts
+    last, facts, judged = run.last, run.facts, run.validation
     most = facts.get("max_iter", 0)
     sample = next(reversed(list(run.samples)), None)
     left = run.seconds_left
@@ -111,6 +112,7 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
         ("time", duration(run.seconds), "" if left is None else f"{duration(left)} left at most"),
         ("loss", _number(last["loss"]) if last else "-", ""),
         ("accuracy", f"{last['accuracy']:.4f}" if last else "-", ""),
+        *(_validation_figures(judged) if judged else ()),
         ("gradient norm", f"{last['gradient_norm']:.2e}" if last else "-", ""),
         ("rows/s", f"{sample.rows:,.0f}" if sample else "-", ""),
         ("MB/s decoded", f"{sample.bytes / 1e6:,.0f}" if sample else "-", ""),
@@ -118,6 +120,11 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
         ("retries", f"{run.totals.retries:,}", ""),
         ("skipped chunks", f"{run.skipped:,}", ""),
     ]
+
+
+def _validation_figures(judged: Message) -> Iterator[tuple[str, str, str]]:
+    yield "validation loss", _number(judged["validation_loss"]), ""
+    yield "validation accuracy", f"{judged['validation_accuracy']:.4f}", ""
 
 
 def _number(value: float) -> str:

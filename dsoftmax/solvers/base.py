@@ -24,6 +24,10 @@ class Status(Enum):
     CONVERGED = "converged: the gradient has fallen to tol times that of the intercept-only model"
     PRECISION = "converged to rounding error: no step lowers the objective any more"
     STALLED = "converged: the loss of an epoch no longer falls by more than tol"
+    EARLY = (
+        "early: the validation loss has not fallen by more than tol for n_iter_no_change passes; "
+        "the model of the lowest is kept"
+    )
     SEPARABLE = (
         "separable: the model fits every row and alpha is 0, so that ever larger coefficients "
         "lower the loss for ever; set alpha > 0"
@@ -42,7 +46,7 @@ class Status(Enum):
     @property
     def converged(self) -> bool:
         """Whether the solver reached what it was asked for."""
-        return self in (Status.CONVERGED, Status.PRECISION, Status.STALLED)
+        return self in (Status.CONVERGED, Status.PRECISION, Status.STALLED, Status.EARLY)
 
 
 class Rows(Enum):

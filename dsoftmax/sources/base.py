@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.errors import DataError
+from dsoftmax.holdout import HoldOut
 from dsoftmax.reduction import IGNORED, MISSING, Array, Chunk, by_number
 from dsoftmax.sources.faults import PATIENCE, Patience, fetch
 from dsoftmax.sources.grid import Grid
@@ -41,6 +42,7 @@ class Source:
     patience : how long to try reads again
     most_bad : how many chunks of X may be left out since they cannot be read
     feature_names : of the columns of X, where they have names
+    hold_out : which rows a fit is judged by and does not learn from, or None
     """
 
     X: RowArray
@@ -55,6 +57,7 @@ class Source:
     patience: Patience = PATIENCE
     most_bad: int = 0
     feature_names: tuple[str, ...] | None = None
+    hold_out: HoldOut | None = None
 
     @property
     def n_samples(self) -> int:
@@ -166,6 +169,8 @@ class Source:
         """Return a chunk whose labels are codes, and its weights those of row and class."""
         if self.sample_weight is not None:
             _check_weights(self.sample_weight, chunk)
+        if self.hold_out is not None:
+            chunk = _held_out(chunk, self.hold_out)
         if chunk.y is None or self.classes is None:
             return chunk
         codes, weight = self._encode(chunk), chunk.sample_weight
@@ -217,6 +222,15 @@ def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
     left_out = np.where(rows & (left_out == 0), np.uint8(reason), left_out)
     weight = np.ones(len(rows)) if chunk.sample_weight is None else chunk.sample_weight
     return chunk._replace(left_out=left_out, sample_weight=np.where(left_out > 0, 0.0, weight))
+
+
+def _held_out(chunk: Chunk, hold_out: HoldOut) -> Chunk:
+    """Return a chunk that holds the weight of some rows apart."""
+    held = hold_out.rows(chunk.start, chunk.start + len(chunk.codes))
+    weight = np.ones(len(held)) if chunk.sample_weight is None else chunk.sample_weight
+    return chunk._replace(
+        sample_weight=np.where(held, 0.0, weight), held_out=np.where(held, weight, 0.0)
+    )
 
 
 def _check_weights(array: RowArray, chunk: Chunk) -> None:

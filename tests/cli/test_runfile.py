@@ -176,6 +176,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(job: Path, dsoftmax: Dsoft
     [
         (["--x", "Z"], "data.zarr/Z does not exist"),
         (["--solver", "saga"], "solver='saga' is unknown"),
+        (["--validation", "val.zarr"], "val.zarr/X does not exist"),
+        (["--early-stopping", "--validation-fraction", "2"], "validation_fraction is 2.0"),
         (["--run-folder", "job.toml"], "is a file"),
         (["--run-folder", "data.zarr"], "choose a destination apart from it"),
         (["--run-folder", "/proc/1"], "cannot be written to"),
@@ -192,6 +194,25 @@ def test_a_dry_run_refuses_what_cannot_work(
     assert done.returncode in (1, 2), done.stdout
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_is_judged_by_a_store_of_validation_rows(
+    job: Path, store: Callable[..., str], digits: tuple[np.ndarray, np.ndarray], dsoftmax: Dsoftmax
+) -> None:
+    X, y = digits
+    store(rows=300, name="val.zarr", X=X[:500].astype("u1"), y=y[:500])
+    stops = 'validation = "val.zarr"\n[model]\nearly_stopping = true'
+    job.write_text(job.read_text().replace("[model]", stops))
+    done = dsoftmax("train", "--config", "job.toml")
+    assert done.returncode == 0, done.stderr
+    assert "val. loss" in done.stderr
+    history = json.loads((job.parent / "run/history.json").read_text())
+    found = [record["validation_loss"] for record in history if "validation_loss" in record]
+    assert len(found) == 3
+    scores = load_model(str(job.parent / "run/model.zarr")).evaluate(X[:500], y[:500])
+    assert scores["log_loss"] == pytest.approx(min(found), rel=1e-6)
+    again = tomllib.loads((job.parent / "run/config.toml").read_text())
+    assert again["data"]["validation"] == str(job.parent / "val.zarr")
 
 
 def test_without_a_place_for_the_model_there_is_no_run(

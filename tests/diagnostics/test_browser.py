@@ -84,14 +84,15 @@ def test_a_browser_sees_the_numbers_of_a_fit_move(
     path = store(200, X=digits[0], y=digits[1])
     visitor = Visitor(browser, cluster.dashboard_link.replace("/status", "/dsoftmax"))
     model = SoftmaxRegression(tol=0, max_iter=7, callbacks=[visitor])
+    X_val, y_val = digits[0][:300], digits[1][:300]
     with pytest.warns(ConvergenceWarning, match="budget"):
-        model.fit(f"{path}/X", f"{path}/y")
+        model.fit(f"{path}/X", f"{path}/y", X_val=X_val, y_val=y_val)
 
     losses = [record["loss"] for record in model.history_ if record["kind"] == "pass"]
     assert [seen == losses[: len(seen)] for seen in visitor.seen] == [True] * 3
     assert [len(seen) for seen in visitor.seen] == [1, 3, 5]
     visitor.wait_until(lambda: len(visitor.passes("pass")) == 7)
-    for key in ("pass", "loss", "gradient_norm", "accuracy"):
+    for key in ("pass", "loss", "gradient_norm", "accuracy", "validation_loss"):
         assert visitor.passes(key) == [r[key] for r in model.history_ if r["kind"] == "pass"]
     visitor.wait_until(lambda: f"{losses[-1]:.6f}" in browser.execute_script(CARDS))
     assert "dsoftmax" in browser.execute_script(LINKS)
@@ -113,5 +114,5 @@ def is_a_picture(png: bytes) -> bool:
     def count(color: str) -> int:
         return int((np.abs(pixels - np.array(to_rgb(color))).max(axis=-1) < 0.01).sum())
 
-    loss, gradient, rate = "#2f6db3", "#2c8a63", "#8793a3"
-    return min(count(loss), count(gradient), count(rate)) > 100
+    loss, validation, gradient, rate = "#2f6db3", "#e5a04b", "#2c8a63", "#8793a3"
+    return min(map(count, (loss, validation, gradient, rate))) > 100

@@ -70,6 +70,18 @@ def test_there_is_a_dot_for_every_pass(full_batch: SoftmaxRegression) -> None:
         assert list(dots.get_ydata()) == of_kind(full_batch, "pass", name)
 
 
+def test_what_validation_rows_say_is_a_line_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(500, 4)), rng.integers(3, size=500)
+    model = SoftmaxRegression().fit(X[:400], y[:400], X_val=X[400:], y_val=y[400:])
+    loss, _, accuracy, _ = plot_history(model).axes
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+        _, line = axes.lines
+        assert line.get_label() == "validation"
+        assert list(line.get_ydata()) == of_kind(model, "pass", f"validation_{name}")
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["validation"]
+
+
 def test_the_steps_of_mini_batches_are_a_line_behind_the_dots(
     mini_batch: SoftmaxRegression,
 ) -> None:

@@ -19,6 +19,7 @@ from dsoftmax.events import (
     RowsDone,
     StepEnded,
     TimeSplit,
+    ValidationScores,
 )
 
 SPENT = TimeSplit(0.1, 0.4, 1.0, 0.0)
@@ -77,6 +78,25 @@ def test_a_batch_log_gets_plain_lines_with_a_row_a_pass() -> None:
         "loss 0.594829 after 2 passes, 1 steps, 2.1 s",
         "compute-bound: 67% of worker time in losses and gradients; storage keeps up, and more "
         "workers would be faster",
+    ]
+
+
+def test_what_validation_rows_say_has_columns_of_its_own() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    started, _, first, _, second, _ = events(None)
+    assert isinstance(started, FitStarted)
+    assert isinstance(second, PassEnded)
+    scores = ValidationScores(0.65, 0.79, 0.78, 0.77, 0.3, 0.05)
+    for event in (replace(started, n_validation=10), first, replace(second, validation=scores)):
+        progress.on_event(event)
+    assert stream.getvalue().splitlines()[1:] == [
+        " pass         loss  accuracy    val. loss val. acc.   gradient      rows/s    MB/s       s"
+        "     left",
+        "    1     2.302585    0.1000                          5.00e-01   2,000,000     128     1.0"
+        "      0 s",
+        "    2     0.594829    0.8200     0.650000    0.7900   1.57e-01   1,000,000      64     2.0"
+        "      0 s",
     ]
 
 

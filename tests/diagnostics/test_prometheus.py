@@ -42,6 +42,8 @@ def test_every_figure_is_there_and_labelled_by_its_run() -> None:
     for run in ("aaaaaaaa", "cccccccc"):
         labels = (run, "lbfgs")
         assert found["dsoftmax_loss", *labels] == 0.7
+        assert found["dsoftmax_validation_loss", *labels] == 0.75
+        assert found["dsoftmax_validation_accuracy", *labels] == 0.7
         assert found["dsoftmax_passes", *labels] == 1.0
         assert found["dsoftmax_step", *labels] == 1
         assert found["dsoftmax_rows_total", *labels] == 2000  # an earlier pass, and its own

@@ -1,0 +1,44 @@
+"""Rows that a fit does not learn from, and is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsoftmax.reduction import Array
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Rows chosen by their index and a seed alone, so that any part of the data knows its own.
+
+    A row is held out if a random number of its own is below `fraction`: the row-th number of the
+    generator SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators,
+    2014) that starts from the seed.
+
+    Attributes
+    ----------
+    fraction : of the rows, on average; between 0 and 1
+    seed : int
+    """
+
+    fraction: float
+    seed: int
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Return which of the rows from start to stop are held out, as booleans."""
+        first = _mixed(np.array([self.seed % 2**64], np.uint64))
+        index = np.arange(start + 1, stop + 1, dtype=np.uint64)
+        numbers = _mixed(first + index * np.uint64(_GOLDEN))
+        held: Array = (numbers >> np.uint64(11)) * 2.0**-53 < self.fraction
+        return held
+
+
+def _mixed(z: Array) -> Array:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = z ^ (z >> np.uint64(31))
+    return mixed
