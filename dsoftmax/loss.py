@@ -134,48 +134,48 @@ def raw_blocks(
         yield rows, block, by_class.reshape(n_models, n_columns, len(block))
 
 
-def softmax_residual(raw: Array, codes: Array) -> tuple[Array, Array]:
+def softmax_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
     """Turn raw predictions into residuals p - [j = k], in place.
 
     Parameters
     ----------
     raw : array of shape (n_models, n_columns, b), overwritten
     codes : integer array of shape (b,)
-
-    Returns
-    -------
-    loss : array of shape (n_models, b)
-    correct : boolean array of shape (n_models, b), true where no class is more probable
+    loss : array of shape (n_models, b), filled in
+    correct : boolean array of shape (n_models, b), filled in: where no class is more probable
     """
     if raw.shape[1] == 1:
-        return _logistic_residual(raw, codes)
+        _logistic_residual(raw, codes, loss, correct)
+        return
     raw -= raw.max(axis=1, keepdims=True)
     own = _of_own_class(raw, codes)
     flat = raw.reshape(-1)
-    of_label = flat[own]
+    of_label = flat.take(own)
+    np.equal(of_label, 0, out=correct)
     np.exp(raw, out=raw)
     total = raw.sum(axis=1, keepdims=True)
     raw /= total
     flat[own] -= 1
-    return np.log(total[:, 0]) - of_label, of_label == 0
+    np.log(total[:, 0], out=loss)
+    loss -= of_label
 
 
 def _of_own_class(raw: Array, codes: Array) -> Array:
     """Return where in a flat `raw` the entries of each row's own class are: (n_models, b)."""
     n_models, n_columns, b = raw.shape
     first = np.arange(n_models)[:, None] * (n_columns * b)
-    return first + (codes * b + np.arange(b))
+    own: Array = first + (codes * b + np.arange(b))
+    return own
 
 
-def _logistic_residual(raw: Array, codes: Array) -> tuple[Array, Array]:
+def _logistic_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
     z = raw[:, 0]
     label = codes == 1
     tail = np.exp(-np.abs(z))
-    loss = np.maximum(z, 0) - np.where(label, z, 0) + np.log1p(tail)
-    correct = (z > 0) == label
+    np.add(np.maximum(z, 0) - np.where(label, z, 0), np.log1p(tail), out=loss)
+    np.equal(z > 0, label, out=correct)
     np.divide(np.where(z >= 0, 1, tail), 1 + tail, out=z)
     z -= label
-    return loss, correct
 
 
 def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> LossSums:
@@ -195,28 +195,31 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
         Not finite where the points or the rows are not: the caller decides which.
     """
     n_models, n_rows, n_columns = points.shape
-    loss, correct, weight = np.zeros(n_models), np.zeros(n_models), np.zeros(n_models)
+    loss = np.empty((n_models, len(chunk.X)), points.dtype)
+    correct = np.empty(loss.shape, bool)
     gradient = np.zeros((n_models * n_columns, n_rows))
     product = np.empty((n_models * n_columns, n_rows - 1), points.dtype)
     weights, ones = _model_weights(chunk, points.dtype), np.ones(len(chunk.X), points.dtype)
     # Overflow is not an accident here but a point gone astray, which the trainer reports.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, block, raw in raw_blocks(chunk.X, points, shift):
-            row_loss, row_correct = softmax_residual(raw, chunk.codes[rows])
-            if weights is None:
-                weight += len(block)
-            else:
-                row_loss *= weights[:, rows]
-                row_correct = row_correct * weights[:, rows]
+            softmax_residual(raw, chunk.codes[rows], loss[:, rows], correct[:, rows])
+            if weights is not None:
                 raw *= weights[:, None, rows]
-                weight += weights[:, rows].sum(axis=1, dtype=np.float64)
             residual = raw.reshape(n_models * n_columns, -1)
-            loss += row_loss.sum(axis=1, dtype=np.float64)
-            correct += row_correct.sum(axis=1, dtype=np.float64)
             gradient[:, :-1] += np.matmul(residual, block, out=product)
             gradient[:, -1] += np.matmul(residual, ones[: len(block)])
-    by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+        sums = (_weighted(values, weights) for values in (loss, correct, np.ones_like(correct)))
+        by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+        loss, correct, weight = sums
     return LossSums(loss, np.ascontiguousarray(by_model), correct, weight)
+
+
+def _weighted(values: Array, weights: Array | None) -> Array:
+    """Return the sums of values of shape (n_models, rows) over the rows, in float64."""
+    weighted = values if weights is None else values * weights
+    sums: Array = weighted.sum(axis=1, dtype=np.float64)
+    return sums
 
 
 def _model_weights(chunk: Chunk, dtype: np.dtype[np.floating]) -> Array | None:

@@ -163,7 +163,7 @@ class Passes:
         picks = () if rule is None else (Reduction("rows", rule, add),)
         sums, spent = reduce(
             self._executor, self._source, several(reduction, *judges, *picks), self._leaves,
-            begun=self._taken_up(), watch=self._watch,
+            keep=self._key, begun=self._taken_up(), watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts
@@ -193,7 +193,7 @@ class Passes:
     def _first_moments(self, n_classes: int) -> Moments:
         sums, spent = reduce(
             self._executor, self._source, moments_of(n_classes, self._source.dtype),
-            self._epoch.first_spans(), keep=self._key, release=False,
+            self._epoch.first_spans(), keep=self._key, batch=True, release=False,
             watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
@@ -271,7 +271,7 @@ class Passes:
         judges = self._judges(kernel, objective.coordinates.shift)
         sums, spent = reduce(
             self._executor, self._source, several(objective.reduction(points), *judges), leaves,
-            keep=self._key, release=final, watch=self._watch_batch,
+            keep=self._key, batch=True, release=final, watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts
@@ -299,13 +299,13 @@ def _warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> No
     """Warn if the spans that mini-batches are taken from would be decoded anew at every step."""
     lanes = -(-epoch.n_lanes // executor.processes)
     span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    if source.X.in_memory or lanes * span <= executor.cache_bytes:
+    room = executor.cache_room(source, span, batch=True)
+    if source.X.in_memory or lanes * span <= room:
         return
     warnings.warn(
         f"mini-batches are taken from {lanes} chunks of {span / 2**20:,.0f} MiB at once on each "
-        f"worker, which remembers {executor.cache_bytes / 2**20:,.0f} MiB of them, so that chunks "
-        "are decoded many times an epoch: give the workers more memory, store smaller chunks, or "
-        "use solver='lbfgs'",
+        f"worker, which remembers {room / 2**20:,.0f} MiB of them, so that chunks are decoded many "
+        "times an epoch: give the workers more memory, store smaller chunks, or use 'lbfgs'",
         stacklevel=6,
     )
 

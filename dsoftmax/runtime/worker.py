@@ -67,11 +67,14 @@ class Keep(NamedTuple):
     run : under which name
     most : within how many bytes
     release : whether the rows of the task are not asked for again in this epoch
+    all_in_turn : whether all spans are asked for in turn, again and again; what is held then
+        stays, since the span that was used least recently is the one that comes next
     """
 
     run: str
     most: int
     release: bool
+    all_in_turn: bool
 
 
 class Task(NamedTuple):
@@ -94,6 +97,11 @@ class Task(NamedTuple):
     first: int
     n_leaves: int
     keep: Keep | None
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(piece.rows for leaf in self.leaves for piece in leaf)
 
 
 Nodes = dict[tuple[int, int], Any]
@@ -207,16 +215,17 @@ def _load(task: Task, piece: Piece) -> tuple[Chunk, int, int]:
 def _remembered(source: Source, piece: Piece, keep: Keep) -> tuple[Chunk, int]:
     """Return the span of a piece, decoded and shuffled now or in an earlier step.
 
-    A span is dropped with its last row: were it left to age, the next spans of all lanes
-    would push out one another.
+    The span of a mini-batch is dropped with its last row: were it left to age, the next spans of
+    all lanes would push out one another.
     """
     key = (keep.run, piece.start, piece.stop, piece.shuffle)
     span = _spans.get(key)
     reads = 0 if span is not None else 1
     if span is None:
         span = _read_shuffled(source, piece)
-        _spans.put(key, span, span.X.nbytes, keep.most)
-    if keep.release and piece.high == piece.stop - piece.start:
+        stays = (lambda other: bool(other[0] == keep.run)) if keep.all_in_turn else None
+        _spans.put(key, span, span.nbytes, keep.most, stays)
+    if not keep.all_in_turn and keep.release and piece.high == piece.stop - piece.start:
         _spans.drop(key)
     return span, reads
 

@@ -102,7 +102,7 @@ class _Pipeline(BatchedCodecPipeline):
 
 def _most_of(part: Any, whole: Any) -> bool:
     """Whether a view keeps little more in memory than it shows."""
-    return 2 * math.prod(part.shape) > math.prod(whole.shape)
+    return bool(2 * math.prod(part.shape) > math.prod(whole.shape))
 
 
 class _Getter:
