@@ -174,8 +174,8 @@ def _classes(source: Source, settings: Settings) -> tuple[int, bool]:
 
 
 def _decoded_bytes(source: Source) -> int:
-    """Return what all rows take as they are remembered; those in memory are not."""
-    if source.X.in_memory or source.X.futures:
+    """Return what all rows take as they are remembered, if they come from a store."""
+    if not source.X.may_wait:
         return 0
     return source.n_samples * (source.row_bytes + _TARGET_BYTES)
 

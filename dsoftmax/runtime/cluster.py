@@ -16,7 +16,7 @@ from dask.utils import parse_timedelta
 from distributed import KilledWorker
 
 from dsoftmax.errors import OutageError
-from dsoftmax.runtime import blas, worker
+from dsoftmax.runtime import blas, loading, worker
 from dsoftmax.runtime.executors import Home, Result, TaskKilledError
 from dsoftmax.runtime.homes import assigned
 from dsoftmax.runtime.memory import cache_room, sums_bytes, working_set
@@ -106,7 +106,7 @@ class ClusterExecutor:
     ) -> None:  # fmt: skip
         blas.give_back()
         if self.client.status == "running":
-            self.client.run(worker.forget, self.run_key, on_error="ignore")
+            self.client.run(loading.forget, self.run_key, on_error="ignore")
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],

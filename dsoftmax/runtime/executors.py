@@ -17,7 +17,7 @@ from uuid import uuid4
 from dask.system import CPU_COUNT
 
 from dsoftmax.errors import DataError
-from dsoftmax.runtime import blas, worker
+from dsoftmax.runtime import blas, loading
 from dsoftmax.runtime.memory import cache_room
 from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
@@ -196,7 +196,7 @@ class ThreadExecutor:
     ) -> None:  # fmt: skip
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        worker.forget(self.run_key)
+        loading.forget(self.run_key)
         blas.give_back()
 
     def run(

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from dsoftmax.errors import ChunkError, MemoryBoundError
 from dsoftmax.reduction import Reduction
 from dsoftmax.runtime.executors import Executor, Home, TaskKilledError
+from dsoftmax.runtime.loading import Keep, Task
 from dsoftmax.runtime.spans import Span, Tree, around, cut_tasks
-from dsoftmax.runtime.worker import Keep, Nodes, Outcome, Task, Work, reduce_leaves
+from dsoftmax.runtime.worker import Nodes, Outcome, Work, reduce_leaves
 from dsoftmax.sampling import Leaf, whole_span
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
@@ -182,8 +183,8 @@ def _keep(
     release: bool,
 ) -> Keep | None:  # fmt: skip
     """Return how workers are to remember the spans of a reduction, or None if they are not."""
-    if source.X.futures or (source.X.in_memory and not batch):
-        return None  # the cluster holds them, or this process
+    if source.X.futures or not (batch or source.X.may_wait):
+        return None  # they are in memory, or the user's to persist
     largest = max(piece.stop - piece.start for leaf in leaves for piece in leaf)
     most = executor.cache_room(source, largest * source.row_bytes, batch=batch)
     return Keep(run, most, release, all_in_turn=not batch) if batch or most > 0 else None
