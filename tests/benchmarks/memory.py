@@ -1,0 +1,68 @@
+"""Peak memory of a worker: the same for any number of chunks, and below the plan."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+
+import dask
+import numpy as np
+import zarr
+
+from dsoftmax import SoftmaxRegression, plan_fit
+from dsoftmax.cli.demo import peak_memory
+from dsoftmax.runtime.connect import local_workers
+from tests.benchmarks.measure import Result
+
+CHUNK, FEATURES, LIMIT = 8192, 784, 400 << 20
+FEW, MANY = 65, 3265  # chunks: about 1 and 50 times the limit
+
+
+def build(folder: str, chunks: int) -> str:
+    """Write rows that take next to no place on the disk."""
+    group = zarr.open_group(f"{folder}/{chunks}", mode="w")
+    shape = (chunks * CHUNK, FEATURES)
+    X = group.create_array("X", shape=shape, chunks=(CHUNK, FEATURES), dtype="u1")
+    labels = (np.arange(CHUNK) % 10).astype("u1")
+    rows = (labels[:, None] + np.arange(FEATURES) % 7).astype("u1")
+    for start in range(0, len(X), CHUNK):
+        X[start : start + CHUNK] = rows
+    group.create_array("y", data=np.tile(labels, chunks), chunks=(1 << 20,))
+    return f"{folder}/{chunks}"
+
+
+def peak(path: str, *, cached: bool) -> tuple[int, int]:
+    """Return the peak of a new worker that makes two passes, and what was planned."""
+    model = SoftmaxRegression(solver="lbfgs", max_iter=2, tol=0)
+    settings = {} if cached else {"dsoftmax.cache": 0}
+    with dask.config.set(settings), local_workers(1, str(LIMIT)) as client:
+        plan = plan_fit(f"{path}/X", f"{path}/y", model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(f"{path}/X", f"{path}/y")
+        (found,) = client.run(peak_memory).values()
+    return found, plan.peak_memory
+
+
+def measure(many: int = MANY) -> list[Result]:
+    with tempfile.TemporaryDirectory() as folder:
+        few, lots = build(folder, FEW), build(folder, many)
+        least = [peak(few, cached=False)[0] for _ in range(3)]
+        most = peak(lots, cached=False)[0]
+        found = [
+            _result(
+                f"memory of {many / FEW:.0f}x the chunks / 1x, no cache",
+                [most / size for size in least], 1.05, f"{most >> 20} MiB",
+            )
+        ]  # fmt: skip
+        for name, path in (("1x", few), (f"{many / FEW:.0f}x", lots)):
+            got, planned = peak(path, cached=True)
+            note = f"{got >> 20} of {planned >> 20} MiB"
+            found.append(_result(f"memory / plan, with cache, {name}", [got / planned], 1.0, note))
+    return found
+
+
+def _result(name: str, ratios: list[float], goal: float, note: str) -> Result:
+    ratios = sorted(ratios)
+    middle = ratios[len(ratios) // 2]
+    return Result(name, middle, ratios[0], ratios[-1], goal, at_most=True, note=note)
