@@ -26,6 +26,7 @@ _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold poi
 _FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
 _WATCH_SECONDS = 5
 _POLL_SECONDS = 0.1
+_SEND_SECONDS = 0.002
 
 
 class ClusterExecutor:
@@ -115,6 +116,7 @@ class ClusterExecutor:
         """Yield the results as they come, in any order."""
         self._round += 1
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
+        self._hasten()
         workers = self._at_home(homes) or repeat(None)
         calls = (_Call(*call) for call in zip(count(), tasks, workers, strict=False))
         window = _Window(self.client, function, prefix)
@@ -126,6 +128,11 @@ class ClusterExecutor:
                 yield result
         finally:
             window.close()
+
+    def _hasten(self) -> None:
+        """Have the client send tasks as soon as the scheduler does: by default it saves them up."""
+        if self.client.scheduler_comm is not None:  # else it is looking for its scheduler
+            self.client.scheduler_comm.interval = _SEND_SECONDS
 
     def _at_home(self, homes: Sequence[Home]) -> list[str]:
         """Return the workers that tasks are meant for."""

@@ -246,7 +246,7 @@ def embedded_client() -> Client:
     with _lock:
         if _client is None or not _is_alive(_client):
             close_embedded_cluster()
-            _client = Client(local_cluster(), set_as_default=False)
+            _client = Client(local_cluster(), set_as_default=False, direct_to_workers=True)
         return _client
 
 

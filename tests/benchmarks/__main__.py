@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 # Before NumPy is loaded, and for the bare loops too: what workers have.
@@ -46,9 +47,9 @@ def run(rows: int, names: tuple[str, ...], file: Path | None) -> list[str]:
     lines = [f"{rows:,} rows x {FEATURES} uint8, zstd; 2 workers; load {os.getloadavg()[0]:.1f}"]
     print(lines[0], flush=True)
 
-    def take(found: list[Result]) -> None:
-        results.extend(found)
+    def take(found: Iterable[Result]) -> None:
         for result in found:
+            results.append(result)
             lines.append(result.line())
             print(lines[-1], flush=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Iterator
 
 import dask
 import numpy as np
@@ -44,22 +45,19 @@ def peak(path: str, *, cached: bool) -> tuple[int, int]:
     return found, plan.peak_memory
 
 
-def measure(many: int = MANY) -> list[Result]:
+def measure(many: int = MANY) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder:
         few, lots = build(folder, FEW), build(folder, many)
         least = [peak(few, cached=False)[0] for _ in range(3)]
         most = peak(lots, cached=False)[0]
-        found = [
-            _result(
-                f"memory of {many / FEW:.0f}x the chunks / 1x, no cache",
-                [most / size for size in least], 1.05, f"{most >> 20} MiB",
-            )
-        ]  # fmt: skip
+        yield _result(
+            f"memory of {many / FEW:.0f}x the chunks / 1x, no cache",
+            [most / size for size in least], 1.05, f"{most >> 20} MiB",
+        )  # fmt: skip
         for name, path in (("1x", few), (f"{many / FEW:.0f}x", lots)):
             got, planned = peak(path, cached=True)
             note = f"{got >> 20} of {planned >> 20} MiB"
-            found.append(_result(f"memory / plan, with cache, {name}", [got / planned], 1.0, note))
-    return found
+            yield _result(f"memory / plan, with cache, {name}", [got / planned], 1.0, note)
 
 
 def _result(name: str, ratios: list[float], goal: float, note: str) -> Result:

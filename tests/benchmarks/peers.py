@@ -1,8 +1,9 @@
 """Seconds to a model within 1% of the optimum, against those who do the same otherwise.
 
-On scikit-learn's digits, enlarged. A peer reports a model after each of its passes; the time that it
-takes to judge the model is not counted. SGDClassifier and dask-ml's Incremental fit one class against
-the rest: theirs is another objective, whose minimum they may reach and still be far from this one.
+On scikit-learn's digits, enlarged. A peer reports a model after each of its passes; the time that
+it takes to judge the model is not counted. SGDClassifier and dask-ml's Incremental fit one class
+against the rest: theirs is another objective, whose minimum they may reach and still be far from
+this one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Peer = Callable[[str], Iterator[Model]]
 
 
 def objective(X: np.ndarray, y: np.ndarray, model: Model) -> float:
-    coef, intercept = (part.astype("f8") for part in model)
+    coef, intercept = (part.astype("f4") for part in model)
     losses = [
         -log_softmax(X[i : i + BLOCK_ROWS] @ coef.T + intercept, axis=1)[
             np.arange(len(y[i : i + BLOCK_ROWS])), y[i : i + BLOCK_ROWS]
@@ -126,9 +127,8 @@ def pytorch(path: str) -> Iterator[Model]:
             y = torch.from_numpy(group["y"][own]).long()[order]
             for low in range(0, len(y), 512):
                 penalty = ALPHA / 255**2 / 2 * (layer.weight**2).sum()
-                loss = torch.nn.functional.cross_entropy(
-                    layer(X[low : low + 512]), y[low : low + 512]
-                )
+                own = slice(low, low + 512)
+                loss = torch.nn.functional.cross_entropy(layer(X[own]), y[own])
                 adam.zero_grad()
                 (loss + penalty).backward()
                 adam.step()
@@ -158,7 +158,7 @@ def seconds_to(peer: Peer, path: str, judge: Callable[[Model], float], goal: flo
     return None
 
 
-def measure(rows: int) -> list[Result]:
+def measure(rows: int) -> Iterator[Result]:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder, local_workers(2):
         path = f"{folder}/digits.zarr"
@@ -168,7 +168,8 @@ def measure(rows: int) -> list[Result]:
         judge = partial(objective, group["X"][:].astype("f4"), group["y"][:])
         goal = NEAR * judge(next(ours(path, tol=1e-5)))
         own = sorted(_taken(ours, path, judge, goal) for _ in range(3))
-        return [_against(name, peer, path, judge, goal, own[1]) for name, peer in PEERS.items()]
+        for name, peer in PEERS.items():
+            yield _against(name, peer, path, judge, goal, own[1])
 
 
 def _taken(peer: Peer, path: str, judge: Callable[[Model], float], goal: float) -> float:

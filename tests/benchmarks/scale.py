@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,5 +78,6 @@ def efficiency(workers: int) -> Result:
     return Result(name, ratios[1], ratios[0], ratios[-1], goal, note=f"tasks of {SLEEP} s")
 
 
-def measure(bytes_a_second: float) -> list[Result]:
-    return [scheduling(bytes_a_second), *(efficiency(workers) for workers in WORKERS)]
+def measure(bytes_a_second: float) -> Iterator[Result]:
+    yield scheduling(bytes_a_second)
+    yield from map(efficiency, WORKERS)

@@ -32,7 +32,7 @@ def test_spans_are_runs_of_whole_chunks_that_cover_all_rows(
 
 
 @given(st.integers(1, 3000), st.integers(1, 10**9), st.integers(1, 1000))
-def test_tasks_are_whole_subtrees_of_16_to_128_mib_where_no_slot_goes_without(
+def test_tasks_are_whole_subtrees_of_16_to_256_mib_where_no_slot_goes_without(
     n_leaves: int, leaf_bytes: int, slots: int
 ) -> None:
     runs = cut_tasks(n_leaves, leaf_bytes, slots)
@@ -42,7 +42,7 @@ def test_tasks_are_whole_subtrees_of_16_to_128_mib_where_no_slot_goes_without(
     for (start, _), size in zip(runs[:-1], sizes[:-1], strict=True):
         assert size.bit_count() == 1
         assert start % size == 0
-        assert size == 1 or leaf_bytes * size <= 1 << 27
+        assert size == 1 or leaf_bytes * size <= max(1 << 28, slots << 22)
         assert size == 1 or size * slots <= n_leaves
         assert 2 * size * leaf_bytes > 1 << 24 or 2 * size * slots > n_leaves
     assert len(runs) >= min(slots, n_leaves)
@@ -50,7 +50,7 @@ def test_tasks_are_whole_subtrees_of_16_to_128_mib_where_no_slot_goes_without(
 
 def test_the_last_tasks_are_short_so_that_slots_end_together() -> None:
     sizes = [stop - start for start, stop in cut_tasks(147, 6 << 20, slots=2)]
-    assert sizes == [16] * 8 + [8, 4, 2, 2, 2, 1]
+    assert sizes == [32] * 3 + [16, 16, 8, 4, 2, 2, 2, 1]
 
 
 def total(leaves: list[Any], level: int, order: list[int], combine: Any) -> Any:
