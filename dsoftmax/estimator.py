@@ -62,11 +62,14 @@ class SoftmaxRegression(PartLearner):
         if `l1_ratio` is not 0.
     max_iter : int, default=100
         Budget in passes over X, whatever the solver; never exceeded.
-    tol : float, default=1e-4
+    tol : float or "auto", default=1e-4
         Full-batch solvers stop when the largest entry of the (projected) gradient, with respect
         to the coefficients of features scaled alike, is at most `tol` times its value at the
-        intercept-only model. Mini-batches stop after `n_iter_no_change` passes that lower the
-        mean loss by less than `tol`, relatively; never with ``tol=0`` or a cosine schedule.
+        intercept-only model. "auto" is 1e-4, and has "newton" stop as soon as its estimate of the
+        distance to the minimum is a hundredth of what the choice of the rows leaves uncertain:
+        half the number of coefficients over that of rows (Wilks, 1938). Mini-batches stop after
+        `n_iter_no_change` passes that lower the mean loss by less than `tol`, relatively; never
+        with ``tol=0`` or a cosine schedule.
     batch_size : int or "auto", default="auto"
         Rows of a mini-batch; "auto" is a 128th of the rows, from 256 to 65,536.
     sample_size : int or "auto", default="auto"
@@ -129,6 +132,10 @@ class SoftmaxRegression(PartLearner):
     loss_ : float
         The penalised objective at the returned coefficients. Where the budget left no pass to
         evaluate it: what the model of "newton" says, the mean over mini-batches.
+    gap_ : float or None
+        Estimate of how far `loss_` is above its minimum, from the curvature that "newton" has met
+        and what its model had not foreseen; None from other solvers. Where both could be known it
+        was within a factor of six.
     stop_reason_ : str
     history_ : list of dict
         A record for every step and pass, see `dsoftmax.diagnostics.history.History`; those of
@@ -172,7 +179,7 @@ class SoftmaxRegression(PartLearner):
         standardize: bool = False,
         solver: str = "auto",
         max_iter: int = 100,
-        tol: float = 1e-4,
+        tol: float | str = 1e-4,
         batch_size: int | str = "auto",
         sample_size: int | str = "auto",
         learning_rate: float | str = "auto",

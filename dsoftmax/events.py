@@ -146,10 +146,12 @@ class PassEnded(StepEnded):
     pass_seconds : from its first task to its last
     validation : of the model that was evaluated, or that the epoch ended with (rows held out of
         mini-batches: the mean over the models of its steps); None without validation rows
+    gap : estimate of how far `loss` is above its minimum, None where the solver has none
     """
 
     pass_seconds: float
     validation: ValidationScores | None = None
+    gap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ class FitEnded:
     retries : reads that were tried again
     time : TimeSplit of all that was read
     mini_batch : whether the rows were read in steps
+    gap : estimate of how far `loss` is above its minimum, None where the solver has none
     """
 
     reason: str
@@ -214,6 +217,7 @@ class FitEnded:
     retries: int
     time: TimeSplit = TimeSplit()
     mini_batch: bool = False
+    gap: float | None = None
 
 
 Event = (
@@ -239,13 +243,14 @@ def to_table(events: Sequence[StepEnded]) -> Array:
         )
         for e in events
     ]  # fmt: skip
-    return np.array(rows, dtype=np.float64).reshape(len(rows), 20)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 21)
 
 
 def _of_pass(event: StepEnded) -> tuple[float, ...]:
-    seconds = event.pass_seconds if isinstance(event, PassEnded) else np.nan
-    validation = event.validation if isinstance(event, PassEnded) else None
-    return seconds, *([np.nan] * 6 if validation is None else astuple(validation))
+    if not isinstance(event, PassEnded):
+        return (np.nan,) * 8
+    validation = (np.nan,) * 6 if event.validation is None else astuple(event.validation)
+    return event.pass_seconds, np.nan if event.gap is None else event.gap, *validation
 
 
 def from_table(table: Array) -> tuple[StepEnded, ...]:
@@ -259,8 +264,8 @@ def _from_row(row: list[float]) -> StepEnded:
         passes, int(step), loss, norm, accuracy, seconds, int(rows), int(size),
         TimeSplit(*times), int(retries),
     )  # fmt: skip
-    pass_seconds, validation = row[13], row[14:]
+    pass_seconds, gap, *validation = row[13:]
     if np.isnan(pass_seconds):
         return StepEnded(*values)
     found = None if np.isnan(validation).all() else ValidationScores(*validation)
-    return PassEnded(*values, pass_seconds, found)
+    return PassEnded(*values, pass_seconds, found, None if np.isnan(gap) else gap)

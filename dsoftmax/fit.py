@@ -22,6 +22,7 @@ class Fit:
     intercept : (n_columns,)
     shift : (n_features,), what the kernel subtracted from the rows, or None
     loss : penalised objective there
+    gap : estimate of how far that is above its minimum, or None
     status : why it ended
     passes, steps : what it took
     seed : what its random numbers came from
@@ -35,6 +36,7 @@ class Fit:
     intercept: Array
     shift: Array | None
     loss: float
+    gap: float | None
     status: Status
     passes: int
     steps: int
@@ -46,7 +48,8 @@ class Fit:
     @property
     def advice(self) -> str:
         """What to do about a fit that has not converged."""
-        return f"after {self.passes} passes, at loss {self.loss:.6g}: {self.status.value}"
+        above = "" if self.gap is None else f", by estimate {self.gap:.1g} above the minimum"
+        return f"after {self.passes} passes, at loss {self.loss:.6g}{above}: {self.status.value}"
 
     @property
     def left_out(self) -> str:

@@ -107,7 +107,7 @@ class PartLearner(LinearClassifier):
         self._shift = fit.shift
         self.n_features_in_ = source.n_features
         self.n_iter_, self.n_steps_ = fit.passes, fit.steps
-        self.loss_, self.stop_reason_ = fit.loss, fit.status.value
+        self.loss_, self.gap_, self.stop_reason_ = fit.loss, fit.gap, fit.status.value
         self.seed_, self.numerics_ = fit.seed, fit.numerics
         self.data_ = described(source) | {"labels": fit.labels}
         self.quarantined_ = [fault._asdict() for fault in fit.quarantined]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import add
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dsoftmax.epochs import first_epoch, warn_of_small_cache
 from dsoftmax.errors import DataError
 from dsoftmax.events import PassEnded
 from dsoftmax.labelling import Labelled
@@ -21,11 +21,11 @@ from dsoftmax.runtime.executors import Executor, ThreadExecutor
 from dsoftmax.runtime.reduce import Begun, full_pass, reduce
 from dsoftmax.runtime.spans import Span, around
 from dsoftmax.runtime.worker import Outcome
-from dsoftmax.sampling import Epoch, Leaf, auto_batch_size, lane_count
+from dsoftmax.runtime.workers import require_sample_fits
+from dsoftmax.sampling import Leaf
 from dsoftmax.scaling import Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers.base import Evaluation, Request, Rows
-from dsoftmax.sources.base import Source
 from dsoftmax.subproblem import Subproblem
 from dsoftmax.subsample import ByClass, ByInfluence, Subsample, auto_size, class_rates
 from dsoftmax.validation import Apart, scored, sums_apart
@@ -133,7 +133,7 @@ class Passes:
             model exactly, so that this pass is also the first evaluation.
         """
         if mini_batch:
-            _warn_of_small_cache(self._executor, self._epoch, self._source)
+            warn_of_small_cache(self._executor, self._epoch, self._source)
         if mini_batch and not self._settings.standardize:
             moments = self._first_moments(n_classes)
             if moments.weight > 0:  # else the rows that come first count for nothing
@@ -143,6 +143,7 @@ class Passes:
         judges = self._judges(point[None].astype(self._source.dtype), None)
         rule = None
         if sampled:
+            require_sample_fits(min(self._sample_size, self.n_rows), self._source.row_bytes)
             rates = class_rates(self._labelled.class_rows, self._sample_size)
             rule = ByClass(rates, self._settings.seed)
         reduction = moments_of(n_classes, self._source.dtype)
@@ -204,13 +205,13 @@ class Passes:
         self._see(objective, objective.intercept_only[None], objective.known)
         self.ended = True
 
-    def end_pass(self, objective: Objective, point: Array) -> PassEnded:
+    def end_pass(self, objective: Objective, point: Array, gap: float | None = None) -> PassEnded:
         """Tell of the pass that has been read, with what validation rows say of a point."""
         sums, classes = self._judged, self._labelled.classes
         if self._apart is not None:
             sums = sums_apart(self._apart, objective, point, classes)
         self._judged, self.ended = None, False
-        return self._ledger.end_pass(None if sums is None else scored(sums, classes))
+        return self._ledger.end_pass(None if sums is None else scored(sums, classes), gap)
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, on the rows that it asks for."""
@@ -293,28 +294,3 @@ class Passes:
         self.ended = True
         self._epoch, self._next_step = self._epoch.next(), 0
         self._executor.refresh()
-
-
-def _warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:
-    """Warn if the spans that mini-batches are taken from would be decoded anew at every step."""
-    lanes = -(-epoch.n_lanes // executor.processes)
-    span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    room = executor.cache_room(source, span, batch=True)
-    if source.X.in_memory or lanes * span <= room:
-        return
-    warnings.warn(
-        f"mini-batches are taken from {lanes} chunks of {span / 2**20:,.0f} MiB at once on each "
-        f"worker, which remembers {room / 2**20:,.0f} MiB of them, so that chunks are decoded many "
-        "times an epoch: give the workers more memory, store smaller chunks, or use 'lbfgs'",
-        stacklevel=6,
-    )
-
-
-def first_epoch(
-    source: Source, settings: Settings, spans: tuple[Span, ...], n_rows: int
-) -> Epoch:  # fmt: skip
-    """Return the batches of the first epoch over spans of so many rows."""
-    batch = min(settings.batch_size or auto_batch_size(n_rows), n_rows)
-    span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
-    lanes = lane_count(len(spans), span_bytes, batch)
-    return Epoch(spans, lanes, batch, settings.seed, shuffle=settings.shuffle)

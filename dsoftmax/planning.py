@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.utils import format_bytes
 
+from dsoftmax.epochs import first_epoch
 from dsoftmax.errors import DataError
-from dsoftmax.passes import first_epoch
 from dsoftmax.runtime.executors import stays_in_process
 from dsoftmax.runtime.memory import SPILL_SHARE, cache_room, working_set
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.site import Site, site_for
 from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.workers import require_sample_fits
 from dsoftmax.settings import Settings, resolve
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import solver_kind
@@ -123,7 +124,7 @@ def plan_fit(
     DataError
         If parameters or data cannot be used, as far as metadata can tell.
     MemoryBoundError
-        If a chunk does not fit the memory of a worker.
+        If a chunk does not fit the memory of a worker, or a sample that of this process.
 
     Examples
     --------
@@ -183,6 +184,7 @@ def _decoded_bytes(source: Source) -> int:
 def _sample_bytes(source: Source, settings: Settings, classes: int) -> int:
     rows, size = source.n_samples, settings.sample_size
     size = size or auto_size(rows, source.n_features, classes, source.row_bytes)
+    require_sample_fits(min(rows, size), source.row_bytes)
     return min(rows, size) * source.row_bytes
 
 

@@ -18,6 +18,7 @@ from dsoftmax.solvers import SOLVERS
 from dsoftmax.sources.base import preview
 
 MINI_BATCH = sorted(name for name, kind in SOLVERS.items() if kind.mini_batch)
+_TOL = 1e-4  # what "auto" is where there is no other reason to stop
 SCHEDULES = ("constant", "inverse", "cosine")
 
 
@@ -26,7 +27,8 @@ class Settings:
     """The parameters of `SoftmaxRegression` that training needs, resolved.
 
     `seeded` is whether the seed was given, `start` is the model of a warm start; None for
-    `batch_size`, `sample_size`, `learning_rate` and `schedule` is "auto".
+    `batch_size`, `sample_size`, `learning_rate` and `schedule` is "auto"; `statistical` is whether
+    `tol` was.
     """
 
     alpha: float
@@ -38,6 +40,7 @@ class Settings:
     solver: str
     max_iter: int
     tol: float
+    statistical: bool
     batch_size: int | None
     sample_size: int | None
     learning_rate: float | None
@@ -71,7 +74,8 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
         classes=None if classes is None else _sorted_classes(classes),
         solver=_solver(params["solver"], params["l1_ratio"]),
         max_iter=_count("max_iter", params["max_iter"]),
-        tol=_number("tol", params["tol"], 0.0),
+        tol=_TOL if _is_auto(params["tol"]) else _number("tol", params["tol"], 0.0),
+        statistical=_is_auto(params["tol"]),
         batch_size=_count_or_auto("batch_size", batch_size),
         sample_size=_count_or_auto("sample_size", params["sample_size"]),
         learning_rate=_learning_rate(params["learning_rate"]),

@@ -32,6 +32,7 @@ from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import build_solver, first_point, solver_kind
 from dsoftmax.sources.base import Source
+from dsoftmax.stopping import status_after
 from dsoftmax.validation import Apart, Best
 
 
@@ -173,7 +174,7 @@ class Run:
         if course.cursor.first is None:
             if first.whole and course.ledger.passes == 0:
                 passes.end_first(objective)
-                self._end_pass(objective, objective.intercept_only)
+                self._end_pass(objective, objective.intercept_only, None)
             elif first.whole:
                 course.ledger.start_over()  # made again without some rows
             cursor = replace(course.cursor, first=first, sample=passes.sample)
@@ -222,35 +223,32 @@ class Run:
 
     def _loop(self, solver: Solver[Any], objective: Objective, state: State) -> State:
         keep_epoch = solver.mini_batch and self._source.most_bad > 0
+        course, n = self._course, int(self._found.class_rows.sum())
         try:
             while state.status is Status.RUNNING:
                 request = solver.ask(state)
                 if self._passes.affordable(request):
                     state = solver.tell(state, self._passes.evaluate(objective, request))
                     if self._passes.ended:
-                        self._end_pass(objective, _reached(state, self._passes))
-                        state = self._stopped_early(state)
+                        gap = solver.gap(state)
+                        self._end_pass(objective, _reached(state, self._passes), gap)
+                        status = status_after(state, gap, self._settings, course.cursor.best, n)
+                        state = replace(state, status=status)
                 else:
                     state = replace(state, status=Status.BUDGET)
                 passes = self._passes
-                self._course.reach(state, passes.place, passes.sample, keep_epoch=keep_epoch)
+                course.reach(state, passes.place, passes.sample, keep_epoch=keep_epoch)
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED)
         return state
 
-    def _end_pass(self, objective: Objective, point: Array) -> None:
+    def _end_pass(self, objective: Objective, point: Array, gap: float | None) -> None:
         """Tell of a pass, and see whether validation rows call its model the best so far."""
-        event = self._passes.end_pass(objective, point)
+        event = self._passes.end_pass(objective, point, gap)
         if event.validation is not None and self._settings.early_stopping:
             best = self._course.cursor.best or Best(point, event.loss)
             best = best.after(point, event, self._settings.tol)
             self._course.cursor = replace(self._course.cursor, best=best)
-
-    def _stopped_early(self, state: State) -> State:
-        best = self._course.cursor.best
-        stale = best is not None and best.stale >= self._settings.n_iter_no_change
-        early = stale and state.status is Status.RUNNING
-        return replace(state, status=Status.EARLY) if early else state
 
     def _finish(self, objective: Objective, solver: Solver[Any], state: State) -> Fit:
         best, course, ended = self._course.cursor.best, self._course, state
@@ -258,8 +256,9 @@ class Run:
             state = replace(state, point=best.point, value=best.value)
         state, loss = self._settle(objective, state)
         status, point = state.status, state.point
-        if status is Status.BUDGET and isinstance(solver, Newton) and best is None:
-            point, loss = solver.guess(state)
+        gap = solver.gap(state) if best is None else None
+        if status is Status.BUDGET and best is None and (guess := solver.guess(state)):
+            point, loss, gap = guess
         if status is Status.INTERRUPTED:
             course.save()
         elif course.cursor.loss is None:
@@ -270,10 +269,10 @@ class Run:
         if self._passes.separated and best is None and status is not Status.INTERRUPTED:
             status = Status.SEPARABLE
         ledger = course.ledger
-        ledger.end(status.value, status.converged, loss)
+        ledger.end(status.value, status.converged, loss, gap)
         coef, intercept = objective.coefficients(point)
         return Fit(
-            self._classes, coef, intercept, objective.coordinates.shift, loss, status,
+            self._classes, coef, intercept, objective.coordinates.shift, loss, gap, status,
             max(1, ledger.passes), ledger.steps, self._settings.seed, course.cursor.quarantined,
             course.cursor.numerics, self._found.digest,
         )  # fmt: skip

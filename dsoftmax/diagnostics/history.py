@@ -16,10 +16,11 @@ class History:
 
     Keys: kind ("step" or "pass"), pass, step, loss, gradient_norm, accuracy, seconds (since
     the fit started), rows, bytes, read_seconds, decode_seconds, kernel_seconds,
-    waiting_seconds, retries; a pass also has pass_seconds and, where there are validation rows,
-    validation_loss, validation_accuracy, validation_balanced_accuracy, validation_f1_macro,
-    validation_brier_score and validation_ece, see `dsoftmax.scores.Scores`. A chunk that is left
-    out from there on has the kind "quarantined", and start, stop (rows) and reason.
+    waiting_seconds, retries. A pass also has pass_seconds; from "newton" gap, an estimate of how
+    far the loss is above its minimum; and, where there are validation rows, validation_loss,
+    validation_accuracy, validation_balanced_accuracy, validation_f1_macro, validation_brier_score
+    and validation_ece, see `dsoftmax.scores.Scores`. A chunk that is left out from there on has
+    the kind "quarantined", and start, stop (rows) and reason.
     """
 
     def __init__(self) -> None:
@@ -66,6 +67,8 @@ def as_record(event: StepEnded) -> Record:
     }
     if isinstance(event, PassEnded):
         record["pass_seconds"] = event.pass_seconds
+        if event.gap is not None:
+            record["gap"] = event.gap
         if event.validation is not None:
             scores = asdict(event.validation)
             record |= {f"validation_{name}": score for name, score in scores.items()}

@@ -9,6 +9,8 @@ from typing import Any
 from dsoftmax.errors import DataError, MemoryBoundError
 from dsoftmax.sources.base import Source
 
+_COPIES_OF_SAMPLE = 3
+
 
 def require_portable(source: Source) -> None:
     """Raise DataError if only this process can read the data."""
@@ -47,6 +49,19 @@ def require_fit(source: Source, limit: int, threads: int, who: str) -> None:
             f"of its rows), and {who} has {_mib(limit)} of memory for "
             f"{threads} thread(s), each with a chunk of its own; store X in smaller chunks, "
             "or give the workers more memory or fewer threads"
+        )
+
+
+def require_sample_fits(rows: int, row_bytes: int) -> None:
+    """Raise MemoryBoundError if so many rows do not fit the memory of this process."""
+    from distributed.system import MEMORY_LIMIT
+
+    most = MEMORY_LIMIT // (_COPIES_OF_SAMPLE * max(row_bytes, 1))
+    if rows > most:
+        raise MemoryBoundError(
+            f"sample_size is {rows:,} rows of {row_bytes:,} bytes, which this process, with "
+            f"{_mib(MEMORY_LIMIT)} of memory, cannot hold {_COPIES_OF_SAMPLE} times, as happens "
+            f"while they come together; set sample_size to at most {most:,}"
         )
 
 

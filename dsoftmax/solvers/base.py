@@ -7,10 +7,11 @@ A solver never loops and never sees data, so that a run can stop between any two
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,10 @@ class Status(Enum):
     RUNNING = "running"
     CONVERGED = "converged: the gradient has fallen to tol times that of the intercept-only model"
     PRECISION = "converged to rounding error: no step lowers the objective any more"
+    STATISTICAL = (
+        "converged statistically: the estimated distance to the minimum is a hundredth of what the "
+        "choice of the rows leaves uncertain"
+    )
     STALLED = "converged: the loss of an epoch no longer falls by more than tol"
     EARLY = (
         "early: the validation loss has not fallen by more than tol for n_iter_no_change passes; "
@@ -46,7 +51,12 @@ class Status(Enum):
     @property
     def converged(self) -> bool:
         """Whether the solver reached what it was asked for."""
-        return self in (Status.CONVERGED, Status.PRECISION, Status.STALLED, Status.EARLY)
+        return self in _CONVERGED
+
+
+_CONVERGED = (
+    Status.CONVERGED, Status.PRECISION, Status.STATISTICAL, Status.STALLED, Status.EARLY,
+)  # fmt: skip
 
 
 class Rows(Enum):
@@ -126,7 +136,7 @@ class State:
 S = TypeVar("S", bound=State)
 
 
-class Solver(Protocol[S]):
+class Solver(ABC, Generic[S]):
     """One optimiser for one model.
 
     Attributes
@@ -137,9 +147,10 @@ class Solver(Protocol[S]):
     """
 
     name: ClassVar[str]
-    mini_batch: ClassVar[bool]
-    penalties: ClassVar[Sequence[str]]
+    mini_batch: ClassVar[bool] = False
+    penalties: ClassVar[Sequence[str]] = ("l2", "l1")
 
+    @abstractmethod
     def start(self, point: Array, known: Evaluation, at: Array) -> S:
         """Return the first state.
 
@@ -149,15 +160,25 @@ class Solver(Protocol[S]):
         known : what the first read told about the intercept-only model
         at : (n_features + 1, n_columns), the intercept-only model
         """
-        ...
 
+    @abstractmethod
     def ask(self, state: S) -> Request:
         """Return what to evaluate next."""
-        ...
 
+    @abstractmethod
     def tell(self, state: S, result: Evaluation) -> S:
         """Return the state after the evaluation that `ask` asked for."""
-        ...
+
+    def gap(self, state: S) -> float | None:
+        """Return an estimate of how far the objective is above its minimum, None without one."""
+        return None
+
+    def guess(self, state: S) -> tuple[Array, float, float] | None:
+        """Return a point that is likely to be better than any evaluated, its objective and gap.
+
+        For when the budget is spent; None without one.
+        """
+        return None
 
 
 def largest(gradient: Array) -> float:

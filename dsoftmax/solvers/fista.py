@@ -8,7 +8,6 @@ serves both the backtracking test and the next step, and a restart costs no read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Request, State, Status, largest
+from dsoftmax.solvers.base import Evaluation, Request, Solver, State, Status, largest
 
 _GROWTH = 1.2
 _LEAST_STEP = 1e-12
@@ -54,7 +53,7 @@ class FISTAState(State):
 
 
 @dataclass(frozen=True)
-class FISTA:
+class FISTA(Solver[FISTAState]):
     """Accelerated proximal gradient descent.
 
     Parameters
@@ -71,8 +70,6 @@ class FISTA:
     step: float = 1.0
 
     name: ClassVar[str] = "fista"
-    mini_batch: ClassVar[bool] = False
-    penalties: ClassVar[Sequence[str]] = ("l2", "l1")
 
     def start(self, point: Array, known: Evaluation, at: Array) -> FISTAState:
         """Return the first state; where `point` is `at`, nothing has to be evaluated again."""

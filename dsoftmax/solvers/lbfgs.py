@@ -14,7 +14,7 @@ import numpy as np
 
 from dsoftmax.reduction import Array
 from dsoftmax.solvers import line_search
-from dsoftmax.solvers.base import Evaluation, Request, State, Status, largest
+from dsoftmax.solvers.base import Evaluation, Request, Solver, State, Status, largest
 from dsoftmax.solvers.line_search import LineSearch, Search
 
 _MOST_IDLE = 10
@@ -54,7 +54,7 @@ class LBFGSState(State):
 
 
 @dataclass(frozen=True)
-class LBFGS:
+class LBFGS(Solver[LBFGSState]):
     """L-BFGS with a strong Wolfe line search; full passes, smooth objectives only.
 
     Parameters
@@ -70,7 +70,6 @@ class LBFGS:
     memory: int | None = None
 
     name: ClassVar[str] = "lbfgs"
-    mini_batch: ClassVar[bool] = False
     penalties: ClassVar[Sequence[str]] = ("l2",)
 
     def start(

@@ -6,8 +6,7 @@ batch's Hessian at the intercept-only model, found by power iteration on differe
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Request, Rows, State, Status, largest
+from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status, largest
 from dsoftmax.solvers.schedules import Schedule
 
 _PROBES = 8
@@ -56,7 +55,7 @@ class MiniBatchState(State):
 
 
 @dataclass(frozen=True)
-class MiniBatch(ABC):
+class MiniBatch(Solver[MiniBatchState]):
     """A first-order rule on mini-batches.
 
     Parameters
@@ -77,8 +76,6 @@ class MiniBatch(ABC):
     n_iter_no_change: int
 
     mini_batch: ClassVar[bool] = True
-    penalties: ClassVar[Sequence[str]] = ("l2", "l1")
-    name: ClassVar[str]
     slots: ClassVar[int]
 
     @abstractmethod

@@ -12,7 +12,7 @@ ended, and where it was after a quarter of its way, which is the more cautious s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,10 +20,10 @@ import numpy as np
 
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Request, Rows, State, Status, largest
+from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status, largest
 from dsoftmax.solvers.bend import Secant, bend_from
 from dsoftmax.solvers.fista import FISTA, FISTAState
-from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair
+from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair, two_loop
 from dsoftmax.solvers.model import Model
 
 Search = LBFGSState | FISTAState
@@ -73,6 +73,7 @@ class NewtonState(State):
     rounds : how often that was done
     failed : whether the model has ever promised far too much
     ratio : of what the last trial gained to what the model had said
+    miss : by how much the model was wrong about the value of the point that was gone to
     least_norm, idle : as of L-BFGS
     """
 
@@ -91,12 +92,13 @@ class NewtonState(State):
     rounds: int = 0
     failed: bool = False
     ratio: float = 1.0
+    miss: float = np.nan
     least_norm: float = np.inf
     idle: int = 0
 
 
 @dataclass(frozen=True)
-class Newton:
+class Newton(Solver[NewtonState]):
     """Newton's method on the model that a sample makes; full passes.
 
     Parameters
@@ -111,8 +113,6 @@ class Newton:
     noise: float
 
     name: ClassVar[str] = "newton"
-    mini_batch: ClassVar[bool] = False
-    penalties: ClassVar[Sequence[str]] = ("l2", "l1")
 
     def start(self, point: Array, known: Evaluation, at: Array) -> NewtonState:
         """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
@@ -143,18 +143,34 @@ class Newton:
             return self._make_model(state, result)
         return self._search_on(state, state.model, state.search, result)
 
-    def guess(self, state: State) -> tuple[Array, float]:
-        """Return the best model known, and its objective: when the budget is spent.
+    def gap(self, state: NewtonState) -> float | None:
+        """Return an estimate of how far the objective is above its minimum.
 
-        A trial that no pass is left to evaluate is taken if the model kept its word so far; its
-        objective is then what the model says.
+        Half of Newton's decrement squared (Boyd and Vandenberghe, Convex Optimization, 2004,
+        section 9.5.1), with the curvature that the search has met; or what the model, whose
+        minimum it was, had not foreseen at the point that was gone to, if that is more. Under a
+        penalty with corners the search is rarely at the minimum of the model, and tells neither.
         """
-        assert isinstance(state, NewtonState)
+        if self._cornered:
+            return None
+        decrement = np.nan
+        if state.pairs:
+            root, gradient = state.root, state.gradient
+            along = (gradient if root is None else root @ gradient).ravel()
+            decrement = 0.5 * float(along @ two_loop(along, state.pairs))
+        gap = float(np.fmax(decrement, state.miss))
+        return gap if np.isfinite(gap) else None
+
+    def guess(self, state: NewtonState) -> tuple[Array, float, float] | None:
+        """Return the trial that no pass is left to evaluate, if the model kept its word so far.
+
+        Its objective is what the model says, and its gap at most about what it is to gain.
+        """
         trials = [trial for trial in state.trials if trial.secant is not None]
         if not trials or not state.ratio >= _POOR:
-            return state.point, state.value
+            return None
         trial = trials[0] if state.ratio >= 2 * _POOR else trials[-1]
-        return trial.point, state.value + trial.gain
+        return trial.point, state.value + trial.gain, -trial.gain
 
     @property
     def _cornered(self) -> bool:
@@ -247,6 +263,9 @@ class Newton:
                 after, point=trials[best].point, value=float(values[best]), gradient_norm=norm,
                 gradient=result.gradient[best],
             )  # fmt: skip
+        # The model took the first trial for its minimum.
+        foreseen = state.value + trials[0].gain if trials[0].secant is not None else np.nan
+        after = replace(after, miss=abs(after.value - foreseen))
         idle = 0 if lower or flatter else state.idle + 1
         after = replace(after, idle=idle, least_norm=min(norm, state.least_norm))
         if after.gradient_norm <= after.target:

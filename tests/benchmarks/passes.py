@@ -1,12 +1,14 @@
 """How many passes, and seconds, each full-batch solver takes to come near the optimum.
 
     python tests/benchmarks/passes.py mnist.npz [NAME ...]
+    python tests/benchmarks/passes.py mnist.npz --picture FILE
 
-NAMEs: mnist, standardised, digits, tabular, sorted, shifted (the last streams 1.2 million rows from
-a temporary Zarr store through two local workers, and takes minutes). Distances are relative, of
-the penalised objective; the optimum is the lowest that any of the runs found. A pass is counted
-when the objective was evaluated; a model that is returned at the end of its budget is one step
-further, which the line "returned" shows: the distance of the model with that `max_iter`.
+The second draws the objective on MNIST against passes, of all solvers. NAMEs: mnist, standardised,
+digits, tabular, sorted, shifted (the last streams 1.2 million rows from a temporary Zarr store
+through two local workers, and takes minutes). Distances are relative, of the penalised objective;
+the optimum is the lowest that any of the runs found. A pass is counted when the objective was
+evaluated; a model that is returned at the end of its budget is one step further, which the line
+"returned" shows: the distance of the model with that `max_iter`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from dsoftmax import SoftmaxRegression
 
 DISTANCES = (1e-2, 1e-3, 1e-4, 1e-6)
 BUDGETS = (1, 2, 3, 4)
+BATCH_BUDGETS = (2, 3, 4, 6, 11, 21)
+COLORS = ("#2f6db3", "#3a424d", "#2c8a63", "#e5a04b")
 
 
 class Problem(NamedTuple):
@@ -139,7 +143,47 @@ def compare(name: str, problem: Problem) -> None:
     print(f"{'returned':10}{', '.join(line)}", flush=True)
 
 
+def courses(problem: Problem) -> dict[str, tuple[list[int], list[float]]]:
+    """The objective after so many passes: of mini-batches, by a fit of its own for each number."""
+    found = {}
+    for solver, most in problem.most.items():
+        model = fitted(problem, solver, most)
+        losses = [record["loss"] for record in model.history_ if record["kind"] == "pass"]
+        found[solver] = list(range(1, len(losses) + 1)), losses
+    for solver in ("sgd", "adam"):
+        models = [fitted(problem, solver, most, tol=0) for most in BATCH_BUDGETS]
+        found[solver] = list(BATCH_BUDGETS), [model.loss_ for model in models]
+    return found
+
+
+def draw(problem: Problem, path: str) -> None:
+    """Draw how far each solver is from the optimum after so many passes."""
+    from matplotlib.figure import Figure
+
+    found = courses(problem)
+    optimum = min(min(losses) for _, losses in found.values())
+    figure = Figure(figsize=(8, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for (solver, (passes, losses)), color in zip(found.items(), COLORS, strict=True):
+        above = np.array(losses) / optimum - 1
+        axes.plot(passes, np.where(above > 1e-7, above, np.nan), "o-", ms=3, color=color)
+        last = int(np.flatnonzero(above > 1e-7)[-1])
+        axes.annotate(f" {solver}", (passes[last], above[last]), color=color, weight="bold")
+    axes.set(xscale="log", yscale="log", xlabel="passes over the data", ylim=(1e-7, 20))
+    axes.set_xticks(
+        [1, 2, 5, 10, 20, 50, 100, 200, 500],
+        labels=["1", "2", "5", "10", "20", "50", "100", "200", "500"],
+    )
+    axes.set_title("Objective above its minimum, as a share of it (MNIST)", loc="left", size=11)
+    axes.grid(color="#d3d8de", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
 def main(archive: str, names: list[str]) -> None:
+    if names[:1] == ["--picture"]:
+        draw(mnist(archive), names[1])
+        return
     for name in names or [*PROBLEMS, "shifted"]:
         if name != "shifted":
             compare(name, PROBLEMS[name](archive))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from dsoftmax import DataError, SoftmaxRegression
+from dsoftmax import DataError, MemoryBoundError, SoftmaxRegression, plan_fit
 from dsoftmax.solvers.base import Status
 from dsoftmax.solvers.bend import Secant, bend_from
 
@@ -172,3 +172,61 @@ def test_the_statuses_say_why_it_stops() -> None:
     assert fitted(X, y, max_iter=2, sample_size=300).stop_reason_ == Status.BUDGET.value
     assert fitted(X, y, tol=1e-3).stop_reason_ == Status.CONVERGED.value
     assert fitted(X, y, tol=0, max_iter=80).stop_reason_ == Status.PRECISION.value
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_the_gap_is_about_the_distance_to_the_minimum(n_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 20)) * np.geomspace(0.1, 10, 20)
+    y = (X @ rng.normal(size=(20, n_classes)) + rng.gumbel(size=(3000, n_classes))).argmax(axis=1)
+    minimum = fitted(X, y, sample_size=600, tol=1e-12, max_iter=60).loss_
+    model = fitted(X, y, sample_size=600, tol=1e-6)
+    passes = [record for record in model.history_ if record["kind"] == "pass"]
+    ratios = [record["gap"] / (record["loss"] - minimum) for record in passes[1:]]
+    assert len(ratios) >= 3
+    assert max(ratios) < 10
+    assert min(ratios) > 0.1
+    assert model.gap_ == passes[-1]["gap"]
+
+
+def test_at_the_end_of_the_budget_the_gap_is_what_the_last_step_was_to_gain(
+    digits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    minimum = fitted(*digits, tol=1e-12, max_iter=60).loss_
+    model = SoftmaxRegression(alpha=1e-3, max_iter=3, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="by estimate .* above the minimum: budget"):
+        model.fit(*digits)
+    assert model.gap_ is not None
+    assert 0 < model.loss_ - minimum < model.gap_
+
+
+def test_where_nothing_tells_the_gap_there_is_none(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = digits
+    assert fitted(X, y, l1_ratio=0.5, tol=1e-3).gap_ is None
+    assert fitted(X, y, solver="lbfgs", tol=0.1).gap_ is None
+    assert SoftmaxRegression().fit([[0.0], [0.0]], [0, 1]).gap_ is None
+
+
+def test_auto_stops_where_the_choice_of_the_rows_leaves_more_uncertain(
+    digits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    X, y = digits
+    minimum = fitted(X, y, tol=1e-12, max_iter=60).loss_
+    model, further = fitted(X, y, tol="auto"), fitted(X, y, tol=1e-4)
+    assert model.stop_reason_.startswith("converged statistically")
+    assert model.n_iter_ < further.n_iter_
+    assert model.loss_ - minimum < 0.01 * 65 * 10 / (2 * len(y))
+    assert not fitted(X, y, solver="lbfgs", tol="auto").stop_reason_.startswith("converged stat")
+
+
+def test_a_sample_that_the_memory_cannot_hold_is_refused_with_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    X, y = digits
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 3 * 512 * 1000)
+    for ask in (fitted, lambda X, y, **params: plan_fit(X, y, SoftmaxRegression(**params))):
+        with pytest.raises(
+            MemoryBoundError, match=r"is 1,200 rows.*set sample_size to at most 1,0"
+        ):
+            ask(X, y, solver="newton", sample_size=1200)
+    assert fitted(X, y, sample_size=1000).n_iter_ > 1
