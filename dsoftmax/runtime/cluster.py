@@ -19,7 +19,7 @@ from dsoftmax.errors import OutageError
 from dsoftmax.runtime import blas, loading, worker
 from dsoftmax.runtime.executors import Home, Result, TaskKilledError
 from dsoftmax.runtime.homes import assigned
-from dsoftmax.runtime.memory import cache_room, sums_bytes, working_set
+from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
 from dsoftmax.sources.base import Source
 
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
@@ -50,6 +50,7 @@ class ClusterExecutor:
         self._workers = {name: workers[name]["nthreads"] for name in sorted(workers)}
         self.slots = max(1, sum(self._workers.values()))
         self.processes = max(1, len(workers))
+        self.memory_ceiling = ceiling(min(self._limits, default=0))
 
     def cache_room(self, source: Source, span_bytes: int, *, batch: bool) -> int:
         """Return the decoded bytes that each worker may remember."""

@@ -61,6 +61,7 @@ class Executor(Protocol):
     ----------
     slots : how many tasks run at once
     processes : in how many processes they run
+    memory_ceiling : bytes with which a process does not remember more, 0 for none
     dashboard : address of the Dask dashboard, if there is one
     client : of the cluster, or None in this process
     run_key : what workers remember is remembered under this name, until the end
@@ -70,6 +71,7 @@ class Executor(Protocol):
 
     slots: int
     processes: int
+    memory_ceiling: int
     dashboard: str | None
     client: Any
 
@@ -174,6 +176,7 @@ class ThreadExecutor:
     def __init__(self) -> None:
         self.run_key = uuid4().hex
         self.processes = 1
+        self.memory_ceiling = 0
         self.slots = 1 if inside_a_task() else CPU_COUNT
         self.dashboard: str | None = None
         self.client = None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from dsoftmax.cache import ByteCache
 from dsoftmax.reduction import Chunk
+from dsoftmax.runtime.memory import below
 from dsoftmax.sampling import Leaf, Piece, permutation
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import retries_here
@@ -31,6 +32,7 @@ class Keep(NamedTuple):
     ----------
     run : under which name
     most : within how many bytes
+    ceiling : of the memory of its process, with which it remembers no more; 0 for none
     release : whether the rows of the task are not asked for again in this epoch
     all_in_turn : whether all spans are asked for in turn, again and again; what is held then
         stays, since the span that was used least recently is the one that comes next
@@ -38,6 +40,7 @@ class Keep(NamedTuple):
 
     run: str
     most: int
+    ceiling: int
     release: bool
     all_in_turn: bool
 
@@ -187,11 +190,17 @@ def _remembered(source: Source, piece: Piece, keep: Keep) -> tuple[Chunk, int]:
     reads = 0 if span is not None else 1
     if span is None:
         span = _read_shuffled(source, piece)
-        stays = (lambda other: bool(other[0] == keep.run)) if keep.all_in_turn else None
-        _spans.put(key, span, span.nbytes, keep.most, stays)
+        _remember(key, span, keep)
     if not keep.all_in_turn and keep.release and piece.high == piece.stop - piece.start:
         _spans.drop(key)
     return span, reads
+
+
+def _remember(key: tuple[Any, ...], span: Chunk, keep: Keep) -> None:
+    if not keep.all_in_turn:
+        _spans.put(key, span, span.nbytes, keep.most)
+    elif below(keep.ceiling):  # the span itself is there already
+        _spans.put(key, span, span.nbytes, keep.most, lambda other: bool(other[0] == keep.run))
 
 
 def _read_shuffled(source: Source, piece: Piece) -> Chunk:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dask
+import psutil
 from dask.utils import parse_bytes
 
+from dsoftmax.errors import DataError
 from dsoftmax.sources.base import Source
 
 # Fitted to the peaks of workers of one thread, over dtypes, chunks of 1 to 200 MiB, and 10 to 1,000
@@ -45,8 +47,40 @@ def cache_room(limit: int, in_use: int, *, batch: bool) -> int:
     >>> cache_room(limit=1 << 30, in_use=100 << 20, batch=False) >> 20
     378
     """
-    configured = dask.config.get("dsoftmax.cache", None)
-    if configured is not None:
-        return int(parse_bytes(configured))
+    if (configured := _configured()) is not None:
+        return configured
     left = int(SPILL_SHARE * limit) - PROCESS_BYTES - in_use if limit else _UNLIMITED
     return max(left, limit // 4 if batch else 0)
+
+
+def ceiling(limit: int) -> int:
+    """Return the bytes that a process may have in all and still remember more; 0 for no bound.
+
+    Workers may hold data of others.
+    """
+    return int(SPILL_SHARE * limit) if _configured() is None else 0
+
+
+def below(most: int) -> bool:
+    """Whether this process is below a ceiling."""
+    return most == 0 or int(psutil.Process().memory_info().rss) <= most
+
+
+def _configured() -> int | None:
+    """Return Dask's setting.
+
+    Raises
+    ------
+    DataError
+        If it is not a number of bytes.
+    """
+    setting = dask.config.get("dsoftmax.cache", None)
+    try:
+        found = None if setting is None else int(parse_bytes(setting))
+    except (AttributeError, TypeError, ValueError):
+        found = -1
+    if found is not None and found < 0:
+        raise DataError(
+            f"the Dask setting dsoftmax.cache is {setting!r}; expected bytes, such as 0 or '2 GiB'"
+        )
+    return found

@@ -187,7 +187,9 @@ def _keep(
         return None  # they are in memory, or the user's to persist
     largest = max(piece.stop - piece.start for leaf in leaves for piece in leaf)
     most = executor.cache_room(source, largest * source.row_bytes, batch=batch)
-    return Keep(run, most, release, all_in_turn=not batch) if batch or most > 0 else None
+    if most == 0 and not batch:
+        return None
+    return Keep(run, most, executor.memory_ceiling, release, all_in_turn=not batch)
 
 
 def task_runs(

@@ -15,9 +15,9 @@ Sums = TypeVar("Sums")
 Span = tuple[int, int]
 
 _SPAN_BYTES = 1 << 22
-_LEAST_TASK_BYTES = 1 << 24
 _MOST_TASK_BYTES = 1 << 28
 _MORE_A_SLOT = 1 << 22
+_LEAST_SHARE = 16  # of the largest task
 
 
 def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) -> tuple[Span, ...]:
@@ -62,8 +62,8 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int) -> list[Span]:
 
     A task takes a slot's share of the leaves that are left, so that slots end together (guided
     self-scheduling: Polychronopoulos and Kuck, 1987). But a task of less than 16 MiB is mostly
-    overhead, and one of more than 256 MiB is long to lose; from 64 slots on it has 4 MiB for each
-    of them, so that the scheduler keeps up. No slot stays without a task.
+    overhead, and one of more than 256 MiB is long to lose; from 64 slots on both bounds grow with
+    their number, so that the scheduler keeps up. No slot stays without a task.
 
     Examples
     --------
@@ -72,7 +72,8 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int) -> list[Span]:
     """
     even = max(1, n_leaves // slots)
     largest = max(_MOST_TASK_BYTES, slots * _MORE_A_SLOT)
-    least, most = (max(1, size // max(leaf_bytes, 1)) for size in (_LEAST_TASK_BYTES, largest))
+    bounds = largest // _LEAST_SHARE, largest
+    least, most = (max(1, size // max(leaf_bytes, 1)) for size in bounds)
     runs, start = [], 0
     while start < n_leaves:
         leaves = max(min((n_leaves - start) // slots, most), min(least, even), 1)

@@ -26,7 +26,7 @@ def build(folder: str, chunks: int) -> str:
     X = group.create_array("X", shape=shape, chunks=(CHUNK, FEATURES), dtype="u1")
     labels = (np.arange(CHUNK) % 10).astype("u1")
     rows = (labels[:, None] + np.arange(FEATURES) % 7).astype("u1")
-    for start in range(0, len(X), CHUNK):
+    for start in range(0, chunks * CHUNK, CHUNK):
         X[start : start + CHUNK] = rows
     group.create_array("y", data=np.tile(labels, chunks), chunks=(1 << 20,))
     return f"{folder}/{chunks}"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from dsoftmax import open_data
+from dsoftmax import DataError, open_data
 from dsoftmax.objective import partial_gradient
 from dsoftmax.reduction import Reduction
 from dsoftmax.runtime.executors import Executor, ThreadExecutor, executor_for
@@ -76,6 +76,22 @@ def test_of_data_that_do_not_fit_the_same_part_is_remembered(source: Source) -> 
 def test_nothing_is_remembered_where_that_is_switched_off(source: Source, setting: Any) -> None:
     with dask.config.set({"dsoftmax.cache": setting}), ThreadExecutor() as executor:
         assert [one_pass(executor, source, "a")[1] for _ in range(2)] == [10, 10]
+
+
+def test_a_process_that_has_much_memory_already_remembers_no_more(source: Source) -> None:
+    with ThreadExecutor() as executor:
+        executor.memory_ceiling = 1 << 20
+        assert [one_pass(executor, source, "a")[1] for _ in range(2)] == [10, 10]
+
+
+@pytest.mark.parametrize("setting", ["much", "-1", [1]])
+def test_a_setting_that_is_no_number_of_bytes_is_refused(source: Source, setting: Any) -> None:
+    with (
+        dask.config.set({"dsoftmax.cache": setting}),
+        ThreadExecutor() as executor,
+        pytest.raises(DataError, match=r"dsoftmax\.cache is .*; expected bytes, such as 0"),
+    ):
+        one_pass(executor, source, "a")
 
 
 def test_another_run_takes_the_room_of_one_that_was_not_ended(source: Source) -> None:

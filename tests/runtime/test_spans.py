@@ -37,14 +37,14 @@ def test_tasks_are_whole_subtrees_of_16_to_256_mib_where_no_slot_goes_without(
 ) -> None:
     runs = cut_tasks(n_leaves, leaf_bytes, slots)
     assert [leaf for run in runs for leaf in range(*run)] == list(range(n_leaves))
-    sizes = [stop - start for start, stop in runs]
+    sizes, most = [stop - start for start, stop in runs], max(1 << 28, slots << 22)
     assert sizes == sorted(sizes, reverse=True)
     for (start, _), size in zip(runs[:-1], sizes[:-1], strict=True):
         assert size.bit_count() == 1
         assert start % size == 0
-        assert size == 1 or leaf_bytes * size <= max(1 << 28, slots << 22)
+        assert size == 1 or leaf_bytes * size <= most
         assert size == 1 or size * slots <= n_leaves
-        assert 2 * size * leaf_bytes > 1 << 24 or 2 * size * slots > n_leaves
+        assert 2 * size * leaf_bytes > most // 16 or 2 * size * slots > n_leaves
     assert len(runs) >= min(slots, n_leaves)
 
 
