@@ -25,17 +25,15 @@ def scan_labels(
     classes: Array | None,
     leaves: Sequence[Leaf],
     executor: Executor,
-    least_classes: int = 2,
 ) -> tuple[Array, LabelCounts]:
     """Return the sorted classes and the counts of their codes, from y and the weights.
 
-    X is read as well where rows with missing values are left out. Says how many rows are.
+    X is read as well where rows with missing values are left out.
 
     Raises
     ------
     DataError
-        If fewer than `least_classes` occur, a label is not one of `classes`, or all weights are
-        zero.
+        If there is no y, or a label is not one of `classes`.
     """
     if source.y is None:
         raise DataError(
@@ -47,11 +45,17 @@ def scan_labels(
     named = source if classes is None else source.with_classes(classes)
     alone = not source.drops_missing
     found, _ = reduce(executor, named, label_counts, leaves, targets_only=alone)
-    _report_left_out(source, found)
     if classes is None:
         classes = found.labels
         found = replace(found, labels=np.arange(len(classes)))
-    counts = found.expanded(len(classes))
+    return classes, found.expanded(len(classes))
+
+
+def require_classes(
+    source: Source, classes: Array, counts: LabelCounts, least_classes: int
+) -> None:
+    """Raise DataError if no row counts, or those that do have fewer classes than that."""
+    assert source.y is not None, "its labels were scanned"
     if not counts.weight.sum() > 0:
         raise DataError(
             "all weights are zero; at least one row must count"
@@ -63,7 +67,6 @@ def scan_labels(
             f"{source.y.name} holds 1 class ({preview(classes[counts.weight > 0])}); "
             "a classifier needs at least 2 classes"
         )
-    return classes, counts
 
 
 def _warn_of_absent_chunks(source: Source) -> None:
@@ -86,7 +89,8 @@ def _check_ignored(source: Source, classes: Array | None) -> None:
         )
 
 
-def _report_left_out(source: Source, found: LabelCounts) -> None:
+def report_left_out(source: Source, found: LabelCounts, rows: str = "rows") -> None:
+    """Warn of the rows that are left out, and say why."""
     reasons = [
         f"{found.ignored:,} with the label {source.ignore_label!r} (ignore_label)",
         f"{found.missing:,} with a value that is not finite (missing='drop')",
@@ -95,7 +99,7 @@ def _report_left_out(source: Source, found: LabelCounts) -> None:
     said = [reason for reason, count in zip(reasons, counts, strict=True) if count]
     if said:
         warnings.warn(
-            f"{sum(counts):,} of {source.n_samples:,} rows are left out: {' and '.join(said)}",
+            f"{sum(counts):,} of {source.n_samples:,} {rows} are left out: {' and '.join(said)}",
             stacklevel=8,
         )
 

@@ -27,7 +27,7 @@ from dsoftmax.solvers.base import State
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
-from dsoftmax.validation import Apart
+from dsoftmax.validation import Apart, Best
 
 
 class Course:
@@ -118,7 +118,7 @@ class Course:
         """Tell that the fit starts, and where it goes on from."""
         self.ledger.emit(event)
         if self._saved is not None:
-            tally, finished = self.cursor.tally, self.cursor.loss is not None
+            tally, finished = self.cursor.tally, self.cursor.final is not None
             events = tuple(self.ledger.events)
             self.ledger.emit(
                 FitResumed(self._place, tally.passes, tally.steps, tally.seconds, events, finished)
@@ -132,13 +132,16 @@ class Course:
         self._offer(pass_ended=pass_ended)
 
     def reach(
-        self, state: State, place: Place, sample: Subsample | None, *, keep_epoch: bool
-    ) -> None:
+        self, state: State, place: Place, sample: Subsample | None, best: Best | None,
+        *, keep_epoch: bool,
+    ) -> None:  # fmt: skip
         """Move on to a state of the solver."""
         before = self.cursor
         ended = before.tally.passes < self.ledger.passes
         last = (state, place) if ended and keep_epoch else before.last_epoch
-        cursor = replace(before, state=state, place=place, sample=sample, last_epoch=last)
+        cursor = replace(
+            before, state=state, place=place, sample=sample, last_epoch=last, best=best
+        )
         self.move(cursor, pass_ended=ended)
 
     def advance(self, outcome: Outcome, begun: Begun) -> None:

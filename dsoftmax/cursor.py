@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dsoftmax.ending import Final
 from dsoftmax.ledger import Tally
 from dsoftmax.passes import Place
 from dsoftmax.reduction import Array
@@ -52,7 +53,7 @@ class Cursor:
     last_epoch : state and place at the end of the last pass of mini-batches, to go back to
     quarantined : chunks that are left out
     numerics : the kinds of arithmetic met, each with the first worker that had it
-    loss : the objective at the end; None before
+    final : the model that is returned; None before the end
     best : the model of the lowest validation loss so far
     """
 
@@ -66,7 +67,7 @@ class Cursor:
     last_epoch: tuple[State, Place] | None = None
     quarantined: tuple[Fault, ...] = ()
     numerics: dict[str, str] = field(default_factory=dict)
-    loss: float | None = None
+    final: Final | None = None
     best: Best | None = None
 
     @property
@@ -83,7 +84,7 @@ class Cursor:
         """Return the cursor before the budget was found to be spent."""
         assert self.state is not None
         return replace(
-            self, state=replace(self.state, status=Status.RUNNING), begun=None, loss=None
+            self, state=replace(self.state, status=Status.RUNNING), begun=None, final=None
         )
 
     def without(self, faults: tuple[Fault, ...]) -> Cursor:
@@ -91,9 +92,7 @@ class Cursor:
 
         Mini-batches under way go back to the end of the last pass.
         """
-        quarantined = tuple(sorted((*self.quarantined, *faults)))
-        # The best so far was so by other rows.
-        cursor = replace(self, quarantined=quarantined, begun=None, best=None)
+        cursor = replace(self, quarantined=tuple(sorted((*self.quarantined, *faults))), begun=None)
         if not (self.is_under_way and isinstance(self.state, MiniBatchState)):
             return cursor
         if self.last_epoch is None:

@@ -65,9 +65,10 @@ class SoftmaxRegression(PartLearner):
     tol : float or "auto", default=1e-4
         Full-batch solvers stop when the largest entry of the (projected) gradient, with respect
         to the coefficients of features scaled alike, is at most `tol` times its value at the
-        intercept-only model. "auto" is 1e-4, and has "newton" stop as soon as its estimate of the
-        distance to the minimum is a hundredth of what the choice of the rows leaves uncertain:
-        half the number of coefficients over that of rows (Wilks, 1938). Mini-batches stop after
+        intercept-only model. "auto" is 1e-4, and has "newton" stop as soon as `gap_` is a 300th of
+        half the number of coefficients over that of rows, which is what the choice of the rows
+        leaves uncertain of a fit without a penalty (Wilks, 1938), if there are ten rows a
+        coefficient. Mini-batches stop after
         `n_iter_no_change` passes that lower the mean loss by less than `tol`, relatively; never
         with ``tol=0`` or a cosine schedule.
     batch_size : int or "auto", default="auto"
@@ -134,8 +135,11 @@ class SoftmaxRegression(PartLearner):
         evaluate it: what the model of "newton" says, the mean over mini-batches.
     gap_ : float or None
         Estimate of how far `loss_` is above its minimum, from the curvature that "newton" has met
-        and what its model had not foreseen; None from other solvers. Where both could be known it
-        was within a factor of six.
+        and what its model had not foreseen: good to a factor of a few. None where it is not known:
+        from other solvers, with an L1 penalty, right after the sample was chosen anew, and of a
+        model that validation rows chose.
+    best_iter_ : int or None
+        The pass whose model `early_stopping` kept.
     stop_reason_ : str
     history_ : list of dict
         A record for every step and pass, see `dsoftmax.diagnostics.history.History`; those of
@@ -282,13 +286,11 @@ class SoftmaxRegression(PartLearner):
             told = [*reports, *watching]
             fit = train(source, settings, executor, told, self.checkpoint, apart)
         check_feature_names(self, X, source, reset=True)
-        if validation is not None:
-            check_feature_names(self, X_val, validation, reset=False)
         self._carry = None
         self._keep(fit, source)
         self.history_ = history.records
         if fit.quarantined:
             warnings.warn(fit.left_out, stacklevel=2)
-        if not fit.status.converged:
+        if not fit.final.status.converged:
             warnings.warn(fit.advice, ConvergenceWarning, stacklevel=2)
         return self

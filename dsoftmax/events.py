@@ -206,6 +206,7 @@ class FitEnded:
     time : TimeSplit of all that was read
     mini_batch : whether the rows were read in steps
     gap : estimate of how far `loss` is above its minimum, None where the solver has none
+    best_pass : the pass whose model was kept, if validation rows have chosen it
     """
 
     reason: str
@@ -218,6 +219,7 @@ class FitEnded:
     time: TimeSplit = TimeSplit()
     mini_batch: bool = False
     gap: float | None = None
+    best_pass: int | None = None
 
 
 Event = (

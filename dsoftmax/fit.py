@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dsoftmax.ending import Final
 from dsoftmax.objective import Objective
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Status
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
 from dsoftmax.sources.faults import Fault
 
@@ -18,12 +18,8 @@ class Fit:
     Attributes
     ----------
     classes : (K,)
-    coef : (n_features, n_columns), in units of the data
-    intercept : (n_columns,)
+    final : the coefficients, and what is known of them
     shift : (n_features,), what the kernel subtracted from the rows, or None
-    loss : penalised objective there
-    gap : estimate of how far that is above its minimum, or None
-    status : why it ended
     passes, steps : what it took
     seed : what its random numbers came from
     quarantined : chunks that could not be read, and were left out
@@ -32,12 +28,8 @@ class Fit:
     """
 
     classes: Array
-    coef: Array
-    intercept: Array
+    final: Final
     shift: Array | None
-    loss: float
-    gap: float | None
-    status: Status
     passes: int
     steps: int
     seed: int
@@ -48,8 +40,9 @@ class Fit:
     @property
     def advice(self) -> str:
         """What to do about a fit that has not converged."""
-        above = "" if self.gap is None else f", by estimate {self.gap:.1g} above the minimum"
-        return f"after {self.passes} passes, at loss {self.loss:.6g}{above}: {self.status.value}"
+        final, gap = self.final, self.final.gap
+        above = "" if gap is None else f", by estimate {gap:.1g} above the minimum"
+        return f"after {self.passes} passes, at loss {final.loss:.6g}{above}: {final.status.value}"
 
     @property
     def left_out(self) -> str:

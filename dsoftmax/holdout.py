@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,18 +23,25 @@ class HoldOut:
     ----------
     fraction : of the rows, on average; between 0 and 1
     seed : int
+    spared : labels of which no row is held out
     """
 
     fraction: float
     seed: int
+    spared: Array = field(default_factory=lambda: np.empty(0))
 
     def rows(self, start: int, stop: int) -> Array:
-        """Return which of the rows from start to stop are held out, as booleans."""
+        """Return which of the rows from start to stop may be held out, as booleans."""
         first = _mixed(np.array([self.seed % 2**64], np.uint64))
         index = np.arange(start + 1, stop + 1, dtype=np.uint64)
         numbers = _mixed(first + index * np.uint64(_GOLDEN))
         held: Array = (numbers >> np.uint64(11)) * 2.0**-53 < self.fraction
         return held
+
+    def of(self, labels: Array, start: int) -> Array:
+        """Return which of the rows from start on, with these labels, are held out."""
+        held = self.rows(start, start + len(labels))
+        return held & ~np.isin(labels, self.spared) if len(self.spared) else held
 
 
 def _mixed(z: Array) -> Array:

@@ -23,7 +23,7 @@ from dsoftmax.validation import Apart
 
 _CHUNKS = 16
 _BYTES = 1 << 28  # decoded, of those chunks together; but one is always read
-_FREE = ("max_iter", "seed", "seeded")  # not a part of what a run is
+_FREE = ("max_iter", "seed", "seeded", "statistical")  # not a part of what a run is
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,12 @@ def identify(
     source: Source, settings: Settings, executor: Executor, apart: Apart | None = None
 ) -> Identity:
     """Return the identity of a fit, having read up to 16 chunks, and 256 MiB, of its data."""
+    parameters = dict(_parameters(settings))
+    if apart is not None:
+        parameters.pop("validation_fraction", None)
     return Identity(
-        dict(_parameters(settings)) | _policy(source),
-        _arrays(source) | ({} if apart is None else _validation(apart)),
+        parameters | _policy(source),
+        _arrays(source) | {"the validation data": "none" if apart is None else _validation(apart)},
         _content(source, executor),
     )
 
@@ -59,11 +62,11 @@ def _arrays(source: Source) -> dict[str, str]:
     return {name: "none" if array is None else _metadata(array) for name, array in arrays}
 
 
-def _validation(apart: Apart) -> dict[str, str]:
+def _validation(apart: Apart) -> str:
     found = _arrays(apart.source) | _policy(apart.source)
     content = _content(apart.source, apart.executor)
-    found["content"] = " ".join(f"{row}:{content[row]}" for row in sorted(content, key=int))
-    return {f"{name} of the validation data": text for name, text in found.items()}
+    found["values"] = _digest(np.array([content[row] for row in sorted(content, key=int)]))
+    return "; ".join(f"{name} {text}" for name, text in found.items())
 
 
 def described(source: Source) -> dict[str, str]:
@@ -109,9 +112,12 @@ def _changes(
 
 
 def _parameters(settings: Settings) -> Iterator[tuple[str, str]]:
+    free = _FREE if settings.early_stopping else (*_FREE, "validation_fraction")
     for parameter in fields(settings):
-        if parameter.name not in _FREE:
+        if parameter.name not in free:
             yield parameter.name, _as_text(getattr(settings, parameter.name))
+    if settings.statistical:
+        yield "tol", "'auto'"
     if settings.seeded:
         yield "random_state", str(settings.seed)
 

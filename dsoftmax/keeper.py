@@ -15,6 +15,7 @@ from dask.utils import parse_timedelta
 
 from dsoftmax.checkpoint import CheckpointFolder
 from dsoftmax.cursor import Cursor, FirstRead
+from dsoftmax.ending import Final
 from dsoftmax.errors import CheckpointError
 from dsoftmax.events import CheckpointWritten, Event, StepEnded, from_table
 from dsoftmax.identity import Identity, differences
@@ -73,9 +74,10 @@ class Saved:
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        Begun, Bend, Best, Cursor, FISTAState, Fault, FirstRead, Identity, LBFGSState, LineSearch,
-        LossSums, MetricSums, MiniBatchState, Model, Moments, NewtonState, Pair, Pairs, Place,
-        Sample, Saved, Search, Secant, Several, Spent, Status, Subsample, Tally, Trial, Work,
+        Begun, Bend, Best, Cursor, FISTAState, Fault, Final, FirstRead, Identity, LBFGSState,
+        LineSearch, LossSums, MetricSums, MiniBatchState, Model, Moments, NewtonState, Pair,
+        Pairs, Place, Sample, Saved, Search, Secant, Several, Spent, Status, Subsample, Tally,
+        Trial, Work,
     )
 }  # fmt: skip
 

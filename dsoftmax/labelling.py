@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from dsoftmax.classes import class_factors, normalised, scan_labels
+from dsoftmax.classes import (
+    class_factors,
+    normalised,
+    report_left_out,
+    require_classes,
+    scan_labels,
+)
 from dsoftmax.errors import DataError
 from dsoftmax.identity import labels_digest
 from dsoftmax.labels import LabelCounts
@@ -60,8 +67,15 @@ def label(
     """
     named = settings.classes if before is None else before.classes
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes), holes)
-    classes, counts = scan_labels(source, named, leaves, executor, least_classes)
-    _require_judges(source, classes, counts)
+    classes, counts = scan_labels(source, named, leaves, executor)
+    lost = (counts.weight == 0) & (counts.held_out > 0)
+    if source.hold_out is not None and lost.any():
+        # A class that would have no row left to be learned from keeps them all.
+        source = replace(source, hold_out=replace(source.hold_out, spared=classes[lost]))
+        classes, counts = scan_labels(source, classes, leaves, executor)
+    report_left_out(source, counts)
+    require_classes(source, classes, counts, least_classes)
+    _require_judges(source, counts)
     factors = class_factors(settings.class_weight, classes, counts)
     if source.sample_weight is not None or factors is not None:
         factors = normalised(factors, counts)
@@ -72,21 +86,13 @@ def label(
     return Labelled(coded, weight, counts.counts, digest)
 
 
-def _require_judges(source: Source, classes: Array, counts: LabelCounts) -> None:
-    """Refuse to hold out no row at all, or all rows of a class."""
-    if source.hold_out is None:
-        return
-    fraction = f"validation_fraction={source.hold_out.fraction:g}"
-    if not counts.held_out.any():
+def _require_judges(source: Source, counts: LabelCounts) -> None:
+    """Refuse to hold out no row that counts."""
+    if source.hold_out is not None and not counts.held_out.any():
         raise DataError(
-            f"{fraction} holds out none of {source.n_samples:,} rows; set it higher, or pass "
-            "X_val and y_val"
-        )
-    lost = (counts.weight == 0) & (counts.held_out > 0)
-    if lost.any():
-        raise DataError(
-            f"{fraction} holds out all rows of the class(es) {preview(classes[lost])}; set it "
-            "lower, change random_state, or pass X_val and y_val"
+            f"validation_fraction={source.hold_out.fraction:g} holds out no row that counts, of "
+            f"{source.n_samples:,} rows (a class keeps its last ones); set it higher, change "
+            "random_state, or pass X_val and y_val"
         )
 
 

@@ -118,13 +118,12 @@ class Ledger:
     def end_pass(
         self, validation: ValidationScores | None = None, gap: float | None = None
     ) -> PassEnded:
-        """Tell of a pass: means over its steps, sums of what they cost."""
+        """Count a pass, and return what to tell of it: means over its steps, sums of costs."""
         self.passes += 1
         means, spent = self._seen / self._seen[3], self._spent
         event = PassEnded(
             float(self.passes), *self._entry(means, spent), spent.seconds, validation, gap
         )
-        self.emit(event)
         self._spent, self._seen = NOTHING, np.zeros(4)
         return event
 
@@ -132,7 +131,9 @@ class Ledger:
         """Forget a pass that is not counted: it is made again, or mends what was lost."""
         self._spent, self._seen = NOTHING, np.zeros(4)
 
-    def end(self, reason: str, converged: bool, loss: float, gap: float | None) -> None:
+    def end(
+        self, reason: str, converged: bool, loss: float, gap: float | None, best_pass: int | None
+    ) -> None:
         """Tell that the fit is over."""
         whole = [event.time for event in self.events if isinstance(event, PassEnded)]
         split = sum(whole, start=_split(self._spent))
@@ -140,7 +141,7 @@ class Ledger:
         self.emit(
             FitEnded(
                 reason, converged, loss, max(1, self.passes), self.steps, self.seconds,
-                self.retries, split, mini_batch, gap,
+                self.retries, split, mini_batch, gap, best_pass,
             )
         )  # fmt: skip
 

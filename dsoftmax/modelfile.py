@@ -12,10 +12,18 @@ from dsoftmax.persistence import ModelRecord, read_record, write_record
 _ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_", "_shift")
 _FACTS = (
     "n_iter_", "n_steps_", "loss_", "stop_reason_", "seed_", "history_", "data_", "numerics_",
-    "quarantined_", "gap_",
+    "quarantined_", "gap_", "best_iter_",
 )  # fmt: skip
 # What an earlier version did not write, or not every model has.
-_OPTIONAL = ("feature_names_in_", "_shift", "data_", "numerics_", "quarantined_", "gap_")
+_OPTIONAL = (
+    "feature_names_in_",
+    "_shift",
+    "data_",
+    "numerics_",
+    "quarantined_",
+    "gap_",
+    "best_iter_",
+)
 
 
 def save_model(

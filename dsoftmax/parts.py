@@ -103,11 +103,13 @@ class PartLearner(LinearClassifier):
 
     def _keep(self, fit: Fit, source: Source) -> None:
         self.classes_ = fit.classes
-        self.coef_, self.intercept_ = np.ascontiguousarray(fit.coef.T), fit.intercept
+        final = fit.final
+        self.coef_, self.intercept_ = np.ascontiguousarray(final.coef.T), final.intercept
         self._shift = fit.shift
         self.n_features_in_ = source.n_features
         self.n_iter_, self.n_steps_ = fit.passes, fit.steps
-        self.loss_, self.gap_, self.stop_reason_ = fit.loss, fit.gap, fit.status.value
+        self.loss_, self.gap_, self.stop_reason_ = final.loss, final.gap, final.status.value
+        self.best_iter_ = final.best_pass
         self.seed_, self.numerics_ = fit.seed, fit.numerics
         self.data_ = described(source) | {"labels": fit.labels}
         self.quarantined_ = [fault._asdict() for fault in fit.quarantined]

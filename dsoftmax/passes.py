@@ -205,13 +205,25 @@ class Passes:
         self._see(objective, objective.intercept_only[None], objective.known)
         self.ended = True
 
-    def end_pass(self, objective: Objective, point: Array, gap: float | None = None) -> PassEnded:
-        """Tell of the pass that has been read, with what validation rows say of a point."""
+    def close(self, objective: Objective, point: Array, gap: float | None = None) -> PassEnded:
+        """Return what to tell of the pass that was read, with what validation rows say of a point.
+
+        Parameters
+        ----------
+        objective : Objective
+        point : that the pass has led to
+        gap : what the solver estimates, if it does
+        """
         sums, classes = self._judged, self._labelled.classes
         if self._apart is not None:
-            sums = sums_apart(self._apart, objective, point, classes)
+            sums, spent = sums_apart(self._apart, objective, point, classes, self._watch_batch)
+            self._ledger.retries += spent.work.retries
         self._judged, self.ended = None, False
         return self._ledger.end_pass(None if sums is None else scored(sums, classes), gap)
+
+    def tell(self, event: PassEnded) -> None:
+        """Tell every callback of a pass."""
+        self._ledger.emit(event)
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, on the rows that it asks for."""

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from dsoftmax.course import Course
 from dsoftmax.cursor import FirstRead
+from dsoftmax.ending import settle
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
 from dsoftmax.fit import Fit
@@ -27,13 +26,13 @@ from dsoftmax.runtime.reduce import UnreadableError
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
+from dsoftmax.solvers.base import Solver, State, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import build_solver, first_point, solver_kind
 from dsoftmax.sources.base import Source
 from dsoftmax.stopping import status_after
-from dsoftmax.validation import Apart, Best
+from dsoftmax.validation import Apart, Best, better, require_labels
 
 
 def train(
@@ -75,6 +74,7 @@ class Run:
 
     _passes: Passes
     _labelled: Labelled | None = None
+    _best: Best | None = None
 
     def __init__(
         self, source: Source, settings: Settings, executor: Executor, course: Course,
@@ -90,6 +90,8 @@ class Run:
         """Run the solver to its end, without chunks that turn out to be unreadable."""
         try:
             self._label(2)
+            if self._apart is not None:
+                require_labels(self._apart, self._classes)
             kind = solver_kind(self._settings, self._source, len(self._classes))
             self._announce(kind)
             while True:
@@ -104,6 +106,7 @@ class Run:
             raise
 
     def _attempt(self, kind: Kind) -> Fit:
+        self._best = self._course.cursor.best
         objective = self._objective(kind, self._found.class_weight)
         # The last pass of the budget evaluates the result.
         rows = self._passes.n_rows
@@ -151,7 +154,8 @@ class Run:
     def _leave_out(self, error: UnreadableError) -> None:
         """Leave chunks out; a solver that is under way has another objective then."""
         before = self._course.cursor
-        cursor = before.without(error.faults)
+        best = None if before.best is None else before.best.on_other_rows(apart=bool(self._apart))
+        cursor = replace(before.without(error.faults), best=best)
         # A penalty on standardised features is one of the rows that there are.
         mini_batch = isinstance(before.state, MiniBatchState)
         if before.is_under_way and (self._settings.standardize or not mini_batch):
@@ -177,7 +181,7 @@ class Run:
                 self._end_pass(objective, objective.intercept_only, None)
             elif first.whole:
                 course.ledger.start_over()  # made again without some rows
-            cursor = replace(course.cursor, first=first, sample=passes.sample)
+            cursor = replace(course.cursor, first=first, sample=passes.sample, best=self._best)
             course.move(cursor, pass_ended=first.whole)
         return objective.on_the_rest(class_weight, passes.n_rows)
 
@@ -232,74 +236,41 @@ class Run:
                     if self._passes.ended:
                         gap = solver.gap(state)
                         self._end_pass(objective, _reached(state, self._passes), gap)
-                        status = status_after(state, gap, self._settings, course.cursor.best, n)
+                        status = status_after(state, gap, self._settings, self._best, n)
                         state = replace(state, status=status)
                 else:
                     state = replace(state, status=Status.BUDGET)
                 passes = self._passes
-                course.reach(state, passes.place, passes.sample, keep_epoch=keep_epoch)
+                place = passes.place
+                course.reach(state, place, passes.sample, self._best, keep_epoch=keep_epoch)
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED)
         return state
 
     def _end_pass(self, objective: Objective, point: Array, gap: float | None) -> None:
-        """Tell of a pass, and see whether validation rows call its model the best so far."""
-        event = self._passes.end_pass(objective, point, gap)
+        """See whether validation rows call the model of a pass the best so far, and tell of it."""
+        event = self._passes.close(objective, point, gap)
         if event.validation is not None and self._settings.early_stopping:
-            best = self._course.cursor.best or Best(point, event.loss)
-            best = best.after(point, event, self._settings.tol)
-            self._course.cursor = replace(self._course.cursor, best=best)
+            coefficients = objective.coordinates.to_coefficients(point)
+            self._best = better(self._best, coefficients, event, self._settings.tol)
+        self._passes.tell(event)
 
     def _finish(self, objective: Objective, solver: Solver[Any], state: State) -> Fit:
-        best, course, ended = self._course.cursor.best, self._course, state
-        if best is not None and state.status is not Status.DIVERGED:
-            state = replace(state, point=best.point, value=best.value)
-        state, loss = self._settle(objective, state)
-        status, point = state.status, state.point
-        gap = solver.gap(state) if best is None else None
-        if status is Status.BUDGET and best is None and (guess := solver.guess(state)):
-            point, loss, gap = guess
-        if status is Status.INTERRUPTED:
+        course, final = self._course, self._course.cursor.final
+        if final is None:
+            final = settle(self._passes, objective, solver, state, self._best)
+            if final.status is not Status.INTERRUPTED:
+                # A solver that may go on some day does so from where it was.
+                place = self._passes.place
+                course.move(replace(course.cursor, state=state, place=place, final=final))
             course.save()
-        elif course.cursor.loss is None:
-            # A solver that may go on some day does so from where it was.
-            kept = replace(ended, status=status) if status is Status.BUDGET else state
-            course.move(replace(course.cursor, state=kept, place=self._passes.place, loss=loss))
-            course.save()
-        if self._passes.separated and best is None and status is not Status.INTERRUPTED:
-            status = Status.SEPARABLE
-        ledger = course.ledger
-        ledger.end(status.value, status.converged, loss, gap)
-        coef, intercept = objective.coefficients(point)
+        ledger, status = course.ledger, final.status
+        ledger.end(status.value, status.converged, final.loss, final.gap, final.best_pass)
         return Fit(
-            self._classes, coef, intercept, objective.coordinates.shift, loss, gap, status,
-            max(1, ledger.passes), ledger.steps, self._settings.seed, course.cursor.quarantined,
-            course.cursor.numerics, self._found.digest,
+            self._classes, final, objective.coordinates.shift, max(1, ledger.passes), ledger.steps,
+            self._settings.seed, course.cursor.quarantined, course.cursor.numerics,
+            self._found.digest,
         )  # fmt: skip
-
-    def _settle(self, objective: Objective, state: State) -> tuple[State, float]:
-        """Return the final state and the objective there, read once more after mini-batches.
-
-        The mean over the batches of an epoch belongs to no one point. Should its last point
-        turn out worse than the intercepts alone, those are returned.
-        """
-        if self._course.cursor.loss is not None:
-            return state, self._course.cursor.loss
-        start = float(objective.known.value[0])
-        final = Request(state.point[None], Rows.ALL)
-        done = not self._passes.only_batches or state.status is Status.INTERRUPTED
-        if done or not self._passes.affordable(final):
-            if np.isfinite(state.value):
-                return state, state.value
-            return replace(state, point=objective.intercept_only), start
-        try:
-            value = objective.whole(state.point, self._passes.evaluate(objective, final))[0]
-            self._passes.end_pass(objective, state.point)
-        except KeyboardInterrupt:
-            return replace(state, status=Status.INTERRUPTED), state.value
-        if value <= start:
-            return state, value
-        return replace(state, point=objective.intercept_only, status=Status.DIVERGED), start
 
 
 def _reached(state: State, passes: Passes) -> Array:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsoftmax.classes import report_left_out, require_classes, scan_labels
 from dsoftmax.errors import DataError
 from dsoftmax.events import PassEnded, ValidationScores
 from dsoftmax.metrics import MetricSums, metrics_of
 from dsoftmax.objective import Objective
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Begun, Spent, full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.runtime.worker import Outcome
 from dsoftmax.scores import scores_of
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
+
+Watch = Callable[[Outcome, Begun], None]
 
 
 class Apart(NamedTuple):
@@ -53,18 +58,48 @@ def open_validation(
             raise DataError("y is missing: pass y_val with X_val, one label for each row")
         if (got := found.n_features) != (expected := source.n_features):
             raise DataError(f"{found.X.name} has {got} features; expected {expected}, as in X")
+        _check_names(found.feature_names, source.feature_names)
     except DataError as error:
         raise DataError(f"in the validation data, {error}") from error
     return found
 
 
-def sums_apart(apart: Apart, objective: Objective, point: Array, classes: Array) -> MetricSums:
-    """Return the metrics of a solver's point on the rows that are apart.
+def require_labels(apart: Apart, classes: Array) -> None:
+    """Read the labels and weights before anything is learned, and say which rows are left out.
 
     Raises
     ------
     DataError
-        If a label is not one of `classes`, a value is not finite, or no row counts.
+        If a label is not one of `classes`, a weight is none, or no row counts.
+    """
+    source, leaves = apart.source, full_pass(cut_spans(apart.source.chunks, apart.source.row_bytes))
+    try:
+        _, counts = scan_labels(replace(source, most_bad=0), classes, leaves, apart.executor)
+        require_classes(source, classes, counts, 1)
+    except DataError as error:
+        raise DataError(f"in the validation data, {error}") from error
+    report_left_out(source, counts, "validation rows")
+
+
+def _check_names(got: tuple[str, ...] | None, expected: tuple[str, ...] | None) -> None:
+    if got is None or expected is None or got == expected:
+        return
+    column = next(i for i, names in enumerate(zip(got, expected, strict=True)) if len({*names}) > 1)
+    raise DataError(
+        f"column {column} is {got[column]!r}, and {expected[column]!r} in X; the features must "
+        "have the same names, in the same order"
+    )
+
+
+def sums_apart(
+    apart: Apart, objective: Objective, point: Array, classes: Array, watch: Watch
+) -> tuple[MetricSums, Spent]:
+    """Return the metrics of a solver's point on the rows that are apart, and what they cost.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite.
     """
     # As for the rows of the fit: what is computed in, and no chunk is left out in silence.
     source = replace(apart.source, classes=classes, dtype=objective.dtype, most_bad=0)
@@ -72,12 +107,9 @@ def sums_apart(apart: Apart, objective: Objective, point: Array, classes: Array)
     reduction = metrics_of(kernel, objective.coordinates.shift)
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     try:
-        sums, _ = reduce(apart.executor, source, reduction, leaves)
-        if not sums.weight > 0:
-            raise DataError("all weights are zero; at least one row must count")
+        return reduce(apart.executor, source, reduction, leaves, watch=watch)
     except DataError as error:
         raise DataError(f"in the validation data, {error}") from error
-    return sums
 
 
 def scored(sums: MetricSums, classes: Array) -> ValidationScores:
@@ -95,23 +127,36 @@ class Best:
 
     Attributes
     ----------
-    point : (n_features + 1, n_columns)
+    coefficients : (n_features, n_columns) and intercepts (n_columns,), in units of the data
     value : its whole objective (mini-batch: the mean over the batches of its epoch)
     loss : its validation loss
+    passes : after how many it was reached
     stale : passes in a row, until now, without enough progress
     """
 
-    point: Array
+    coefficients: tuple[Array, Array]
     value: float
-    loss: float = np.inf
+    loss: float
+    passes: int
     stale: int = 0
 
-    def after(self, point: Array, event: PassEnded, tol: float) -> Best:
-        """Return the best model after another pass, which has to lower the loss by tol of it."""
-        assert event.validation is not None
-        loss = event.validation.loss
-        enough = loss < self.loss - tol * abs(self.loss) if np.isfinite(self.loss) else True
-        stale = 0 if enough else self.stale + 1
-        if loss < self.loss:
-            return Best(point, event.loss, loss, stale)
-        return replace(self, stale=stale)
+    def on_other_rows(self, *, apart: bool) -> Best:
+        """Return what it is when rows are left out: what is known of it was on all of them.
+
+        Only rows that are apart still say of it what they said.
+        """
+        return replace(self, value=np.nan, loss=self.loss if apart else np.inf, stale=0)
+
+
+def better(
+    best: Best | None, coefficients: tuple[Array, Array], event: PassEnded, tol: float
+) -> Best:
+    """Return the best model after another pass, which has to lower the loss by tol of it."""
+    assert event.validation is not None, "validation rows have judged it"
+    loss, passes = event.validation.loss, int(event.passes)
+    if best is None or np.isinf(best.loss):
+        return Best(coefficients, event.loss, loss if np.isfinite(loss) else np.inf, passes)
+    stale = 0 if loss < best.loss - tol * best.loss else best.stale + 1
+    if loss < best.loss:
+        return Best(coefficients, event.loss, loss, passes, stale)
+    return replace(best, stale=stale)

@@ -24,12 +24,12 @@ LAYERS = {
         "runtime",
     },
     3: {
-        "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "epochs", "evaluation",
-        "events", "export", "fit", "holder", "identity", "ingestion", "inspection", "keeper",
-        "labelling", "lease", "ledger", "npyfile", "objective", "parquetfile", "parttraining",
-        "passes", "persistence", "places", "prediction", "records", "rows", "scores", "scoring",
-        "settings", "shuffling", "solving", "stopping", "stores", "subproblem", "tables",
-        "thinning", "trainer", "validation", "zarrcopy",
+        "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "ending", "epochs",
+        "evaluation", "events", "export", "fit", "holder", "identity", "ingestion", "inspection",
+        "keeper", "labelling", "lease", "ledger", "npyfile", "objective", "parquetfile",
+        "parttraining", "passes", "persistence", "places", "prediction", "records", "rows",
+        "scores", "scoring", "settings", "shuffling", "solving", "stopping", "stores",
+        "subproblem", "tables", "thinning", "trainer", "validation", "zarrcopy",
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "planning",

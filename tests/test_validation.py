@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 
 from dsoftmax import CheckpointError, ChunkError, DataError, SoftmaxRegression, open_data
-from dsoftmax.events import Event, PassEnded, RowsDone, StepEnded
+from dsoftmax.events import Event, FitEnded, PassEnded, RowsDone, StepEnded
 from dsoftmax.holdout import HoldOut
 from tests.faulty import with_faults
 from tests.test_faults import bits, model_of
@@ -163,6 +165,64 @@ def test_patience_is_counted_in_passes(halves: tuple[np.ndarray, ...]) -> None:
         np.testing.assert_array_equal(model.coef_, 0)  # the intercepts alone were the best
 
 
+def test_feature_names_of_the_validation_rows_are_those_of_the_fit(digits: Arrays) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(digits[0][:, :3], columns=["a", "b", "c"])
+    with pytest.raises(DataError, match="in the validation data, column 0 is 'c', and 'a' in X"):
+        SoftmaxRegression().fit(table, digits[1], X_val=table[["c", "b", "a"]], y_val=digits[1])
+
+
+def test_ctrl_c_at_the_end_of_a_pass_keeps_the_model_of_that_pass(
+    halves: tuple[np.ndarray, ...],
+) -> None:
+    X, y, X_val, y_val = halves
+
+    class Interrupter:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, PassEnded) and event.passes == 5:
+                signal.raise_signal(signal.SIGINT)
+
+    model = model_of("lbfgs", early_stopping=True, max_iter=20, callbacks=[Interrupter()])
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        model.fit(X, y, X_val=X_val, y_val=y_val)
+    assert model.best_iter_ == 5
+    assert model.evaluate(X_val, y_val)["log_loss"] == pytest.approx(min(judged(model)))
+
+
+def test_which_pass_was_kept_is_told(halves: tuple[np.ndarray, ...]) -> None:
+    X, y, X_val, y_val = halves
+    ends = Ends()
+    params = {"early_stopping": True, "alpha": 0.0, "max_iter": 30, "callbacks": [ends]}
+    model = model_of("lbfgs", **params).fit(X, y, X_val=X_val, y_val=y_val)
+    passes = [record for record in model.history_ if record["kind"] == "pass"]
+    best = min(passes, key=lambda record: record["validation_loss"])
+    assert model.best_iter_ == best["pass"] == ends.best_pass
+    assert model_of("lbfgs").fit(X, y, X_val=X_val, y_val=y_val).best_iter_ is None
+
+
+class Ends:
+    """Remembers which pass was kept."""
+
+    best_pass: int | None = None
+    retries = 0
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, FitEnded):
+            self.best_pass, self.retries = event.best_pass, event.retries
+
+
+def test_mini_batches_whose_best_epoch_ended_badly_fall_back_on_the_solvers_best(
+    digits: Arrays,
+) -> None:
+    X, y = digits[0] / 16, digits[1]
+    params: dict[str, Any] = {"solver": "sgd", "alpha": 1e-2, "max_iter": 5, "early_stopping": True}
+    params |= {"n_iter_no_change": 1000, "tol": 1e-9}
+    for seed in range(6):
+        model = SoftmaxRegression(random_state=seed, **params).fit(X[:, 20:21], y)
+        assert not model.stop_reason_.startswith("diverged")
+        assert np.any(model.coef_)
+
+
 def test_early_stopping_is_no_failure_to_converge(halves: tuple[np.ndarray, ...]) -> None:
     X, y, X_val, y_val = halves
     with warnings.catch_warnings():
@@ -296,9 +356,9 @@ def test_a_checkpoint_is_refused_to_other_validation_rows(
     model.fit(X, y, X_val=X_val, y_val=y_val)
     rows = 1 if change == "values" else 0
     other = {"X_val": (X_val + rows)[rows - 1 :], "y_val": y_val[rows - 1 :]}
-    with pytest.raises(CheckpointError, match="of the validation data was"):
+    with pytest.raises(CheckpointError, match=r"the validation data was X \(597, 64\).*and is X"):
         model.fit(X, y, **other)
-    with pytest.raises(CheckpointError, match="of the validation data was"):
+    with pytest.raises(CheckpointError, match=r"the validation data was X .*, and is none"):
         model.fit(X, y)
 
 
@@ -317,6 +377,52 @@ def test_chunks_left_out_are_left_out_of_the_rows_held_out_too(
     held = HoldOut(0.1, 1).rows(0, len(y)) & keep
     best = model.evaluate(X[held], y[held])
     assert min(judged(model)) == pytest.approx(best["log_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("reads", [3, 5, 7])
+def test_the_best_model_outlives_a_chunk_that_is_left_out_later(
+    reads: int, halves: tuple[np.ndarray, ...], store: Store, tmp_path: Path
+) -> None:
+    X, y, X_val, y_val = halves
+    path = store(rows=100, X=X, y=y)
+    source = open_data(f"{path}/X", f"{path}/y", on_bad_chunk="skip", max_bad_chunks=1)
+    broken = with_faults(source, {400: ["ok"] * reads + ["bad"]}, tmp_path / "log")
+    params = {"early_stopping": True, "n_iter_no_change": 2, "max_iter": 8, "random_state": 1}
+    with pytest.warns(UserWarning, match="left out"):
+        model = model_of("sgd", alpha=0.0, **params).fit(broken, X_val=X_val, y_val=y_val)
+    scores = model.evaluate(X_val, y_val)
+    assert scores["log_loss"] == pytest.approx(min(judged(model)), rel=1e-9)
+
+
+def test_reads_of_validation_rows_that_were_tried_again_are_counted(
+    halves: tuple[np.ndarray, ...], store: Store, tmp_path: Path
+) -> None:
+    X, y, X_val, y_val = halves
+    path = store(rows=100, X=X_val, y=y_val)
+    shaky = with_faults(
+        open_data(f"{path}/X", f"{path}/y"), {200: ["busy", "ok"]}, tmp_path / "log"
+    )
+    ends = Ends()
+    shaky = replace(shaky, patience=shaky.patience._replace(delay=0.001))
+    model_of("lbfgs", max_iter=3, callbacks=[ends]).fit(X, y, X_val=shaky)
+    assert ends.retries == 1
+
+
+def test_labels_of_validation_rows_are_looked_at_before_anything_is_learned(
+    halves: tuple[np.ndarray, ...], store: Store
+) -> None:
+    X, y, X_val, y_val = halves
+    counted = Rows()
+    with pytest.raises(DataError, match="in the validation data, y has the label 106"):
+        model_of("lbfgs", callbacks=[counted]).fit(X, y, X_val=X_val, y_val=y_val + 99)
+    assert counted.rows == 0
+    left_out = open_data(X_val, y_val, ignore_label=3)
+    with pytest.warns(UserWarning, match="of 597 validation rows are left out: 61 with the label"):
+        model_of("lbfgs", max_iter=2).fit(X, y, X_val=left_out)
+    path = store(rows=100, X=X_val, y=y_val)
+    (Path(path) / "y" / "c" / "2").unlink()
+    with pytest.warns(UserWarning, match=r"1 chunk\(s\) of .*y are not in the store"):
+        model_of("lbfgs", max_iter=2).fit(X, y, X_val=f"{path}/X", y_val=f"{path}/y")
 
 
 def test_chunks_of_the_validation_rows_are_never_left_out(
@@ -398,17 +504,25 @@ def test_a_fraction_that_is_none_is_refused(fraction: Any) -> None:
         SoftmaxRegression(validation_fraction=fraction).fit(np.eye(4), [0, 1, 0, 1])
 
 
-def test_a_fraction_that_holds_out_nothing_or_all_of_a_class_is_refused() -> None:
+def test_a_fraction_that_holds_out_nothing_is_refused() -> None:
     X, y = np.eye(4), np.array([0, 1, 0, 1])
     model = SoftmaxRegression(early_stopping=True, random_state=0, validation_fraction=1e-6)
-    with pytest.raises(DataError, match="holds out none of 4 rows; set it higher, or pass X_val"):
+    with pytest.raises(DataError, match=r"holds out no row that counts, of 4 rows .*X_val"):
         model.fit(X, y)
-    held = HoldOut(0.5, 0).rows(0, 40)
-    labels = np.where(held, "rare", "common")
-    labels[~held] = np.resize(["a", "b"], (~held).sum())
-    model = SoftmaxRegression(early_stopping=True, random_state=0, validation_fraction=0.5)
-    with pytest.raises(DataError, match=r"all rows of the class\(es\) 'rare'; set it lower"):
-        model.fit(np.ones((40, 2)), labels)
+
+
+def test_a_class_that_would_have_no_row_left_keeps_them_all() -> None:
+    rng = np.random.default_rng(0)
+    X, held = rng.normal(size=(300, 3)), HoldOut(0.5, 0).rows(0, 300)
+    y = np.where(np.arange(300) % 2, "odd", "even")
+    rare = np.flatnonzero(held)[:2]
+    y[rare] = "rare"
+    params = {"early_stopping": True, "random_state": 0, "validation_fraction": 0.5}
+    model = SoftmaxRegression(**params, alpha=1e-2).fit(X, y)
+    assert model.classes_.tolist() == ["even", "odd", "rare"]
+    held[rare] = False
+    own = model.evaluate(X[held], y[held])
+    assert min(judged(model)) == pytest.approx(own["log_loss"], rel=1e-9)
 
 
 def test_parts_cannot_be_stopped_early() -> None:

@@ -130,7 +130,9 @@ def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: 
     judged = [record for record in passes if f"validation_{name}" in record]
     if judged:
         _draw_validation(axes, name, judged)
-        value += f", {judged[-1][f'validation_{name}']:.4f} validation"
+        best = min(judged, key=lambda record: record["validation_loss"])
+        score = best[f"validation_{name}"]
+        value += f"; of validation {score:.4f} in pass {best['pass']:.0f}, its best"
     _head(axes, name, value)
 
 

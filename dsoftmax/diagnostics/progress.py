@@ -180,6 +180,8 @@ def _summary(event: FitEnded, left_out: int) -> str:
         f"loss {event.loss:.6f} after {event.passes} passes, {event.steps} steps, "
         f"{event.seconds:.1f} s"
     )
+    if event.best_pass is not None:
+        text += f"; the model of pass {event.best_pass} is kept"
     if event.gap is not None:
         text += f"; by estimate {event.gap:.1g} above the minimum"
     if event.retries:

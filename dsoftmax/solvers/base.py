@@ -25,8 +25,8 @@ class Status(Enum):
     CONVERGED = "converged: the gradient has fallen to tol times that of the intercept-only model"
     PRECISION = "converged to rounding error: no step lowers the objective any more"
     STATISTICAL = (
-        "converged statistically: the estimated distance to the minimum is a hundredth of what the "
-        "choice of the rows leaves uncertain"
+        "converged statistically: the distance to the minimum is, by estimate, a small part of "
+        "what the choice of the rows leaves uncertain"
     )
     STALLED = "converged: the loss of an epoch no longer falls by more than tol"
     EARLY = (

@@ -148,18 +148,16 @@ class Newton(Solver[NewtonState]):
 
         Half of Newton's decrement squared (Boyd and Vandenberghe, Convex Optimization, 2004,
         section 9.5.1), with the curvature that the search has met; or what the model, whose
-        minimum it was, had not foreseen at the point that was gone to, if that is more. Under a
-        penalty with corners the search is rarely at the minimum of the model, and tells neither.
+        minimum it was, had not foreseen at the point that was gone to, if that is more. None right
+        after the sample was renewed, when no curvature is known; nor under a penalty with corners,
+        where the search is rarely at the minimum of the model.
         """
-        if self._cornered:
+        if self._cornered or not state.pairs:
             return None
-        decrement = np.nan
-        if state.pairs:
-            root, gradient = state.root, state.gradient
-            along = (gradient if root is None else root @ gradient).ravel()
-            decrement = 0.5 * float(along @ two_loop(along, state.pairs))
-        gap = float(np.fmax(decrement, state.miss))
-        return gap if np.isfinite(gap) else None
+        root, gradient = state.root, state.gradient
+        along = (gradient if root is None else root @ gradient).ravel()
+        decrement = 0.5 * float(along @ two_loop(along, state.pairs))
+        return float(np.fmax(decrement, state.miss))
 
     def guess(self, state: NewtonState) -> tuple[Array, float, float] | None:
         """Return the trial that no pass is left to evaluate, if the model kept its word so far.

@@ -81,7 +81,10 @@ def open_data(
     """
     if isinstance(X, Source):
         if y is not None or sample_weight is not None:
-            raise DataError("X is an opened source that carries its own y; pass y=None with it")
+            raise DataError(
+                "X is an opened source that carries its own y and weights; pass y=None and no "
+                "sample_weight with it"
+            )
         return X
     _check_dims(X, y, sample_weight)
     most_bad = _most_bad(on_bad_chunk, max_bad_chunks)

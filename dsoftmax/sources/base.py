@@ -226,7 +226,7 @@ def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
 
 def _held_out(chunk: Chunk, hold_out: HoldOut) -> Chunk:
     """Return a chunk that holds the weight of some rows apart."""
-    held = hold_out.rows(chunk.start, chunk.start + len(chunk.codes))
+    held = hold_out.of(chunk.codes, chunk.start)
     weight = np.ones(len(held)) if chunk.sample_weight is None else chunk.sample_weight
     return chunk._replace(
         sample_weight=np.where(held, 0.0, weight), held_out=np.where(held, weight, 0.0)

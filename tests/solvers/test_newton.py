@@ -174,19 +174,24 @@ def test_the_statuses_say_why_it_stops() -> None:
     assert fitted(X, y, tol=0, max_iter=80).stop_reason_ == Status.PRECISION.value
 
 
-@pytest.mark.parametrize("n_classes", [2, 5])
-def test_the_gap_is_about_the_distance_to_the_minimum(n_classes: int) -> None:
+@pytest.mark.parametrize("alpha", [1e-1, 1e-3])
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_the_gap_is_about_the_distance_to_the_minimum(n_classes: int, alpha: float) -> None:
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(3000, 20)) * np.geomspace(0.1, 10, 20)
-    y = (X @ rng.normal(size=(20, n_classes)) + rng.gumbel(size=(3000, n_classes))).argmax(axis=1)
-    minimum = fitted(X, y, sample_size=600, tol=1e-12, max_iter=60).loss_
-    model = fitted(X, y, sample_size=600, tol=1e-6)
+    X = rng.normal(size=(5000, 50))
+    y = (X @ rng.normal(size=(50, n_classes)) / 2 + rng.gumbel(size=(5000, n_classes))).argmax(1)
+    params = {"sample_size": 300, "alpha": alpha}
+    minimum = fitted(X, y, tol=1e-12, max_iter=60, **params).loss_
+    model = fitted(X, y, tol=1e-6, **params)
     passes = [record for record in model.history_ if record["kind"] == "pass"]
-    ratios = [record["gap"] / (record["loss"] - minimum) for record in passes[1:]]
-    assert len(ratios) >= 3
-    assert max(ratios) < 10
-    assert min(ratios) > 0.1
-    assert model.gap_ == passes[-1]["gap"]
+    ratios = [r["gap"] / (r["loss"] - minimum) for r in passes if "gap" in r]
+    assert len(ratios) >= 2
+    assert max(ratios) < 30
+    assert min(ratios) > 0.2
+    assert model.gap_ == passes[-1].get("gap")
+    stopped = fitted(X, y, tol="auto", **params)
+    if stopped.stop_reason_.startswith("converged statistically"):
+        assert stopped.loss_ - minimum < 0.01 * 51 * max(n_classes - 1, 1) / (2 * 5000)
 
 
 def test_at_the_end_of_the_budget_the_gap_is_what_the_last_step_was_to_gain(
@@ -207,16 +212,21 @@ def test_where_nothing_tells_the_gap_there_is_none(digits: tuple[np.ndarray, np.
     assert SoftmaxRegression().fit([[0.0], [0.0]], [0, 1]).gap_ is None
 
 
-def test_auto_stops_where_the_choice_of_the_rows_leaves_more_uncertain(
-    digits: tuple[np.ndarray, np.ndarray],
-) -> None:
-    X, y = digits
+def test_auto_stops_where_the_choice_of_the_rows_leaves_more_uncertain() -> None:
+    X, y = blobs(6000, K=5)
     minimum = fitted(X, y, tol=1e-12, max_iter=60).loss_
-    model, further = fitted(X, y, tol="auto"), fitted(X, y, tol=1e-4)
+    model, further = fitted(X, y, tol="auto"), fitted(X, y, tol=1e-6)
     assert model.stop_reason_.startswith("converged statistically")
     assert model.n_iter_ < further.n_iter_
-    assert model.loss_ - minimum < 0.01 * 65 * 10 / (2 * len(y))
+    assert model.loss_ - minimum < 0.01 * 13 * 4 / (2 * len(y))
     assert not fitted(X, y, solver="lbfgs", tol="auto").stop_reason_.startswith("converged stat")
+
+
+def test_auto_is_no_other_than_its_tolerance_where_there_are_few_rows_a_coefficient() -> None:
+    X, y = blobs(300, d=60, K=2)
+    model = fitted(X, y, tol="auto", sample_size=100)
+    assert not model.stop_reason_.startswith("converged stat")
+    assert model.loss_ == fitted(X, y, tol=1e-4, sample_size=100).loss_
 
 
 def test_a_sample_that_the_memory_cannot_hold_is_refused_with_what_it_can(
