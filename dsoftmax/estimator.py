@@ -56,8 +56,8 @@ class SoftmaxRegression(PartLearner):
         "newton": a sample of the rows is kept in memory, whose curvature makes each pass count: a
         handful of passes, to any accuracy and for any penalty. "lbfgs": limited-memory
         quasi-Newton, every evaluation a pass, for `l1_ratio` 0. "sgd": mini-batches with
-        Nesterov's momentum; with ``batch_size >= n_samples``, accelerated proximal gradient
-        (FISTA). "adam": mini-batches, the better of the two in a few passes. "auto" is "newton" if
+        Nesterov's momentum, which need no tuning; with ``batch_size >= n_samples``, accelerated
+        proximal gradient (FISTA). "adam": mini-batches, as others have them. "auto" is "newton" if
         its sample holds all rows, or no fewer than there are coefficients; else "lbfgs", or FISTA
         if `l1_ratio` is not 0.
     max_iter : int, default=100
@@ -72,19 +72,24 @@ class SoftmaxRegression(PartLearner):
         `n_iter_no_change` passes that lower the mean loss by less than `tol`, relatively; never
         with ``tol=0`` or a cosine schedule.
     batch_size : int or "auto", default="auto"
-        Rows of a mini-batch; "auto" is a 128th of the rows, from 256 to 65,536.
+        Rows of a mini-batch; "auto" is a 128th of the rows, from 64 to 65,536.
     sample_size : int or "auto", default="auto"
         About how many rows "newton" keeps in the memory of this process, in their stored dtype;
         "auto" is a 32nd of them, at least 8 * n_features * sqrt(n_classes) and 4 MiB, at most a
         third of them and 128 MiB; or all of them, up to 4 MiB. They are part of a checkpoint.
     learning_rate : float or "auto", default="auto"
-        Step size of mini-batches. A number is in units of the data, as in other libraries; with
-        "auto" the features are scaled alike, and the step of "sgd" is measured from the
-        curvature at the start.
+        Step size of mini-batches. A number is in units of the data, as in other libraries, and the
+        rule is the plain one. With "auto" the features are scaled alike. "sgd" then steps in
+        the metric of the first rows (8 for a feature, at least 8,192; up to 2,048 features),
+        as far as a batch can tell it; returns an average of the iterates; takes the noise out of
+        gradients by those at a snapshot, from the third pass on; and shortens its steps by four
+        after a pass that was worse than the best, which is undone. With an L1 penalty, the metric
+        is diagonal and there is no average. `partial_fit` has no snapshots. "adam" takes 0.01.
     schedule : {"auto", "constant", "inverse", "cosine"}, default="auto"
         How the learning rate falls: "inverse" as 1 / (1 + passes), "cosine" to zero at the end
-        of the budget. "auto" keeps a number constant; else it is "inverse" for "sgd" and
-        `partial_fit`, and "cosine" for "adam".
+        of the budget. "auto" keeps a number constant; else it is "inverse" for `partial_fit`,
+        "cosine" for "adam", and for "sgd" "inverse" in the first two passes, constant from there
+        on.
     momentum : float, default=0.9
         Nesterov's momentum of "sgd", from 0 to below 1.
     clip_norm : float, default=None
@@ -160,6 +165,8 @@ class SoftmaxRegression(PartLearner):
     Shamir, Srebro and Zhang, ICML 2014, and Xu et al., NeurIPS 2016 (newton);
     Liu and Nocedal, Mathematical Programming 45, 1989 (lbfgs); Beck and Teboulle, SIAM J.
     Imaging Sciences 2, 2009 (FISTA); Sutskever, Martens, Dahl and Hinton, ICML 2013 (sgd);
+    Polyak and Juditsky, SIAM J. Control and Optimization 30, 1992, Johnson and Zhang, NIPS 2013,
+    and Bach and Moulines, NIPS 2013 (its automatic steps);
     Kingma and Ba, ICLR 2015 (adam).
 
     Examples

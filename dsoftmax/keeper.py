@@ -28,6 +28,7 @@ from dsoftmax.reduction import Array, Several
 from dsoftmax.runtime.reduce import Begun, Spent
 from dsoftmax.runtime.worker import Work
 from dsoftmax.scaling import Moments
+from dsoftmax.solvers.autosgd import AutoState, Snapshot
 from dsoftmax.solvers.base import Status
 from dsoftmax.solvers.bend import Bend, Secant
 from dsoftmax.solvers.fista import FISTAState
@@ -74,10 +75,10 @@ class Saved:
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        Begun, Bend, Best, Cursor, FISTAState, Fault, Final, FirstRead, Identity, LBFGSState,
-        LineSearch, LossSums, MetricSums, MiniBatchState, Model, Moments, NewtonState, Pair,
-        Pairs, Place, Sample, Saved, Search, Secant, Several, Spent, Status, Subsample, Tally,
-        Trial, Work,
+        AutoState, Begun, Bend, Best, Cursor, FISTAState, Fault, Final, FirstRead, Identity,
+        LBFGSState, LineSearch, LossSums, MetricSums, MiniBatchState, Model, Moments, NewtonState,
+        Pair, Pairs, Place, Sample, Saved, Search, Secant, Several, Snapshot, Spent, Status,
+        Subsample, Tally, Trial, Work,
     )
 }  # fmt: skip
 

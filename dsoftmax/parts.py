@@ -25,6 +25,7 @@ from dsoftmax.runtime.executors import executor_for
 from dsoftmax.scaling import Coordinates
 from dsoftmax.settings import MINI_BATCH, resolve_part
 from dsoftmax.solvers import SOLVERS
+from dsoftmax.solvers.autosgd import AutoSGD, AutoState
 from dsoftmax.solvers.base import Evaluation, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.schedules import Constant, Cosine, Inverse
@@ -33,8 +34,8 @@ from dsoftmax.sources import Source, open_data
 _KINDS: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        Carry, Constant, Coordinates, Cosine, ElasticNet, Evaluation, Inverse, MiniBatchState,
-        Objective, Status, *SOLVERS.values(),
+        AutoSGD, AutoState, Carry, Constant, Coordinates, Cosine, ElasticNet, Evaluation, Inverse,
+        MiniBatchState, Objective, Status, *SOLVERS.values(),
     )
 }  # fmt: skip
 

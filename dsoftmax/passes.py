@@ -12,6 +12,7 @@ import numpy as np
 from dsoftmax.epochs import first_epoch, warn_of_small_cache
 from dsoftmax.errors import DataError
 from dsoftmax.events import PassEnded
+from dsoftmax.gram import gram_of, metric_leaves, metric_of
 from dsoftmax.labelling import Labelled
 from dsoftmax.ledger import Ledger
 from dsoftmax.metrics import MetricSums, held_out_metrics_of
@@ -135,7 +136,9 @@ class Passes:
         if mini_batch:
             warn_of_small_cache(self._executor, self._epoch, self._source)
         if mini_batch and not self._settings.standardize:
-            moments = self._first_moments(n_classes)
+            moments = self._reduce_first(
+                moments_of(n_classes, self._source.dtype), self._epoch.first_spans()
+            )
             if moments.weight > 0:  # else the rows that come first count for nothing
                 return moments, False
         weight, fit_intercept = self._labelled.class_weight, self._settings.fit_intercept
@@ -164,8 +167,7 @@ class Passes:
         picks = () if rule is None else (Reduction("rows", rule, add),)
         sums, spent = reduce(
             self._executor, self._source, several(reduction, *judges, *picks), self._leaves,
-            keep=None if self.only_batches else self._key, begun=self._taken_up(),
-            watch=self._watch,
+            keep=None if self.only_batches else self._key, begun=self._taken_up(), watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts
@@ -192,11 +194,11 @@ class Passes:
         assert self.sample is not None, "the first read has picked some rows"
         return Subproblem(self.sample, self._source.dtype, self._threads)
 
-    def _first_moments(self, n_classes: int) -> Moments:
+    def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
+        """Reduce over rows that the first mini-batches decode anyway."""
         sums, spent = reduce(
-            self._executor, self._source, moments_of(n_classes, self._source.dtype),
-            self._epoch.first_spans(), keep=self._key, batch=True, release=False,
-            watch=self._watch_batch,
+            self._executor, self._source, reduction, leaves, keep=self._key, batch=True,
+            release=False, watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
         return sums
@@ -234,7 +236,8 @@ class Passes:
             return self._evaluate_all(objective, request)
         leaves = self._epoch.batch(self._next_step)
         if request.rows is Rows.SAME_BATCH:
-            return self._evaluate_batch(objective, request, leaves, ends=False)
+            result = self._evaluate_batch(objective, request, leaves, ends=False)
+            return replace(result, metric=self._metric(objective)) if request.metric else result
         ends = self._next_step + 1 == self._epoch.n_steps
         result = self._evaluate_batch(objective, request, leaves, ends=ends)
         self._ledger.steps += 1
@@ -292,6 +295,14 @@ class Passes:
         for own in judged:
             self._judged = own if self._judged is None else self._judged + own
         return objective.evaluation(points, first, rows, epoch_ended=ends)
+
+    def _metric(self, objective: Objective) -> Array | None:
+        """Return about the Hessian of a class, from the rows that come first."""
+        leaves = metric_leaves(self._epoch, self._source.n_features)
+        if not leaves:
+            return None
+        gram: Array = self._reduce_first(gram_of(objective), leaves)
+        return metric_of(objective, gram, leaves)
 
     def _see(
         self, objective: Objective, points: Array, result: Evaluation, *, rivals: bool = False

@@ -63,14 +63,14 @@ def lane_count(n_spans: int, span_bytes: int, batch_size: int) -> int:
 
 
 def auto_batch_size(n_rows: int) -> int:
-    """Return the default batch size: a 128th of the rows, from 256 to 65,536.
+    """Return the default batch size: a 128th of the rows, from 64 to 65,536.
 
     Examples
     --------
     >>> auto_batch_size(1_797), auto_batch_size(1_200_000)
-    (256, 9375)
+    (64, 9375)
     """
-    return min(max(n_rows // 128, 256), 65_536)
+    return min(max(n_rows // 128, 64), 65_536)
 
 
 def permutation(piece: Piece) -> Array:

@@ -11,12 +11,13 @@ from dsoftmax.objective import Objective
 from dsoftmax.reduction import Array
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import SOLVERS, Kind
-from dsoftmax.solvers.adam import Adam
+from dsoftmax.solvers.adam import AUTO_RATE, Adam
+from dsoftmax.solvers.autosgd import AutoSGD
 from dsoftmax.solvers.base import Solver
 from dsoftmax.solvers.fista import FISTA
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
-from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, constant
+from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, Settling, constant
 from dsoftmax.solvers.sgd import SGD
 from dsoftmax.sources.base import Source, preview
 from dsoftmax.subsample import auto_size
@@ -87,15 +88,19 @@ def build_solver(
     schedule = _schedule(kind, settings, horizon, total)
     # A cosine is made for its budget: on its plateau no progress means nothing.
     tol = 0.0 if isinstance(schedule, Cosine) else settings.tol
+    rate, patience = settings.learning_rate, settings.n_iter_no_change
     if kind is Adam:
         return Adam(
-            objective.penalty, settings.learning_rate, schedule, settings.clip_norm, tol,
-            settings.n_iter_no_change,
+            objective.penalty, rate or AUTO_RATE, schedule, settings.clip_norm, tol, patience
+        )
+    if rate is None:
+        return AutoSGD(
+            objective.penalty, np.nan, schedule, settings.clip_norm, tol, patience,
+            settings.momentum, total is not None,
         )  # fmt: skip
     return SGD(
-        objective.penalty, settings.learning_rate, schedule, settings.clip_norm, tol,
-        settings.n_iter_no_change, settings.momentum,
-    )  # fmt: skip
+        objective.penalty, rate, schedule, settings.clip_norm, tol, patience, settings.momentum
+    )
 
 
 def _schedule(kind: Kind, settings: Settings, horizon: int, total: int | None) -> Schedule:
@@ -104,7 +109,9 @@ def _schedule(kind: Kind, settings: Settings, horizon: int, total: int | None) -
     if name is None and settings.learning_rate is not None:
         name = "constant"
     elif name is None:
-        name = "cosine" if kind is Adam and total is not None else "inverse"
+        if total is not None and kind is SGD:
+            return Settling(horizon)
+        name = "inverse" if total is None else "cosine"
     if name == "cosine" and total is None:
         raise DataError("schedule='cosine' needs to know the end, which partial_fit does not")
     if name == "inverse":

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
-from operator import add
 from typing import Any
 
 import numpy as np
 
-from dsoftmax.loss import block_length, narrow
+from dsoftmax.gram import MOST_FEATURES, gram_of
 from dsoftmax.objective import Objective
-from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.reduction import Array, Reduction
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import Span
@@ -23,24 +21,6 @@ from dsoftmax.subsample import ByInfluence, Subsample, scale_for
 _SPAN_BYTES = 1 << 21
 _PROJECTIONS = 8
 _ROWS_A_FEATURE = 8
-_MOST_FEATURES = 2048  # beyond, a metric costs more than it saves
-
-
-def partial_gram(chunk: Chunk, shift: Array | None, dtype: np.dtype[np.floating]) -> Array:
-    """Return the weighted sum of [x, 1] [x, 1]' over a chunk, in float64."""
-    n_rows, n_features = chunk.X.shape
-    length = min(block_length(n_features, n_features, dtype.itemsize), n_rows)
-    rows_and_one = np.ones((length, n_features + 1), dtype)
-    block = np.empty((length, n_features), dtype)
-    total = np.zeros((n_features + 1, n_features + 1))
-    for start in range(0, n_rows, length):
-        rows = chunk.rows(start, min(start + length, n_rows))
-        b = len(rows.X)
-        rows_and_one[:b, :-1] = narrow(rows.X, shift, block[:b])
-        weight = np.ones(b) if rows.sample_weight is None else rows.sample_weight
-        weighted = rows_and_one[:b] * weight.astype(dtype)[:, None]
-        total += weighted.T @ rows_and_one[:b]
-    return total
 
 
 @dataclass(frozen=True)
@@ -86,11 +66,10 @@ class Subproblem:
     def _metric(self, objective: Objective) -> Array | None:
         """Return about the Hessian of a class, from as many rows as tell its eigenvalues."""
         n_features = self.rows.X[0].shape[1]
-        if n_features > _MOST_FEATURES:
+        if n_features > MOST_FEATURES:
             return None
         few = self._every(max(1, self.rows.n_rows // (_ROWS_A_FEATURE * n_features)))
-        chunk = partial(partial_gram, shift=objective.coordinates.shift, dtype=self.dtype)
-        gram = few._reduce(Reduction("gram", chunk, add)) / few.rows.weight[0].sum()
+        gram = few._reduce(gram_of(objective)) / few.rows.weight[0].sum()
         return objective.metric(gram, few.rows.n_rows)
 
     def _every(self, stride: int) -> Subproblem:

@@ -276,11 +276,11 @@ class Run:
 def _reached(state: State, passes: Passes) -> Array:
     """Return the model that a pass has led to: the one evaluated, or what its steps made of it."""
     if isinstance(state, MiniBatchState):
-        return state.current
+        return state.model
     assert passes.seen is not None, "a pass has been read"
     return passes.seen
 
 
 def _current(state: State) -> Array:
     """Return the point that the solver is at, which for mini-batches is not the best so far."""
-    return state.current if isinstance(state, MiniBatchState) else state.point
+    return state.model if isinstance(state, MiniBatchState) else state.point

@@ -12,6 +12,7 @@ import numpy as np
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
 from dsoftmax.solvers.adam import Adam
+from dsoftmax.solvers.autosgd import AutoSGD, AutoState, Snapshot
 from dsoftmax.solvers.base import Evaluation, Rows, State, Status
 from dsoftmax.solvers.bend import Bend, Secant
 from dsoftmax.solvers.fista import FISTA, FISTAState
@@ -20,23 +21,25 @@ from dsoftmax.solvers.line_search import LineSearch, Sample, Search
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.model import Model
 from dsoftmax.solvers.newton import Newton, NewtonState, Trial
-from dsoftmax.solvers.schedules import Inverse
+from dsoftmax.solvers.schedules import Inverse, Settling
 from dsoftmax.solvers.sgd import SGD
 
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        Bend, FISTAState, LBFGSState, LineSearch, MiniBatchState, Model, NewtonState, Pair, Rows,
-        Sample, Search, Secant, Status, Trial,
+        AutoState, Bend, FISTAState, LBFGSState, LineSearch, MiniBatchState, Model, NewtonState,
+        Pair, Rows, Sample, Search, Secant, Snapshot, Status, Trial,
     )
 }  # fmt: skip
 ZERO = np.zeros((4, 3))
 NET = ElasticNet(0.1, 0.5, np.ones((3, 1)))
+RIDGE = ElasticNet(0.1, 0.0, np.ones((3, 1)))
 SOLVERS: dict[str, Any] = {
-    "newton": Newton(ElasticNet(0.1, 0.0, np.ones((3, 1))), 1e-9, 1e-12),
+    "newton": Newton(RIDGE, 1e-9, 1e-12),
     "lbfgs": LBFGS(1e-9, 1e-12),
     "fista": FISTA(NET, 1e-9, 1e-12, 0.1),
-    "sgd": SGD(NET, None, Inverse(100), None, 1e-6, 5, 0.9),
+    "sgd": SGD(NET, 0.1, Inverse(100), None, 1e-6, 5, 0.9),
+    "autosgd": AutoSGD(RIDGE, np.nan, Settling(100), None, 1e-6, 5, 0.9, True),
     "adam": Adam(NET, 0.1, Inverse(100), 1.0, 1e-6, 5),
 }
 
@@ -54,7 +57,10 @@ def state_of(name: str, steps: int = 6) -> State:
     state = solver.start(ZERO, evaluated(ZERO[None]), ZERO)
     for step in range(steps):
         assert state.status is Status.RUNNING
-        state = solver.tell(state, evaluated(solver.ask(state).points, step % 2 == 1))
+        request = solver.ask(state)
+        result = evaluated(request.points, step % 2 == 1)
+        metric = np.eye(4) if request.metric else None
+        state = solver.tell(state, dataclasses.replace(result, metric=metric))
     return state  # type: ignore[no-any-return]
 
 

@@ -25,7 +25,8 @@ LAYERS = {
     },
     3: {
         "checkpoint", "classes", "course", "csvfile", "cursor", "digits", "ending", "epochs",
-        "evaluation", "events", "export", "fit", "holder", "identity", "ingestion", "inspection",
+        "evaluation", "events", "export", "fit", "gram", "holder", "identity", "ingestion",
+        "inspection",
         "keeper", "labelling", "lease", "ledger", "npyfile", "objective", "parquetfile",
         "parttraining", "passes", "persistence", "places", "prediction", "records", "rows",
         "scores", "scoring", "settings", "shuffling", "solving", "stopping", "stores",

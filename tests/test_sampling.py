@@ -144,6 +144,6 @@ def test_lanes_are_bounded(n_spans: int, span_bytes: int, batch: int) -> None:
     assert lanes == 1 or lanes * span_bytes <= max(1 << 26, n_spans * span_bytes // 32)
 
 
-@pytest.mark.parametrize(("rows", "batch"), [(1, 256), (32_768, 256), (10**9, 65_536)])
+@pytest.mark.parametrize(("rows", "batch"), [(1, 64), (8192, 64), (10**9, 65_536)])
 def test_the_default_batch_is_bounded(rows: int, batch: int) -> None:
     assert auto_batch_size(rows) == batch

@@ -387,7 +387,7 @@ def test_the_best_model_outlives_a_chunk_that_is_left_out_later(
     path = store(rows=100, X=X, y=y)
     source = open_data(f"{path}/X", f"{path}/y", on_bad_chunk="skip", max_bad_chunks=1)
     broken = with_faults(source, {400: ["ok"] * reads + ["bad"]}, tmp_path / "log")
-    params = {"early_stopping": True, "n_iter_no_change": 2, "max_iter": 8, "random_state": 1}
+    params = {"early_stopping": True, "n_iter_no_change": 8, "max_iter": 8, "random_state": 1}
     with pytest.warns(UserWarning, match="left out"):
         model = model_of("sgd", alpha=0.0, **params).fit(broken, X_val=X_val, y_val=y_val)
     scores = model.evaluate(X_val, y_val)

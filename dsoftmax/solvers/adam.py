@@ -16,7 +16,7 @@ from dsoftmax.reduction import Array
 from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-_RATE = 0.01
+AUTO_RATE = 0.01  # for features that are scaled alike
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,3 @@ class Adam(MiniBatch):
         spread = np.sqrt(square / (1 - _BETA2**count)) + _EPSILON
         length = rate / spread
         return (mean, square), length * mean / (1 - _BETA1**count), length
-
-    def rate_from(self, curvature: float) -> float:
-        """Return a rate for scaled features; Adam's steps do not depend on the curvature."""
-        return _RATE

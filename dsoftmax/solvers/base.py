@@ -76,7 +76,8 @@ class Request:
     ----------
     points : (n_points, n_features + 1, n_columns), evaluated on the same read
     rows : the rows to evaluate on
-    metric : whether to tell the metric of those that are kept in memory
+    metric : whether to tell the metric of those that are kept in memory; for a mini-batch, of
+        the rows that come first
     renew : whether to keep other rows in memory, those that matter at the first point
     rivals : whether the best of the points counts, not the first
     """

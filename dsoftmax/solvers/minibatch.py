@@ -1,14 +1,10 @@
-"""What all mini-batch solvers share: the state, the epoch's bookkeeping, the proximal step.
-
-Without a learning rate, it is taken from the curvature: the largest eigenvalue of the first
-batch's Hessian at the intercept-only model, found by power iteration on differences of gradients.
-"""
+"""What all mini-batch solvers share: the state, the epoch's bookkeeping, the proximal step."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -17,8 +13,6 @@ from dsoftmax.reduction import Array
 from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status, largest
 from dsoftmax.solvers.schedules import Schedule
 
-_PROBES = 8
-_PROBE_LENGTH = 0.01
 _DIVERGED = 10.0  # times the loss of the intercept-only model
 
 Memory = tuple[Array, ...]
@@ -32,9 +26,7 @@ class MiniBatchState(State):
     ----------
     current : (n_features + 1, n_columns)
     memory : what the rule of the solver remembers, each of that shape
-    learning_rate : NaN while the curvature is being probed
-    probe : direction of the power iteration, of that shape
-    probes : how many were made
+    learning_rate : NaN while it is being measured
     step, rows : updates made, and rows they were made from
     total, share : sums over this epoch's batches of value * share, and of share
     start_value : objective of the intercept-only model
@@ -44,14 +36,20 @@ class MiniBatchState(State):
     current: Array
     memory: Memory
     learning_rate: float
-    probe: Array
     start_value: float
-    probes: int = 0
     step: int = 0
     rows: int = 0
     total: float = 0.0
     share: float = 0.0
     stale_epochs: int = 0
+
+    @property
+    def model(self) -> Array:
+        """The model that the steps have led to."""
+        return self.current
+
+
+S = TypeVar("S", bound=MiniBatchState)
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class MiniBatch(Solver[MiniBatchState]):
     Parameters
     ----------
     penalty : ElasticNet
-    learning_rate : positive number, or None to measure the curvature
+    learning_rate : positive number
     schedule : factor of the learning rate after so many rows
     clip_norm : scale gradients down to this Euclidean norm, or None
     tol : an epoch has to lower the mean objective by tol * its value; 0 asks for nothing
@@ -69,7 +67,7 @@ class MiniBatch(Solver[MiniBatchState]):
     """
 
     penalty: ElasticNet
-    learning_rate: float | None
+    learning_rate: float
     schedule: Schedule
     clip_norm: float | None
     tol: float
@@ -88,96 +86,72 @@ class MiniBatch(Solver[MiniBatchState]):
         that a fixed point of step and prox is a minimiser of the whole objective.
         """
 
-    @abstractmethod
-    def rate_from(self, curvature: float) -> float:
-        """Return the learning rate for the largest eigenvalue of the Hessian."""
-
     def start(self, point: Array, known: Evaluation, at: Array) -> MiniBatchState:
         """Return the first state."""
-        value, gradient = float(known.value[0]), known.gradient[0]
-        rate = np.nan if self.learning_rate is None else self.learning_rate
-        norm = largest(self.penalty.projected(at, gradient))
+        value = float(known.value[0])
+        norm = largest(self.penalty.projected(at, known.gradient[0]))
         memory = tuple(np.zeros_like(point) for _ in range(self.slots))
         return MiniBatchState(
-            at, value, norm, Status.RUNNING, point, memory, rate, _direction(gradient), value
+            at, value, norm, Status.RUNNING, point, memory, self.learning_rate, value
         )
 
-    def resume(self, state: MiniBatchState) -> MiniBatchState:
+    def resume(self, state: S) -> S:
         """Return the state that goes on, with other rows, from where it is."""
         return replace(
             state, status=Status.RUNNING, value=np.inf, total=0.0, share=0.0, stale_epochs=0
         )
 
     def ask(self, state: MiniBatchState) -> Request:
-        """Return the current point, or two points whose gradients tell the curvature.
-
-        They are near the intercept-only model, which is the best so far: at a model that fits
-        well, there is hardly any curvature, and the steps would lead far away from it.
-        """
-        if np.isnan(state.learning_rate):
-            points = np.stack([state.point, state.point + _PROBE_LENGTH * state.probe])
-            return Request(points, Rows.SAME_BATCH)
+        """Return the current point."""
         return Request(state.current[None], Rows.BATCH)
 
     def tell(self, state: MiniBatchState, result: Evaluation) -> MiniBatchState:
         """Make an update, and at the end of an epoch look whether to go on."""
         if not (np.isfinite(result.value).all() and np.isfinite(result.gradient).all()):
-            return replace(state, status=Status.DIVERGED)
-        if np.isnan(state.learning_rate):
-            return self._probe(state, result)
+            return self.failed(state)
         value = float(result.value[0]) + self.penalty.absolute(state.current)
-        state = self._update(state, result.gradient[0])
+        state = self.update(state, result)
         state = replace(
             state,
             rows=state.rows + result.rows,
             total=state.total + value * result.share,
             share=state.share + result.share,
         )
-        return self._end_epoch(state) if result.epoch_ended else state
+        return self.end_epoch(state) if result.epoch_ended else state
 
-    def _update(self, state: MiniBatchState, gradient: Array) -> MiniBatchState:
+    def update(self, state: MiniBatchState, result: Evaluation) -> MiniBatchState:
+        """Return the state after the step that a batch asks for."""
+        return self.stepped(state, self.clipped(result.gradient[0]))
+
+    def stepped(self, state: S, gradient: Array) -> S:
+        """Return the state after a step against a gradient."""
         rate = state.learning_rate * self.schedule(state.rows)
-        memory, step, length = self.move(state, self._clipped(gradient), rate)
+        memory, step, length = self.move(state, gradient, rate)
         current = self.penalty.prox(state.current - step, length)
         return replace(state, current=current, memory=memory, step=state.step + 1)
 
-    def _clipped(self, gradient: Array) -> Array:
+    def clipped(self, gradient: Array) -> Array:
+        """Return a gradient that is no longer than it may be."""
         norm = float(np.linalg.norm(gradient))
         if self.clip_norm is None or norm <= self.clip_norm:
             return gradient
         return gradient * (self.clip_norm / norm)
 
-    def _end_epoch(self, state: MiniBatchState) -> MiniBatchState:
+    def failed(self, state: MiniBatchState) -> MiniBatchState:
+        """Return the state after an evaluation that is not finite."""
+        return replace(state, status=Status.DIVERGED)
+
+    def end_epoch(self, state: MiniBatchState) -> MiniBatchState:
+        """Return the state after the last batch of an epoch."""
         mean = state.total / state.share
         improved = self.tol == 0 or state.value - mean > self.tol * abs(mean)
         stale = 0 if improved else state.stale_epochs + 1
         state = replace(state, total=0.0, share=0.0, stale_epochs=stale)
         if mean > _DIVERGED * state.start_value:
-            return replace(state, status=Status.DIVERGED)
+            return self.failed(state)
         if mean < state.value:
-            state = replace(state, point=state.current, value=mean)
+            state = replace(state, point=state.model, value=mean)
         if stale >= self.n_iter_no_change:
             learned = state.value < state.start_value or state.gradient_norm == 0
             return replace(state, status=Status.STALLED if learned else Status.STUCK)
         return state
-
-    def _probe(self, state: MiniBatchState, result: Evaluation) -> MiniBatchState:
-        change = result.gradient[1] - result.gradient[0]
-        curvature = float(np.linalg.norm(change)) / _PROBE_LENGTH
-        state = replace(state, probe=_unit(change), probes=state.probes + 1)
-        if state.probes < _PROBES and curvature > 0:
-            return state
-        rate = self.rate_from(curvature if curvature > 0 else 1.0)
-        return replace(state, learning_rate=rate)
-
-
-def _direction(gradient: Array) -> Array:
-    """Return where the power iteration starts: any direction will do where there is no gradient."""
-    if not np.any(gradient):
-        gradient = np.random.default_rng(0).normal(size=gradient.shape)
-    return _unit(gradient)
-
-
-def _unit(direction: Array) -> Array:
-    norm = float(np.linalg.norm(direction))
-    return direction / norm if norm > 0 else direction

@@ -42,6 +42,17 @@ class Inverse:
 
 
 @dataclass(frozen=True)
+class Settling:
+    """As `Inverse` for two horizons, then 1: from there on, the noise is taken out of gradients."""
+
+    horizon: int
+
+    def __call__(self, rows_seen: int) -> float:
+        """Return the factor."""
+        return Inverse(self.horizon)(rows_seen) if rows_seen < 2 * self.horizon else 1.0
+
+
+@dataclass(frozen=True)
 class Cosine:
     """Half a cosine from 1 to 0 over `total` rows (Loshchilov and Hutter, SGDR, 2017)."""
 

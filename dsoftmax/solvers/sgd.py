@@ -30,7 +30,3 @@ class SGD(MiniBatch):
         velocity = self.momentum * state.memory[0] + gradient
         step = rate * (gradient + self.momentum * velocity)
         return (velocity,), step, rate / (1.0 - self.momentum)
-
-    def rate_from(self, curvature: float) -> float:
-        """Return 1 / curvature, the longest step that is safe without noise."""
-        return 1.0 / curvature

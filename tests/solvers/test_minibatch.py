@@ -1,64 +1,23 @@
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
 from dsoftmax.solvers.adam import Adam
-from dsoftmax.solvers.base import Evaluation, Rows, Status
-from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
-from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, constant
+from dsoftmax.solvers.base import Evaluation, Status
+from dsoftmax.solvers.minibatch import MiniBatch
+from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, Settling, constant
 from dsoftmax.solvers.sgd import SGD
-
-NONE = ElasticNet(0.0, 0.0, np.ones((1, 1)))
-
-Function = Callable[[Array], tuple[float, Array]]
-
-
-def quadratic(eigenvalues: Array, floor: float = 0.5) -> Function:
-    """A rotated bowl around one."""
-    size = len(eigenvalues)
-    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
-    hessian = rotation * eigenvalues @ rotation.T
-
-    def f(point: Array) -> tuple[float, Array]:
-        gradient = hessian @ (point - 1)
-        return floor + 0.5 * float(np.vdot(point - 1, gradient)), gradient
-
-    return f
-
-
-def evaluated(f: Function, points: Array, batches: int, step: int) -> Evaluation:
-    with np.errstate(over="ignore", invalid="ignore"):
-        values, gradients = zip(*map(f, points), strict=True)
-    last = step % batches == batches - 1
-    return Evaluation(
-        np.array(values), np.stack(gradients), np.zeros(len(points)), 1, 1 / batches, last
-    )
-
-
-def states(
-    solver: MiniBatch, f: Function, zero: Array, *, batches: int = 1, most: int = 10_000
-) -> list[MiniBatchState]:
-    known = evaluated(f, zero[None], 1, 0)
-    trail, step = [solver.start(zero, known, zero)], 0
-    while trail[-1].status is Status.RUNNING and step < most:
-        request = solver.ask(trail[-1])
-        trail.append(solver.tell(trail[-1], evaluated(f, request.points, batches, step)))
-        step += request.rows is Rows.BATCH
-    return trail
+from tests.solvers.bowls import NONE, quadratic, states
 
 
 def make(
-    learning_rate: float | None = 0.1, momentum: float = 0.9, tol: float = 1e-6, epochs: int = 5,
-    steps: int = 1, penalty: ElasticNet = NONE, clip_norm: float | None = None,
+    learning_rate: float = 0.1, momentum: float = 0.9, tol: float = 1e-6, epochs: int = 5,
+    penalty: ElasticNet = NONE, clip_norm: float | None = None,
 ) -> SGD:  # fmt: skip
-    schedule = constant if learning_rate is not None else Inverse(steps)
-    return SGD(penalty, learning_rate, schedule, clip_norm, tol, epochs, momentum)
+    return SGD(penalty, learning_rate, constant, clip_norm, tol, epochs, momentum)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
@@ -69,58 +28,6 @@ def test_the_update_is_nesterovs_as_torch_writes_it(momentum: float) -> None:
         gradient = f(x)[1]
         buffer = momentum * buffer + gradient
         x = x - 0.05 * (gradient + momentum * buffer)
-
-
-@pytest.mark.parametrize("steps", [1, 4])
-def test_an_automatic_rate_falls_as_one_over_epochs(steps: int) -> None:
-    f, solver = quadratic(np.array([2.0, 0.1])), make(None, 0.0, steps=steps)
-    trail = states(solver, f, np.zeros((2, 1)), batches=steps, most=3 * steps)
-    moves = [(a, b) for a, b in itertools.pairwise(trail) if b.step > a.step]
-    for number, (a, b) in enumerate(moves):
-        rate = a.learning_rate / (1 + number / steps)
-        np.testing.assert_allclose(a.current - b.current, rate * f(a.current)[1], rtol=1e-9)
-    assert len(moves) == 3 * steps
-
-
-@pytest.mark.parametrize(
-    "eigenvalues",
-    [
-        np.array([5.0]),
-        np.ones(3),
-        np.geomspace(1e-3, 7.0, 20),
-        np.linspace(0, 1, 200),
-        np.linspace(0, 1, 5) * 1e6,
-        np.array([1e-8, 1e-9]),
-    ],
-    ids=["one", "equal", "geometric", "dense", "steep", "flat"],
-)
-def test_the_probe_finds_the_largest_eigenvalue(eigenvalues: Array) -> None:
-    f = quadratic(eigenvalues, floor=0.0)
-    solver, zero = make(None), np.zeros((len(eigenvalues), 1))
-    state, asked = solver.start(zero, evaluated(f, zero[None], 1, 0), zero), 0
-    while np.isnan(state.learning_rate):
-        request = solver.ask(state)
-        assert request.rows is Rows.SAME_BATCH
-        assert len(request.points) == 2
-        np.testing.assert_array_equal(request.points[0], zero)
-        state, asked = solver.tell(state, evaluated(f, request.points, 1, 1)), asked + 1
-    assert asked <= 10
-    assert 1 / state.learning_rate == pytest.approx(eigenvalues.max(), rel=0.08)
-    assert solver.ask(state).rows is Rows.BATCH
-
-
-def test_without_curvature_the_rate_is_finite() -> None:
-    trail = states(make(None), lambda x: (1.0, np.zeros_like(x)), np.zeros((3, 2)))
-    assert trail[-1].status is Status.STALLED
-    assert np.isfinite(trail[-1].current).all()
-
-
-def test_it_finds_the_minimum_of_a_quadratic() -> None:
-    f = quadratic(np.linspace(0.1, 1, 5))
-    state = states(make(None, tol=1e-10, steps=50), f, np.zeros((5, 1)), batches=50)[-1]
-    assert state.status is Status.STALLED
-    np.testing.assert_allclose(state.point, 1, atol=1e-3)
-    np.testing.assert_allclose(state.value, 0.5, atol=1e-5)
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
@@ -225,6 +132,7 @@ def test_clipping_shortens_a_gradient_and_keeps_its_direction() -> None:
         (constant, [1, 1, 1, 1]),
         (Inverse(100), [1, 2 / 3, 1 / 2, 1 / 3]),
         (Cosine(200), [1, 0.5 + 0.5 * np.sqrt(0.5), 0.5, 0]),
+        (Settling(90), [1, 9 / 14, 9 / 19, 1]),
     ],
 )
 def test_schedules_count_rows(schedule: Schedule, expected: list[float]) -> None:
