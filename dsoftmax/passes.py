@@ -167,7 +167,7 @@ class Passes:
         picks = () if rule is None else (Reduction("rows", rule, add),)
         sums, spent = reduce(
             self._executor, self._source, several(reduction, *judges, *picks), self._leaves,
-            keep=None if self.only_batches else self._key, begun=self._taken_up(), watch=self._watch,
+            keep=(self._key, None)[self.only_batches], begun=self._taken_up(), watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts
