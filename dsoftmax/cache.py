@@ -27,15 +27,32 @@ class ByteCache(Generic[Key, Value]):
             self._held.move_to_end(key)
             return self._held[key][0]
 
-    def put(self, key: Key, value: Value, size: int, most: int) -> None:
-        """Hold `value` of `size` bytes, and drop the oldest until all is within `most` bytes."""
+    def put(
+        self, key: Key, value: Value, size: int, most: int,
+        stays: Callable[[Key], bool] | None = None,
+    ) -> None:  # fmt: skip
+        """Hold `value` of `size` bytes, and drop the oldest until all is within `most` bytes.
+
+        Those whose keys meet the condition `stays` are not dropped: if what is left is not room
+        enough, the value is not held.
+        """
         with self._lock:
             if key in self._held or size > most:
                 return
+            excess = self._bytes + size - most
+            dropped = []
+            for old, (_, old_size) in self._held.items():
+                if excess <= 0:
+                    break
+                if stays is None or not stays(old):
+                    dropped.append(old)
+                    excess -= old_size
+            if excess > 0:
+                return
+            for old in dropped:
+                self._bytes -= self._held.pop(old)[1]
             self._held[key] = (value, size)
             self._bytes += size
-            while self._bytes > most:
-                self._bytes -= self._held.popitem(last=False)[1][1]
 
     def drop_if(self, condition: Callable[[Key], bool]) -> None:
         """Drop what is held under the keys that meet a condition."""

@@ -25,11 +25,12 @@ def warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> Non
     """Warn if the spans that mini-batches are taken from would be decoded anew at every step."""
     lanes = -(-epoch.n_lanes // executor.processes)
     span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    if source.X.in_memory or lanes * span <= executor.cache_bytes:
+    room = executor.cache_room(source, span, batch=True)
+    if source.X.in_memory or lanes * span <= room:
         return
     warnings.warn(
         f"mini-batches are taken from {lanes} chunks of {span / 2**20:,.0f} MiB at once on each "
-        f"worker, which remembers {executor.cache_bytes / 2**20:,.0f} MiB of them, so that chunks "
+        f"worker, which remembers {room / 2**20:,.0f} MiB of them, so that chunks "
         "are decoded many times an epoch: give the workers more memory, store smaller chunks, or "
         "use solver='lbfgs'",
         stacklevel=6,

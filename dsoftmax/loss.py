@@ -22,7 +22,9 @@ import numpy.typing as npt
 
 from dsoftmax.reduction import Array, Chunk
 
-_BLOCK_BYTES = 3 << 19  # of narrowed rows and their raw predictions: they share a 2 MiB cache
+_BLOCK_BYTES = 7 << 18  # of narrowed rows and their raw predictions: they share a 2 MiB cache
+_RAW_BYTES = 1 << 23
+_WIDE = 256  # columns from which a product is written by class at once, not turned afterwards
 
 
 def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
@@ -37,17 +39,18 @@ def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
 def block_length(n_features: int, n_columns: int, itemsize: int) -> int:
     """Return how many rows stay in cache: a power of two from 64 to 4096.
 
-    With many columns it is at least half of them, up to 512, or else adding up the gradient of
-    each block would cost as much as computing it.
+    With many columns, which keep the block out of cache, it is longer, up to 1024 rows while
+    their raw predictions are within 8 MiB: adding up the gradient of a block costs as much as
+    computing that of a few dozen rows.
 
     Examples
     --------
-    >>> block_length(784, 10, itemsize=4), block_length(2048, 1000, itemsize=4)
-    (256, 256)
+    >>> block_length(784, 10, itemsize=4), block_length(784, 100, itemsize=4)
+    (512, 512)
     """
     rows = _BLOCK_BYTES // (itemsize * (n_features + 2 * n_columns))
-    least = min(max(n_columns // 2, 64), 512)
-    return 1 << (min(max(rows, least), 4096).bit_length() - 1)
+    least = min(8 * n_columns, 1024, _RAW_BYTES // (2 * itemsize * max(n_columns, 1)))
+    return 1 << (min(max(rows, least, 64), 4096).bit_length() - 1)
 
 
 @dataclass(frozen=True)
@@ -112,56 +115,67 @@ def raw_blocks(
     """
     n_models, n_features, n_columns = points.shape[0], points.shape[1] - 1, points.shape[2]
     width = n_models * n_columns
-    coef = np.ascontiguousarray(points[:, :-1].transpose(1, 0, 2)).reshape(n_features, width)
-    intercept = points[:, -1].reshape(width, 1)
+    by_column = np.ascontiguousarray(points.transpose(0, 2, 1)).reshape(width, n_features + 1)
+    coef, intercept = by_column[:, :-1], by_column[:, -1:]
+    if width < _WIDE:
+        coef = np.asfortranarray(coef)
     length = max(1, min(block_length(n_features, width, points.itemsize), len(X)))
     blocks = np.empty((length, n_features), points.dtype)
-    product = np.empty((length, width), points.dtype)
     raw = np.empty(width * length, points.dtype)
     for start in range(0, len(X), length):
         rows = slice(start, min(start + length, len(X)))
-        b = rows.stop - rows.start
-        block = narrow(X[rows], shift, blocks[:b])
-        np.matmul(block, coef, out=product[:b])
-        by_class = raw[: width * b].reshape(width, b)
-        np.add(product[:b].T, intercept, out=by_class)
-        yield rows, block, by_class.reshape(n_models, n_columns, b)
+        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start])
+        by_class = raw[: width * len(block)].reshape(width, len(block))
+        if width < _WIDE:
+            np.add(np.matmul(block, coef.T).T, intercept, out=by_class)
+        else:
+            np.matmul(coef, block.T, out=by_class)
+            by_class += intercept
+        yield rows, block, by_class.reshape(n_models, n_columns, len(block))
 
 
-def softmax_residual(raw: Array, codes: Array) -> tuple[Array, Array]:
+def softmax_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
     """Turn raw predictions into residuals p - [j = k], in place.
 
     Parameters
     ----------
     raw : array of shape (n_models, n_columns, b), overwritten
     codes : integer array of shape (b,)
-
-    Returns
-    -------
-    loss : array of shape (n_models, b)
-    correct : boolean array of shape (n_models, b), true where no class is more probable
+    loss : array of shape (n_models, b), filled in
+    correct : boolean array of shape (n_models, b), filled in: where no class is more probable
     """
     if raw.shape[1] == 1:
-        return _logistic_residual(raw, codes)
+        _logistic_residual(raw, codes, loss, correct)
+        return
     raw -= raw.max(axis=1, keepdims=True)
-    own = (slice(None), codes, np.arange(len(codes)))
-    of_label = raw[own]
+    own = _of_own_class(raw, codes)
+    flat = raw.reshape(-1)
+    of_label = flat.take(own)
+    np.equal(of_label, 0, out=correct)
     np.exp(raw, out=raw)
     total = raw.sum(axis=1, keepdims=True)
     raw /= total
-    raw[own] -= 1
-    return np.log(total[:, 0]) - of_label, of_label == 0
+    flat[own] -= 1
+    np.log(total[:, 0], out=loss)
+    loss -= of_label
 
 
-def _logistic_residual(raw: Array, codes: Array) -> tuple[Array, Array]:
+def _of_own_class(raw: Array, codes: Array) -> Array:
+    """Return where in a flat `raw` the entries of each row's own class are: (n_models, b)."""
+    n_models, n_columns, b = raw.shape
+    first = np.arange(n_models)[:, None] * (n_columns * b)
+    own: Array = first + (codes * b + np.arange(b))
+    return own
+
+
+def _logistic_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
     z = raw[:, 0]
     label = codes == 1
     tail = np.exp(-np.abs(z))
-    loss = np.maximum(z, 0) - np.where(label, z, 0) + np.log1p(tail)
-    correct = (z > 0) == label
+    np.add(np.maximum(z, 0) - np.where(label, z, 0), np.log1p(tail), out=loss)
+    np.equal(z > 0, label, out=correct)
     np.divide(np.where(z >= 0, 1, tail), 1 + tail, out=z)
     z -= label
-    return loss, correct
 
 
 def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> LossSums:
@@ -181,28 +195,31 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
         Not finite where the points or the rows are not: the caller decides which.
     """
     n_models, n_rows, n_columns = points.shape
-    loss, correct, weight = np.zeros(n_models), np.zeros(n_models), np.zeros(n_models)
+    loss = np.empty((n_models, len(chunk.X)), points.dtype)
+    correct = np.empty(loss.shape, bool)
     gradient = np.zeros((n_models * n_columns, n_rows))
     product = np.empty((n_models * n_columns, n_rows - 1), points.dtype)
-    weights = _model_weights(chunk, points.dtype)
+    weights, ones = _model_weights(chunk, points.dtype), np.ones(len(chunk.X), points.dtype)
     # Overflow is not an accident here but a point gone astray, which the trainer reports.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, block, raw in raw_blocks(chunk.X, points, shift):
-            row_loss, row_correct = softmax_residual(raw, chunk.codes[rows])
-            if weights is None:
-                weight += len(block)
-            else:
-                row_loss *= weights[:, rows]
-                row_correct = row_correct * weights[:, rows]
+            softmax_residual(raw, chunk.codes[rows], loss[:, rows], correct[:, rows])
+            if weights is not None:
                 raw *= weights[:, None, rows]
-                weight += weights[:, rows].sum(axis=1, dtype=np.float64)
             residual = raw.reshape(n_models * n_columns, -1)
-            loss += row_loss.sum(axis=1, dtype=np.float64)
-            correct += row_correct.sum(axis=1, dtype=np.float64)
             gradient[:, :-1] += np.matmul(residual, block, out=product)
-            gradient[:, -1] += residual.sum(axis=1, dtype=np.float64)
-    by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+            gradient[:, -1] += np.matmul(residual, ones[: len(block)])
+        sums = (_weighted(values, weights) for values in (loss, correct, np.ones_like(correct)))
+        by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+        loss, correct, weight = sums
     return LossSums(loss, np.ascontiguousarray(by_model), correct, weight)
+
+
+def _weighted(values: Array, weights: Array | None) -> Array:
+    """Return the sums of values of shape (n_models, rows) over the rows, in float64."""
+    weighted = values if weights is None else values * weights
+    sums: Array = weighted.sum(axis=1, dtype=np.float64)
+    return sums
 
 
 def _model_weights(chunk: Chunk, dtype: np.dtype[np.floating]) -> Array | None:

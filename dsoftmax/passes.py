@@ -167,7 +167,7 @@ class Passes:
         picks = () if rule is None else (Reduction("rows", rule, add),)
         sums, spent = reduce(
             self._executor, self._source, several(reduction, *judges, *picks), self._leaves,
-            begun=self._taken_up(), watch=self._watch,
+            keep=(self._key, None)[self.only_batches], begun=self._taken_up(), watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts
@@ -197,8 +197,8 @@ class Passes:
     def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
         """Reduce over rows that the first mini-batches decode anyway."""
         sums, spent = reduce(
-            self._executor, self._source, reduction, leaves, keep=self._key, release=False,
-            watch=self._watch_batch,
+            self._executor, self._source, reduction, leaves, keep=self._key, batch=True,
+            release=False, watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
         return sums
@@ -288,7 +288,7 @@ class Passes:
         judges = self._judges(kernel, objective.coordinates.shift)
         sums, spent = reduce(
             self._executor, self._source, several(objective.reduction(points), *judges), leaves,
-            keep=self._key, release=final, watch=self._watch_batch,
+            keep=self._key, batch=True, release=final, watch=self._watch_batch,
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts

@@ -13,7 +13,8 @@ from dask.utils import format_bytes
 from dsoftmax.epochs import first_epoch
 from dsoftmax.errors import DataError
 from dsoftmax.runtime.executors import stays_in_process
-from dsoftmax.runtime.reduce import full_pass, leaves_a_task
+from dsoftmax.runtime.memory import SPILL_SHARE, cache_room, working_set
+from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.site import Site, site_for
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.runtime.workers import require_sample_fits
@@ -27,13 +28,8 @@ from dsoftmax.subsample import auto_size
 if TYPE_CHECKING:
     from dsoftmax.estimator import SoftmaxRegression
 
-# Fitted to the peaks of workers of one thread, over dtypes, chunks of 1 to 200 MiB, and 10 to 1,000
-# classes: how many copies of a span come together while it is read (compressed, decoded, in order,
-# and what the allocator keeps of the last one), and of what is added up. Meant to be too much.
-_COPIES_OF_SPAN = 5
-_COPIES_OF_SUMS = 14
+_TARGET_BYTES = 24  # of the code and the weights of a row
 _LABEL_BYTES = 8 << 20  # of labels that are read to count the classes
-_SPILL_SHARE = 0.6  # of its memory, from where on Dask writes a worker's results to its disk
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,7 @@ class Plan:
     tasks_a_pass : int
     largest_read : decoded bytes of X that a thread holds at once
     sample_bytes : of rows that the client keeps in memory ("newton")
+    cache_bytes : decoded bytes of X that a worker remembers, at most
     peak_memory : what a worker takes at most, in bytes, estimated to the safe side
     advice : what to look after, a sentence each
     """
@@ -74,6 +71,7 @@ class Plan:
     tasks_a_pass: int
     largest_read: int
     sample_bytes: int
+    cache_bytes: int
     peak_memory: int
     advice: tuple[str, ...]
 
@@ -144,16 +142,18 @@ def plan_fit(
     sums_bytes = 8 * (source.n_features + 1) * classes
     spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
     largest = max(stop - start for start, stop in spans) * source.row_bytes
+    pass_bytes = source.n_samples * source.row_bytes
     steps, tasks, held = _work(source, settings, site, spans, mini_batch=kind.mini_batch)
-    in_use = site.threads * (_COPIES_OF_SPAN * largest + _COPIES_OF_SUMS * sums_bytes)
+    in_use = working_set(largest, sums_bytes, site.threads)
+    room = cache_room(site.memory_limit, in_use, batch=kind.mini_batch)
+    remembered = min(max(2 * held, _decoded_bytes(source)), room)
     sample = _sample_bytes(source, settings, classes) if kind is Newton else 0
-    peak = site.process_bytes + in_use + min(2 * held, site.cache_bytes) + sample
+    peak = site.process_bytes + in_use + remembered + sample
     return Plan(
         source.n_samples, source.n_features, classes, all_classes, kind.name,
         site.name, site.processes, site.slots, site.memory_limit, settings.max_iter,
-        source.n_samples * source.row_bytes, steps, tasks, largest, sample,
-        peak,
-        tuple(_advice(source, site, spans, held, peak)),
+        pass_bytes, steps, tasks, largest, sample, remembered, peak,
+        tuple(_advice(source, site, spans, held, room, peak)),
     )  # fmt: skip
 
 
@@ -174,6 +174,13 @@ def _classes(source: Source, settings: Settings) -> tuple[int, bool]:
     return len(found), True
 
 
+def _decoded_bytes(source: Source) -> int:
+    """Return what all rows take as they are remembered, if they come from a store."""
+    if not source.X.may_wait:
+        return 0
+    return source.n_samples * (source.row_bytes + _TARGET_BYTES)
+
+
 def _sample_bytes(source: Source, settings: Settings, classes: int) -> int:
     rows, size = source.n_samples, settings.sample_size
     size = size or auto_size(rows, source.n_features, classes, source.row_bytes)
@@ -187,30 +194,28 @@ def _work(
     """Return steps a pass, tasks a pass, and the bytes of spans that a worker remembers."""
     if not mini_batch:
         leaves = full_pass(spans)
-        length = leaves_a_task(source, leaves, site.slots, keep=False)
-        return 1, -(-len(leaves) // length), 0
+        return 1, len(task_runs(source, leaves, site.slots, batch=False)), 0
     epoch = first_epoch(source, settings, spans, source.n_samples)
-    length = leaves_a_task(source, epoch.batch(0), site.slots, keep=True)
+    tasks = epoch.n_steps * len(task_runs(source, epoch.batch(0), site.slots, batch=True))
     largest = max(stop - start for start, stop in spans) * source.row_bytes
-    tasks = epoch.n_steps * -(-epoch.n_lanes // length)
     return epoch.n_steps, tasks, largest * -(-epoch.n_lanes // site.processes)
 
 
 def _advice(
-    source: Source, site: Site, spans: tuple[Span, ...], held: int, peak: int
+    source: Source, site: Site, spans: tuple[Span, ...], held: int, room: int, peak: int
 ) -> Iterator[str]:
     """Yield what is likely to go wrong, or to be slow."""
     limit = site.memory_limit
-    if limit and peak > _SPILL_SHARE * limit:
+    if limit and peak > SPILL_SHARE * limit:
         yield (
             f"a worker may need {format_bytes(peak)} of its {format_bytes(limit)}, and Dask holds "
-            f"it back from {_SPILL_SHARE:.0%} on: give the workers more memory or fewer threads, "
+            f"it back from {SPILL_SHARE:.0%} on: give the workers more memory or fewer threads, "
             "or store X in smaller chunks"
         )
-    if held > site.cache_bytes:
+    if held > room:
         yield (
             f"mini-batches come from {format_bytes(held)} of chunks at once on each worker, which "
-            f"remembers {format_bytes(site.cache_bytes)}: chunks will be decoded many times a "
+            f"remembers {format_bytes(room)}: chunks will be decoded many times a "
             "pass; give the workers more memory, or use solver='lbfgs'"
         )
     if len(spans) < site.slots and not stays_in_process(source):

@@ -56,6 +56,12 @@ class Chunk(NamedTuple):
     chunk_at: Callable[[int, int], str] = _nameless
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        arrays = (self.X, self.y, self.sample_weight, self.left_out, self.held_out)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
     def codes(self) -> Array:
         """The class codes, of a chunk that is known to carry them."""
         assert self.y is not None, "this source has no y"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import dask
 import dask.array as da
 import numpy as np
 import obstore.store
@@ -335,7 +336,8 @@ def test_each_chunk_is_decoded_once_a_pass(
 ) -> None:
     X, y, _ = numbers("f8", "integers")
     path, seen = FORMS[form](Place(tmp_path, None), "X", X), reads_of(monkeypatch)
-    model = fitted(path, y)
+    with dask.config.set({"dsoftmax.cache": 0}):
+        model = fitted(path, y)
     chunks = {key for key in seen if key.startswith("X/c/")}
     assert len(chunks) >= len(open_data(path).chunks) - 1
     assert {seen.count(key) for key in chunks} == {model.n_iter_}
@@ -349,10 +351,22 @@ def test_each_chunk_of_a_cube_is_decoded_once_a_pass(
     X, y, _ = numbers("f8", "integers")
     path = CUBES[cube](Place(tmp_path, None), "X", X.reshape(*SHAPE, FEATURES))
     seen = reads_of(monkeypatch)
-    model = fitted(path, y.reshape(SHAPE))
+    with dask.config.set({"dsoftmax.cache": 0}):
+        model = fitted(path, y.reshape(SHAPE))
     chunks = {key for key in seen if key.startswith("X/c/")}
     assert len(chunks) > 1
     assert {seen.count(key) for key in chunks} == {model.n_iter_}
+
+
+@pytest.mark.usefixtures("small_spans")
+def test_each_chunk_is_decoded_once_at_all_if_it_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y, _ = numbers("f8", "integers")
+    path, seen = FORMS["format 3"](Place(tmp_path, None), "X", X), reads_of(monkeypatch)
+    assert fitted(path, y).n_iter_ > 1
+    chunks = {key for key in seen if key.startswith("X/c/")}
+    assert {seen.count(key) for key in chunks} == {1}
 
 
 def test_a_shard_of_many_rows_is_read_chunk_by_chunk(tmp_path: Path) -> None:

@@ -86,3 +86,22 @@ def test_threads_share_it() -> None:
     assert sum(1 + key % 7 for key in held(cache, 50)) <= 60
     cache.put("last", 0, 60, most=60)
     assert held(cache, 50) == []
+
+
+def test_what_stays_is_not_driven_out_and_the_others_are() -> None:
+    cache: ByteCache[str, int] = ByteCache()
+    for key in ("old", "mine 0", "mine 1"):
+        cache.put(key, 0, 4, most=12)
+    for key in ("mine 2", "mine 3"):
+        cache.put(key, 0, 4, most=12, stays=lambda other: other.startswith("mine"))
+    found = [key for key in ("old", "mine 0", "mine 1", "mine 2", "mine 3") if cache.get(key) == 0]
+    assert found == ["mine 0", "mine 1", "mine 2"]
+
+
+def test_nothing_is_dropped_for_what_has_no_room_in_the_end() -> None:
+    cache: ByteCache[str, int] = ByteCache()
+    cache.put("old", 0, 4, most=12)
+    cache.put("mine", 0, 8, most=12)
+    cache.put("mine too", 0, 8, most=12, stays=lambda other: other == "mine")
+    assert cache.get("old") == 0
+    assert cache.get("mine too") is None

@@ -215,9 +215,18 @@ def test_block_length_is_a_power_of_two_in_range(d: int, columns: int, itemsize:
     assert 64 <= length <= 4096
     assert block_length(2 * d, columns, itemsize) <= length
     row = itemsize * (d + 2 * columns)
-    least = min(max(columns // 2, 64), 512)
-    assert length <= least or length * row <= 3 << 19
-    assert length == 4096 or 2 * length * row > 3 << 19
+    assert length <= max(64, min(8 * columns, 1024)) or length * row <= 7 << 18
+    assert length == 4096 or 2 * length * row > 7 << 18
+    assert length == 64 or length * row <= 7 << 18 or length * columns * itemsize <= 1 << 22
+
+
+@pytest.mark.parametrize("columns", [1, 3, 255, 256, 300])
+@pytest.mark.parametrize("models", [1, 2])
+def test_raw_predictions_are_the_product_and_the_intercept(columns: int, models: int) -> None:
+    rng = np.random.default_rng(0)
+    X, points = rng.normal(size=(70, 5)), rng.normal(size=(models, 6, columns))
+    ((_, _, raw),) = raw_blocks(X, points)
+    np.testing.assert_allclose(raw, (X @ points[:, :-1] + points[:, -1:]).transpose(0, 2, 1))
 
 
 def test_blocks_cover_the_rows_once_with_their_raw_predictions() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import count, islice, repeat
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
@@ -16,24 +16,17 @@ from dask.utils import parse_timedelta
 from distributed import KilledWorker
 
 from dsoftmax.errors import OutageError
-from dsoftmax.runtime import blas, worker
-from dsoftmax.runtime.executors import (
-    CACHE_IN_PROCESS,
-    Result,
-    TaskKilledError,
-    configured_cache,
-)
+from dsoftmax.runtime import blas, loading, worker
+from dsoftmax.runtime.executors import Home, Result, TaskKilledError
+from dsoftmax.runtime.homes import assigned
+from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
+from dsoftmax.sources.base import Source
 
-_CACHE_SHARE = 0.25  # of a worker's memory for the decoded spans of mini-batches
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
 _FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
 _WATCH_SECONDS = 5
 _POLL_SECONDS = 0.1
-
-
-def cluster_cache(limits: Sequence[int]) -> int:
-    """Return the decoded bytes that a worker may remember, by the memory limits of all."""
-    return configured_cache(int(_CACHE_SHARE * min(limits)) if limits else CACHE_IN_PROCESS)
+_SEND_SECONDS = 0.002
 
 
 class ClusterExecutor:
@@ -44,6 +37,7 @@ class ClusterExecutor:
         self.dashboard: str | None = client.dashboard_link or None
         self.run_key = uuid4().hex
         self._round = 0
+        self._assigned: dict[int, str] = {}
         self._address = client.scheduler.address
         self.refresh()
 
@@ -52,11 +46,16 @@ class ClusterExecutor:
         self._looked = time.monotonic()
         self._require_alive()
         workers = self._workers_now() or self._awaited()
-        limits = [w["memory_limit"] for w in workers.values() if w["memory_limit"]]
-        self.slots = max(1, sum(w["nthreads"] for w in workers.values()))
-        self.cache_bytes = cluster_cache(limits)
-        self._workers = sorted(workers)
+        self._limits = [w["memory_limit"] for w in workers.values() if w["memory_limit"]]
+        self._workers = {name: workers[name]["nthreads"] for name in sorted(workers)}
+        self.slots = max(1, sum(self._workers.values()))
         self.processes = max(1, len(workers))
+        self.memory_ceiling = ceiling(min(self._limits, default=0))
+
+    def cache_room(self, source: Source, span_bytes: int, *, batch: bool) -> int:
+        """Return the decoded bytes that each worker may remember."""
+        in_use = working_set(span_bytes, sums_bytes(source), max(self._workers.values(), default=1))
+        return cache_room(min(self._limits, default=0), in_use, batch=batch)
 
     def _workers_now(self) -> dict[str, Any]:
         try:
@@ -109,36 +108,45 @@ class ClusterExecutor:
     ) -> None:  # fmt: skip
         blas.give_back()
         if self.client.status == "running":
-            self.client.run(worker.forget, self.run_key, on_error="ignore")
+            self.client.run(loading.forget, self.run_key, on_error="ignore")
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, pinned: bool = False, few: bool = False,
+        *, homes: Sequence[Home] = (), few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
         self._round += 1
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
-        calls = iter(enumerate(tasks))
+        self._hasten()
+        workers = self._at_home(homes) or repeat(None)
+        calls = (_Call(*call) for call in zip(count(), tasks, workers, strict=False))
         window = _Window(self.client, function, prefix)
         try:
-            self._fill(window, calls, pinned=pinned, few=few)
+            self._fill(window, calls, few=few)
             while len(window) > 0:
                 result = self._next(window)
-                self._fill(window, calls, pinned=pinned, few=few)
+                self._fill(window, calls, few=few)
                 yield result
         finally:
             window.close()
 
-    def _fill(
-        self, window: _Window, calls: Iterator[tuple[int, tuple[Any, ...]]], *, pinned: bool,
-        few: bool,
-    ) -> None:  # fmt: skip
-        room = (_FEW if few else _SEVERAL) * self.slots - len(window)
-        for position, task in islice(calls, max(room, 0)):
-            window.submit(_Call(position, task, self._pin(position) if pinned else None))
+    def _hasten(self) -> None:
+        """Have the client send tasks as soon as the scheduler does: by default it saves them up."""
+        if self.client.scheduler_comm is not None:  # else it is looking for its scheduler
+            self.client.scheduler_comm.interval = _SEND_SECONDS
 
-    def _pin(self, position: int) -> str | None:
-        return self._workers[position % len(self._workers)] if self._workers else None
+    def _at_home(self, homes: Sequence[Home]) -> list[str]:
+        """Return the workers that tasks are meant for."""
+        if not self._workers:
+            return []
+        found = assigned(homes, self._workers, self._assigned)
+        self._assigned.update(found)
+        return [found[home.name] for home in homes]
+
+    def _fill(self, window: _Window, calls: Iterator[_Call], *, few: bool) -> None:
+        room = (_FEW if few else _SEVERAL) * self.slots - len(window)
+        for call in islice(calls, max(room, 0)):
+            window.submit(call)
 
     def _next(self, window: _Window) -> Any:
         """Return the next result, as long as anyone is there to work for it."""
@@ -214,7 +222,7 @@ class _Window:
             future.release()  # or sums would pile up on the workers until the end
             return result
 
-    def unpin_from_all_but(self, workers: Sequence[str]) -> None:
+    def unpin_from_all_but(self, workers: Collection[str]) -> None:
         """Submit anew what is meant for workers that have gone.
 
         Another worker may take such a task, but the scheduler forgets to look for one if there

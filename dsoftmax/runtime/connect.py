@@ -94,7 +94,10 @@ def local_workers(n_workers: int | None = None, memory_limit: str | None = None)
 
     from dsoftmax.runtime.local import local_cluster
 
-    with local_cluster(n_workers, memory_limit) as cluster, Client(cluster) as client:
+    with (
+        local_cluster(n_workers, memory_limit) as cluster,
+        Client(cluster, direct_to_workers=True) as client,
+    ):
         yield client
 
 

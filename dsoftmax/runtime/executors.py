@@ -11,14 +11,14 @@ import concurrent.futures
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from uuid import uuid4
 
-import dask
 from dask.system import CPU_COUNT
 
 from dsoftmax.errors import DataError
-from dsoftmax.runtime import blas, worker
+from dsoftmax.runtime import blas, loading
+from dsoftmax.runtime.memory import cache_room
 from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
     require_owner,
@@ -31,7 +31,6 @@ from dsoftmax.sources.base import Source
 Result = TypeVar("Result")
 
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
-CACHE_IN_PROCESS = 1 << 30
 
 
 class TaskKilledError(Exception):
@@ -42,6 +41,19 @@ class TaskKilledError(Exception):
         self.position = position
 
 
+class Home(NamedTuple):
+    """What brings tasks of the same rows to the same worker, time after time.
+
+    Attributes
+    ----------
+    name : of the rows
+    rows : how many they are
+    """
+
+    name: int
+    rows: int
+
+
 class Executor(Protocol):
     """Runs one function on many tasks.
 
@@ -49,7 +61,7 @@ class Executor(Protocol):
     ----------
     slots : how many tasks run at once
     processes : in how many processes they run
-    cache_bytes : decoded bytes that a process may remember
+    memory_ceiling : bytes with which a process does not remember more, 0 for none
     dashboard : address of the Dask dashboard, if there is one
     client : of the cluster, or None in this process
     run_key : what workers remember is remembered under this name, until the end
@@ -59,9 +71,13 @@ class Executor(Protocol):
 
     slots: int
     processes: int
-    cache_bytes: int
+    memory_ceiling: int
     dashboard: str | None
     client: Any
+
+    def cache_room(self, source: Source, span_bytes: int, *, batch: bool) -> int:
+        """Return the decoded bytes that a process may remember while it reduces such spans."""
+        ...
 
     def refresh(self) -> None:
         """Look again at which workers there are."""
@@ -69,7 +85,7 @@ class Executor(Protocol):
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, pinned: bool = False, few: bool = False,
+        *, homes: Sequence[Home] = (), few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order.
 
@@ -77,7 +93,7 @@ class Executor(Protocol):
         ----------
         name : what the dashboard shows
         function, tasks : what to call, and its arguments for each task
-        pinned : prefer the same worker for the same position each time
+        homes : of the tasks, if there is something on workers to come back to
         few : keep few tasks under way, since each brings blocks to its worker
         """
         ...
@@ -160,11 +176,15 @@ class ThreadExecutor:
     def __init__(self) -> None:
         self.run_key = uuid4().hex
         self.processes = 1
+        self.memory_ceiling = 0
         self.slots = 1 if inside_a_task() else CPU_COUNT
-        self.cache_bytes = configured_cache(CACHE_IN_PROCESS)
         self.dashboard: str | None = None
         self.client = None
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def cache_room(self, source: Source, span_bytes: int, *, batch: bool) -> int:
+        """Return the decoded bytes that this process may remember."""
+        return cache_room(0, 0, batch=batch)
 
     def refresh(self) -> None:
         """Do nothing: the cores of this process stay."""
@@ -179,12 +199,12 @@ class ThreadExecutor:
     ) -> None:  # fmt: skip
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        worker.forget(self.run_key)
+        loading.forget(self.run_key)
         blas.give_back()
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, pinned: bool = False, few: bool = False,
+        *, homes: Sequence[Home] = (), few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
         if len(tasks) == 1 or self.slots == 1:
@@ -208,8 +228,3 @@ class ThreadExecutor:
         finally:
             for future in under_way:
                 future.cancel()
-
-
-def configured_cache(default: int) -> int:
-    """Return the decoded bytes that a process may remember, by Dask's settings."""
-    return int(dask.config.get("dsoftmax.cache", default))

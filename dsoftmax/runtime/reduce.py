@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, TypeVar
 
 from dsoftmax.errors import ChunkError, MemoryBoundError
 from dsoftmax.reduction import Reduction
-from dsoftmax.runtime.executors import Executor, TaskKilledError
-from dsoftmax.runtime.spans import Span, Tree, around, task_level
-from dsoftmax.runtime.worker import Keep, Nodes, Outcome, Task, Work, reduce_leaves
+from dsoftmax.runtime.executors import Executor, Home, TaskKilledError
+from dsoftmax.runtime.loading import Keep, Task
+from dsoftmax.runtime.spans import Span, Tree, around, cut_tasks
+from dsoftmax.runtime.worker import Nodes, Outcome, Work, reduce_leaves
 from dsoftmax.sampling import Leaf, whole_span
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
@@ -82,6 +82,7 @@ def reduce(
     *,
     targets_only: bool = False,
     keep: str | None = None,
+    batch: bool = False,
     release: bool = True,
     begun: Begun | None = None,
     watch: Callable[[Outcome, Begun], None] | None = None,
@@ -99,9 +100,12 @@ def reduce(
     targets_only : bool
         Read y and weights only.
     keep : str, optional
-        Name under which workers remember decoded spans; tasks then go to the same workers.
+        Name under which workers remember decoded spans, as far as there is room; tasks then go
+        where their spans are.
+    batch : bool
+        Whether the leaves are the lanes of a mini-batch, and not all the data.
     release : bool
-        Whether these rows are not asked for again before their spans are decoded anew.
+        Whether the rows of a mini-batch are not asked for again before they are decoded anew.
     begun : Begun, optional
         What an earlier call with the same reduction and leaves has told `watch`.
     watch : callable, optional
@@ -117,17 +121,18 @@ def reduce(
         If a task has killed its workers again and again.
     """
     started = time.perf_counter()
-    if keep is None:
+    if not batch:
         executor.refresh()
     leaves = [leaf for leaf in leaves if leaf]
     tree = Tree(len(leaves), reduction.combine, {} if begun is None else dict(begun.nodes))
     before = NOTHING if begun is None else begun.spent
-    held = None if keep is None else Keep(keep, executor.cache_bytes, release)
-    tasks = _tasks(executor, source, leaves, tree.missing(), targets_only, held)
+    held = None if keep is None else _keep(executor, source, leaves, keep, batch, release)
+    runs = task_runs(source, leaves, executor.slots, batch=batch)
+    tasks = _tasks(source, leaves, _without_done(runs, tree.missing()), targets_only, held)
     slots = min(executor.slots, len(tasks))
     work = Work()
     faults: list[Fault] = []
-    for outcome in _outcomes(executor, source, reduction, tasks, keep):
+    for outcome in _outcomes(executor, source, reduction, tasks):
         for (level, index), sums in outcome.nodes.items():
             tree.add(level, index, sums)
         work += outcome.work
@@ -148,14 +153,13 @@ def _spent(work: Work, started: float, slots: int) -> Spent:
 
 
 def _outcomes(
-    executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task],
-    keep: str | None,
-) -> Iterator[Outcome]:  # fmt: skip
-    pinned = keep is not None and not source.X.futures  # those tasks go where their blocks are
+    executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task]
+) -> Iterator[Outcome]:
+    homes = [Home(task.first, task.rows) for task in tasks if task.keep is not None]
     calls = [(task, reduction) for task in tasks]
     try:
         yield from executor.run(
-            reduction.name, reduce_leaves, calls, pinned=pinned, few=bool(source.futures)
+            reduction.name, reduce_leaves, calls, homes=homes, few=bool(source.futures)
         )
     except TaskKilledError as error:
         rows = [
@@ -174,38 +178,60 @@ def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:
     return [tuple(whole_span(part) for part in around(holes, [span])) for span in spans]
 
 
+def _keep(
+    executor: Executor, source: Source, leaves: Sequence[Leaf], run: str, batch: bool,
+    release: bool,
+) -> Keep | None:  # fmt: skip
+    """Return how workers are to remember the spans of a reduction, or None if they are not."""
+    if source.X.futures or not (batch or source.X.may_wait):
+        return None  # they are in memory, or the user's to persist
+    largest = max(piece.stop - piece.start for leaf in leaves for piece in leaf)
+    most = executor.cache_room(source, largest * source.row_bytes, batch=batch)
+    if most == 0 and not batch:
+        return None
+    return Keep(run, most, executor.memory_ceiling, release, all_in_turn=not batch)
+
+
+def task_runs(
+    source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool
+) -> list[Span]:  # fmt: skip
+    """Return the runs of leaves that a task each adds up."""
+    if source.X.futures:
+        # A task of several spans would bring blocks together from several workers.
+        return [(index, index + 1) for index in range(len(leaves))]
+    if batch:
+        length = -(-len(leaves) // slots)  # no subtrees: a task returns several nodes, at no cost
+        return [(i, min(i + length, len(leaves))) for i in range(0, len(leaves), length)]
+    rows = max((sum(piece.rows for piece in leaf) for leaf in leaves), default=0)
+    return cut_tasks(len(leaves), rows * source.row_bytes, slots)
+
+
+def _without_done(runs: Sequence[Span], missing: Sequence[int]) -> Iterator[Span]:
+    """Yield the parts of runs that are still to be done."""
+    undone = set(missing)
+    for first, last in runs:
+        start = first
+        for index in range(first, last + 1):
+            if index == last or index not in undone:
+                if start < index:
+                    yield start, index
+                start = index + 1
+
+
 def _tasks(
-    executor: Executor, source: Source, leaves: list[Leaf], missing: Sequence[int],
-    targets_only: bool, keep: Keep | None,
+    source: Source, leaves: Sequence[Leaf], runs: Iterable[Span], targets_only: bool,
+    keep: Keep | None,
 ) -> list[Task]:  # fmt: skip
-    length = leaves_a_task(source, leaves, executor.slots, keep=keep is not None)
     tasks = []
-    for first, last in _runs(missing, length):
-        own = leaves[first:last]
+    for first, last in runs:
+        own = tuple(leaves[first:last])
         parts = _parts(source, own, targets_only)
         blocks = {key: future for part in parts.values() for key, future in part.futures.items()}
-        tasks.append(Task(parts, blocks, targets_only, tuple(own), first, len(leaves), keep))
+        tasks.append(Task(parts, blocks, targets_only, own, first, len(leaves), keep))
     return tasks
 
 
-def leaves_a_task(source: Source, leaves: Sequence[Leaf], slots: int, *, keep: bool) -> int:
-    """Return how many leaves, at most, a task adds up."""
-    if source.X.futures:
-        return 1  # a task of several spans would bring blocks together from several workers
-    if keep:
-        return -(-len(leaves) // slots)  # no power of two: it returns several nodes, at no cost
-    rows = max(sum(piece.rows for piece in leaf) for leaf in leaves)
-    return 1 << task_level(len(leaves), rows * source.row_bytes, slots)
-
-
-def _runs(missing: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
-    """Return runs of leaves, each within the leaves of one subtree of the given length."""
-    for _, run in groupby(enumerate(missing), lambda item: (item[1] // length, item[1] - item[0])):
-        indices = [index for _, index in run]
-        yield indices[0], indices[-1] + 1
-
-
-def _parts(source: Source, leaves: list[Leaf], targets_only: bool) -> dict[int, Source]:
+def _parts(source: Source, leaves: Sequence[Leaf], targets_only: bool) -> dict[int, Source]:
     spans = {(piece.start, piece.stop) for leaf in leaves for piece in leaf}
     return {
         start: source.part(start, stop, targets_only=targets_only) for start, stop in sorted(spans)

@@ -8,13 +8,9 @@ from typing import Any
 import psutil
 from dask.system import CPU_COUNT
 
-from dsoftmax.runtime.cluster import ClusterExecutor, cluster_cache
-from dsoftmax.runtime.executors import (
-    CACHE_IN_PROCESS,
-    active_client,
-    configured_cache,
-    stays_in_process,
-)
+from dsoftmax.runtime.cluster import ClusterExecutor
+from dsoftmax.runtime.executors import active_client, stays_in_process
+from dsoftmax.runtime.memory import PROCESS_BYTES
 from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
     require_fit,
@@ -24,8 +20,6 @@ from dsoftmax.runtime.workers import (
     require_visible,
 )
 from dsoftmax.sources.base import Source
-
-_WORKER_BYTES = 136 << 20  # of a worker, with all the libraries that a task imports
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,6 @@ class Site:
     slots : how many tasks run at once
     threads : the most that one process has
     memory_limit : the least that one process has, in bytes; 0 for no limit
-    cache_bytes : decoded bytes that each may remember
     process_bytes : that each takes before it reads anything
     """
 
@@ -48,8 +41,7 @@ class Site:
     slots: int
     threads: int
     memory_limit: int
-    cache_bytes: int
-    process_bytes: int = _WORKER_BYTES
+    process_bytes: int = PROCESS_BYTES
 
 
 def site_for(source: Source, client: Any = None) -> Site:
@@ -73,14 +65,13 @@ def site_for(source: Source, client: Any = None) -> Site:
         require_visible(client, source)
         return site
     if stays_in_process(source):
-        cache = configured_cache(CACHE_IN_PROCESS)
         now = int(psutil.Process().memory_info().rss)
-        return Site("threads of this process", 1, CPU_COUNT, CPU_COUNT, 0, cache, now)
+        return Site("threads of this process", 1, CPU_COUNT, CPU_COUNT, 0, now)
     from dsoftmax.runtime.local import default_memory_limit
 
     limit = default_memory_limit(CPU_COUNT)
     require_fit(source, limit, 1, "a worker of the local cluster")
-    return Site("a local cluster", CPU_COUNT, CPU_COUNT, 1, limit, cluster_cache([limit]))
+    return Site("a local cluster", CPU_COUNT, CPU_COUNT, 1, limit)
 
 
 def _cluster(client: Any) -> Site:
@@ -91,5 +82,5 @@ def _cluster(client: Any) -> Site:
     return Site(
         f"the cluster at {client.scheduler.address}, as it is now", executor.processes,
         executor.slots, max((worker["nthreads"] for worker in workers), default=1),
-        min(limits, default=0), executor.cache_bytes,
+        min(limits, default=0),
     )  # fmt: skip

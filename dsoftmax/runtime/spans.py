@@ -15,8 +15,9 @@ Sums = TypeVar("Sums")
 Span = tuple[int, int]
 
 _SPAN_BYTES = 1 << 22
-_TASK_BYTES = 1 << 26
-_TASKS_PER_SLOT = 4
+_MOST_TASK_BYTES = 1 << 28
+_MORE_A_SLOT = 1 << 22
+_LEAST_SHARE = 16  # of the largest task
 
 
 def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) -> tuple[Span, ...]:
@@ -56,23 +57,30 @@ def around(holes: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
     return kept
 
 
-def task_level(n_leaves: int, leaf_bytes: int, slots: int) -> int:
-    """Return k: a task adds up 2^k leaves.
+def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int) -> list[Span]:
+    """Return runs of 2^k leaves, each a whole subtree, that become shorter towards the end.
 
-    Four tasks for each slot even out the load, but a task of less than 16 MiB is mostly
-    overhead, and one of more than 64 MiB is long to lose; no slot stays without a task.
+    A task takes a slot's share of the leaves that are left, so that slots end together (guided
+    self-scheduling: Polychronopoulos and Kuck, 1987). But a task of less than 16 MiB is mostly
+    overhead, and one of more than 256 MiB is long to lose; from 64 slots on both bounds grow with
+    their number, so that the scheduler keeps up. No slot stays without a task.
 
     Examples
     --------
-    >>> task_level(1000, 1 << 22, slots=2)
-    4
-    >>> task_level(12, 1 << 22, slots=2)
-    2
+    >>> [stop - start for start, stop in cut_tasks(50, 1 << 24, slots=2)]
+    [16, 16, 8, 4, 2, 2, 1, 1]
     """
-    even = n_leaves // (_TASKS_PER_SLOT * slots)
-    least, most = (max(1, size // max(leaf_bytes, 1)) for size in (_TASK_BYTES // 4, _TASK_BYTES))
-    leaves = min(max(even, least), most, max(1, n_leaves // slots))
-    return leaves.bit_length() - 1
+    even = max(1, n_leaves // slots)
+    largest = max(_MOST_TASK_BYTES, slots * _MORE_A_SLOT)
+    bounds = largest // _LEAST_SHARE, largest
+    least, most = (max(1, size // max(leaf_bytes, 1)) for size in bounds)
+    runs, start = [], 0
+    while start < n_leaves:
+        leaves = max(min((n_leaves - start) // slots, most), min(least, even), 1)
+        stop = start + (1 << (leaves.bit_length() - 1))
+        runs.append((start, min(stop, n_leaves)))
+        start = stop
+    return runs
 
 
 @dataclass

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
-from dsoftmax.cache import ByteCache
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.reduction import Chunk, Reduction
 from dsoftmax.runtime import blas
+from dsoftmax.runtime.loading import Loader, Task, note
 from dsoftmax.runtime.numerics import numerics, worker_name
 from dsoftmax.runtime.spans import Tree
-from dsoftmax.sampling import Leaf, Piece, permutation
+from dsoftmax.sampling import Leaf, Piece
 from dsoftmax.sources.base import Source
-from dsoftmax.sources.faults import Fault, retries_here
-from dsoftmax.sources.timing import decoded_here, decoding
+from dsoftmax.sources.faults import Fault
 
 Result = TypeVar("Result")
 
@@ -59,43 +58,6 @@ class Work:
         )
 
 
-class Keep(NamedTuple):
-    """How a worker remembers decoded spans.
-
-    Attributes
-    ----------
-    run : under which name
-    most : within how many bytes
-    release : whether the rows of the task are not asked for again in this epoch
-    """
-
-    run: str
-    most: int
-    release: bool
-
-
-class Task(NamedTuple):
-    """Consecutive leaves of a sum.
-
-    Attributes
-    ----------
-    parts : where the rows of each span are, by the first row of the span
-    blocks : Dask blocks among them, by key: futures until the task runs, then their values
-    targets_only : whether y and weights are enough
-    leaves : the rows of each leaf
-    first, n_leaves : index of the first leaf, and how many the whole sum has
-    keep : whether to remember decoded spans for the next task, or None
-    """
-
-    parts: dict[int, Source]
-    blocks: dict[Any, Any]
-    targets_only: bool
-    leaves: tuple[Leaf, ...]
-    first: int
-    n_leaves: int
-    keep: Keep | None
-
-
 Nodes = dict[tuple[int, int], Any]
 
 
@@ -123,26 +85,30 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
     tree: Tree[Any] = Tree(task.n_leaves, reduction.combine)
     work = Work()
     faults: list[Fault] = []
-    for index, leaf in enumerate(task.leaves, start=task.first):
-        try:
-            sums, done = _reduce_leaf(task, reduction, leaf)
-        except ChunkError:
-            found = _faults(task, leaf)
-            faults += found
-            if found:
-                continue
-            if all(part.most_bad == 0 for part in task.parts.values()):
-                raise
-            sums, done = _reduce_leaf(task, reduction, leaf)  # what was wrong with it has passed
-        tree.add(0, index, sums)
-        work += done
+    with Loader(task) as loader:
+        for index, leaf in enumerate(task.leaves, start=task.first):
+            try:
+                sums, done = _reduce_leaf(task, loader, reduction, leaf)
+            except ChunkError:
+                found = _faults(task, leaf)
+                faults += found
+                if found:
+                    continue
+                if all(part.most_bad == 0 for part in task.parts.values()):
+                    raise
+                # What was wrong with it has passed.
+                sums, done = _reduce_leaf(task, loader, reduction, leaf)
+            tree.add(0, index, sums)
+            work += done
     return Outcome(tree.nodes, work, tuple(faults), worker_name(), numerics())
 
 
-def _reduce_leaf(task: Task, reduction: Reduction[Any], leaf: Leaf) -> tuple[Any, Work]:
+def _reduce_leaf(
+    task: Task, loader: Loader, reduction: Reduction[Any], leaf: Leaf
+) -> tuple[Any, Work]:
     sums, work = None, Work()
     for piece in leaf:
-        part, done = _reduce_piece(task, reduction, piece)
+        part, done = _reduce_piece(task, loader, reduction, piece)
         sums = part if sums is None else reduction.combine(sums, part)
         work += done
     return sums, work
@@ -170,15 +136,17 @@ def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Re
     return function(*arguments)
 
 
-def _reduce_piece(task: Task, reduction: Reduction[Any], piece: Piece) -> tuple[Any, Work]:
-    started, decoded, retries = time.perf_counter(), decoded_here(), retries_here()
-    chunk, read_bytes, reads = _load(task, piece)
-    loaded, decoded = time.perf_counter(), decoded_here() - decoded
-    sums = _named(task.parts[piece.start], reduction.chunk, chunk)
-    done = time.perf_counter()
+def _reduce_piece(
+    task: Task, loader: Loader, reduction: Reduction[Any], piece: Piece
+) -> tuple[Any, Work]:
+    loaded = loader.load(piece)
+    started = time.perf_counter()
+    sums = _named(task.parts[piece.start], reduction.chunk, loaded.chunk)
+    kernel = time.perf_counter() - started
+    note(loaded, kernel)
     return sums, Work(
-        len(chunk.X), read_bytes, reads, loaded - started - decoded, decoded, done - loaded,
-        retries_here() - retries,
+        len(loaded.chunk.X), loaded.bytes, loaded.reads, loaded.read_seconds,
+        loaded.decode_seconds, kernel, loaded.retries,
     )  # fmt: skip
 
 
@@ -190,48 +158,3 @@ def _named(source: Source, function: Callable[[Chunk], Result], chunk: Chunk) ->
         role, _, rest = str(error).partition(" ")
         array = {"X": source.X, "y": source.y}.get(role)
         raise DataError(f"{role if array is None else array.name} {rest}") from None
-
-
-def _load(task: Task, piece: Piece) -> tuple[Chunk, int, int]:
-    """Return the rows of a piece, and how many bytes and spans were decoded for them."""
-    source = task.parts[piece.start].with_blocks(task.blocks)
-    if task.targets_only:
-        return source.read_targets(piece.start, piece.stop), 0, 0
-    if task.keep is None:
-        span, reads = _read_shuffled(source, piece), 1
-    else:
-        span, reads = _remembered(source, piece, task.keep)
-    return span.rows(piece.low, piece.high), reads * span.X.nbytes, reads
-
-
-def _remembered(source: Source, piece: Piece, keep: Keep) -> tuple[Chunk, int]:
-    """Return the span of a piece, decoded and shuffled now or in an earlier step.
-
-    A span is dropped with its last row: were it left to age, the next spans of all lanes
-    would push out one another.
-    """
-    key = (keep.run, piece.start, piece.stop, piece.shuffle)
-    span = _spans.get(key)
-    reads = 0 if span is not None else 1
-    if span is None:
-        span = _read_shuffled(source, piece)
-        _spans.put(key, span, span.X.nbytes, keep.most)
-    if keep.release and piece.high == piece.stop - piece.start:
-        _spans.drop(key)
-    return span, reads
-
-
-def _read_shuffled(source: Source, piece: Piece) -> Chunk:
-    span = source.read(piece.start, piece.stop)
-    if piece.shuffle is None:
-        return span
-    with decoding():
-        return span.take(permutation(piece))
-
-
-_spans: ByteCache[tuple[Any, ...], Chunk] = ByteCache()
-
-
-def forget(run: str) -> None:
-    """Drop what this process remembers of a run: its end leaves no memory behind."""
-    _spans.drop_if(lambda key: key[0].startswith(run))

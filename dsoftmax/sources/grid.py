@@ -124,6 +124,10 @@ class Boxed(Protocol):
         """Shape."""
 
     @property
+    def may_wait(self) -> bool:
+        """Whether reading it may wait for storage."""
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype as stored."""
 
@@ -186,6 +190,11 @@ class GridRows:
     def boundaries(self) -> tuple[int, ...]:
         """Row boundaries of the blocks."""
         return self.grid.boundaries
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether reading the array may wait for storage."""
+        return self.boxed.may_wait
 
     @property
     def portable(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class RowArray(Protocol):
     cuts : the same for each axis of the samples, where there is more than one
     portable : whether another process can read it
     in_memory : whether reading it costs nothing
+    may_wait : whether reading it may wait for storage, and can be done by any thread
     futures : blocks of it that a cluster holds, by key; a task has to depend on them
     identity : digest of what is known of it beyond shape, dtype and boundaries
     """
@@ -53,6 +54,10 @@ class RowArray(Protocol):
     @property
     def in_memory(self) -> bool:
         """Whether it is there already."""
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether to read ahead."""
 
     @property
     def futures(self) -> Mapping[Any, Any]:
@@ -96,6 +101,8 @@ class RowArray(Protocol):
 
 class Unstored:
     """What holds for arrays whose chunks have no names in a store."""
+
+    may_wait: ClassVar[bool] = False
 
     @staticmethod
     def culprit(*where: Any) -> str | None:

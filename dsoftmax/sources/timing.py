@@ -7,6 +7,7 @@ one being decoded, a quarter of it is decoding.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import zarr
-from zarr.core.codec_pipeline import BatchedCodecPipeline
+from zarr.core.codec_pipeline import BatchedCodecPipeline, fill_value_or_default
 
 
 class _Seconds(threading.local):
@@ -66,13 +67,27 @@ _watch: ContextVar[_Watch | None] = ContextVar("dsoftmax-watch", default=None)
 
 
 class _Pipeline(BatchedCodecPipeline):
-    """Zarr's own pipeline, which tells the watch of the read when it fetches and decodes."""
+    """Zarr's own pipeline, which tells the watch of the read when it fetches and decodes.
+
+    And what is all of a read is handed over as it was decoded: Zarr would copy it.
+    """
 
     async def read_batch(self, batch_info: Iterable[Any], out: Any, drop_axes: Any = ()) -> None:
-        watch = _watch.get()
+        batch, watch = list(batch_info), _watch.get()
         if watch is not None:
-            batch_info = [(_Getter(first, watch), *rest) for first, *rest in batch_info]
-        await super().read_batch(batch_info, out, drop_axes)
+            batch = [(_Getter(first, watch), *rest) for first, *rest in batch]
+        if len(batch) > 1 or drop_axes or self.supports_partial_decode:
+            await super().read_batch(batch, out, drop_axes)
+            return
+        ((getter, spec, rows, where, _),) = batch
+        (chunk,) = await self.decode_batch([(await getter.get(spec.prototype), spec)])
+        found = None if chunk is None else chunk[rows]
+        if found is None:
+            out[where] = fill_value_or_default(spec)
+        elif found.shape == out.shape and found.dtype == out.dtype and _most_of(found, chunk):
+            out._data = found.as_ndarray_like()
+        else:
+            out[where] = found
 
     async def decode_batch(self, chunk_bytes_and_specs: Iterable[Any]) -> Any:
         watch = _watch.get()
@@ -83,6 +98,11 @@ class _Pipeline(BatchedCodecPipeline):
             return await super().decode_batch(chunk_bytes_and_specs)
         finally:
             watch.note(decoding=-1)
+
+
+def _most_of(part: Any, whole: Any) -> bool:
+    """Whether a view keeps little more in memory than it shows."""
+    return bool(2 * math.prod(part.shape) > math.prod(whole.shape))
 
 
 class _Getter:

@@ -67,6 +67,7 @@ class ZarrArray:
     opened: Any = field(default=None, compare=False)
     complete: bool = False
     in_memory: bool = False
+    may_wait: ClassVar[bool] = True
     futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
 
     @property

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from tests.benchmarks.throughput import CHUNK, CLASSES, FEATURES, PROCESSES, ROUNDS, build, timed
+from tests.benchmarks.bare import CHUNK, CLASSES, FEATURES, PROCESSES, build
+from tests.benchmarks.measure import ROUNDS, timed
 
 
 def bare_pass(job: tuple[str, int, bool]) -> Any:
@@ -82,7 +83,7 @@ def main(rows: int) -> None:
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(ROUNDS + 1):
             for name, call in calls.items():
-                times[name].append(timed(call)[0])
+                times[name].append(timed(call))
         np.testing.assert_allclose(lazy(), bare(False), rtol=1e-4)
     print(f"{rows:,} rows x {FEATURES} uint8, zstd; {PROCESSES} processes; medians of {ROUNDS}")
     seconds = {name: statistics.median(taken[1:]) for name, taken in times.items()}

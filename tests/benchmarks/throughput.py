@@ -1,94 +1,58 @@
-"""Rows a second of a full gradient pass, against the bare loop.
-
-    python tests/benchmarks/throughput.py [ROWS]
-
-The bare loop is two processes that read, decode and multiply, with no Dask and no tree.
-Both run in turn, five times each; the medians and their ratio are printed.
-"""
+"""Rows a second of passes and of mini-batches, against the bare loops."""
 
 from __future__ import annotations
 
 import multiprocessing
 import operator
-import os
-import statistics
-import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import ZstdCodec
 
-FEATURES, CLASSES, CHUNK, PROCESSES, ROUNDS = 784, 10, 8192, 2, 5
+from dsoftmax import open_data
+from dsoftmax.objective import partial_gradient
+from dsoftmax.reduction import Reduction
+from dsoftmax.runtime.connect import local_workers
+from dsoftmax.runtime.executors import Executor, executor_for
+from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.sampling import Epoch, lane_count
+from dsoftmax.sources.base import Source
+from tests.benchmarks.bare import CLASSES, FEATURES, PROCESSES, bare_pass, build
+from tests.benchmarks.measure import Result, compared, in_turn, middle
 
-
-def build(folder: Path, rows: int) -> None:
-    """Write image-like rows: a fifth of the pixels are lit, as in MNIST."""
-    rng = np.random.default_rng(0)
-    group = zarr.open_group(folder, mode="w")
-    X = group.create_array(
-        "X", shape=(rows, FEATURES), chunks=(CHUNK, FEATURES), dtype="u1",
-        compressors=ZstdCodec(level=1),
-    )  # fmt: skip
-    lit = rng.integers(1, 256, (CHUNK, FEATURES), dtype="u1")
-    lit[rng.random((CHUNK, FEATURES)) > 0.2] = 0
-    for start in range(0, rows, CHUNK):
-        X[start : start + CHUNK] = np.roll(lit, start // CHUNK, axis=1)[: rows - start]
-    y = group.create_array("y", shape=(rows,), chunks=(1 << 20,), dtype="u1")
-    y[:] = rng.integers(0, CLASSES, rows)
+POINTS = np.zeros((1, FEATURES + 1, CLASSES), "f4")
+BATCHES = {65_536: 0.75, 8_192: 0.35}
 
 
-def bare_pass(job: tuple[str, int]) -> float:
-    """Compute the gradient of every other chunk as plainly as NumPy allows."""
-    folder, own = job
-    X, y = zarr.open_array(f"{folder}/X", mode="r"), zarr.open_array(f"{folder}/y", mode="r")[:]
-    weights, gradient = np.zeros((FEATURES, CLASSES), "f4"), np.zeros((CLASSES, FEATURES))
-    block = np.empty((512, FEATURES), "f4")
-    for start in range(own * CHUNK, len(y), PROCESSES * CHUNK):
-        rows, labels = X[start : start + CHUNK], y[start : start + CHUNK]
-        for low in range(0, len(rows), 512):
-            part = rows[low : low + 512]
-            x = block[: len(part)]
-            np.copyto(x, part)
-            z = np.ascontiguousarray((x @ weights).T)
-            z -= z.max(axis=0)
-            np.exp(z, out=z)
-            z /= z.sum(axis=0)
-            z[labels[low : low + 512], np.arange(len(x))] -= 1
-            gradient += z @ x
-    return float(np.abs(gradient).max())
+def gradient() -> Reduction[Any]:
+    return Reduction(
+        "partial_gradient", partial(partial_gradient, points=POINTS, shift=None), operator.add
+    )
 
 
-def full_pass(model_source: Any, executor: Any) -> float:
-    """Compute the same gradient through dsoftmax."""
-    from dsoftmax.objective import partial_gradient
-    from dsoftmax.reduction import Reduction
-    from dsoftmax.runtime import reduce as runtime
-    from dsoftmax.runtime.spans import cut_spans
-
-    points = np.zeros((1, FEATURES + 1, CLASSES), "f4")
-    kernel = partial(partial_gradient, points=points, shift=None)
-    reduction = Reduction("partial_gradient", kernel, operator.add)
-    spans = cut_spans(model_source.chunks, model_source.row_bytes)
-    sums, _ = runtime.reduce(executor, model_source, reduction, runtime.full_pass(spans))
-    return float(np.abs(sums.gradient[0, :-1]).max())
+def one_pass(executor: Executor, source: Source, *, cached: bool) -> None:
+    leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
+    keep = f"{executor.run_key}-pass" if cached else None
+    reduce(executor, source, gradient(), leaves, keep=keep)
 
 
-def timed(call: Any, *arguments: Any) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = call(*arguments)
-    return time.perf_counter() - start, result
+def one_epoch(executor: Executor, source: Source, batch: int) -> None:
+    """Compute the gradients of all mini-batches of an epoch, one after the other."""
+    spans = cut_spans(source.chunks, source.row_bytes)
+    largest = max(stop - start for start, stop in spans) * source.row_bytes
+    epoch = Epoch(spans, lane_count(len(spans), largest, batch), batch, seed=0)
+    for step in range(epoch.n_steps):
+        reduce(
+            executor, source, gradient(), epoch.batch(step), keep=f"{executor.run_key}-{batch}",
+            batch=True,
+        )  # fmt: skip
 
 
-def main(rows: int) -> None:
-    from dsoftmax import open_data
-    from dsoftmax.runtime.connect import local_workers
-    from dsoftmax.runtime.executors import executor_for
-
+def measure(rows: int) -> tuple[list[Result], float]:
+    """Return the results, and the decoded bytes that a pass gets through in a second."""
     with (
         tempfile.TemporaryDirectory() as folder,
         multiprocessing.get_context("spawn").Pool(PROCESSES) as pool,
@@ -96,20 +60,45 @@ def main(rows: int) -> None:
     ):
         build(Path(folder), rows)
         source = open_data(f"{folder}/X", f"{folder}/y").with_classes(np.arange(CLASSES))
-        jobs = [(folder, own) for own in range(PROCESSES)]
-        bare, ours = [], []
+
+        def bare(in_memory: bool) -> None:
+            pool.map(bare_pass, [(folder, own, in_memory) for own in range(PROCESSES)], 1)
+
         with executor_for(source) as executor:
-            for _ in range(ROUNDS + 1):
-                bare.append(timed(pool.map, bare_pass, jobs)[0])
-                ours.append(timed(full_pass, source, executor)[0])
-    limit, got = statistics.median(bare[1:]), statistics.median(ours[1:])
-    print(f"{rows:,} rows x {FEATURES} uint8, zstd; {PROCESSES} processes; medians of {ROUNDS}")
-    for name, seconds, all_of in (("bare loop", limit, bare), ("dsoftmax", got, ours)):
-        spread = f"{min(all_of[1:]):.2f} to {max(all_of[1:]):.2f}"
-        print(f"{name:<10} {rows / seconds:>12,.0f} rows/s {seconds:>7.2f} s a pass ({spread})")
-    print(f"ratio      {limit / got:>12.2f}")
+            calls = {
+                "bare": partial(bare, False),
+                "pass": partial(one_pass, executor, source, cached=False),
+                "bare, in memory": partial(bare, True),
+                "pass, cached": partial(one_pass, executor, source, cached=True),
+                **{f"{size:,}": partial(one_epoch, executor, source, size) for size in BATCHES},
+            }
+            seconds = in_turn(calls)
+    return _results(rows, seconds), rows * FEATURES / middle(seconds)["pass"]
 
 
-if __name__ == "__main__":
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 600_000)
+def _results(rows: int, seconds: Any) -> list[Result]:
+    typical = middle(seconds)
+
+    def note(name: str, against: str) -> str:
+        return f"{typical[name]:.2f} s a pass, bare {typical[against]:.2f} s"
+
+    found = [
+        compared(
+            "pass / bare loop, rows a second", seconds["bare"], seconds["pass"], 0.95,
+            note=note("pass", "bare"),
+        ),
+        compared(
+            "cached pass / bare loop in memory", seconds["bare, in memory"],
+            seconds["pass, cached"], 0.90, note=note("pass, cached", "bare, in memory"),
+        ),
+    ]  # fmt: skip
+    for size, goal in BATCHES.items():
+        taken = seconds[f"{size:,}"]
+        step = 1000 * typical[f"{size:,}"] / -(-rows // size)
+        found.append(
+            compared(
+                f"mini-batches of {size:,} / bare loop", seconds["bare"], taken, goal,
+                note=f"{step:.0f} ms a step",
+            )
+        )  # fmt: skip
+    return found

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsoftmax.runtime.spans import Tree, cut_spans, task_level
+from dsoftmax.runtime.spans import Tree, cut_spans, cut_tasks
 
 SPAN = 4 << 20
 
@@ -31,15 +31,26 @@ def test_spans_are_runs_of_whole_chunks_that_cover_all_rows(
         assert last == start or (last - start) * row_bytes < SPAN
 
 
-@given(*[st.integers(1, 10**9)] * 2, st.integers(1, 1000))
-def test_a_task_has_16_to_64_mib_where_no_slot_goes_without(
+@given(st.integers(1, 3000), st.integers(1, 10**9), st.integers(1, 1000))
+def test_tasks_are_whole_subtrees_of_16_to_256_mib_where_no_slot_goes_without(
     n_leaves: int, leaf_bytes: int, slots: int
 ) -> None:
-    level = task_level(n_leaves, leaf_bytes, slots)
-    assert level >= 0
-    assert level == 0 or leaf_bytes << level <= 1 << 26
-    assert level == 0 or n_leaves >= slots << level
-    assert leaf_bytes << level + 1 > 1 << 24 or n_leaves < slots << level + 1
+    runs = cut_tasks(n_leaves, leaf_bytes, slots)
+    assert [leaf for run in runs for leaf in range(*run)] == list(range(n_leaves))
+    sizes, most = [stop - start for start, stop in runs], max(1 << 28, slots << 22)
+    assert sizes == sorted(sizes, reverse=True)
+    for (start, _), size in zip(runs[:-1], sizes[:-1], strict=True):
+        assert size.bit_count() == 1
+        assert start % size == 0
+        assert size == 1 or leaf_bytes * size <= most
+        assert size == 1 or size * slots <= n_leaves
+        assert 2 * size * leaf_bytes > most // 16 or 2 * size * slots > n_leaves
+    assert len(runs) >= min(slots, n_leaves)
+
+
+def test_the_last_tasks_are_short_so_that_slots_end_together() -> None:
+    sizes = [stop - start for start, stop in cut_tasks(147, 6 << 20, slots=2)]
+    assert sizes == [32] * 3 + [16, 16, 8, 4, 2, 2, 2, 1]
 
 
 def total(leaves: list[Any], level: int, order: list[int], combine: Any) -> Any:

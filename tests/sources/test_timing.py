@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from zarr.storage import LocalStore
 from dsoftmax import open_data
 from dsoftmax.sources.timing import decoded_here, decoding, timed
 
+Store = Callable[..., str]
 SECONDS = 0.2
 ROWS = 80
 
@@ -99,3 +101,24 @@ def test_the_bytes_are_those_of_an_array_that_is_not_timed(tmp_path: Any) -> Non
     chunk = open_data(f"{tmp_path}/X", f"{tmp_path}/y").read(3, 29)
     assert np.array_equal(chunk.X, rows[3:29])
     assert np.array_equal(chunk.codes, np.arange(3, 29))
+
+
+@pytest.mark.parametrize("where", [(0, 10), (90, 95), (3, 7), (5, 25)])
+def test_rows_are_the_same_whether_or_not_they_are_handed_over_without_a_copy(
+    store: Store, where: tuple[int, int]
+) -> None:
+    X = np.random.default_rng(0).normal(size=(95, 3)).astype(">f4")
+    path = store(rows=10, X=X)
+    array = timed(zarr.open_array(f"{path}/X", mode="r"))
+    read = np.asarray(array[slice(*where)])
+    np.testing.assert_array_equal(read, X[slice(*where)])
+    assert read.dtype == zarr.open_array(f"{path}/X", mode="r")[:1].dtype
+    assert read.base is None or read.base.nbytes <= 10 * 3 * 4
+
+
+def test_a_chunk_that_was_never_written_is_its_fill_value(tmp_path: Path) -> None:
+    empty = zarr.create_array(
+        tmp_path / "X", shape=(20, 3), chunks=(10, 3), dtype="i2", fill_value=7
+    )
+    assert (np.asarray(timed(empty)[:10]) == 7).all()
+    assert (np.asarray(timed(empty)[5:15]) == 7).all()

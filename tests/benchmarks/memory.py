@@ -1,0 +1,66 @@
+"""Peak memory of a worker: the same for any number of chunks, and below the plan."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+import dask
+import numpy as np
+import zarr
+
+from dsoftmax import SoftmaxRegression, plan_fit
+from dsoftmax.cli.demo import peak_memory
+from dsoftmax.runtime.connect import local_workers
+from tests.benchmarks.measure import Result
+
+CHUNK, FEATURES, LIMIT = 8192, 784, 400 << 20
+FEW, AS_MUCH, MANY = 13, 65, 650  # chunks: about a fifth of the limit, the limit, 10 times
+
+
+def build(folder: str, chunks: int) -> str:
+    """Write rows that take next to no place on the disk."""
+    group = zarr.open_group(f"{folder}/{chunks}", mode="w")
+    shape = (chunks * CHUNK, FEATURES)
+    X = group.create_array("X", shape=shape, chunks=(CHUNK, FEATURES), dtype="u1")
+    labels = (np.arange(CHUNK) % 10).astype("u1")
+    rows = (labels[:, None] + np.arange(FEATURES) % 7).astype("u1")
+    for start in range(0, chunks * CHUNK, CHUNK):
+        X[start : start + CHUNK] = rows
+    group.create_array("y", data=np.tile(labels, chunks), chunks=(1 << 20,))
+    return f"{folder}/{chunks}"
+
+
+def peak(path: str, *, cached: bool) -> tuple[int, int]:
+    """Return the peak of a new worker that makes two passes, and what was planned."""
+    model = SoftmaxRegression(solver="lbfgs", max_iter=2, tol=0)
+    settings = {} if cached else {"dsoftmax.cache": 0}
+    with dask.config.set(settings), local_workers(1, str(LIMIT)) as client:
+        plan = plan_fit(f"{path}/X", f"{path}/y", model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(f"{path}/X", f"{path}/y")
+        (found,) = client.run(peak_memory).values()
+    return found, plan.peak_memory
+
+
+def measure() -> Iterator[Result]:
+    with tempfile.TemporaryDirectory() as folder:
+        few, as_much, many = (build(folder, chunks) for chunks in (FEW, AS_MUCH, MANY))
+        least = [peak(few, cached=False)[0] for _ in range(3)]
+        most = peak(many, cached=False)[0]
+        yield _result(
+            f"memory, {MANY} / {FEW} chunks, no cache", [most / size for size in least], 1.05,
+            f"{most >> 20} MiB",
+        )  # fmt: skip
+        for name, path in (("1x", as_much), ("10x", many)):
+            got, planned = peak(path, cached=True)
+            note = f"{got >> 20} of {planned >> 20} MiB"
+            yield _result(f"memory / plan, cached, {name} the memory", [got / planned], 1.0, note)
+
+
+def _result(name: str, ratios: list[float], goal: float, note: str) -> Result:
+    ratios = sorted(ratios)
+    middle = ratios[len(ratios) // 2]
+    return Result(name, middle, ratios[0], ratios[-1], goal, at_most=True, note=note)

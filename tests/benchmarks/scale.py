@@ -1,0 +1,83 @@
+"""What scheduling costs: for 10,000 chunks, and with up to 64 workers that are simulated."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client
+
+from dsoftmax.runtime.cluster import ClusterExecutor
+from dsoftmax.runtime.connect import local_workers
+from dsoftmax.runtime.spans import cut_spans, cut_tasks
+from tests.benchmarks.bare import PROCESSES
+from tests.benchmarks.measure import ROUNDS, Result, timed
+from tests.benchmarks.throughput import POINTS, gradient
+
+CHUNKS, CHUNK_BYTES = 10_000, 1_000_000
+SLEEP, TASKS_A_WORKER = 0.5, 8
+WORKERS = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """What a task returns that computes nothing: sums of the size of a gradient."""
+
+    sums: Any
+
+
+def nothing(start: int, reduction: Any) -> Nothing:
+    return Nothing(POINTS.astype("f8"))
+
+
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def scheduling(bytes_a_second: float) -> Result:
+    """Measure the tasks of a pass that compute nothing, against a pass at a measured speed."""
+    boundaries = tuple(range(CHUNKS + 1))
+    spans = cut_spans(boundaries, CHUNK_BYTES)
+    largest = max(stop - start for start, stop in spans) * CHUNK_BYTES
+    runs = cut_tasks(len(spans), largest, PROCESSES)
+    tasks = [(start, gradient()) for start, _ in runs]
+    with local_workers(PROCESSES) as client, ClusterExecutor(client) as executor:
+        taken = [
+            timed(lambda: list(executor.run("nothing", nothing, tasks))) for _ in range(ROUNDS + 1)
+        ][1:]
+    whole = CHUNKS * CHUNK_BYTES / bytes_a_second
+    ratios = sorted(seconds / whole for seconds in taken)
+    note = f"{len(tasks)} tasks, {1000 * statistics.median(taken) / len(tasks):.1f} ms each"
+    return Result(
+        "scheduling / pass of 10,000 chunks of 1 MB", statistics.median(ratios), ratios[0],
+        ratios[-1], 0.02, at_most=True, note=note,
+    )  # fmt: skip
+
+
+def efficiency(workers: int) -> Result:
+    """Measure tasks that sleep, on threads that are a worker each as far as Dask can tell."""
+    processes = min(workers, 4)
+    ratios = []
+    with (
+        Client(
+            n_workers=processes, threads_per_worker=workers // processes,
+            dashboard_address="127.0.0.1:0",
+        ) as client,
+        ClusterExecutor(client) as executor,
+    ):  # fmt: skip
+        calls = [(SLEEP,)] * (workers * TASKS_A_WORKER)
+        for _ in range(3):
+            taken = timed(lambda: list(executor.run("sleep", sleep, calls)))
+            ratios.append(SLEEP * TASKS_A_WORKER / taken)
+    ratios.sort()
+    goal = 0.9 if workers == WORKERS[-1] else None
+    name = f"efficiency, {workers} simulated workers"
+    return Result(name, ratios[1], ratios[0], ratios[-1], goal, note=f"tasks of {SLEEP} s")
+
+
+def measure(bytes_a_second: float) -> Iterator[Result]:
+    yield scheduling(bytes_a_second)
+    yield from map(efficiency, WORKERS)
