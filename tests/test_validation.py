@@ -110,7 +110,8 @@ class Seen:
 
 
 @pytest.mark.parametrize(
-    "solver", ["lbfgs", "fista", pytest.param("newton", marks=pytest.mark.slow)]
+    "solver",
+    ["lbfgs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fista", "newton"))],
 )
 def test_it_is_the_fit_to_the_other_rows_judged_by_those_held_out(
     solver: str, digits: Arrays
@@ -254,7 +255,8 @@ class Rows:
             self.rows += event.rows
 
 
-@pytest.mark.parametrize("solver", ["sgd", pytest.param("newton", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["sgd", "newton"])
 def test_neither_workers_nor_kinds_of_arrays_change_a_bit(
     solver: str, digits: Arrays, store: Store, request: pytest.FixtureRequest
 ) -> None:

@@ -204,7 +204,7 @@ def test_precision_is_reported_when_no_step_lowers_the_value() -> None:
     assert asked <= 62
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f4", pytest.param("f8", marks=pytest.mark.slow)])
 def test_it_ends_by_itself_when_rounding_is_all_that_is_left(dtype: str) -> None:
     """With tol=0 it goes on to the last digit, and is still within noise of the optimum."""
     f, zero = digits(), np.zeros((65, 10))

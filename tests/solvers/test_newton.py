@@ -81,6 +81,7 @@ def test_features_of_very_different_scales_do_not_stall_it() -> None:
     assert scaled.n_iter_ <= plain.n_iter_ + 1
 
 
+@pytest.mark.slow
 def test_rows_of_rare_features_do_not_send_it_astray() -> None:
     """A sample of a fifth misses most rows of a feature that five of them have."""
     X, y = blobs(n=4000, d=30)
@@ -240,4 +241,4 @@ def test_a_sample_that_the_memory_cannot_hold_is_refused_with_what_it_can(
             MemoryBoundError, match=r"is 1,200 rows.*set sample_size to at most 1,0"
         ):
             ask(X, y, solver="newton", sample_size=1200)
-    assert fitted(X, y, sample_size=1000).n_iter_ > 1
+    assert fitted(X, y, sample_size=1000, tol=0.1).n_iter_ > 1
