@@ -39,9 +39,8 @@ def bits(model: SoftmaxRegression) -> tuple[bytes, ...]:
     return model.coef_.tobytes(), model.intercept_.tobytes(), losses.tobytes()
 
 
-@pytest.mark.parametrize(
-    "workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 8))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_the_bits_do_not_depend_on_where_it_runs(
     digits: Arrays, store: Callable[..., str], workers: int
 ) -> None:

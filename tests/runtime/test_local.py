@@ -130,7 +130,11 @@ def listening(process: psutil.Process) -> set[tuple[str, int]]:
     return {tuple(c.laddr) for c in process.net_connections("inet") if c.status == "LISTEN"}
 
 
-@pytest.mark.parametrize("code", [SUM, SUM_IN_A_LOOP], ids=["plain", "running-loop"])
+@pytest.mark.parametrize(
+    "code",
+    [SUM, pytest.param(SUM_IN_A_LOOP, marks=pytest.mark.slow)],
+    ids=["plain", "running-loop"],
+)
 def test_a_plain_script_without_a_main_guard_works(tmp_path: Path, code: str) -> None:
     assert run_script(tmp_path, code) == ("3\n", "")
 

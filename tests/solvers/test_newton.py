@@ -175,7 +175,7 @@ def test_the_statuses_say_why_it_stops() -> None:
     assert fitted(X, y, tol=0, max_iter=80).stop_reason_ == Status.PRECISION.value
 
 
-@pytest.mark.parametrize("alpha", [1e-1, 1e-3])
+@pytest.mark.parametrize("alpha", [1e-1, pytest.param(1e-3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("n_classes", [2, 10])
 def test_the_gap_is_about_the_distance_to_the_minimum(n_classes: int, alpha: float) -> None:
     rng = np.random.default_rng(0)
