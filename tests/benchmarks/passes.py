@@ -169,7 +169,9 @@ def draw(problem: Problem, path: str) -> None:
         axes.plot(passes, np.where(above > 1e-7, above, np.nan), "o-", ms=3, color=color)
         last = int(np.flatnonzero(above > 1e-7)[-1])
         axes.annotate(f" {solver}", (passes[last], above[last]), color=color, weight="bold")
-    axes.set(xscale="log", yscale="log", xlabel="passes over the data", ylim=(1e-7, 20))
+    axes.set(
+        xscale="log", yscale="log", xlabel="passes over the data", xlim=(0.9, 800), ylim=(1e-7, 20)
+    )
     axes.set_xticks(
         [1, 2, 5, 10, 20, 50, 100, 200, 500],
         labels=["1", "2", "5", "10", "20", "50", "100", "200", "500"],
