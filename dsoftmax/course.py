@@ -4,50 +4,51 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
-from dsoftmax.cursor import Cursor
+from dsoftmax.cursor import Standing
 from dsoftmax.errors import CheckpointError, ChunkError, DsoftmaxError
 from dsoftmax.events import Callback, ChunkQuarantined, FitResumed, FitStarted, to_table
 from dsoftmax.identity import Identity, identify
 from dsoftmax.keeper import Keeper, Saved
 from dsoftmax.ledger import Ledger
-from dsoftmax.passes import Place
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.numerics import numerics, worker_name
 from dsoftmax.runtime.reduce import Begun
 from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.worker import Outcome
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import State
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
-from dsoftmax.subsample import Subsample
-from dsoftmax.validation import Apart, Best
+from dsoftmax.validation import Apart
+
+C = TypeVar("C", bound=Standing)
 
 
-class Course:
-    """The cursor of a fit, moved on step by step; as a context, it holds the checkpoint.
+class Course(Generic[C]):
+    """The cursor of a run, moved on step by step; as a context, it holds the checkpoint.
 
     Parameters
     ----------
+    start : the cursor at the beginning
     callbacks : who is told
     checkpoint : path or URL of a folder, or None to keep nothing
 
     Attributes
     ----------
-    cursor : Cursor
+    cursor : Standing
     ledger : Ledger
     """
 
     def __init__(
-        self, callbacks: Sequence[Callback], checkpoint: str | os.PathLike[str] | None = None
-    ) -> None:
-        self.cursor = Cursor()
+        self, start: C, callbacks: Sequence[Callback],
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.cursor = start
         self.ledger = Ledger(callbacks)
         self._place = "" if checkpoint is None else os.fspath(checkpoint)
         self._keeper = None if checkpoint is None else Keeper(self._place, self.ledger.emit)
@@ -74,9 +75,15 @@ class Course:
         return tuple((fault.start, fault.stop) for fault in self.cursor.quarantined)
 
     def resume(
-        self, source: Source, settings: Settings, executor: Executor, apart: Apart | None = None
-    ) -> Settings:
+        self, source: Source, settings: Settings, executor: Executor, apart: Apart | None = None,
+        search: Mapping[str, str] | None = None,
+    ) -> Settings:  # fmt: skip
         """Go on from the checkpoint, if there is one; return the settings with its seed.
+
+        Parameters
+        ----------
+        source, settings, executor, apart : of the run
+        search : parameters of a search, as text by name
 
         Raises
         ------
@@ -84,10 +91,10 @@ class Course:
             If it is damaged, or that of another run.
         """
         if self._keeper is not None:
-            self._identity = identify(source, settings, executor, apart)
+            self._identity = identify(source, settings, executor, apart, search or {})
             self._saved = self._keeper.read(self._identity, settings.max_iter)
         if self._saved is not None:
-            cursor = self._saved.cursor
+            cursor: C = self._saved.cursor
             if (left_out := len(cursor.quarantined)) > source.most_bad:
                 raise CheckpointError(
                     f"{self._place} has left out {left_out} chunks that could not be read, and "
@@ -118,7 +125,7 @@ class Course:
         """Tell that the fit starts, and where it goes on from."""
         self.ledger.emit(event)
         if self._saved is not None:
-            tally, finished = self.cursor.tally, self.cursor.final is not None
+            tally, finished = self.cursor.tally, self.cursor.finished
             events = tuple(self.ledger.events)
             self.ledger.emit(
                 FitResumed(self._place, tally.passes, tally.steps, tally.seconds, events, finished)
@@ -126,23 +133,10 @@ class Course:
             for fault in self._saved.cursor.quarantined:
                 self.ledger.emit(ChunkQuarantined(*fault))
 
-    def move(self, cursor: Cursor, *, pass_ended: bool = False) -> None:
+    def move(self, cursor: C, *, pass_ended: bool = False) -> None:
         """Move on to a cursor between two evaluations."""
         self.cursor = replace(cursor, tally=self.ledger.tally, begun=None)
         self._offer(pass_ended=pass_ended)
-
-    def reach(
-        self, state: State, place: Place, sample: Subsample | None, best: Best | None,
-        *, keep_epoch: bool,
-    ) -> None:  # fmt: skip
-        """Move on to a state of the solver."""
-        before = self.cursor
-        ended = before.tally.passes < self.ledger.passes
-        last = (state, place) if ended and keep_epoch else before.last_epoch
-        cursor = replace(
-            before, state=state, place=place, sample=sample, last_epoch=last, best=best
-        )
-        self.move(cursor, pass_ended=ended)
 
     def advance(self, outcome: Outcome, begun: Begun) -> None:
         """Move on within a pass over all rows."""
@@ -167,7 +161,7 @@ class Course:
                 stacklevel=2,
             )
 
-    def quarantine(self, faults: tuple[Fault, ...], source: Source, cursor: Cursor) -> None:
+    def quarantine(self, faults: tuple[Fault, ...], source: Source, cursor: C) -> None:
         """Leave chunks out from here on, and move on to the cursor that does.
 
         Raises

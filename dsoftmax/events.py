@@ -49,15 +49,15 @@ class ValidationScores:
     Attributes
     ----------
     loss : mean of -log p(label), without penalty
-    accuracy, balanced_accuracy, f1_macro, brier_score, ece
+    accuracy, balanced_accuracy, f1_macro, brier_score, ece : NaN where they are not known
     """
 
     loss: float
     accuracy: float
-    balanced_accuracy: float
-    f1_macro: float
-    brier_score: float
-    ece: float
+    balanced_accuracy: float = np.nan
+    f1_macro: float = np.nan
+    brier_score: float = np.nan
+    ece: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,29 @@ class PassEnded(StepEnded):
 
 
 @dataclass(frozen=True)
+class CandidatesJudged:
+    """How the candidates of a search stand after a pass, all (n_candidates,).
+
+    Attributes
+    ----------
+    alphas, l1_ratios : their penalties
+    losses : mean over the folds of the losses on rows held out; NaN where not known
+    errors : standard errors of those means; zero without folds
+    accuracies : mean over the folds, likewise
+    running : how many of the models of each go on
+    best : which has the lowest loss so far
+    """
+
+    alphas: tuple[float, ...]
+    l1_ratios: tuple[float, ...]
+    losses: tuple[float, ...]
+    errors: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    running: tuple[int, ...]
+    best: int
+
+
+@dataclass(frozen=True)
 class FitResumed:
     """A fit goes on from its checkpoint.
 
@@ -223,8 +246,9 @@ class FitEnded:
 
 
 Event = (
-    FitStarted | FitResumed | RowsDone | StepEnded | CheckpointWritten | ChunkQuarantined | FitEnded
-)
+    FitStarted | FitResumed | RowsDone | StepEnded | CandidatesJudged | CheckpointWritten
+    | ChunkQuarantined | FitEnded
+)  # fmt: skip
 
 
 class Callback(Protocol):

@@ -11,13 +11,27 @@ from dsoftmax.reduction import Array
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
+def split_mix(seed: int, index: Array) -> Array:
+    """Return the numbers of some indices, all of 64 bits, of a generator that a seed starts.
+
+    It is SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators,
+    2014), of which any number can be had without those before it.
+
+    Parameters
+    ----------
+    seed : int
+    index : array of uint64, from 1 on
+    """
+    (first,) = _mixed(np.array([seed % 2**64], np.uint64))
+    return _mixed(first + index * np.uint64(_GOLDEN))
+
+
 @dataclass(frozen=True)
 class HoldOut:
     """Rows chosen by their index and a seed alone, so that any part of the data knows its own.
 
-    A row is held out if a random number of its own is below `fraction`: the row-th number of the
-    generator SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators,
-    2014) that starts from the seed.
+    A row is held out if a random number of its own is below `fraction`: the row-th number of
+    `split_mix`.
 
     Attributes
     ----------
@@ -32,9 +46,7 @@ class HoldOut:
 
     def rows(self, start: int, stop: int) -> Array:
         """Return which of the rows from start to stop may be held out, as booleans."""
-        first = _mixed(np.array([self.seed % 2**64], np.uint64))
-        index = np.arange(start + 1, stop + 1, dtype=np.uint64)
-        numbers = _mixed(first + index * np.uint64(_GOLDEN))
+        numbers = split_mix(self.seed, np.arange(start + 1, stop + 1, dtype=np.uint64))
         held: Array = (numbers >> np.uint64(11)) * 2.0**-53 < self.fraction
         return held
 

@@ -43,10 +43,17 @@ class Identity:
 
 
 def identify(
-    source: Source, settings: Settings, executor: Executor, apart: Apart | None = None
-) -> Identity:
-    """Return the identity of a fit, having read up to 16 chunks, and 256 MiB, of its data."""
-    parameters = dict(_parameters(settings))
+    source: Source, settings: Settings, executor: Executor, apart: Apart | None,
+    search: Mapping[str, str],
+) -> Identity:  # fmt: skip
+    """Return the identity of a run, having read up to 16 chunks, and 256 MiB, of its data.
+
+    Parameters
+    ----------
+    source, settings, executor, apart : of the run
+    search : parameters of a search, as text by name
+    """
+    parameters = dict(_parameters(settings)) | dict(search)
     if apart is not None:
         parameters.pop("validation_fraction", None)
     return Identity(
@@ -57,7 +64,7 @@ def identify(
 
 
 def _arrays(source: Source) -> dict[str, str]:
-    names = ("X", "y", "sample_weight")
+    names = ("X", "y", "sample_weight", "cv")
     arrays = ((name, getattr(source, name)) for name in names)
     return {name: "none" if array is None else _metadata(array) for name, array in arrays}
 

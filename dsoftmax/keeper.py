@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import dask
 from dask.utils import parse_timedelta
@@ -19,6 +19,7 @@ from dsoftmax.ending import Final
 from dsoftmax.errors import CheckpointError
 from dsoftmax.events import CheckpointWritten, Event, StepEnded, from_table
 from dsoftmax.identity import Identity, differences
+from dsoftmax.judging import FoldSums, Judged
 from dsoftmax.lease import Lease
 from dsoftmax.ledger import Tally
 from dsoftmax.loss import LossSums
@@ -39,6 +40,8 @@ from dsoftmax.solvers.model import Model
 from dsoftmax.solvers.newton import NewtonState, Trial
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
+from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.validation import Best
 
 _INTERVAL = "30 seconds"
@@ -63,7 +66,7 @@ class Saved:
     labels: str
     seed: int
     max_iter: int
-    cursor: Cursor
+    cursor: Any
     events: Array
 
     @property
@@ -75,7 +78,8 @@ class Saved:
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        AutoState, Begun, Bend, Best, Cursor, FISTAState, Fault, Final, FirstRead, Identity,
+        AutoState, Begun, Bend, Best, Cursor, FISTAState, Fault, Final, FirstRead,
+        FoldMoments, FoldSums, Judged, SearchCursor, Identity,
         LBFGSState, LineSearch, LossSums, MetricSums, MiniBatchState, Model, Moments, NewtonState,
         Pair, Pairs, Place, Sample, Saved, Search, Secant, Several, Snapshot, Spent, Status,
         Subsample, Tally, Trial, Work,

@@ -127,6 +127,12 @@ class Ledger:
         self._spent, self._seen = NOTHING, np.zeros(4)
         return event
 
+    def end_first(self) -> None:
+        """Count a pass that told nothing of any model."""
+        self.passes += 1
+        self.steps += 1
+        self.start_over()
+
     def start_over(self) -> None:
         """Forget a pass that is not counted: it is made again, or mends what was lost."""
         self._spent, self._seen = NOTHING, np.zeros(4)

@@ -194,12 +194,27 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
     LossSums
         Not finite where the points or the rows are not: the caller decides which.
     """
+    weights = model_weights(chunk.sample_weight, points.dtype)
+    loss, correct, gradient = row_losses(chunk, points, shift, weights)
+    return loss_sums(loss, correct, gradient, weights)
+
+
+def loss_sums(loss: Array, correct: Array, gradient: Array, weights: Array | None) -> LossSums:
+    """Return the sums of what `row_losses` found, for row weights as they were for it."""
+    loss, correct, weight = weighted(loss, correct, weights)
+    return LossSums(loss, gradient, correct, weight)
+
+
+def row_losses(
+    chunk: Chunk, points: Array, shift: Array | None, weights: Array | None
+) -> tuple[Array, Array, Array]:
+    """Return loss and whether it is right of each row, (n_models, rows), and the gradients."""
     n_models, n_rows, n_columns = points.shape
     loss = np.empty((n_models, len(chunk.X)), points.dtype)
     correct = np.empty(loss.shape, bool)
     gradient = np.zeros((n_models * n_columns, n_rows))
     product = np.empty((n_models * n_columns, n_rows - 1), points.dtype)
-    weights, ones = _model_weights(chunk, points.dtype), np.ones(len(chunk.X), points.dtype)
+    ones = np.ones(len(chunk.X), points.dtype)
     # Overflow is not an accident here but a point gone astray, which the trainer reports.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, block, raw in raw_blocks(chunk.X, points, shift):
@@ -209,24 +224,25 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
             residual = raw.reshape(n_models * n_columns, -1)
             gradient[:, :-1] += np.matmul(residual, block, out=product)
             gradient[:, -1] += np.matmul(residual, ones[: len(block)])
-        sums = (_weighted(values, weights) for values in (loss, correct, np.ones_like(correct)))
-        by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
-        loss, correct, weight = sums
-    return LossSums(loss, np.ascontiguousarray(by_model), correct, weight)
+    by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+    return loss, correct, np.ascontiguousarray(by_model)
 
 
-def _weighted(values: Array, weights: Array | None) -> Array:
-    """Return the sums of values of shape (n_models, rows) over the rows, in float64."""
-    weighted = values if weights is None else values * weights
-    sums: Array = weighted.sum(axis=1, dtype=np.float64)
-    return sums
+def weighted(loss: Array, correct: Array, weights: Array | None) -> tuple[Array, Array, Array]:
+    """Return the sums over the rows of losses, of what is right, and of the weights, in float64."""
+    sums = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for values in (loss, correct, np.ones_like(correct)):
+            own = values if weights is None else values * weights
+            sums.append(own.sum(axis=1, dtype=np.float64))
+    return sums[0], sums[1], sums[2]
 
 
-def _model_weights(chunk: Chunk, dtype: np.dtype[np.floating]) -> Array | None:
+def model_weights(weights: Array | None, dtype: np.dtype[np.floating]) -> Array | None:
     """Return the row weights as (1 or n_models, rows) in the dtype of the kernel."""
-    if chunk.sample_weight is None:
+    if weights is None:
         return None
-    return np.ascontiguousarray(np.atleast_2d(chunk.sample_weight.T), dtype=dtype)
+    return np.ascontiguousarray(np.atleast_2d(weights.T), dtype=dtype)
 
 
 def probabilities(raw: Array) -> Array:

@@ -16,7 +16,7 @@ from dsoftmax.solvers.base import Evaluation, largest
 from dsoftmax.subsample import Influence
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
-_LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
+LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
 
 
 def partial_moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Moments:
@@ -183,7 +183,7 @@ def intercept_only(n_features: int, share: Array, fit_intercept: bool) -> Array:
     n_columns = len(share) if len(share) > 2 else 1
     point = np.zeros((n_features + 1, n_columns))
     if fit_intercept:
-        logs = np.log(np.maximum(share, _LEAST_SHARE))
+        logs = np.log(np.maximum(share, LEAST_SHARE))
         point[-1] = logs - logs.mean() if n_columns > 1 else logs[1] - logs[0]
     return point
 
@@ -199,6 +199,7 @@ def build_objective(
     standardize: bool,
     scaled: bool,
     dtype: np.dtype[np.floating],
+    coordinates: Coordinates | None = None,
 ) -> Objective:
     """Return the objective in coordinates chosen by the moments.
 
@@ -214,6 +215,8 @@ def build_objective(
     scaled : bool
         Whether to choose coordinates; if not, they are the coefficients themselves.
     dtype : float32 or float64
+    coordinates : Coordinates, optional
+        To use instead of those.
 
     Notes
     -----
@@ -236,9 +239,9 @@ def build_objective(
     shift = kernel_shift(sums.mean, variance, dtype) if fit_intercept else None
     if not scaled:
         centre, scale = np.zeros_like(centre), np.ones_like(scale)
-    coordinates = Coordinates(centre, scale, shift)
+    coordinates = coordinates or Coordinates(centre, scale, shift)
     return Objective(
-        penalty=ElasticNet(alpha, l1_ratio, (unit / scale)[:, None]),
+        penalty=ElasticNet(alpha, l1_ratio, (unit / coordinates.scale)[:, None]),
         coordinates=coordinates,
         fit_intercept=fit_intercept,
         dtype=dtype,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsoftmax.course import Course
+from dsoftmax.cursor import Cursor
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback
 from dsoftmax.fit import Carry, Fit
@@ -28,7 +29,7 @@ def train_part(
 
     Parameters and errors are those of `train`; a part may hold a single class.
     """
-    return _PartRun(source, settings, executor, Course(callbacks)).fit_part(carry)
+    return _PartRun(source, settings, executor, Course(Cursor(), callbacks)).fit_part(carry)
 
 
 class _PartRun(Run):

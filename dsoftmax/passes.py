@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from operator import add
 from typing import Any
 
 import numpy as np
 
 from dsoftmax.epochs import first_epoch, warn_of_small_cache
-from dsoftmax.errors import DataError
 from dsoftmax.events import PassEnded
 from dsoftmax.gram import gram_of, metric_leaves, metric_of
 from dsoftmax.labelling import Labelled
 from dsoftmax.ledger import Ledger
 from dsoftmax.metrics import MetricSums, held_out_metrics_of
 from dsoftmax.objective import Objective, intercept_only, moments_of
+from dsoftmax.reads import Reads, Watch
 from dsoftmax.reduction import Array, Reduction, several
 from dsoftmax.runtime.executors import Executor, ThreadExecutor
-from dsoftmax.runtime.reduce import Begun, full_pass, reduce
-from dsoftmax.runtime.spans import Span, around
+from dsoftmax.runtime.reduce import Begun, reduce
+from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.worker import Outcome
-from dsoftmax.runtime.workers import require_sample_fits
 from dsoftmax.sampling import Leaf
 from dsoftmax.scaling import Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers.base import Evaluation, Request, Rows
 from dsoftmax.subproblem import Subproblem
-from dsoftmax.subsample import ByClass, ByInfluence, Subsample, auto_size, class_rates
 from dsoftmax.validation import Apart, scored, sums_apart
 
 Note = Callable[[Outcome], None]
-Watch = Callable[[Outcome, Begun], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Place:
     judged: MetricSums | None = None
 
 
-class Passes:
+class Passes(Reads):
     """Evaluates requests over the rows of a source, within the budget.
 
     Parameters
@@ -67,10 +63,8 @@ class Passes:
 
     Attributes
     ----------
-    n_rows : how many rows there are
+    n_rows, sample, begun : as of Reads
     place : Place
-    sample : the rows that are kept in memory, or None
-    begun : a sum over all rows to go on with, when the next one is asked for
     seen : the last point that was evaluated, of rivals the best
     ended : whether a pass has been read to its end, and not been told of
     """
@@ -80,18 +74,9 @@ class Passes:
         spans: tuple[Span, ...], holes: Sequence[Span], note: Note, watch: Watch,
         apart: Apart | None = None,
     ) -> None:  # fmt: skip
-        self._labelled, self._source = labelled, labelled.source
-        self._settings, self._executor, self._threads = settings, executor, ThreadExecutor()
-        self._ledger, self._note, self._watch_task = ledger, note, watch
-        self._apart = apart
-        self._leaves = full_pass(spans, holes)
-        parts = tuple(around(holes, spans))
-        self.n_rows = sum(stop - start for start, stop in parts)
-        self._first_epoch = first_epoch(self._source, settings, parts, self.n_rows)
-        # What workers remember has the weights of the rows that there were: holes only grow.
-        self._key = f"{executor.run_key}-{len(holes)}"
-        self.begun: Begun | None = None
-        self.sample: Subsample | None = None
+        super().__init__(labelled, settings, executor, ledger, spans, holes, watch)
+        self._threads, self._note, self._apart = ThreadExecutor(), note, apart
+        self._first_epoch = first_epoch(self._source, settings, self._parts, self.n_rows)
         self.seen: Array | None = None
         self.ended = False
         self.place = Place()
@@ -144,13 +129,9 @@ class Passes:
         weight, fit_intercept = self._labelled.class_weight, self._settings.fit_intercept
         point = intercept_only(self._source.n_features, weight / weight.sum(), fit_intercept)
         judges = self._judges(point[None].astype(self._source.dtype), None)
-        rule = None
-        if sampled:
-            require_sample_fits(min(self._sample_size, self.n_rows), self._source.row_bytes)
-            rates = class_rates(self._labelled.class_rows, self._sample_size)
-            rule = ByClass(rates, self._settings.seed)
+        rule = self.first_rule() if sampled else None
         reduction = moments_of(n_classes, self._source.dtype)
-        sums, judged = self._reduce_all(reduction, judges, rule)
+        sums, judged = self.read_all(reduction, judges, rule)
         self._judged = judged[0] if judged else None
         return sums, True
 
@@ -158,36 +139,6 @@ class Passes:
         """Return what evaluates a kernel's points on the rows that are held out, if some are."""
         points = () if self._source.hold_out is None else kernel
         return [held_out_metrics_of(point, shift) for point in points]
-
-    def _reduce_all(
-        self, reduction: Reduction[Any], judges: list[Reduction[MetricSums]],
-        rule: ByClass | ByInfluence | None,
-    ) -> tuple[Any, list[MetricSums]]:  # fmt: skip
-        """Reduce over all rows; judge points, and keep rows that a rule picks, on the way."""
-        picks = () if rule is None else (Reduction("rows", rule, add),)
-        sums, spent = reduce(
-            self._executor, self._source, several(reduction, *judges, *picks), self._leaves,
-            keep=(self._key, None)[self.only_batches], begun=self._taken_up(), watch=self._watch,
-        )  # fmt: skip
-        self._ledger.spend(spent)
-        first, *judged = sums.parts
-        if rule is not None:
-            self._keep_in_memory(judged.pop())
-        return first, judged
-
-    def _keep_in_memory(self, picked: Subsample) -> None:
-        if picked.n_rows == 0:
-            raise DataError(
-                f"sample_size is {self._sample_size}, and no row was picked; set it larger"
-            )
-        self.sample = picked.joined().stratified(self._labelled.class_weight)
-
-    @property
-    def _sample_size(self) -> int:
-        source, n_classes = self._source, len(self._labelled.class_weight)
-        return self._settings.sample_size or auto_size(
-            self.n_rows, source.n_features, n_classes, source.row_bytes
-        )
 
     @property
     def _subproblem(self) -> Subproblem:
@@ -255,7 +206,8 @@ class Passes:
                 objective, points[0], self._settings.seed, self._sample_size
             )
         judges = self._judges(objective.kernel(points), objective.coordinates.shift)
-        sums, judged = self._reduce_all(objective.reduction(points), judges, rule)
+        reduction, keep = objective.reduction(points), not self.only_batches
+        sums, judged = self.read_all(reduction, judges, rule, keep=keep)
         if not self.only_batches:
             self._ledger.steps += 1
         result = objective.evaluation(points, sums, self.n_rows)
@@ -267,16 +219,8 @@ class Passes:
         self._judged, self.ended = judged[best] if judged else None, True
         return replace(result, renewed=rule is not None)
 
-    def _taken_up(self) -> Begun | None:
-        begun, self.begun = self.begun, None
-        return begun
-
     def _watch_batch(self, outcome: Outcome, _: Begun) -> None:
         self._note(outcome)
-
-    def _watch(self, outcome: Outcome, begun: Begun) -> None:
-        self._ledger.progress(begun, self.n_rows)
-        self._watch_task(outcome, begun)
 
     def _evaluate_batch(
         self, objective: Objective, request: Request, leaves: Sequence[Leaf], *, ends: bool

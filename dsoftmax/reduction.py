@@ -40,7 +40,9 @@ class Chunk(NamedTuple):
     left_out : ndarray of shape (rows,), 0 for rows that count and IGNORED or MISSING for others,
         whose X and weight are zero; None if all count
     held_out : ndarray of shape (rows,), weights of the rows that a fit is judged by, whose
-        `sample_weight` is zero, and zero for those that it learns from; None if there are none
+        `sample_weight` is zero, and zero for those that it learns from; None if there are none.
+        With folds, the weight by which a row judges the models that do not learn from it
+    fold : ndarray of shape (rows,), number of the fold that a row is in, or None without folds
     place : says where in the source a row is
     chunk_at : says which chunk of X holds a row and column
     """
@@ -52,14 +54,19 @@ class Chunk(NamedTuple):
     picked: Array | None = None
     left_out: Array | None = None
     held_out: Array | None = None
+    fold: Array | None = None
     place: Callable[[int], str] = by_number
     chunk_at: Callable[[int, int], str] = _nameless
 
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        arrays = (self.X, self.y, self.sample_weight, self.left_out, self.held_out)
+        arrays = (self.X, *self._by_row)
         return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
+    def _by_row(self) -> tuple[Array | None, ...]:
+        return self.y, self.sample_weight, self.left_out, self.held_out, self.fold
 
     @property
     def codes(self) -> Array:
@@ -101,14 +108,13 @@ class Chunk(NamedTuple):
         return self.start + (row if self.picked is None else int(self.picked[row]))
 
     def _at(self, where: Array | slice) -> Chunk:
-        y, weight, left_out, held_out = self.y, self.sample_weight, self.left_out, self.held_out
-        return self._replace(
-            X=self.X[where],
-            y=None if y is None else y[where],
-            sample_weight=None if weight is None else weight[where],
-            left_out=None if left_out is None else left_out[where],
-            held_out=None if held_out is None else held_out[where],
+        y, weight, left_out, held_out, fold = (
+            None if array is None else array[where] for array in self._by_row
         )
+        return self._replace(
+            X=self.X[where], y=y, sample_weight=weight, left_out=left_out, held_out=held_out,
+            fold=fold,
+        )  # fmt: skip
 
     def require_finite(self, dtype: np.dtype[np.floating]) -> None:
         """Raise DataError at the first value of X that `dtype` cannot hold as a finite number."""

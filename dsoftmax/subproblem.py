@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsoftmax.folds import Given
 from dsoftmax.gram import MOST_FEATURES, gram_of
 from dsoftmax.objective import Objective
 from dsoftmax.reduction import Array, Reduction
@@ -21,6 +22,13 @@ from dsoftmax.subsample import ByInfluence, Subsample, scale_for
 _SPAN_BYTES = 1 << 21
 _PROJECTIONS = 8
 _ROWS_A_FEATURE = 8
+
+
+class Gram(NamedTuple):
+    """The mean of [x, 1] [x, 1]' over some rows, x as the kernel has it, and how many they are."""
+
+    mean: Array
+    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -40,16 +48,18 @@ class Subproblem:
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, as far as the sample tells it."""
-        sums = self._reduce(objective.reduction(request.points))
+        sums = self.reduce(objective.reduction(request.points))
         total = float(self.rows.weight[0].sum())
         here = objective.over(total, self.rows.n_rows)
         result = here.evaluation(request.points, sums, self.rows.n_rows)
-        return replace(result, metric=self._metric(objective)) if request.metric else result
+        if not request.metric:
+            return result
+        return replace(result, root=self.root(objective, self.gram(objective)))
 
     def rule(self, objective: Objective, point: Array, seed: int, size: int) -> ByInfluence:
         """Return what picks about `size` of all rows, by how much they matter at a point."""
         influence = objective.influence(point, self._sketch(objective, seed))
-        scores: Array = self._reduce(Reduction("influence", influence, _joined))
+        scores: Array = self.reduce(Reduction("influence", influence, _joined))
         (stands_for,) = self.rows.stands_for  # and weighs as much
         scale = scale_for(scores / stands_for, stands_for, size)
         return ByInfluence(influence, scale, seed)
@@ -58,30 +68,40 @@ class Subproblem:
         """Return random directions (n_features + 1, n_projections) that measure leverage."""
         n_rows = self.rows.X[0].shape[1] + 1
         directions = np.random.default_rng((seed, 4)).normal(size=(n_rows, _PROJECTIONS))
-        metric = self._metric(objective)
-        if metric is None:
-            return directions
-        return np.asarray(np.linalg.inv(np.linalg.cholesky(metric)).T @ directions)
+        root = self.root(objective, self.gram(objective))
+        return directions if root is None else np.asarray(root.T @ directions)
 
-    def _metric(self, objective: Objective) -> Array | None:
-        """Return about the Hessian of a class, from as many rows as tell its eigenvalues."""
+    def gram(self, objective: Objective) -> Gram | None:
+        """Return the mean of [x, 1] [x, 1]' over as many rows as tell its eigenvalues.
+
+        None for too many features. Of the objective, what the kernel subtracts from x matters.
+        """
         n_features = self.rows.X[0].shape[1]
         if n_features > MOST_FEATURES:
             return None
-        few = self._every(max(1, self.rows.n_rows // (_ROWS_A_FEATURE * n_features)))
-        gram = few._reduce(gram_of(objective)) / few.rows.weight[0].sum()
-        return objective.metric(gram, few.rows.n_rows)
+        stride = max(1, self.rows.n_rows // (_ROWS_A_FEATURE * n_features))
+        few = replace(self, rows=self.rows.every(stride))
+        return Gram(few.reduce(gram_of(objective)) / few.rows.weight[0].sum(), few.rows.n_rows)
 
-    def _every(self, stride: int) -> Subproblem:
-        arrays = (self.rows.X, self.rows.codes, self.rows.weight, self.rows.stands_for)
-        return replace(self, rows=Subsample(*((array[::stride],) for (array,) in arrays)))
+    def root(self, objective: Objective, gram: Gram | None) -> Array | None:
+        """Return what makes the features of the rows uncorrelated, in a solver's coordinates."""
+        if gram is None:
+            return None
+        metric = objective.metric(gram.mean, gram.n_rows)
+        return np.linalg.inv(np.linalg.cholesky(metric))
 
-    def _reduce(self, reduction: Reduction[Any]) -> Any:
+    def reduce(self, reduction: Reduction[Any]) -> Any:
+        """Reduce over the rows of the sample."""
         (X,), (codes,), (weight,) = self.rows.X, self.rows.codes, self.rows.weight
         source = Source(
             MemoryArray("the sample of X", X), MemoryArray("the sample of y", codes),
             MemoryArray("the sample's weights", weight), self.dtype,
         )  # fmt: skip
+        if self.rows.fold:
+            (fold,) = self.rows.fold
+            names, classes = (np.arange(each.max(initial=0) + 1) for each in (fold, codes))
+            folds = MemoryArray("the sample's folds", fold)
+            source = replace(source, cv=folds, folds=Given(names), classes=classes)
         return reduce(self.executor, source, reduction, full_pass(self._spans))[0]
 
     @property

@@ -39,17 +39,19 @@ class Subsample:
     codes : (rows,) each, of the classes
     weight : (rows,) each, in float64: of the rows that it stands for
     stands_for : (rows,) each, how many those are
+    fold : (rows,) each, number of the fold that it is in; none without folds
     """
 
     X: tuple[Array, ...] = ()
     codes: tuple[Array, ...] = ()
     weight: tuple[Array, ...] = ()
     stands_for: tuple[Array, ...] = ()
+    fold: tuple[Array, ...] = ()
 
     def __add__(self, other: Subsample) -> Subsample:
         return Subsample(
             self.X + other.X, self.codes + other.codes, self.weight + other.weight,
-            self.stands_for + other.stands_for,
+            self.stands_for + other.stands_for, self.fold + other.fold,
         )  # fmt: skip
 
     @property
@@ -59,8 +61,13 @@ class Subsample:
 
     def joined(self) -> Subsample:
         """Return the same rows as one block."""
-        arrays = (self.X, self.codes, self.weight, self.stands_for)
-        return Subsample(*((np.concatenate(blocks),) for blocks in arrays))
+        arrays = (self.X, self.codes, self.weight, self.stands_for, self.fold)
+        return Subsample(*((np.concatenate(blocks),) if blocks else () for blocks in arrays))
+
+    def every(self, stride: int) -> Subsample:
+        """Return one of so many rows of each block."""
+        arrays = (self.X, self.codes, self.weight, self.stands_for, self.fold)
+        return Subsample(*(tuple(block[::stride] for block in blocks) for blocks in arrays))
 
     def stratified(self, class_weight: Array) -> Subsample:
         """Return the rows of one block with weights that add up to those of the classes."""
@@ -134,7 +141,8 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample
     rows = np.flatnonzero(lucky & (weight > 0))
     codes = chunk.codes[rows].astype(np.int64)
     stands_for = 1 / probability[rows]
-    return Subsample((chunk.X[rows],), (codes,), (weight[rows] * stands_for,), (stands_for,))
+    fold = () if chunk.fold is None else (chunk.fold[rows],)
+    return Subsample((chunk.X[rows],), (codes,), (weight[rows] * stands_for,), (stands_for,), fold)
 
 
 def auto_size(n_rows: int, n_features: int, n_classes: int, row_bytes: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from dsoftmax.course import Course
-from dsoftmax.cursor import FirstRead
+from dsoftmax.cursor import Cursor, FirstRead
 from dsoftmax.ending import settle
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
@@ -65,7 +65,7 @@ def train(
     CheckpointError
         If the checkpoint is damaged, that of another run, or in use by another process.
     """
-    with Course(callbacks, checkpoint) as course:
+    with Course(Cursor(), callbacks, checkpoint) as course:
         return Run(source, settings, executor, course, apart).fit()
 
 
@@ -77,7 +77,7 @@ class Run:
     _best: Best | None = None
 
     def __init__(
-        self, source: Source, settings: Settings, executor: Executor, course: Course,
+        self, source: Source, settings: Settings, executor: Executor, course: Course[Cursor],
         apart: Apart | None = None,
     ) -> None:  # fmt: skip
         self._executor, self._course, self._apart = executor, course, apart
@@ -240,9 +240,13 @@ class Run:
                         state = replace(state, status=status)
                 else:
                     state = replace(state, status=Status.BUDGET)
-                passes = self._passes
-                place = passes.place
-                course.reach(state, place, passes.sample, self._best, keep_epoch=keep_epoch)
+                passes, before, done = self._passes, course.cursor, course.ledger.passes
+                ended = before.tally.passes < done
+                cursor = before.reached(
+                    state, passes.place, passes.sample, self._best,
+                    epoch_ended=ended and keep_epoch,
+                )  # fmt: skip
+                course.move(cursor, pass_ended=ended)
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED)
         return state

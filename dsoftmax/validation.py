@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -52,15 +53,13 @@ def open_validation(
         if y is not None or sample_weight is not None:
             raise DataError("X_val is missing: pass the rows of y_val and sample_weight_val too")
         return None
-    try:
+    with readable():
         found = open_data(X, y, sample_weight)
         if found.y is None:
             raise DataError("y is missing: pass y_val with X_val, one label for each row")
         if (got := found.n_features) != (expected := source.n_features):
             raise DataError(f"{found.X.name} has {got} features; expected {expected}, as in X")
         _check_names(found.feature_names, source.feature_names)
-    except DataError as error:
-        raise DataError(f"in the validation data, {error}") from error
     return found
 
 
@@ -73,11 +72,9 @@ def require_labels(apart: Apart, classes: Array) -> None:
         If a label is not one of `classes`, a weight is none, or no row counts.
     """
     source, leaves = apart.source, full_pass(cut_spans(apart.source.chunks, apart.source.row_bytes))
-    try:
+    with readable():
         _, counts = scan_labels(replace(source, most_bad=0), classes, leaves, apart.executor)
         require_classes(source, classes, counts, 1)
-    except DataError as error:
-        raise DataError(f"in the validation data, {error}") from error
     report_left_out(source, counts, "validation rows")
 
 
@@ -106,8 +103,15 @@ def sums_apart(
     (kernel,) = objective.kernel(point[None])
     reduction = metrics_of(kernel, objective.coordinates.shift)
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
-    try:
+    with readable():
         return reduce(apart.executor, source, reduction, leaves, watch=watch)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Say of what is wrong with the data that it is with those of the validation."""
+    try:
+        yield
     except DataError as error:
         raise DataError(f"in the validation data, {error}") from error
 

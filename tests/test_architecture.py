@@ -14,8 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
     0: {
-        "cache", "errors", "holdout", "labels", "loss", "metrics", "penalty", "reduction",
-        "scaling", "solvers", "subsample",
+        "cache", "errors", "folds", "holdout", "judging", "labels", "loss", "metrics", "penalty",
+        "reduction", "scaling", "solvers", "subsample",
     },
     1: {
         "sampling", "sources",
@@ -28,13 +28,13 @@ LAYERS = {
         "evaluation", "events", "export", "fit", "gram", "holder", "identity", "ingestion",
         "inspection",
         "keeper", "labelling", "lease", "ledger", "npyfile", "objective", "parquetfile",
-        "parttraining", "passes", "persistence", "places", "prediction", "records", "rows",
+        "parttraining", "passes", "persistence", "places", "prediction", "reads", "records", "rows",
         "scores", "scoring", "settings", "shuffling", "solving", "stopping", "stores",
-        "subproblem", "tables", "thinning", "trainer", "validation", "zarrcopy",
+        "subproblem", "tables", "thinning", "trainer", "tuning", "validation", "zarrcopy",
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "planning",
-        "predictor", "searching",
+        "predictor", "search", "searching",
     },
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -118,7 +118,8 @@ def _faults(task: Task, leaf: Leaf) -> list[Fault]:
     """Return the chunks of a leaf that cannot be read, if it is allowed to leave some out."""
     found = []
     for piece in leaf:
-        source = task.parts[piece.start].with_blocks(task.blocks)
+        # Which rows are in which fold is known of whole spans only, and does not matter here.
+        source = replace(task.parts[piece.start].with_blocks(task.blocks), folds=None)
         if source.most_bad == 0:
             return []
         inner = (row for row in source.chunks if piece.start < row < piece.stop)

@@ -24,6 +24,7 @@ class Status(Enum):
     RUNNING = "running"
     CONVERGED = "converged: the gradient has fallen to tol times that of the intercept-only model"
     PRECISION = "converged to rounding error: no step lowers the objective any more"
+    RULED_OUT = "ruled out: however far it went on, another candidate would be better"
     STATISTICAL = (
         "converged statistically: the distance to the minimum is, by estimate, a small part of "
         "what the choice of the rows leaves uncertain"
@@ -56,6 +57,7 @@ class Status(Enum):
 
 _CONVERGED = (
     Status.CONVERGED, Status.PRECISION, Status.STATISTICAL, Status.STALLED, Status.EARLY,
+    Status.RULED_OUT,
 )  # fmt: skip
 
 
@@ -103,6 +105,8 @@ class Evaluation:
     epoch_ended : whether the last row of an epoch was among them
     metric : (n_features + 1, n_features + 1), positive definite: about the Hessian of a class;
         None where it was not asked for, or is too large
+    root : of the same shape, of the rows that are kept in memory: root.T @ root is the inverse of
+        their metric; None likewise
     renewed : whether other rows are kept in memory now
     """
 
@@ -113,6 +117,7 @@ class Evaluation:
     share: float = 1.0
     epoch_ended: bool = False
     metric: Array | None = None
+    root: Array | None = None
     renewed: bool = False
 
 

@@ -73,7 +73,7 @@ class NewtonState(State):
     rounds : how often that was done
     failed : whether the model has ever promised far too much
     ratio : of what the last trial gained to what the model had said
-    miss : by how much the model was wrong about the value of the point that was gone to
+    distance : estimate of how far `value` is above its minimum
     least_norm, idle : as of L-BFGS
     """
 
@@ -92,7 +92,7 @@ class NewtonState(State):
     rounds: int = 0
     failed: bool = False
     ratio: float = 1.0
-    miss: float = np.nan
+    distance: float = np.nan
     least_norm: float = np.inf
     idle: int = 0
 
@@ -106,11 +106,15 @@ class Newton(Solver[NewtonState]):
     penalty : ElasticNet
     tol : stop at largest projected gradient entry <= tol * its value at the intercept-only model
     noise : relative rounding error of a value of the objective
+    rivals : whether a pass evaluates a more cautious step too
+    memory : of the search, as for L-BFGS
     """
 
     penalty: ElasticNet
     tol: float
     noise: float
+    rivals: bool = True
+    memory: int | None = None
 
     name: ClassVar[str] = "newton"
 
@@ -131,7 +135,8 @@ class Newton(Solver[NewtonState]):
             renew = state.rounds in _RENEW and state.trials[0].secant is not None
             return Request(points, Rows.ALL, renew=renew, rivals=True)
         if state.search is None or state.model is None:
-            return Request(state.point[None], Rows.SAMPLE, metric=not state.knows_metric)
+            metric = not (state.knows_metric or self._cornered)
+            return Request(state.point[None], Rows.SAMPLE, metric=metric)
         steps = self._searcher.ask(state.search).points
         return Request(np.stack([state.model.point(step) for step in steps]), Rows.SAMPLE)
 
@@ -148,16 +153,20 @@ class Newton(Solver[NewtonState]):
 
         Half of Newton's decrement squared (Boyd and Vandenberghe, Convex Optimization, 2004,
         section 9.5.1), with the curvature that the search has met; or what the model, whose
-        minimum it was, had not foreseen at the point that was gone to, if that is more. None right
-        after the sample was renewed, when no curvature is known; nor under a penalty with corners,
-        where the search is rarely at the minimum of the model.
+        minimum it was, had not foreseen at the point that was gone to, if that is more. None
+        before a search has ended, and under a penalty with corners, where it is rarely at the
+        minimum of the model.
         """
+        return None if np.isnan(state.distance) else state.distance
+
+    def _distance(self, state: NewtonState, after: NewtonState, foreseen: float) -> float:
+        """Return that estimate for the state after trials whose first was to be of that value."""
         if self._cornered or not state.pairs:
-            return None
-        root, gradient = state.root, state.gradient
+            return float("nan")
+        root, gradient = state.root, after.gradient
         along = (gradient if root is None else root @ gradient).ravel()
         decrement = 0.5 * float(along @ two_loop(along, state.pairs))
-        return float(np.fmax(decrement, state.miss))
+        return float(np.fmax(decrement, abs(after.value - foreseen)))
 
     def guess(self, state: NewtonState) -> tuple[Array, float, float] | None:
         """Return the trial that no pass is left to evaluate, if the model kept its word so far.
@@ -178,7 +187,7 @@ class Newton(Solver[NewtonState]):
     def _searcher(self) -> Any:
         if self._cornered:
             return FISTA(self.penalty, _ENOUGH, self.noise)
-        return LBFGS(_ENOUGH, self.noise)
+        return LBFGS(_ENOUGH, self.noise, self.memory)
 
     def _limit(self, state: NewtonState) -> int:
         """Return how many evaluations a search may take."""
@@ -188,9 +197,8 @@ class Newton(Solver[NewtonState]):
 
     def _make_model(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Take the sample's value and gradient at the centre, and start the search there."""
-        if result.metric is not None and not self._cornered:
-            root = np.linalg.inv(np.linalg.cholesky(result.metric))
-            state = replace(state, root=root)
+        if result.root is not None:
+            state = replace(state, root=result.root)
         gradient = result.gradient[0]
         # From far, the minimum of the sample as it is lies nearer than that of the corrected one.
         correction = state.gradient - gradient if state.rounds else np.zeros_like(gradient)
@@ -239,6 +247,8 @@ class Newton(Solver[NewtonState]):
             return replace(state, model=None, rounds=1)
         if best is None:
             return replace(state, status=Status.PRECISION)
+        if not self.rivals:
+            return replace(state, trials=(best,), early=None)
         early = state.early
         if early is None or np.array_equal(early.point, best.point):
             half = 0.5 * (state.point + best.point)
@@ -263,7 +273,7 @@ class Newton(Solver[NewtonState]):
             )  # fmt: skip
         # The model took the first trial for its minimum.
         foreseen = state.value + trials[0].gain if trials[0].secant is not None else np.nan
-        after = replace(after, miss=abs(after.value - foreseen))
+        after = replace(after, distance=self._distance(state, after, foreseen))
         idle = 0 if lower or flatter else state.idle + 1
         after = replace(after, idle=idle, least_norm=min(norm, state.least_norm))
         if after.gradient_norm <= after.target:

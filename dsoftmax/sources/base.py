@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.errors import DataError
+from dsoftmax.folds import Folds
 from dsoftmax.holdout import HoldOut
 from dsoftmax.reduction import IGNORED, MISSING, Array, Chunk, by_number
 from dsoftmax.sources.faults import PATIENCE, Patience, fetch
@@ -43,6 +44,8 @@ class Source:
     most_bad : how many chunks of X may be left out since they cannot be read
     feature_names : of the columns of X, where they have names
     hold_out : which rows a fit is judged by and does not learn from, or None
+    cv : RowArray of shape (n_samples,), what the user calls the folds of the rows, or None
+    folds : which rows each model of a cross-validation does not learn from, or None
     """
 
     X: RowArray
@@ -58,6 +61,8 @@ class Source:
     most_bad: int = 0
     feature_names: tuple[str, ...] | None = None
     hold_out: HoldOut | None = None
+    cv: RowArray | None = None
+    folds: Folds | None = None
 
     @property
     def n_samples(self) -> int:
@@ -92,7 +97,7 @@ class Source:
     @property
     def arrays(self) -> tuple[RowArray, ...]:
         """The arrays that are there."""
-        return tuple(a for a in (self.X, self.y, self.sample_weight) if a is not None)
+        return tuple(a for a in (self.X, self.y, self.sample_weight, self.cv) if a is not None)
 
     @property
     def futures(self) -> dict[Any, Any]:
@@ -114,7 +119,9 @@ class Source:
 
     def part(self, start: int, stop: int, *, targets_only: bool = False) -> Source:
         """Return what a task needs that reads no other rows than these, or only their targets."""
-        source = replace(self, X=self.X.part(start, start)) if targets_only else self
+        folds = None if self.folds is None else self.folds.part(start, stop)
+        X = self.X.part(start, start) if targets_only else self.X
+        source = replace(self, X=X, folds=folds)
         return source._each(lambda array: array.part(start, stop))
 
     def with_blocks(self, blocks: Mapping[Any, Any]) -> Source:
@@ -122,13 +129,11 @@ class Source:
         return self._each(lambda array: array.with_blocks(blocks)) if blocks else self
 
     def _each(self, change: Callable[[RowArray], RowArray]) -> Source:
-        y, weight = self.y, self.sample_weight
-        return replace(
-            self,
-            X=change(self.X),
-            y=None if y is None else change(y),
-            sample_weight=None if weight is None else change(weight),
+        y, weight, cv = (
+            None if array is None else change(array)
+            for array in (self.y, self.sample_weight, self.cv)
         )
+        return replace(self, X=change(self.X), y=y, sample_weight=weight, cv=cv)
 
     def read(self, start: int, stop: int) -> Chunk:
         """Return rows start to stop.
@@ -173,11 +178,21 @@ class Source:
             chunk = _held_out(chunk, self.hold_out)
         if chunk.y is None or self.classes is None:
             return chunk
-        codes, weight = self._encode(chunk), chunk.sample_weight
+        chunk = chunk._replace(y=self._encode(chunk))
+        codes, weight = chunk.codes, chunk.sample_weight
+        if self.folds is not None:
+            chunk = self._with_folds(chunk, self.folds)
         if self.class_weight is not None:
             factor = self.class_weight[codes]
             weight = factor if weight is None else weight * factor
-        return chunk._replace(y=codes, sample_weight=weight)
+        return chunk._replace(sample_weight=weight)
+
+    def _with_folds(self, chunk: Chunk, folds: Folds) -> Chunk:
+        """Return a chunk that knows the folds of its rows, and what they weigh as judges."""
+        start, stop = chunk.start, chunk.start + len(chunk.codes)
+        given = None if self.cv is None else self._fetch(self.cv, start, stop)
+        weight = np.ones(stop - start) if chunk.sample_weight is None else chunk.sample_weight
+        return chunk._replace(fold=folds.of(chunk, given), held_out=weight)
 
     def _fetch(self, array: RowArray, start: int, stop: int) -> Array:
         values = fetch(

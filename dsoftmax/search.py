@@ -1,0 +1,272 @@
+"""The estimator that chooses its own penalty."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from dsoftmax.columns import check_feature_names
+from dsoftmax.diagnostics.history import History
+from dsoftmax.diagnostics.progress import Progress
+from dsoftmax.diagnostics.report import reporting
+from dsoftmax.errors import DataError
+from dsoftmax.estimator import SoftmaxRegression
+from dsoftmax.events import Callback
+from dsoftmax.predictor import LinearClassifier
+from dsoftmax.runtime.executors import executor_for
+from dsoftmax.sources import open_data
+from dsoftmax.sources.base import Source
+from dsoftmax.tuning.folding import with_cv
+from dsoftmax.tuning.options import resolve_search
+from dsoftmax.tuning.run import Found, search
+from dsoftmax.validation import Apart, open_validation
+
+
+class SoftmaxRegressionCV(LinearClassifier):
+    """Softmax regression that chooses the strength of its penalty, in the passes of one fit.
+
+    All candidates and folds are one stack of models, which each read of the rows serves: it gives
+    every model its gradient, and its loss on the rows that it does not learn from.
+
+    Parameters
+    ----------
+    alphas : int or array-like of shape (n_alphas,), default=10
+        Strengths to try, on the scale of the mean loss; or how many: evenly spaced in their
+        logarithms, with an L1 penalty over four decades from the one for which all coefficients
+        are zero, without one over six from where the model can explain about a tenth of the loss.
+    l1_ratios : array-like of shape (n_l1_ratios,), default=(0.0,)
+        Shares of the L1 penalty to try with each.
+    cv : int, array-like of shape (n_samples,) or None, default=5
+        How many folds: those of a class differ by a row at most, and a row's is decided by
+        `random_state`, its class, and how many rows of the class come before. Or the fold of each
+        row, such as a patient or a scene (a whole number or a string, of the kinds that `y` may
+        be; a negative number for rows that every model learns from). Or None, to be judged by
+        `X_val`.
+    scoring : {"neg_log_loss", "accuracy"}, default="neg_log_loss"
+        What is to be highest, in the mean over the folds, on rows that are not learned from.
+        They are weighed by `sample_weight`, and not by `class_weight`.
+    select : {"best", "1se"}, default="best"
+        "1se": the largest alpha whose mean score is within a standard error of the best.
+    refit : bool, default=True
+        Fit the winner to all rows; if not, its coefficients are the means over the folds.
+    prune : bool, default=True
+        Let candidates go that cannot win any more (by "neg_log_loss", with "newton"): those whose
+        loss is higher than the best by more than what both may still change until they
+        are at their minima, see the notes. Their scores and coefficients are what they were then.
+        If False, every model is followed to its minimum.
+    fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
+        Class weights "balanced" are those of all rows.
+    solver : {"auto", "newton", "lbfgs"}, default="auto"
+        As for `SoftmaxRegression`; "newton" keeps one sample for all models.
+    max_iter : int, default=100
+        Budget in passes over X, for everything together.
+    tol : float or "auto", default=1e-4
+        As for `SoftmaxRegression`, for each model.
+    sample_size, random_state, checkpoint, callbacks, verbose : as for `SoftmaxRegression`
+
+    Attributes
+    ----------
+    alpha_, l1_ratio_ : float
+        The penalty of the winner.
+    alphas_ : ndarray of shape (n_alphas,), or (n_l1_ratios, n_alphas) if each has its own
+        Descending.
+    l1_ratios_ : ndarray of shape (n_l1_ratios,)
+    scores_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
+        Of the models on the rows that they did not learn from; one "fold" with `X_val`.
+    coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas, n_classes, n_features + 1)
+        Of the models, intercepts last; one class for two.
+    objectives_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
+        Penalised objectives of the models, on the rows that they learned from.
+    converged_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
+        Which models were followed to their minima.
+    coef_, intercept_, classes_, n_features_in_, feature_names_in_, seed_, data_, numerics_
+        As of `SoftmaxRegression`, for the winner.
+    n_iter_, n_steps_ : int
+        Passes over X, the scans of the labels and X_val not counted, and reads that evaluated.
+    loss_, gap_, stop_reason_ : of the winner
+    history_ : list of dict
+        A record for every pass: how the best candidate stood.
+    quarantined_ : list of dict
+        As of `SoftmaxRegression`; a search starts anew without a chunk that it has to leave out.
+    best_estimator_ : SoftmaxRegression
+        The winner, fitted, with its alpha.
+
+    Notes
+    -----
+    With a gap g to its minimum, by estimate, the mean loss of a model on m held-out rows changes by
+    at most ``g + 2 * sqrt(g * p / (2 * n)) + 3 * sqrt(2 * g / m)``, where p is the number
+    of coefficients and n that of rows learned from. Candidates leave at the ends of passes, by
+    numbers that do not depend on the cluster.
+
+    As many models share a read as have gradients of 16 MiB together; more take several.
+
+    References
+    ----------
+    Friedman, Hastie and Tibshirani, Journal of Statistical Software 33, 2010 (paths); Breiman,
+    Friedman, Olshen and Stone, Classification and Regression Trees, 1984 ("1se").
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = SoftmaxRegressionCV(alphas=[1e-4, 1e-2, 1.0], random_state=0).fit(X, y)
+    >>> model.alpha_
+    0.01
+    >>> model.scores_.shape
+    (5, 1, 3)
+    """
+
+    def __init__(
+        self,
+        alphas: Any = 10,
+        l1_ratios: Any = (0.0,),
+        cv: Any = 5,
+        scoring: str = "neg_log_loss",
+        select: str = "best",
+        refit: bool = True,
+        prune: bool = True,
+        fit_intercept: bool = True,
+        class_weight: Mapping[Any, float] | str | None = None,
+        classes: Any = None,
+        standardize: bool = False,
+        solver: str = "auto",
+        max_iter: int = 100,
+        tol: float | str = 1e-4,
+        sample_size: int | str = "auto",
+        random_state: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: int = 0,
+    ) -> None:
+        self.alphas = alphas
+        self.l1_ratios = l1_ratios
+        self.cv = cv
+        self.scoring = scoring
+        self.select = select
+        self.refit = refit
+        self.prune = prune
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.classes = classes
+        self.standardize = standardize
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.sample_size = sample_size
+        self.random_state = random_state
+        self.checkpoint = checkpoint
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, X_val: Any = None,
+        y_val: Any = None, sample_weight_val: Any = None,
+    ) -> Self:  # fmt: skip
+        """Fit all candidates to the rows of X and their labels y, and choose one.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `SoftmaxRegression.fit`
+            The rows, their labels and weights.
+        X_val, y_val, sample_weight_val : the same kinds, optional
+            Rows to choose by, with ``cv=None``.
+
+        Returns
+        -------
+        self
+            Fitted.
+
+        Raises
+        ------
+        DataError
+            If the parameters or the data cannot be used, or folds are missing or too small.
+        ChunkError, OutageError, CheckpointError
+            As `SoftmaxRegression.fit`.
+        MemoryBoundError
+            If this process has no room for the states of all models.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the budget was spent before the search was over, or it was interrupted.
+        UserWarning
+            If chunks or rows are left out, or all rows of a class are in one fold.
+        """
+        settings, options = resolve_search(self.get_params(deep=False))
+        source = open_data(X, y, sample_weight)
+        validation = open_validation(source, X_val, y_val, sample_weight_val)
+        source = self._with_folds(source, validation)
+        history = History()
+        watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
+        with ExitStack() as stack:
+            executor = stack.enter_context(executor_for(source))
+            reports = stack.enter_context(reporting(executor.client, executor.run_key))
+            apart = None
+            if validation is not None:
+                apart = Apart(validation, stack.enter_context(executor_for(validation)))
+            told = [*reports, *watching]
+            found = search(source, settings, options, executor, told, self.checkpoint, apart)
+        check_feature_names(self, X, source, reset=True)
+        self._keep(found, source, history)
+        if found.fit.quarantined:
+            warnings.warn(found.fit.left_out, stacklevel=2)
+        if not found.fit.final.status.converged:
+            warnings.warn(found.fit.advice, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _with_folds(self, source: Source, validation: Source | None) -> Source:
+        if self.cv is None and validation is None:
+            raise DataError("cv is None, and there is no X_val to choose by; pass one of them")
+        if self.cv is not None and validation is not None:
+            raise DataError(
+                f"cv is {self.cv!r}, and X_val is given too; pass cv=None to choose by it"
+            )
+        if self.cv is None or isinstance(self.cv, int | np.integer):
+            return source
+        return with_cv(source, self.cv)
+
+    def _keep(self, found: Found, source: Source, history: History) -> None:
+        best = SoftmaxRegression(
+            fit_intercept=self.fit_intercept, class_weight=self.class_weight,
+            classes=self.classes, standardize=self.standardize, solver=self.solver,
+            max_iter=self.max_iter, tol=self.tol, sample_size=self.sample_size,
+            random_state=self.random_state,
+        )  # fmt: skip
+        best.alpha, best.l1_ratio = found.candidates.pairs[found.chosen]
+        best._keep(found.fit, source)
+        best.history_ = history.records
+        if hasattr(self, "feature_names_in_"):
+            best.feature_names_in_ = self.feature_names_in_
+        self.best_estimator_ = best
+        for name in _SHARED:
+            setattr(self, name, getattr(best, name))
+        self.alpha_, self.l1_ratio_ = best.alpha, best.l1_ratio
+        alphas, self.l1_ratios_ = found.candidates.alphas, found.candidates.l1_ratios
+        self.alphas_ = alphas[0] if (alphas == alphas[0]).all() else alphas
+        shape = (len(found.scores), *alphas.shape)
+        self.scores_ = found.scores.reshape(shape)
+        self.coefs_paths_ = found.coefs.reshape(*shape, *found.coefs.shape[2:])
+        self.objectives_ = found.objectives.reshape(shape)
+        self.converged_ = found.converged.reshape(shape)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the winner as a model, which `load_model` reads as a `SoftmaxRegression`.
+
+        Parameters
+        ----------
+        path, overwrite : as for `SoftmaxRegression.save`
+            Where it goes.
+        """
+        self.best_estimator_.save(path, overwrite=overwrite)
+
+
+_SHARED = (
+    "classes_", "coef_", "intercept_", "_shift", "n_features_in_", "n_iter_", "n_steps_", "loss_",
+    "gap_", "stop_reason_", "seed_", "numerics_", "data_", "quarantined_", "history_",
+)  # fmt: skip

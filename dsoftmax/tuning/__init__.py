@@ -1,0 +1,1 @@
+"""Searches: many models in the reads of one fit."""

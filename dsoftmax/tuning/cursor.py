@@ -1,0 +1,85 @@
+"""Where a search stands, as data: what its checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+
+from dsoftmax.cursor import Standing
+from dsoftmax.reduction import Array
+from dsoftmax.solvers.base import State, Status
+from dsoftmax.subsample import Subsample
+from dsoftmax.tuning.moments import FoldMoments
+
+
+@dataclass(frozen=True)
+class SearchCursor(Standing):
+    """Where a search stands.
+
+    Attributes
+    ----------
+    first : FoldMoments, once they are read
+    sample : the rows that are kept in memory
+    states : of the solver of each member, and then of the winner on all rows
+    scores : (n_members, 3), mean loss and accuracy on the rows that judge each, and accuracy on
+        those that it learns from; NaN where not known
+    waiting : which members the round under way has not read for yet
+    renewed : whether other rows were kept in memory in this round
+    chosen : the candidate that has won, once it is fitted to all rows
+    done : whether the search is over
+    """
+
+    first: FoldMoments | None = None
+    sample: Subsample | None = None
+    states: tuple[State, ...] = ()
+    scores: Array = field(default_factory=lambda: np.empty((0, 3)))
+    waiting: tuple[int, ...] = ()
+    renewed: bool = False
+    chosen: int | None = None
+    done: bool = False
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether anything was computed yet."""
+        return self.first is not None or self.begun is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is over."""
+        return self.done
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """The members that go on."""
+        statuses = enumerate(state.status for state in self.states)
+        return tuple(index for index, status in statuses if status is Status.RUNNING)
+
+    @property
+    def out_of_budget(self) -> bool:
+        """Whether it has ended with its budget, so that a larger one would let it go on."""
+        return self.done and any(state.status is Status.BUDGET for state in self.states)
+
+    def reopened(self) -> Self:
+        """Return the cursor before the budget was found to be spent."""
+        states = tuple(
+            replace(state, status=Status.RUNNING) if state.status is Status.BUDGET else state
+            for state in self.states
+        )
+        tried = states[: len(self.scores)]
+        if any(state.status is Status.RUNNING for state in tried):  # another one may win then
+            return replace(self, states=tried, chosen=None, begun=None, done=False)
+        return replace(self, states=states, begun=None, done=False)
+
+    def stopped(self, status: Status) -> Self:
+        """Return the cursor whose members go on no more."""
+        states = tuple(
+            replace(state, status=status) if state.status is Status.RUNNING else state
+            for state in self.states
+        )
+        return replace(self, states=states, waiting=())
+
+    def with_state(self, index: int, state: State) -> Self:
+        """Return the cursor with another state of a member."""
+        return replace(self, states=(*self.states[:index], state, *self.states[index + 1 :]))

@@ -1,0 +1,204 @@
+"""The loop of a search: what members ask for together is read together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dsoftmax.course import Course
+from dsoftmax.events import CandidatesJudged, ValidationScores
+from dsoftmax.judging import Judged
+from dsoftmax.reduction import Array
+from dsoftmax.settings import Settings
+from dsoftmax.solvers.base import Evaluation, Request, Rows, Status
+from dsoftmax.stopping import status_after
+from dsoftmax.tuning.candidates import Candidates, by_fold, doubt, ruled_out
+from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.members import Member
+from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.scans import Scans
+from dsoftmax.tuning.stack import block_length
+from dsoftmax.validation import Apart
+
+
+class Drive:
+    """Runs the solvers of all members until none goes on.
+
+    In a round, all members search in memory, and are then evaluated on all rows, in as many reads
+    as they need. At its end those leave that cannot win any more.
+
+    Parameters
+    ----------
+    members : those of the candidates, and then perhaps the winner on all rows
+    found, options, settings : of the search
+    scans, course : of the run
+    apart : rows that judge the members, if those are no part of the source
+    """
+
+    def __init__(
+        self, members: Sequence[Member], found: Candidates, options: Options, settings: Settings,
+        scans: Scans, course: Course[SearchCursor], apart: Apart | None,
+    ) -> None:  # fmt: skip
+        self._members, self._found, self._options = members, found, options
+        self._settings, self._scans, self._course, self._apart = settings, scans, course, apart
+        self._n_folds = len(course.cursor.scores) // len(found.pairs)
+
+    def run(self) -> None:
+        """Move the cursor on to where no member runs any more."""
+        try:
+            while self._course.cursor.running:
+                self._round()
+        except KeyboardInterrupt:
+            self._move(self._course.cursor.stopped(Status.INTERRUPTED))
+
+    def _round(self) -> None:
+        if not self._course.cursor.waiting:
+            self._search_in_memory()
+            cursor = self._course.cursor
+            self._move(replace(cursor, waiting=cursor.running, renewed=False))
+        while waiting := self._course.cursor.waiting:
+            if not self._scans.affordable:
+                self._move(self._course.cursor.stopped(Status.BUDGET))
+                return
+            self._read(waiting)
+
+    def _search_in_memory(self) -> None:
+        """Let all members go on with what they can learn from the rows in memory."""
+        while asking := self._asking(Rows.SAMPLE):
+            indexes = list(asking)
+            requests = [asking[index] for index in indexes]
+            first = slice(0, block_length(requests))
+            members = [self._members[index] for index in indexes[first]]
+            results = self._scans.evaluate_sample(members, requests[first])
+            cursor = self._course.cursor
+            for index, result in zip(indexes[first], results, strict=True):
+                state = self._members[index].solver.tell(cursor.states[index], result)
+                cursor = cursor.with_state(index, state)
+            self._move(cursor)
+
+    def _asking(self, rows: Rows) -> dict[int, Request]:
+        cursor = self._course.cursor
+        asked = {i: self._members[i].solver.ask(cursor.states[i]) for i in cursor.running}
+        return {index: request for index, request in asked.items() if request.rows is rows}
+
+    def _read(self, waiting: tuple[int, ...]) -> None:
+        """Evaluate as many members on all rows as one read serves."""
+        cursor = self._course.cursor
+        requests = [self._members[i].solver.ask(cursor.states[i]) for i in waiting]
+        length = block_length(requests)
+        own, requests = waiting[:length], requests[:length]
+        members = [self._members[index] for index in own]
+        renew = not cursor.renewed and any(request.renew for request in requests)
+        results = self._scans.evaluate(members, requests, renew=renew)
+        renewed = cursor.renewed or results[0][0].renewed
+        cursor = replace(
+            cursor, waiting=waiting[length:], renewed=renewed, sample=self._scans.sample
+        )
+        for index, request, (result, judged) in zip(own, requests, results, strict=True):
+            cursor = self._told(cursor, index, request, replace(result, renewed=renewed), judged)
+        if not cursor.waiting:
+            cursor = self._end_round(cursor)
+        self._tell(cursor)
+        self._move(cursor, pass_ended=True)
+
+    def _told(
+        self, cursor: SearchCursor, index: int, request: Request, result: Evaluation,
+        judged: Judged,
+    ) -> SearchCursor:  # fmt: skip
+        """Return the cursor after the evaluation of a member."""
+        before, solver = cursor.states[index], self._members[index].solver
+        state = solver.tell(before, result)
+        status = status_after(state, solver.gap(state), self._settings, None, self._scans.n_rows)
+        cursor = cursor.with_state(index, replace(state, status=status))
+        where = [i for i, point in enumerate(request.points) if np.array_equal(point, state.point)]
+        if index >= len(cursor.scores) or not where:
+            return cursor
+        scores, best = cursor.scores.copy(), where[0]
+        scores[index, 2] = result.accuracy[best]
+        scores[index, :2] = np.nan
+        if judged.weight[best] > 0:
+            scores[index, :2] = judged.loss[best], judged.correct[best]
+            scores[index, :2] /= judged.weight[best]
+        return replace(cursor, scores=scores)
+
+    def _end_round(self, cursor: SearchCursor) -> SearchCursor:
+        """Have rows that are apart judge, and let those go that cannot win any more."""
+        if self._apart is not None:
+            cursor = self._judged_apart(cursor, self._apart)
+        options = self._options
+        if not options.prune or options.scoring != "neg_log_loss":
+            return cursor
+        losses = by_fold(cursor.scores[:, 0], self._n_folds)
+        lost = ruled_out(-losses, self._doubts(cursor), options.select)
+        for index in cursor.running:
+            if index < len(cursor.scores) and lost[self._members[index].candidate]:
+                state = replace(cursor.states[index], status=Status.RULED_OUT)
+                cursor = cursor.with_state(index, state)
+        return cursor
+
+    def _judged_apart(self, cursor: SearchCursor, apart: Apart) -> SearchCursor:
+        """Return the cursor with scores by the rows that are apart, where there are none yet."""
+        scores = cursor.scores.copy()
+        new = np.flatnonzero(np.isnan(scores[:, 0])).tolist()
+        while new:
+            requests = [Request(cursor.states[index].point[None]) for index in new]
+            length = block_length(requests)
+            own, new = new[:length], new[length:]
+            members = [self._members[index] for index in own]
+            sums = self._scans.judge(apart, members, [cursor.states[i].point for i in own])
+            scores[own, :2] = np.stack([sums.loss, sums.correct], axis=1) / sums.weight[:, None]
+        return replace(cursor, scores=scores)
+
+    def _doubts(self, cursor: SearchCursor) -> Array:
+        """Return by how much losses on held-out rows may still change (n_folds, n_candidates)."""
+        n_rows = self._scans.n_rows
+        n_judging = n_rows // self._n_folds if self._apart is None else self._apart.source.n_samples
+        n_learned = n_rows - n_judging if self._apart is None else n_rows
+        height, width = cursor.states[0].point.shape
+        doubts = [
+            doubt(self._gap(cursor, i), height * max(width - 1, 1), n_learned, max(n_judging, 1))
+            for i in range(len(cursor.scores))
+        ]
+        return by_fold(np.array(doubts), self._n_folds)
+
+    def _gap(self, cursor: SearchCursor, index: int) -> float | None:
+        return self._members[index].solver.gap(cursor.states[index])
+
+    def _tell(self, cursor: SearchCursor) -> None:
+        """Tell of a read, by how the candidate stands that is the best so far."""
+        event = self._candidates(cursor)
+        members = [i for i in range(len(cursor.scores)) if self._members[i].candidate == event.best]
+        if len(cursor.states) > len(cursor.scores):
+            members = [len(cursor.scores)]
+        states = [cursor.states[index] for index in members]
+        loss, norm = (
+            float(np.mean([getattr(state, name) for state in states]))
+            for name in ("value", "gradient_norm")
+        )
+        gaps = [gap for index in members if (gap := self._gap(cursor, index)) is not None]
+        accuracy = by_fold(cursor.scores[:, 2], self._n_folds)[:, event.best].mean()
+        ledger = self._course.ledger
+        ledger.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
+        scores = event.losses[event.best], event.accuracies[event.best]
+        validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
+        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
+        ledger.emit(event)
+
+    def _candidates(self, cursor: SearchCursor) -> CandidatesJudged:
+        losses = by_fold(cursor.scores[:, 0], self._n_folds)
+        means = losses.mean(axis=0)
+        best = 0 if np.isnan(means).all() else int(np.nanargmin(means))
+        running = np.zeros(len(cursor.scores))
+        running[[index for index in cursor.running if index < len(running)]] = 1
+        alphas, l1_ratios = zip(*self._found.pairs, strict=True)
+        return CandidatesJudged(
+            alphas, l1_ratios, tuple(means.tolist()),
+            tuple((losses.std(axis=0) / max(len(losses) - 1, 1) ** 0.5).tolist()),
+            tuple(by_fold(cursor.scores[:, 1], self._n_folds).mean(axis=0).tolist()),
+            tuple(by_fold(running, self._n_folds).sum(axis=0).astype(int).tolist()), best,
+        )  # fmt: skip
+
+    def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:
+        self._course.move(cursor, pass_ended=pass_ended)

@@ -1,0 +1,112 @@
+"""From what a user says of folds to those that the rows are read with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.classes import scan_labels
+from dsoftmax.errors import DataError
+from dsoftmax.folds import ALL, Folds, Given, parts_of, stratified
+from dsoftmax.identity import labels_digest
+from dsoftmax.labelling import Labelled
+from dsoftmax.labels import LabelCounts
+from dsoftmax.reduction import Array
+from dsoftmax.runtime.executors import Executor
+from dsoftmax.runtime.reduce import reduce
+from dsoftmax.sampling import Leaf
+from dsoftmax.sources import row_array
+from dsoftmax.sources.base import Source, preview
+from dsoftmax.tuning.moments import FoldMoments
+
+
+def with_cv(source: Source, cv: Any) -> Source:
+    """Return the source that knows what the user calls the folds of the rows.
+
+    Raises
+    ------
+    DataError
+        If they are not one label a row.
+    """
+    array = row_array("cv", cv)
+    if array.shape != source.shape:
+        raise DataError(
+            f"{array.name} has shape {array.shape}; expected one fold for each row of X, of shape "
+            f"{source.shape}, or a number of folds"
+        )
+    if array.dtype.kind not in "biuUS":
+        raise DataError(f"{array.name} has dtype {array.dtype}; folds are whole numbers or strings")
+    return replace(source, cv=array if source.grid is None else array.laid_out(source.grid))
+
+
+def folded(
+    labelled: Labelled, n_folds: int, seed: int, leaves: Sequence[Leaf], executor: Executor
+) -> Labelled:
+    """Return what the scan of the labels leads to, with a source that reads folds.
+
+    Reads the labels once more, or the folds that the user gave.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two folds, or no class has rows for so many.
+    """
+    source = labelled.source
+    folds: Folds
+    digest = labelled.digest
+    if source.cv is not None:
+        folds, counts = _given(source, leaves, executor)
+        digest = f"{digest} {labels_digest(folds.names, counts)}"
+    else:
+        reduction = parts_of(len(labelled.classes))
+        alone = not source.drops_missing
+        parts, _ = reduce(executor, source, reduction, leaves, targets_only=alone)
+        folds = stratified(n_folds, seed, parts)
+    return labelled._replace(source=replace(source, folds=folds), digest=digest)
+
+
+def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[Given, LabelCounts]:
+    named = replace(
+        source, y=source.cv, sample_weight=None, cv=None, classes=None, class_weight=None,
+        missing="raise", ignore_label=None,
+    )  # fmt: skip
+    names, counts = scan_labels(named, None, leaves, executor)
+    if names.dtype.kind == "i":
+        names = names[names >= 0]
+    if len(names) < 2:
+        raise DataError(
+            f"{named.y.name if named.y else 'cv'} names {len(names)} fold(s) "
+            f"({preview(names)}); expected at least 2 (negative numbers are in none)"
+        )
+    return Given(names), counts
+
+
+def require_folds(first: FoldMoments, folds: Folds, classes: Array) -> None:
+    """Refuse folds that judge nothing, and warn of classes whose rows are all in one fold.
+
+    Raises
+    ------
+    DataError
+        If a fold has no row that counts, or fewer than two classes are left without it.
+    """
+    names = folds.names if isinstance(folds, Given) else np.arange(folds.n_folds)
+    everywhere = first.without(ALL).class_weight
+    for fold, name in enumerate(names):
+        if not first.judging[fold].sum() > 0:
+            raise DataError(f"no row that counts is in the fold {name!s}; give it some, or none")
+        left = first.without(fold).class_weight
+        if np.count_nonzero(left) < 2:
+            raise DataError(
+                f"without the fold {name!s}, rows of {np.count_nonzero(left)} class(es) are left "
+                "to learn from; choose other folds"
+            )
+        if len(lost := classes[(left == 0) & (everywhere > 0)]):
+            warnings.warn(
+                f"all rows of the class(es) {preview(lost)} are in the fold {name!s}, whose models "
+                "cannot know them",
+                stacklevel=8,
+            )

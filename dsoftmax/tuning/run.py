@@ -1,0 +1,308 @@
+"""A search, from its labels to the winner."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from dsoftmax.course import Course
+from dsoftmax.ending import Final
+from dsoftmax.errors import DataError
+from dsoftmax.events import Callback, FitStarted
+from dsoftmax.fit import Fit
+from dsoftmax.folds import ALL
+from dsoftmax.labelling import Labelled, label
+from dsoftmax.objective import LEAST_SHARE
+from dsoftmax.reduction import Array
+from dsoftmax.runtime.executors import Executor
+from dsoftmax.runtime.reduce import UnreadableError, full_pass
+from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.settings import Settings
+from dsoftmax.solvers import Kind
+from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.newton import Newton
+from dsoftmax.solving import solver_kind
+from dsoftmax.sources.base import Source
+from dsoftmax.sources.faults import Fault
+from dsoftmax.tuning.candidates import Candidates, by_fold, candidates, chosen
+from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.drive import Drive
+from dsoftmax.tuning.folding import folded, require_folds
+from dsoftmax.tuning.members import Member, build_members
+from dsoftmax.tuning.moments import FoldMoments
+from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.scans import Scans
+from dsoftmax.validation import Apart, require_labels
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search returns.
+
+    Attributes
+    ----------
+    fit : of the winner
+    candidates : Candidates
+    chosen : which of them has won
+    scores : (n_folds, n_candidates), the higher the better
+    coefs : (n_folds, n_candidates, n_columns, n_features + 1), in units of the data
+    objectives : (n_folds, n_candidates), penalised, on the rows that each model learns from
+    converged : (n_folds, n_candidates), whether a model was followed to its minimum
+    """
+
+    fit: Fit
+    candidates: Candidates
+    chosen: int
+    scores: Array
+    coefs: Array
+    objectives: Array
+    converged: Array
+
+
+def search(
+    source: Source, settings: Settings, options: Options, executor: Executor,
+    callbacks: Sequence[Callback], checkpoint: str | os.PathLike[str] | None = None,
+    apart: Apart | None = None,
+) -> Found:  # fmt: skip
+    """Return the best of many penalties, by rows that a model does not learn from.
+
+    Parameters
+    ----------
+    source, executor, callbacks, checkpoint : as for `train`
+    settings : of each fit, but for its penalty
+    options : Options
+    apart : rows that judge the models, if there are no folds
+
+    Raises
+    ------
+    DataError, ChunkError, OutageError, CheckpointError
+        As `train`.
+    """
+    with Course(SearchCursor(), callbacks, checkpoint) as course:
+        return Search(source, settings, options, executor, course, apart).run()
+
+
+class Search:
+    """A search under way; the parameters are those of `search`."""
+
+    _labelled: Labelled | None = None
+    _scans: Scans
+
+    def __init__(
+        self, source: Source, settings: Settings, options: Options, executor: Executor,
+        course: Course[SearchCursor], apart: Apart | None,
+    ) -> None:  # fmt: skip
+        self._source, self._options, self._executor = source, options, executor
+        self._course, self._apart = course, apart
+        self._settings = course.resume(source, settings, executor, apart, options.as_text)
+
+    def run(self) -> Found:
+        """Search to the end, without chunks that turn out to be unreadable."""
+        try:
+            self._label()
+            if self._apart is not None:
+                require_labels(self._apart, self._found.classes)
+            kind = solver_kind(self._settings, self._source, len(self._found.classes))
+            self._announce(kind)
+            while True:
+                try:
+                    return self._attempt(kind)
+                except UnreadableError as error:
+                    self._leave_out(error.faults)
+                    self._label()
+        except DataError:
+            raise  # with other data, this will be another search
+        except BaseException:
+            self._course.save_if_possible()
+            raise
+
+    def _label(self) -> None:
+        """Scan the labels, and find folds and rows to read, where the cursor stands."""
+        course = self._course
+        while True:
+            try:
+                self._labelled, spans = self._label_once()
+                break
+            except UnreadableError as error:
+                self._leave_out(error.faults)
+        course.labelled(self._found.digest)
+        self._scans = Scans(
+            self._found, self._settings, self._executor, course.ledger, spans, course.holes,
+            course.advance,
+        )  # fmt: skip
+        self._scans.begun, self._scans.sample = course.cursor.begun, course.cursor.sample
+
+    def _label_once(self) -> tuple[Labelled, tuple[Span, ...]]:
+        source, executor, holes = self._source, self._executor, self._course.holes
+        found = label(source, self._settings, executor, holes, 2, self._labelled)
+        sums_bytes = 8 * (source.n_features + 1) * len(found.classes)
+        spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
+        if self._apart is None:
+            leaves, n_folds = full_pass(spans, holes), self._options.n_folds
+            found = folded(found, n_folds, self._settings.seed, leaves, executor)
+        return found, spans
+
+    def _leave_out(self, faults: tuple[Fault, ...]) -> None:
+        """Leave chunks out, and start anew: every model has other rows then."""
+        before, course = self._course.cursor, self._course
+        course.ledger.start_over()
+        quarantined = tuple(sorted((*before.quarantined, *faults)))
+        cursor = SearchCursor(quarantined=quarantined, numerics=before.numerics)
+        course.quarantine(faults, self._source, cursor)
+
+    @property
+    def _found(self) -> Labelled:
+        assert self._labelled is not None, "the labels were scanned"
+        return self._labelled
+
+    def _announce(self, kind: Kind) -> None:
+        source, executor, apart = self._source, self._executor, self._apart
+        self._course.announce(
+            FitStarted(
+                source.n_samples, source.n_features, len(self._found.classes),
+                len(source.chunks) - 1, source.n_samples * source.row_bytes, kind.name,
+                self._settings.max_iter, executor.slots, executor.dashboard,
+                source.n_samples if apart is None else apart.source.n_samples,
+            )
+        )  # fmt: skip
+
+    def _attempt(self, kind: Kind) -> Found:
+        first, folds = self._first_read(kind), self._found.source.folds
+        if folds is not None:
+            require_folds(first, folds, self._found.classes)
+        build = partial(
+            build_members, first=first, n_rows=self._scans.n_rows, settings=self._settings,
+            kind=kind, dtype=self._source.dtype,
+        )  # fmt: skip
+        ((like,), options) = (build([(1.0, 0.0)], [ALL]), self._options)
+        tried = candidates(options.alphas, options.l1_ratios, like.objective)
+        numbers = [ALL] if folds is None else list(range(folds.n_folds))
+        members = build(tried.pairs, numbers)
+        self._start(members)
+        self._drive(members, tried)
+        winner = chosen(self._scores(len(numbers)), tried, options.select)
+        if folds is not None and options.refit and self._all_have_ended:
+            (last,) = build([tried.pairs[winner]], [ALL])
+            self._start_last(last, members, winner)
+            members = [*members, last]
+            self._drive(members, tried)
+        return self._finish(members, tried, winner)
+
+    def _first_read(self, kind: Kind) -> FoldMoments:
+        course, folds = self._course, self._found.source.folds
+        if course.cursor.first is not None:
+            return course.cursor.first
+        n_folds = 0 if folds is None else folds.n_folds
+        n_classes = len(self._found.classes)
+        first = self._scans.moments(n_folds, n_classes, sampled=kind is Newton)
+        course.ledger.end_first()
+        cursor = replace(course.cursor, first=first, sample=self._scans.sample)
+        course.move(cursor, pass_ended=True)
+        return first
+
+    def _start(self, members: list[Member]) -> None:
+        """Start all members from the intercepts alone, unless they have been."""
+        cursor = self._course.cursor
+        if cursor.states:
+            return
+        states = tuple(_started(member, member.objective.intercept_only) for member in members)
+        scores = np.array([self._score_of_intercepts(member) for member in members])
+        self._course.move(replace(cursor, states=states, scores=scores))
+
+    def _score_of_intercepts(self, member: Member) -> tuple[float, float, float]:
+        """Return how a member stands that knows how frequent the classes are, and no more."""
+        objective, first = member.objective, self._course.cursor.first
+        assert first is not None, "it was read"
+        share = objective.class_share
+        if member.fold == ALL:
+            return np.nan, np.nan, float(share.max())
+        p = share if objective.fit_intercept else np.full(len(share), 1 / len(share))
+        judging = first.judging[member.fold] / first.judging[member.fold].sum()
+        loss = -float(judging @ np.log(np.maximum(p, LEAST_SHARE)))
+        return loss, float(judging[p.argmax()]), float(share[p.argmax()])
+
+    def _start_last(self, last: Member, members: list[Member], winner: int) -> None:
+        """Start the winner on all rows from the mean of its models, unless it has been."""
+        cursor = self._course.cursor
+        if cursor.chosen is not None:
+            return
+        own = [index for index, member in enumerate(members) if member.candidate == winner]
+        found = [members[i].objective.coefficients(cursor.states[i].point) for i in own]
+        coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
+        point = last.objective.coordinates.from_coefficients(coef, intercept)
+        states = (*cursor.states, _started(last, point))
+        self._course.move(replace(cursor, states=states, chosen=winner))
+
+    def _drive(self, members: list[Member], tried: Candidates) -> None:
+        Drive(
+            members, tried, self._options, self._settings, self._scans, self._course, self._apart
+        ).run()
+
+    @property
+    def _all_have_ended(self) -> bool:
+        """Whether neither the budget nor the user has stopped the candidates."""
+        stopped = (Status.BUDGET, Status.INTERRUPTED)
+        cursor = self._course.cursor
+        return all(state.status not in stopped for state in cursor.states[: len(cursor.scores)])
+
+    def _scores(self, n_folds: int) -> Array:
+        scores = self._course.cursor.scores
+        if self._options.scoring == "accuracy":
+            return by_fold(scores[:, 1], n_folds)
+        return by_fold(-scores[:, 0], n_folds)
+
+    def _finish(self, members: list[Member], tried: Candidates, winner: int) -> Found:
+        course = self._course
+        cursor, ledger, n_tried = course.cursor, course.ledger, len(course.cursor.scores)
+        n_folds = n_tried // len(tried.pairs)
+        found = [
+            np.vstack(member.objective.coefficients(state.point)).T
+            for member, state in zip(members, cursor.states, strict=True)
+        ]
+        states = cursor.states[:n_tried]
+        final = self._final(members, winner)
+        if not any(state.status is Status.INTERRUPTED for state in cursor.states):
+            course.move(replace(cursor, done=True))
+        course.save()
+        ledger.end(final.status.value, final.status.converged, final.loss, final.gap, None)
+        fit = Fit(
+            self._found.classes, final, members[0].objective.coordinates.shift,
+            max(1, ledger.passes), ledger.steps, self._settings.seed, cursor.quarantined,
+            course.cursor.numerics, self._found.digest,
+        )  # fmt: skip
+        coefs = np.stack(found[:n_tried])
+        coefs = coefs.reshape(-1, n_folds, *coefs.shape[1:]).swapaxes(0, 1)
+        return Found(
+            fit, tried, winner, self._scores(n_folds), coefs,
+            by_fold(np.array([state.value for state in states]), n_folds),
+            by_fold(np.array([_is_at_minimum(state) for state in states]), n_folds),
+        )  # fmt: skip
+
+    def _final(self, members: list[Member], winner: int) -> Final:
+        """Return the winner on all rows; or else the mean of its models."""
+        cursor = self._course.cursor
+        own = [i for i, member in enumerate(members) if member.candidate == winner]
+        if len(cursor.states) > len(cursor.scores):
+            own = [len(cursor.scores)]
+        found = [members[i].objective.coefficients(cursor.states[i].point) for i in own]
+        coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
+        states = [cursor.states[index] for index in own]
+        status = max((state.status for state in states), key=lambda status: not status.converged)
+        gap = members[own[0]].solver.gap(states[0]) if len(own) == 1 else None
+        return Final(
+            coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
+        )
+
+
+def _started(member: Member, point: Array) -> State:
+    objective = member.objective
+    state: State = member.solver.start(point, objective.known, objective.intercept_only)
+    return state
+
+
+def _is_at_minimum(state: State) -> bool:
+    return state.status.converged and state.status is not Status.RULED_OUT

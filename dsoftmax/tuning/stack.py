@@ -1,0 +1,145 @@
+"""Many models in one read: their points side by side in the kernel, their sums told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from operator import add
+
+import numpy as np
+
+from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold
+from dsoftmax.loss import LossSums, loss_gradient
+from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.solvers.base import Evaluation, Request
+from dsoftmax.subproblem import Subproblem
+from dsoftmax.tuning.members import Member
+
+_STACK_BYTES = 1 << 24  # of the gradients of a stack
+_ROOT_BYTES = 1 << 28  # of what makes the features of a sample uncorrelated
+
+
+def stack_width(n_features: int, n_columns: int) -> int:
+    """Return how many points one read serves: as many as have gradients of 16 MiB together.
+
+    Examples
+    --------
+    >>> stack_width(784, 10), stack_width(2048, 1000)
+    (267, 1)
+    """
+    return max(1, _STACK_BYTES // (8 * (n_features + 1) * n_columns))
+
+
+def block_length(requests: Sequence[Request]) -> int:
+    """Return how many of the models that ask come into one read."""
+    n_rows, n_columns = requests[0].points.shape[1:]
+    ends = np.cumsum([len(request.points) for request in requests])
+    return max(1, int(np.searchsorted(ends, stack_width(n_rows - 1, n_columns), side="right")))
+
+
+def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
+    """Return the sums of a stack of models over a chunk, and those that judge them.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not.
+    """
+    if chunk.fold is None:
+        none = np.zeros(len(points))
+        sums = FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
+    else:
+        sums = loss_by_fold(chunk, points, left_out, shift)
+    learned = sums.learned
+    if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
+        chunk.require_finite(points.dtype)
+    return sums
+
+
+def partial_judge(chunk: Chunk, points: Array, shift: Array | None) -> Judged:
+    """Return the sums that judge a stack of models by all rows of a chunk.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not.
+    """
+    sums = judge(chunk, points, shift)
+    if not np.isfinite(sums.loss).all():
+        chunk.require_finite(points.dtype)
+    return sums
+
+
+def judge_of(members: Sequence[Member], points: Sequence[Array]) -> Reduction[Judged]:
+    """Return the reduction that judges a point of each member by rows that none has learned."""
+    kernel, shift = _kernel(members, [point[None] for point in points])
+    return Reduction("evaluate", partial(partial_judge, points=kernel, shift=shift), add)
+
+
+def stack_of(members: Sequence[Member], requests: Sequence[Request]) -> Reduction[FoldSums]:
+    """Return the reduction that evaluates what some members ask for."""
+    kernel, shift = _kernel(members, [request.points for request in requests])
+    left_out = np.repeat(
+        [member.fold for member in members], [len(request.points) for request in requests]
+    )
+    chunk = partial(partial_stack, points=kernel, left_out=left_out, shift=shift)
+    return Reduction("partial_gradient", chunk, add)
+
+
+def _kernel(members: Sequence[Member], points: Sequence[Array]) -> tuple[Array, Array | None]:
+    pairs = zip(members, points, strict=True)
+    kernel = np.concatenate([member.objective.kernel(own) for member, own in pairs])
+    return kernel, members[0].objective.coordinates.shift
+
+
+def split(requests: Sequence[Request], sums: FoldSums) -> Iterator[FoldSums]:
+    """Yield the part of a stack's sums that is each request's own."""
+    start = 0
+    for request in requests:
+        own = slice(start, start := start + len(request.points))
+        learned, judged = sums.learned, sums.judged
+        yield FoldSums(
+            LossSums(
+                learned.loss[own], learned.gradient[own], learned.correct[own], learned.weight[own]
+            ),
+            Judged(judged.loss[own], judged.correct[own], judged.weight[own]),
+        )
+
+
+def evaluate_on_sample(
+    sample: Subproblem, members: Sequence[Member], requests: Sequence[Request]
+) -> list[Evaluation]:
+    """Return the objectives of some members, as far as the rows in memory tell them."""
+    sums = sample.reduce(stack_of(members, requests))
+    metric = any(request.metric for request in requests)
+    roots = _Roots(sample, members) if metric else None
+    results = []
+    for member, request, own in zip(members, requests, split(requests, sums), strict=True):
+        here = member.objective.over(float(own.learned.weight[0]), sample.rows.n_rows)
+        result = here.evaluation(request.points, own.learned, sample.rows.n_rows)
+        if request.metric and roots is not None:
+            result = replace(result, root=roots.of(member))
+        results.append(result)
+    return results
+
+
+class _Roots:
+    """What makes the features of the sample uncorrelated, for the penalty of each candidate.
+
+    Where those of all candidates would take more than 256 MiB, neighbours on a path share one.
+    """
+
+    def __init__(self, sample: Subproblem, members: Sequence[Member]) -> None:
+        self._sample = sample
+        self._found: dict[int, Array | None] = {}
+        self._gram = sample.gram(members[0].objective)
+        size = 8 * members[0].objective.intercept_only.shape[0] ** 2
+        self._stride = -(-len({member.candidate for member in members}) * size // _ROOT_BYTES)
+
+    def of(self, member: Member) -> Array | None:
+        """Return that of a member's candidate."""
+        key = member.candidate // self._stride
+        if key not in self._found:
+            self._found[key] = self._sample.root(member.whole, self._gram)
+        return self._found[key]
