@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dsoftmax.inspection import inspect_data
     from dsoftmax.modelfile import load_model
     from dsoftmax.planning import plan_fit
+    from dsoftmax.search import SoftmaxRegressionCV
     from dsoftmax.sources import open_data
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ _HOME = {
     "MemoryBoundError": "errors",
     "OutageError": "errors",
     "SoftmaxRegression": "estimator",
+    "SoftmaxRegressionCV": "search",
     "ingest": "ingestion",
     "inspect_data": "inspection",
     "load_model": "modelfile",
@@ -50,6 +52,7 @@ __all__ = [
     "MemoryBoundError",
     "OutageError",
     "SoftmaxRegression",
+    "SoftmaxRegressionCV",
     "__version__",
     "ingest",
     "inspect_data",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from dsoftmax.events import ChunkQuarantined, Event, FitResumed, PassEnded, StepEnded
 from dsoftmax.thinning import Thinned
 
@@ -71,5 +73,6 @@ def as_record(event: StepEnded) -> Record:
             record["gap"] = event.gap
         if event.validation is not None:
             scores = asdict(event.validation)
-            record |= {f"validation_{name}": score for name, score in scores.items()}
+            known = {name: score for name, score in scores.items() if not np.isnan(score)}
+            record |= {f"validation_{name}": score for name, score in known.items()}
     return record

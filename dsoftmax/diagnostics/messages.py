@@ -9,6 +9,7 @@ from typing import Any
 from dsoftmax.diagnostics.history import as_record
 from dsoftmax.diagnostics.verdict import verdict
 from dsoftmax.events import (
+    CandidatesJudged,
     CheckpointWritten,
     ChunkQuarantined,
     Event,
@@ -46,6 +47,14 @@ def _of_resumed(event: FitResumed) -> Message:
     return {"event": "resumed", **fields}
 
 
+def _of_candidates(event: CandidatesJudged) -> Message:
+    fields = {name: value for name, value in asdict(event).items() if name != "best"}
+    return {"event": "candidates", "best": event.best} | {
+        name: [None if value != value else value for value in values]
+        for name, values in fields.items()
+    }
+
+
 def _of_ended(event: FitEnded) -> Message:
     words = verdict(event.time, mini_batch=event.mini_batch)
     return {"event": "ended", **_flat(event, event.time), "verdict": words}
@@ -63,6 +72,7 @@ def _fields(name: str) -> Callable[[Any], Message]:
 _MESSAGES: dict[type, Callable[[Any], Message]] = {
     StepEnded: _of_step,
     RowsDone: _of_rows,
+    CandidatesJudged: _of_candidates,
     FitStarted: _fields("started"),
     FitResumed: _of_resumed,
     CheckpointWritten: _fields("checkpoint"),
