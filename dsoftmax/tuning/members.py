@@ -20,6 +20,7 @@ from dsoftmax.tuning.moments import FoldMoments
 
 _PAIRS_BYTES = 1 << 29  # of what all searches of a stack remember
 _LEAST_PAIRS, _MOST_PAIRS = 10, 100
+_EFFORT = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,12 @@ def build_members(
 def _modest(member: Member, n_members: int) -> Solver[Any]:
     """Return a member's solver that leaves the others their share of memory and time.
 
-    One point each: a second one, which is cheap for one model, doubles what many take.
+    Searches are half as long, and a pass evaluates one point each: the second one that is cheap
+    for one model doubles what many take, and brought nothing to them.
     """
     solver = member.solver
     if not isinstance(solver, Newton) or n_members == 1:
         return solver
     pairs = _PAIRS_BYTES // (16 * member.objective.intercept_only.size * n_members)
-    return replace(solver, rivals=False, memory=min(max(pairs, _LEAST_PAIRS), _MOST_PAIRS))
+    pairs = min(max(pairs, _LEAST_PAIRS), _MOST_PAIRS)
+    return replace(solver, rivals=False, memory=pairs, effort=_EFFORT)
