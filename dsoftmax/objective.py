@@ -135,18 +135,17 @@ class Objective:
         own[:-1] += self.penalty.alpha * (1 - self.penalty.l1_ratio) * self.penalty.unit[:, 0] ** 2
         return np.asarray(metric + np.diag(own))
 
-    def influence(self, point: Array, sketch: Array) -> Influence:
-        """Return what tells how much a row matters at a point.
+    def influence(self, ends: Array, sketch: Array) -> Influence:
+        """Return what tells how much a row matters at a point, and on a way to it.
 
         Parameters
         ----------
-        point : array of shape (n_features + 1, n_columns)
+        ends : array of shape (2, n_features + 1, n_columns)
+            That point, and where the way began.
         sketch : array of shape (n_features + 1, n_projections)
             Random directions in the solver's coordinates.
         """
-        kernel = [self.coordinates.to_kernel(rows)[None] for rows in (point, sketch)]
-        point, sketch = (rows.astype(self.dtype) for rows in kernel)
-        return Influence(point, sketch, self.coordinates.shift)
+        return Influence(self.kernel(ends), self.kernel(sketch[None]), self.coordinates.shift)
 
     def over(self, total_weight: float, n_rows: int) -> Objective:
         """Return the objective over other rows, in the same coordinates."""

@@ -56,12 +56,22 @@ class Subproblem:
             return result
         return replace(result, root=self.root(objective, self.gram(objective)))
 
-    def rule(self, objective: Objective, point: Array, seed: int, size: int) -> ByInfluence:
-        """Return what picks about `size` of all rows, by how much they matter at a point."""
-        influence = objective.influence(point, self._sketch(objective, seed))
-        scores: Array = self.reduce(Reduction("influence", influence, _joined))
+    def rule(self, objective: Objective, ends: Array, seed: int, size: int) -> ByInfluence:
+        """Return what picks about `size` of all rows, by how much they matter.
+
+        Parameters
+        ----------
+        objective : Objective
+        ends : array of shape (2, n_features + 1, n_columns)
+            Of the way on which they matter; the first is the point at which they do.
+        seed : int
+        size : int
+        """
+        influence = objective.influence(ends, self._sketch(objective, seed))
+        parts: Array = self.reduce(Reduction("influence", influence.parts, _joined))
+        influence = influence.balanced(parts)
         (stands_for,) = self.rows.stands_for  # and weighs as much
-        scale = scale_for(scores / stands_for, stands_for, size)
+        scale = scale_for(parts @ influence.shares / stands_for, stands_for, size)
         return ByInfluence(influence, scale, seed)
 
     def _sketch(self, objective: Objective, seed: int) -> Array:

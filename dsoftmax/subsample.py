@@ -6,16 +6,19 @@ without replacement from a finite universe, 1952). Whether it is picked is a fun
 seed and of its place in the data.
 
 The first rows are picked by class. Once a model is there, others are picked by their influence
-on its curvature: how uncertain the model is of a row, times the leverage of the row, which is
-what a row of rare features has even where the model is certain of it (Xu, Yang, Roosta-
-Khorasani, Ré and Mahoney, Sub-sampled Newton methods with non-uniform sampling, 2016). The
-leverage x' A^-1 x is estimated from a few random projections (Drineas, Magdon-Ismail, Mahoney
-and Woodruff, Fast approximation of matrix coherence and statistical leverage, 2012).
+on its curvature, half of it in all directions: how uncertain the model is of a row, times the
+leverage of the row, which is what a row of rare features has even where the model is certain of
+it (Xu, Yang, Roosta-Khorasani, Ré and Mahoney, Sub-sampled Newton methods with non-uniform
+sampling, 2016). The leverage x' A^-1 x is estimated from a few random projections (Drineas,
+Magdon-Ismail, Mahoney and Woodruff, Fast approximation of matrix coherence and statistical
+leverage, 2012). The other half is the curvature that the row itself has along the last step,
+which the next one resembles: a few rows that the model was certain of before a long step, and is
+not after it, have more of it than thousands of others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -91,31 +94,44 @@ class ByClass:
 
 @dataclass(frozen=True)
 class Influence:
-    """How much the rows of a chunk matter to the curvature at a point.
+    """How much the rows of a chunk matter to the curvature at a point, and on a way to it.
 
     Attributes
     ----------
-    point : (1, n_features + 1, n_columns), of the kernel
+    ends : (2, n_features + 1, n_columns), of the kernel: that point, and where the way began
     sketch : (1, n_features + 1, n_projections), likewise: random directions in the metric
     shift : as for the kernel
+    shares : (2,), what the one and the other is multiplied by
     """
 
-    point: Array
+    ends: Array
     sketch: Array
     shift: Array | None
+    shares: Array = field(default_factory=lambda: np.ones(2))
 
     def __call__(self, chunk: Chunk) -> Array:
         """Return a number for each row."""
-        result = np.empty(len(chunk.X))
+        return np.asarray(self.parts(chunk) @ self.shares)
+
+    def parts(self, chunk: Chunk) -> Array:
+        """Return two for each row, (rows, 2): at the point in all directions, and on the way."""
+        result = np.empty((len(chunk.X), 2))
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows, _, raw in raw_blocks(chunk.X, self.point, self.shift):
-                p = probabilities(raw[0])
-                result[rows] = 1 + _CERTAIN - (p * p).sum(axis=0)
+            for rows, _, raw in raw_blocks(chunk.X, self.ends, self.shift):
+                here, before = probabilities(raw[0]), probabilities(raw[1])
+                step = raw[0] - raw[1]
+                result[rows, 0] = 1 + _CERTAIN - (here * here).sum(axis=0)
+                result[rows, 1] = np.maximum(_curvature(here, step), _curvature(before, step))
             for rows, _, raw in raw_blocks(chunk.X, self.sketch, self.shift):
-                result[rows] *= (raw[0] * raw[0]).mean(axis=0)
+                result[rows, 0] *= (raw[0] * raw[0]).mean(axis=0)
         if chunk.sample_weight is not None:
-            result *= chunk.sample_weight
+            result *= chunk.sample_weight[:, None]
         return result
+
+    def balanced(self, parts: Array) -> Influence:
+        """Return the same with shares by which both count alike, over rows of these parts."""
+        total = parts.sum(axis=0)
+        return replace(self, shares=np.divide(1, total, out=np.zeros(2), where=total > 0))
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,14 @@ class ByInfluence:
         with np.errstate(invalid="ignore"):
             probability = np.fmin(1.0, self.scale * influence)
         return _picked(chunk, probability, (self.seed, _SECOND, chunk.start))
+
+
+def _curvature(p: Array, step: Array) -> Array:
+    """Return that of the loss of each row, (b,), along a step of its raw predictions."""
+    if len(step) < len(p):
+        step = np.concatenate([np.zeros_like(step), step])
+    deviation = step - (p * step).sum(axis=0)
+    return np.asarray((p * deviation * deviation).sum(axis=0))
 
 
 def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample:

@@ -44,8 +44,8 @@ def test_what_is_picked_depends_on_the_seed_and_the_place_alone() -> None:
 @pytest.mark.parametrize("size", [100, 1000, 3900])
 def test_rows_are_picked_by_their_influence_as_many_as_were_asked_for(size: int) -> None:
     rng = np.random.default_rng(0)
-    point = rng.normal(size=(1, 5, 3)).astype("f4")
-    influence = Influence(point, rng.normal(size=(1, 5, 8)).astype("f4"), None)
+    ends = rng.normal(size=(2, 5, 3)).astype("f4")
+    influence = Influence(ends, rng.normal(size=(1, 5, 8)).astype("f4"), None)
     rows = chunk()
     scores = influence(rows)
     scale = scale_for(scores, np.ones(len(scores)), size)
@@ -61,10 +61,49 @@ def test_a_row_that_the_model_is_certain_of_has_little_influence_unless_it_is_fa
     sketch = np.zeros((1, 3, 2), dtype="f4")
     sketch[0, :2] = np.eye(2)
     X = np.array([[0, 1], [1, 0], [0, 50], [1, 50]], dtype="f4")
-    certain_near, far, certain_far = Influence(point, sketch, None)(
-        Chunk(X, np.zeros(4, int), None, 0)
-    )[[1, 2, 3]]
+    influence = Influence(np.concatenate([point, point]), sketch, None)
+    certain_near, far, certain_far = influence(Chunk(X, np.zeros(4, int), None, 0))[[1, 2, 3]]
     assert certain_near < certain_far < far
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 5])
+def test_the_influence_on_a_way_is_the_curvature_of_the_loss_along_it(n_columns: int) -> None:
+    rng = np.random.default_rng(0)
+    ends = rng.normal(size=(2, 5, n_columns))
+    rows = chunk(50, K=max(n_columns, 2))
+    found = Influence(ends, np.ones((1, 5, 1)), None).parts(rows)[:, 1]
+
+    def losses(share: float) -> np.ndarray:
+        point = ends[1] + share * (ends[0] - ends[1])
+        raw = rows.X @ point[:-1] + point[-1]
+        raw = np.hstack([np.zeros((50, 1)), raw]) if n_columns == 1 else raw
+        return np.logaddexp.reduce(raw, axis=1)
+
+    step = 1e-4
+    curvature = [
+        (losses(at + step) - 2 * losses(at) + losses(at - step)) / step**2 for at in (0.0, 1.0)
+    ]
+    np.testing.assert_allclose(found, np.max(curvature, axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_both_influences_count_alike_and_a_way_of_no_length_not_at_all() -> None:
+    rng = np.random.default_rng(0)
+    ends, sketch = rng.normal(size=(2, 5, 3)), rng.normal(size=(1, 5, 8))
+    influence = Influence(ends, sketch, None)
+    parts = influence.parts(chunk())
+    balanced = influence.balanced(parts)
+    np.testing.assert_allclose((parts * balanced.shares).sum(axis=0), 1)
+    nowhere = Influence(np.stack([ends[0], ends[0]]), sketch, None)
+    scores = nowhere.balanced(nowhere.parts(chunk()))(chunk())
+    np.testing.assert_allclose(scores, parts[:, 0] / parts[:, 0].sum())
+
+
+def test_a_row_that_the_model_was_certain_of_before_a_step_matters_after_it() -> None:
+    ends = np.zeros((2, 2, 2))
+    ends[1, 0] = [8, -8]  # certain of both rows, at the other end of neither
+    rows = Chunk(np.array([[1.0], [1e-3]]), np.zeros(2, int), None, 0)
+    far, near = Influence(ends, np.ones((1, 2, 1)), None).parts(rows)[:, 1]
+    assert far > 1e4 * near
 
 
 @pytest.mark.parametrize(

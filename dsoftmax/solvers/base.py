@@ -80,14 +80,15 @@ class Request:
     rows : the rows to evaluate on
     metric : whether to tell the metric of those that are kept in memory; for a mini-batch, of
         the rows that come first
-    renew : whether to keep other rows in memory, those that matter at the first point
+    renew : (n_features + 1, n_columns), to keep other rows in memory, those that matter at the
+        first point and on the way to it from this one; None to keep the same
     rivals : whether the best of the points counts, not the first
     """
 
     points: Array
     rows: Rows = Rows.ALL
     metric: bool = False
-    renew: bool = False
+    renew: Array | None = None
     rivals: bool = False
 
 

@@ -34,7 +34,7 @@ _DAMPING, _LEAST_DAMPING = 0.01, 1e-6
 _POOR, _GOOD = 0.25, 0.75  # share of the gain that the model had promised
 _MOST_SECANTS, _SECANT_BYTES = 20, 1 << 26
 _MOST_IDLE = 5
-_RENEW = (0, 2)  # rounds in which other rows are chosen: the first models are far from the last
+_RENEW = (0, 2)  # rounds in which others choose other rows: the first models are far off
 
 
 class Trial(NamedTuple):
@@ -110,6 +110,7 @@ class Newton(Solver[NewtonState]):
     memory : of the search, as for L-BFGS
     effort : what a search may take, as a share of what is best for one model: a stack of them
         gains more than one does from a pass, and less from a search
+    fresh : whether each pass keeps other rows in memory, which matter to its own model
     """
 
     penalty: ElasticNet
@@ -118,6 +119,7 @@ class Newton(Solver[NewtonState]):
     rivals: bool = True
     memory: int | None = None
     effort: float = 1.0
+    fresh: bool = True
 
     name: ClassVar[str] = "newton"
 
@@ -135,7 +137,8 @@ class Newton(Solver[NewtonState]):
         """Return the trials, the centre of a new model, or the next point of the search."""
         if state.trials:
             points = np.stack([trial.point for trial in state.trials])
-            renew = state.rounds in _RENEW and state.trials[0].secant is not None
+            renews = self.fresh or state.rounds in _RENEW
+            renew = state.point if renews and state.trials[0].secant is not None else None
             return Request(points, Rows.ALL, renew=renew, rivals=True)
         if state.search is None or state.model is None:
             metric = not (state.knows_metric or self._cornered)
@@ -291,7 +294,7 @@ class Newton(Solver[NewtonState]):
             damping = _damping(state.damping, ratio, 2 if failed else 10)
             after = replace(after, ratio=ratio, damping=damping, failed=failed)
         if result.renewed:
-            return replace(after, root=None, knows_metric=False, secants=(), pairs=())
+            return replace(after, secants=())
         secants = (*state.secants, *_secants(state, values, result))
         most = min(max(_SECANT_BYTES // (16 * state.point.size), 2), _MOST_SECANTS)
         return replace(after, secants=secants[-most:])

@@ -97,7 +97,7 @@ class Drive:
         length = block_length(requests)
         own, requests = waiting[:length], requests[:length]
         members = [self._members[index] for index in own]
-        renew = not cursor.renewed and any(request.renew for request in requests)
+        renew = not cursor.renewed and any(request.renew is not None for request in requests)
         results = self._scans.evaluate(members, requests, renew=renew)
         renewed = cursor.renewed or results[0][0].renewed
         cursor = replace(

@@ -85,11 +85,12 @@ def _modest(member: Member, n_members: int) -> Solver[Any]:
     """Return a member's solver that leaves the others their share of memory and time.
 
     Searches are half as long, and a pass evaluates one point each: the second one that is cheap
-    for one model doubles what many take, and brought nothing to them.
+    for one model doubles what many take, and brought nothing to them. They keep their rows in
+    memory, which are those of no single one.
     """
     solver = member.solver
     if not isinstance(solver, Newton) or n_members == 1:
         return solver
     pairs = _PAIRS_BYTES // (16 * member.objective.intercept_only.size * n_members)
     pairs = min(max(pairs, _LEAST_PAIRS), _MOST_PAIRS)
-    return replace(solver, rivals=False, memory=pairs, effort=_EFFORT)
+    return replace(solver, rivals=False, memory=pairs, effort=_EFFORT, fresh=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from dsoftmax.judging import FoldSums, Judged
 from dsoftmax.reads import Reads
 from dsoftmax.reduction import Array
@@ -43,8 +45,10 @@ class Scans(Reads):
         rule = None
         if renew and self._sample_size < self.n_rows:
             middle = len(members) // 2
-            whole, point = members[middle].whole, requests[middle].points[0]
-            rule = self._subproblem.rule(whole, point, self._settings.seed, self._sample_size)
+            whole, request = members[middle].whole, requests[middle]
+            here = request.points[0]
+            ends = np.stack([here, here if request.renew is None else request.renew])
+            rule = self._subproblem.rule(whole, ends, self._settings.seed, self._sample_size)
         sums: FoldSums = self.read_all(stack_of(members, requests), rule=rule)[0]
         self._ledger.steps += 1
         results = []
