@@ -235,7 +235,7 @@ class Search:
         coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
         point = last.objective.coordinates.from_coefficients(coef, intercept)
         states = (*cursor.states, _started(last, point))
-        self._course.move(replace(cursor, states=states, chosen=winner))
+        self._course.move(replace(cursor, states=states, chosen=winner, few=None))
 
     def _drive(self, members: list[Member], tried: Candidates) -> None:
         Drive(
