@@ -228,6 +228,8 @@ class SoftmaxRegressionCV(LinearClassifier):
             raise DataError(
                 f"cv is {self.cv!r}, and X_val is given too; pass cv=None to choose by it"
             )
+        if self.cv is None and self.select == "1se":
+            raise DataError("select='1se' needs the spread over folds; X_val has none, pass cv")
         if self.cv is None or isinstance(self.cv, int | np.integer):
             return source
         return with_cv(source, self.cv)
