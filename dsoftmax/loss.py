@@ -197,7 +197,8 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
     n_models, n_rows, n_columns = points.shape
     loss = np.empty((n_models, len(chunk.X)), points.dtype)
     correct = np.empty(loss.shape, bool)
-    gradient = np.zeros((n_models * n_columns, n_rows))
+    gradient = np.zeros((n_models * n_columns, n_rows - 1))
+    intercept = np.zeros(len(gradient))
     product = np.empty((n_models * n_columns, n_rows - 1), points.dtype)
     weights, ones = _model_weights(chunk, points.dtype), np.ones(len(chunk.X), points.dtype)
     # Overflow is not an accident here but a point gone astray, which the trainer reports.
@@ -207,10 +208,11 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
             if weights is not None:
                 raw *= weights[:, None, rows]
             residual = raw.reshape(n_models * n_columns, -1)
-            gradient[:, :-1] += np.matmul(residual, block, out=product)
-            gradient[:, -1] += np.matmul(residual, ones[: len(block)])
+            gradient += np.matmul(residual, block, out=product)
+            intercept += np.matmul(residual, ones[: len(block)])
         sums = (_weighted(values, weights) for values in (loss, correct, np.ones_like(correct)))
-        by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+        whole = np.concatenate([gradient, intercept[:, None]], axis=1)
+        by_model = whole.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
         loss, correct, weight = sums
     return LossSums(loss, np.ascontiguousarray(by_model), correct, weight)
 
