@@ -19,6 +19,11 @@ class ByteCache(Generic[Key, Value]):
         self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._bytes = 0
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all that is held."""
+        return self._bytes
+
     def get(self, key: Key) -> Value | None:
         """Return what is held under `key`, now the most recently used, or None."""
         with self._lock:

@@ -289,6 +289,7 @@ class Passes:
         sums, spent = reduce(
             self._executor, self._source, several(objective.reduction(points), *judges), leaves,
             keep=self._key, batch=True, release=final, watch=self._watch_batch,
+            following=self._epoch.batch(self._next_step + 1),
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts
@@ -315,6 +316,5 @@ class Passes:
         return best
 
     def _end_epoch(self) -> None:
-        self.ended = True
-        self._epoch, self._next_step = self._epoch.next(), 0
+        self.ended, self._epoch, self._next_step = True, self._epoch.next(), 0
         self._executor.refresh()
