@@ -107,7 +107,10 @@ def sums_apart(
     reduction = metrics_of(kernel, objective.coordinates.shift)
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     try:
-        return reduce(apart.executor, source, reduction, leaves, watch=watch)
+        return reduce(
+            apart.executor, source, reduction, leaves, keep=f"{apart.executor.run_key}-apart",
+            gives_way=True, watch=watch,
+        )  # fmt: skip
     except DataError as error:
         raise DataError(f"in the validation data, {error}") from error
 

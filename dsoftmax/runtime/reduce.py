@@ -85,6 +85,7 @@ def reduce(
     keep: str | None = None,
     batch: bool = False,
     release: bool = True,
+    gives_way: bool = False,
     following: Sequence[Leaf] = (),
     begun: Begun | None = None,
     watch: Callable[[Outcome, Begun], None] | None = None,
@@ -108,6 +109,8 @@ def reduce(
         Whether the leaves are the lanes of a mini-batch, and not all the data.
     release : bool
         Whether the rows of a mini-batch are not asked for again before they are decoded anew.
+    gives_way : bool
+        Whether what is remembered takes the place of nothing else.
     following : sequence of Leaf
         Of a mini-batch: what the same lanes give to the next one, which workers begin to read.
     begun : Begun, optional
@@ -131,7 +134,9 @@ def reduce(
     leaves = [leaf for leaf in leaves if leaf]
     tree = Tree(len(leaves), reduction.combine, {} if begun is None else dict(begun.nodes))
     before = NOTHING if begun is None else begun.spent
-    held = None if keep is None else _keep(executor, source, leaves, keep, batch, release)
+    held = None if keep is None else _keep(executor, source, leaves, keep, batch)
+    if held is not None:
+        held = held._replace(release=release, gives_way=gives_way)
     runs = task_runs(source, leaves, executor.slots, batch=batch)
     parts = _without_done(runs, tree.missing())
     tasks = _tasks(source, leaves, following, parts, targets_only, held)
@@ -185,9 +190,8 @@ def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:
 
 
 def _keep(
-    executor: Executor, source: Source, leaves: Sequence[Leaf], run: str, batch: bool,
-    release: bool,
-) -> Keep | None:  # fmt: skip
+    executor: Executor, source: Source, leaves: Sequence[Leaf], run: str, batch: bool
+) -> Keep | None:
     """Return how workers are to remember the spans of a reduction, or None if they are not."""
     if source.X.futures or not (batch or source.X.may_wait):
         return None  # they are in memory, or the user's to persist
@@ -195,7 +199,7 @@ def _keep(
     most = executor.cache_room(source, largest * source.row_bytes, batch=batch)
     if most == 0 and not batch:
         return None
-    return Keep(run, most, executor.memory_ceiling, release, all_in_turn=not batch)
+    return Keep(run, most, executor.memory_ceiling, release=True, all_in_turn=not batch)
 
 
 def task_runs(

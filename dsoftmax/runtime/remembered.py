@@ -27,6 +27,7 @@ class Keep(NamedTuple):
     release : whether the rows of the task are not asked for again in this epoch
     all_in_turn : whether all spans are asked for in turn, again and again; what is held then
         stays, since the span that was used least recently is the one that comes next
+    gives_way : whether they take the place of nothing else
     """
 
     run: str
@@ -34,6 +35,11 @@ class Keep(NamedTuple):
     ceiling: int
     release: bool
     all_in_turn: bool
+    gives_way: bool = False
+
+    def stays(self, key: Key) -> bool:
+        """Whether what is held under a key does not make room for another of these spans."""
+        return self.gives_way or key[0] == self.run
 
 
 class Loaded(NamedTuple):
@@ -95,13 +101,13 @@ class Remembered:
         if not keep.all_in_turn:
             self._held.put(key, span, size, keep.most)
         elif below(keep.ceiling):  # the span itself is there already
-            self._held.put(key, span, size, keep.most, lambda other: other[0] == keep.run)
+            self._held.put(key, span, size, keep.most, keep.stays)
 
     def begin(self, key: Key, keep: Keep, size: int, read: Callable[[], Loaded]) -> None:
         """Have a thread read a span of about so many bytes, if there is room for it."""
         with self._lock:
             begun = (1 + len(self._begun)) * size
-            if key in self._begun or self._held.bytes + begun > keep.most:
+            if key in self._begun or self._held.bytes_of(keep.stays) + begun > keep.most:
                 return
             if self._held.get(key) is not None or not below(keep.ceiling):
                 return
@@ -116,7 +122,7 @@ class Remembered:
         with self._lock:
             wanted = self._begun.pop(key, None) is not None
             if wanted and span is not None:
-                self._held.put(key, span, span.chunk.nbytes, keep.most, lambda other: True)
+                self._held.put(key, span, span.chunk.nbytes, keep.most, keep.stays)
 
     def _await(self, key: Key) -> None:
         """Wait for a span that is being read; call off one that is not yet."""

@@ -183,6 +183,24 @@ def test_what_is_read_for_a_run_that_has_ended_is_not_remembered(remembered: Rem
     assert remembered.get(key, keep(1 << 20), read).reads == 0
 
 
+def test_spans_that_give_way_take_the_place_of_nothing(remembered: Remembered) -> None:
+    span = Loaded(Chunk(np.ones((1, 1)), None, None, 0), 8, 1, 0.0, 0.0, 0.0, 0)
+    own = Keep("own", 24, 0, release=False, all_in_turn=True)
+    guest = own._replace(run="guest", gives_way=True)
+
+    def reads(keep: Keep, *numbers: int) -> int:
+        return sum(
+            remembered.get((keep.run, i, i + 1, None), keep, lambda: span).reads for i in numbers
+        )
+
+    assert reads(guest, 0, 1, 2, 3) == 4
+    assert reads(guest, 0, 1, 2) == 0, "the first are held"
+    assert reads(own, 0, 1) == 2, "and go when others come"
+    assert reads(guest, 2) == 0
+    assert reads(guest, 0, 1) == 2, "for which they are held no more"
+    assert reads(own, 0, 1) == 0
+
+
 @pytest.mark.usefixtures("small_spans")
 def test_steps_that_are_read_ahead_have_the_same_bits(cluster: Client, store: Store) -> None:
     path = store(rows=10, X=np.random.default_rng(0).normal(size=(320, 3)), y=np.arange(320) % 4)
