@@ -148,18 +148,16 @@ class ClusterExecutor:
     def _fill(self, window: Window, backlog: Backlog, *, few: bool) -> None:
         """Leave it to the scheduler who does what."""
         most = (_FEW if few else _SEVERAL) * self.slots
-        while len(window) < most and (call := backlog.next_for(None)):
-            window.submit(call)
+        if few or len(window) <= most // 2:
+            window.submit(backlog.next_for(None, most - len(window)))
 
     def _fill_at_home(self, window: Window, backlog: Backlog) -> None:
         """Give each worker its own tasks, and then the idle ones those that others have left."""
-        for most in range(1, _FEW + 1):
-            for name, threads in self._workers.items():
-                while window.held(name) < most * threads and (call := backlog.next_for(name)):
-                    window.submit(call)
+        for name, threads in self._workers.items():
+            window.submit(backlog.next_for(name, _FEW * threads - window.held(name)))
         for name, threads in self._workers.items():
             while window.held(name) < threads and (call := backlog.last_of_most(name)):
-                window.submit(call)
+                window.submit([call])
 
     def _next(self, window: Window) -> Any:
         """Return the next result, as long as anyone is there to work for it."""
