@@ -6,10 +6,11 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
@@ -26,6 +27,10 @@ from dsoftmax.tuning.folding import with_cv
 from dsoftmax.tuning.options import resolve_search
 from dsoftmax.tuning.run import Found, search
 from dsoftmax.validation import Apart, open_validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class SoftmaxRegressionCV(LinearClassifier):
@@ -263,7 +268,44 @@ class SoftmaxRegressionCV(LinearClassifier):
         path, overwrite : as for `SoftmaxRegression.save`
             Where it goes.
         """
+        check_is_fitted(self)
         self.best_estimator_.save(path, overwrite=overwrite)
+
+    def plot_path(self, ax: Axes | Sequence[Axes] | None = None) -> Figure:
+        """Draw the held-out loss against alpha, and below it the norm of the coefficients.
+
+        The loss, or the accuracy if that is the scoring, is the mean over the folds with its
+        standard error, a line for each share of the L1 penalty; hollow dots are of candidates that
+        were not followed to their minima. The norm is that of all coefficients but the intercepts,
+        Euclidean, in units of the data, in the mean over the folds.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, or two of them, optional
+            Where to draw the loss, and the norm if there are two; by default a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A new one is not known to pyplot: no window opens, and nothing has to be closed.
+
+        Raises
+        ------
+        DsoftmaxError
+            If matplotlib is not installed.
+        NotFittedError
+            If the search is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> model = SoftmaxRegressionCV(alphas=[1e-3, 1e-2, 1e-1], cv=3, random_state=0)
+        >>> figure = model.fit(*load_iris(return_X_y=True)).plot_path()
+        """
+        from dsoftmax.diagnostics.pathplot import draw_path
+
+        check_is_fitted(self)
+        return draw_path(self, ax)
 
 
 _SHARED = (

@@ -47,6 +47,7 @@ class Drive:
 
     def run(self) -> None:
         """Move the cursor on to where no member runs any more."""
+        self._course.ledger.emit(self._candidates(self._course.cursor))
         try:
             while self._course.cursor.running:
                 self._round()
@@ -183,21 +184,24 @@ class Drive:
         ledger.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
         scores = event.losses[event.best], event.accuracies[event.best]
         validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
-        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
         ledger.emit(event)
+        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
 
     def _candidates(self, cursor: SearchCursor) -> CandidatesJudged:
         losses = by_fold(cursor.scores[:, 0], self._n_folds)
         means = losses.mean(axis=0)
         best = 0 if np.isnan(means).all() else int(np.nanargmin(means))
-        running = np.zeros(len(cursor.scores))
-        running[[index for index in cursor.running if index < len(running)]] = 1
+        statuses = [state.status for state in cursor.states[: len(cursor.scores)]]
+        running, lost = (
+            by_fold(np.array([status is wanted for status in statuses]), self._n_folds)
+            for wanted in (Status.RUNNING, Status.RULED_OUT)
+        )
         alphas, l1_ratios = zip(*self._found.pairs, strict=True)
         return CandidatesJudged(
             alphas, l1_ratios, tuple(means.tolist()),
             tuple((losses.std(axis=0) / max(len(losses) - 1, 1) ** 0.5).tolist()),
             tuple(by_fold(cursor.scores[:, 1], self._n_folds).mean(axis=0).tolist()),
-            tuple(by_fold(running, self._n_folds).sum(axis=0).astype(int).tolist()), best,
+            tuple(running.sum(axis=0).tolist()), tuple(lost.any(axis=0).tolist()), best,
         )  # fmt: skip
 
     def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:

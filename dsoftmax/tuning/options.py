@@ -42,6 +42,12 @@ class Options:
     prune: bool
 
     @property
+    def n_candidates(self) -> int:
+        """How many penalties are tried."""
+        n_alphas = self.alphas if isinstance(self.alphas, int) else len(self.alphas)
+        return n_alphas * len(self.l1_ratios)
+
+    @property
     def as_text(self) -> dict[str, str]:
         """What makes it the search that it is, by name."""
         alphas = self.alphas if isinstance(self.alphas, int) else self.alphas.tolist()
@@ -64,6 +70,10 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[Settings, Options]:
         raise DataError(
             f"solver={params['solver']!r} takes mini-batches, and a search is of full passes, in "
             "which the candidates share what is read; use 'auto', 'newton' or 'lbfgs'"
+        )
+    if params["cv"] is None and params["select"] == "1se":
+        raise DataError(
+            "select is '1se', a standard error over folds, and cv is None; set cv, or select='best'"
         )
     l1_ratios = _numbers("l1_ratios", params["l1_ratios"], 1.0)
     options = Options(
@@ -102,8 +112,10 @@ def _numbers(name: str, value: Any, most: float) -> Array:
 
 
 def _n_folds(cv: Any) -> int:
-    if not isinstance(cv, int | np.integer) or isinstance(cv, bool):
-        if hasattr(cv, "split"):
+    if isinstance(cv, bool | np.bool_):
+        raise DataError(f"cv is {cv!r}; expected how many folds, or the fold of each row")
+    if not isinstance(cv, int | np.integer):
+        if hasattr(cv, "split") and not isinstance(cv, str):  # texts have it too
             raise DataError(
                 f"cv is {cv!r}; expected how many folds, or an array of the fold of each row, "
                 "which can be made of a splitter's test sets"

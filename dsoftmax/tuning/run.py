@@ -167,8 +167,15 @@ class Search:
                 len(source.chunks) - 1, source.n_samples * source.row_bytes, kind.name,
                 self._settings.max_iter, executor.slots, executor.dashboard,
                 source.n_samples if apart is None else apart.source.n_samples,
+                self._options.n_candidates * (self._n_folds or 1),
             )
         )  # fmt: skip
+
+    @property
+    def _n_folds(self) -> int:
+        """How many there are; 0 where other rows judge."""
+        folds = self._found.source.folds
+        return 0 if folds is None else folds.n_folds
 
     def _attempt(self, kind: Kind) -> Found:
         first, folds = self._first_read(kind), self._found.source.folds
@@ -193,12 +200,11 @@ class Search:
         return self._finish(members, tried, winner)
 
     def _first_read(self, kind: Kind) -> FoldMoments:
-        course, folds = self._course, self._found.source.folds
+        course = self._course
         if course.cursor.first is not None:
             return course.cursor.first
-        n_folds = 0 if folds is None else folds.n_folds
         n_classes = len(self._found.classes)
-        first = self._scans.moments(n_folds, n_classes, sampled=kind is Newton)
+        first = self._scans.moments(self._n_folds, n_classes, sampled=kind is Newton)
         course.ledger.end_first()
         cursor = replace(course.cursor, first=first, sample=self._scans.sample)
         course.move(cursor, pass_ended=True)
@@ -245,9 +251,8 @@ class Search:
     @property
     def _all_have_ended(self) -> bool:
         """Whether neither the budget nor the user has stopped the candidates."""
-        stopped = (Status.BUDGET, Status.INTERRUPTED)
         cursor = self._course.cursor
-        return all(state.status not in stopped for state in cursor.states[: len(cursor.scores)])
+        return not _stopped(cursor.states[: len(cursor.scores)])
 
     def _scores(self, n_folds: int) -> Array:
         scores = self._course.cursor.scores
@@ -291,7 +296,8 @@ class Search:
         found = [members[i].objective.coefficients(cursor.states[i].point) for i in own]
         coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
         states = [cursor.states[index] for index in own]
-        status = max((state.status for state in states), key=lambda status: not status.converged)
+        early = _stopped(cursor.states) or [state.status for state in states]
+        status = max(early, key=lambda status: not status.converged)
         gap = members[own[0]].solver.gap(states[0]) if len(own) == 1 else None
         return Final(
             coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
@@ -302,6 +308,12 @@ def _started(member: Member, point: Array) -> State:
     objective = member.objective
     state: State = member.solver.start(point, objective.known, objective.intercept_only)
     return state
+
+
+def _stopped(states: Sequence[State]) -> list[Status]:
+    """Return why models were stopped on their way, of those that were."""
+    early = (Status.BUDGET, Status.INTERRUPTED)
+    return [state.status for state in states if state.status in early]
 
 
 def _is_at_minimum(state: State) -> bool:
