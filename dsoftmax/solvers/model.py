@@ -55,29 +55,45 @@ class Model:
         """Return the point that a search means by a step."""
         if self.cornered:
             return step
-        return self.centre + (step if self.root is None else self.root.T @ step)
+        return np.asarray(self.centre + self._away(step))
 
     def stretched(self, gradient: Array) -> Array:
         """Return a gradient in the coordinates of a search."""
         return gradient if self.root is None else np.asarray(self.root @ gradient)
 
-    def added(self, step: Array) -> tuple[Array, Array]:
-        """Return the way from the centre, and its product with the damping and the bend.
+    def added(self, ways: Array) -> Array:
+        """Return the gradient of damping and bend, without the correction, at ways of a search.
 
-        This is the gradient of what the model adds to the sample, apart from the correction.
+        Parameters
+        ----------
+        ways : array of shape (n, n_features + 1, n_columns)
+            From the origin. Together they cost little more than one.
         """
-        way = step - self.origin
-        added = self.damping * self.stretched(self.point(step) - self.centre)
-        return way, added if self.bend is None else added + self.bend(way)
+        n, height, width = ways.shape
+        side_by_side = np.swapaxes(ways, 0, 1).reshape(height, n * width)
+        added = self.damping * self.stretched(self._away(side_by_side))
+        added = np.swapaxes(added.reshape(height, n, width), 0, 1)
+        if self.bend is None:
+            return added
+        return np.stack([own + self.bend(way) for own, way in zip(added, ways, strict=True)])
+
+    def _away(self, way: Array) -> Array:
+        """Return the way of a search as one between points."""
+        return way if self.root is None else np.asarray(self.root.T @ way)
 
     def evaluation(self, steps: Array, sampled: Evaluation) -> Evaluation:
         """Return the model at some steps, for the sample's objective there."""
         values, gradients = [], []
         for step, value, gradient in zip(steps, sampled.value, sampled.gradient, strict=True):
-            way, added = self.added(step)
-            slope = float(np.vdot(self.correction, self.point(step) - self.centre))
-            values.append(value + slope + 0.5 * float(np.vdot(way, added)))
-            gradients.append(self.stretched(gradient + self.correction) + added)
+            way = step - self.origin
+            away = self._away(way)
+            value = value + float(np.vdot(self.correction + 0.5 * self.damping * away, away))
+            gradient = self.stretched(gradient + self.correction + self.damping * away)
+            if self.bend is not None:
+                bent = self.bend(way)
+                value, gradient = value + 0.5 * float(np.vdot(way, bent)), gradient + bent
+            values.append(value)
+            gradients.append(gradient)
         return Evaluation(np.array(values), np.stack(gradients), sampled.accuracy)
 
     def sample_change(self, step: Array, gradient: Array) -> Array:
@@ -88,14 +104,17 @@ class Model:
         step : where
         gradient : of the model there
         """
-        return np.asarray(gradient - self.known.gradient[0] - self.added(step)[1])
+        (added,) = self.added((step - self.origin)[None])
+        return np.asarray(gradient - self.known.gradient[0] - added)
 
     def bent(self, pairs: tuple[Pair, ...], sign: float = 1.0) -> tuple[Pair, ...]:
         """Return differences of the sample's gradients as those of the model's; or back again."""
+        if not pairs:
+            return ()
         result = []
-        for pair in pairs:
-            step = self.origin + pair.step.reshape(self.centre.shape)
-            change = pair.change + sign * self.added(step)[1].ravel()
+        added = self.added(np.stack([pair.step.reshape(self.centre.shape) for pair in pairs]))
+        for pair, own in zip(pairs, added, strict=True):
+            change = pair.change + sign * own.ravel()
             product = float(pair.step @ change)
             if product > 0:
                 result.append(Pair(pair.step, change, 1.0 / product))

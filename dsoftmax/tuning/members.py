@@ -81,9 +81,12 @@ def build_members(
 
 
 def _modest(member: Member, n_members: int) -> Solver[Any]:
-    """Return a member's solver that leaves the others their share of memory."""
+    """Return a member's solver that leaves the others their share of memory and time.
+
+    One point each: a second one, which is cheap for one model, doubles what many take.
+    """
     solver = member.solver
-    if not isinstance(solver, Newton):
+    if not isinstance(solver, Newton) or n_members == 1:
         return solver
     pairs = _PAIRS_BYTES // (16 * member.objective.intercept_only.size * n_members)
-    return replace(solver, memory=min(max(pairs, _LEAST_PAIRS), _MOST_PAIRS))
+    return replace(solver, rivals=False, memory=min(max(pairs, _LEAST_PAIRS), _MOST_PAIRS))

@@ -1,0 +1,109 @@
+"""A search against what it stands for: separate fits, and scikit-learn's search."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import StratifiedKFold
+
+from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
+
+Data = tuple[np.ndarray, np.ndarray]
+ALPHAS = [1e-3, 1e-1, 10.0]  # the last for coefficients near zero
+
+
+def fold_of_each_row(y: np.ndarray, n_folds: int) -> np.ndarray:
+    folds = np.empty(len(y), np.int64)
+    for fold, (_, test) in enumerate(
+        StratifiedKFold(n_folds, shuffle=True, random_state=0).split(np.zeros((len(y), 1)), y)
+    ):
+        folds[test] = fold
+    return folds
+
+
+def problem(n_classes: int, rows: int = 600) -> Data:
+    rng = np.random.default_rng(n_classes)
+    y = rng.integers(0, n_classes, rows)
+    X = rng.normal(size=(rows, 5)) * [1.0, 10.0, 0.1, 1.0, 1.0]
+    X += rng.normal(size=(n_classes, 5))[y] * [1.0, 10.0, 0.1, 0.0, 1.0]
+    return X, y
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"solver": "lbfgs"},
+        {"standardize": True},
+        {"fit_intercept": False},
+        {"class_weight": {0: 3.0, 1: 0.5}},
+        {"l1_ratios": [0.5]},
+        {"l1_ratios": [1.0], "solver": "auto", "sample_size": 50},
+        {"sample_size": 100},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("n_classes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_every_model_of_the_path_is_as_good_as_a_fit_of_its_own(
+    n_classes: int, params: dict[str, Any]
+) -> None:
+    X, y = problem(n_classes)
+    cv, weight = fold_of_each_row(y, 3), np.random.default_rng(0).random(len(y)) + 0.5
+    model = SoftmaxRegressionCV(
+        alphas=ALPHAS, cv=cv, prune=False, tol=1e-9, random_state=0, max_iter=1000, **params
+    ).fit(X, y, weight)
+    own = {
+        name: value for name, value in params.items() if name not in ("l1_ratios", "sample_size")
+    }
+    (ratio,) = model.l1_ratios_
+    for fold in range(3):
+        for index, alpha in enumerate(model.alphas_):
+            alone = SoftmaxRegression(alpha, ratio, tol=1e-9, max_iter=1000, **own)
+            alone.fit(X[cv != fold], y[cv != fold], weight[cv != fold])
+            assert model.objectives_[fold, 0, index] == pytest.approx(alone.loss_, rel=1e-8)
+            if ratio < 1:  # else there are several minima
+                found = model.coefs_paths_[fold, 0, index]
+                expected = np.column_stack([alone.coef_, alone.intercept_])
+                np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+            held = alone.evaluate(X[cv == fold], y[cv == fold], weight[cv == fold])
+            assert model.scores_[fold, 0, index] == pytest.approx(-held["log_loss"], rel=1e-4)
+    assert model.converged_.all()
+
+
+def test_the_winner_is_fitted_to_all_rows() -> None:
+    X, y = problem(3)
+    model = SoftmaxRegressionCV(alphas=ALPHAS, cv=4, tol=1e-9, random_state=0).fit(X, y)
+    alone = SoftmaxRegression(model.alpha_, tol=1e-9).fit(X, y)
+    assert model.loss_ == pytest.approx(alone.loss_, rel=1e-9)
+    np.testing.assert_allclose(model.coef_, alone.coef_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(model.predict(X), alone.predict(X))
+
+
+def test_the_choice_is_that_of_scikit_learn_for_the_same_folds(digits: Data) -> None:
+    X, y = digits[0] / 16, digits[1]
+    cv = fold_of_each_row(y, 5)
+    alphas = np.geomspace(1e-5, 1.0, 11)
+    ours = SoftmaxRegressionCV(alphas=alphas, cv=cv, random_state=0).fit(X, y)
+    # The same penalty on the mean loss of each fold's own rows, nearly all of one size.
+    C = 1 / (alphas * len(y) * 0.8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        theirs = LogisticRegressionCV(
+            Cs=C,
+            cv=[(np.flatnonzero(cv != k), np.flatnonzero(cv == k)) for k in range(5)],
+            scoring="neg_log_loss",
+            max_iter=5000,
+            tol=1e-6,
+        ).fit(X, y)
+    assert ours.alpha_ == pytest.approx(1 / (theirs.C_[0] * len(y) * 0.8), rel=1e-6)
+    scores = theirs.scores_[0][:, ::-1]  # by falling alphas, as ours; the same for all classes
+    near = slice(winner := int(np.argmax(ours.alphas_ == ours.alpha_)) - 2, winner + 5)
+    np.testing.assert_allclose(ours.scores_[:, 0, near], scores[:, near], atol=5e-3)
