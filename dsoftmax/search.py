@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -27,10 +27,6 @@ from dsoftmax.tuning.folding import with_cv
 from dsoftmax.tuning.options import resolve_search
 from dsoftmax.tuning.run import Found, search
 from dsoftmax.validation import Apart, open_validation
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 class SoftmaxRegressionCV(LinearClassifier):
@@ -271,7 +267,7 @@ class SoftmaxRegressionCV(LinearClassifier):
         check_is_fitted(self)
         self.best_estimator_.save(path, overwrite=overwrite)
 
-    def plot_path(self, ax: Axes | Sequence[Axes] | None = None) -> Figure:
+    def plot_path(self, ax: Any = None) -> Any:
         """Draw the held-out loss against alpha, and below it the norm of the coefficients.
 
         The loss, or the accuracy if that is the scoring, is the mean over the folds with its

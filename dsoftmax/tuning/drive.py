@@ -201,7 +201,7 @@ class Drive:
             alphas, l1_ratios, tuple(means.tolist()),
             tuple((losses.std(axis=0) / max(len(losses) - 1, 1) ** 0.5).tolist()),
             tuple(by_fold(cursor.scores[:, 1], self._n_folds).mean(axis=0).tolist()),
-            tuple(running.sum(axis=0).tolist()), tuple(lost.any(axis=0).tolist()), best,
+            tuple(running.sum(axis=0).tolist()), tuple(map(any, lost.T.tolist())), best,
         )  # fmt: skip
 
     def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:

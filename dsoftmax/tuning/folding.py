@@ -69,11 +69,16 @@ def folded(
     return labelled._replace(source=replace(source, folds=folds), digest=digest)
 
 
-def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[Given, LabelCounts]:
-    named = replace(
+def fold_names_source(source: Source) -> Source:
+    """Return the source whose labels are what the user calls the folds of another."""
+    return replace(
         source, y=source.cv, sample_weight=None, cv=None, classes=None, class_weight=None,
         missing="raise", ignore_label=None,
     )  # fmt: skip
+
+
+def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[Given, LabelCounts]:
+    named = fold_names_source(source)
     names, counts = scan_labels(named, None, leaves, executor)
     if names.dtype.kind == "i":
         names = names[names >= 0]

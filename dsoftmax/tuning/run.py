@@ -16,11 +16,11 @@ from dsoftmax.events import Callback, FitStarted
 from dsoftmax.fit import Fit
 from dsoftmax.folds import ALL
 from dsoftmax.labelling import Labelled, label
-from dsoftmax.objective import LEAST_SHARE
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import UnreadableError, full_pass
 from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.workers import require_states_fit
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import State, Status
@@ -32,9 +32,16 @@ from dsoftmax.tuning.candidates import Candidates, by_fold, candidates, chosen
 from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.drive import Drive
 from dsoftmax.tuning.folding import folded, require_folds
-from dsoftmax.tuning.members import Member, build_members
+from dsoftmax.tuning.members import (
+    Member,
+    build_members,
+    mean_of,
+    score_of_intercepts,
+    started,
+)
 from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.room import model_size, state_bytes
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.validation import Apart, require_labels
 
@@ -81,6 +88,8 @@ def search(
     ------
     DataError, ChunkError, OutageError, CheckpointError
         As `train`.
+    MemoryBoundError
+        If this process cannot hold the states of all models.
     """
     with Course(SearchCursor(), callbacks, checkpoint) as course:
         return Search(source, settings, options, executor, course, apart).run()
@@ -107,6 +116,7 @@ class Search:
             if self._apart is not None:
                 require_labels(self._apart, self._found.classes)
             kind = solver_kind(self._settings, self._source, len(self._found.classes))
+            self._require_room(kind)
             self._announce(kind)
             while True:
                 try:
@@ -167,7 +177,7 @@ class Search:
                 len(source.chunks) - 1, source.n_samples * source.row_bytes, kind.name,
                 self._settings.max_iter, executor.slots, executor.dashboard,
                 source.n_samples if apart is None else apart.source.n_samples,
-                self._options.n_candidates * (self._n_folds or 1),
+                self._n_models,
             )
         )  # fmt: skip
 
@@ -176,6 +186,14 @@ class Search:
         """How many there are; 0 where other rows judge."""
         folds = self._found.source.folds
         return 0 if folds is None else folds.n_folds
+
+    @property
+    def _n_models(self) -> int:
+        return self._options.n_candidates * (self._n_folds or 1)
+
+    def _require_room(self, kind: Kind) -> None:
+        size = model_size(self._source.n_features, len(self._found.classes))
+        require_states_fit(self._n_models, state_bytes(kind, size, self._n_models))
 
     def _attempt(self, kind: Kind) -> Found:
         first, folds = self._first_read(kind), self._found.source.folds
@@ -215,21 +233,10 @@ class Search:
         cursor = self._course.cursor
         if cursor.states:
             return
-        states = tuple(_started(member, member.objective.intercept_only) for member in members)
-        scores = np.array([self._score_of_intercepts(member) for member in members])
+        assert cursor.first is not None, "it was read"
+        states = tuple(started(member, member.objective.intercept_only) for member in members)
+        scores = np.array([score_of_intercepts(member, cursor.first) for member in members])
         self._course.move(replace(cursor, states=states, scores=scores))
-
-    def _score_of_intercepts(self, member: Member) -> tuple[float, float, float]:
-        """Return how a member stands that knows how frequent the classes are, and no more."""
-        objective, first = member.objective, self._course.cursor.first
-        assert first is not None, "it was read"
-        share = objective.class_share
-        if member.fold == ALL:
-            return np.nan, np.nan, float(share.max())
-        p = share if objective.fit_intercept else np.full(len(share), 1 / len(share))
-        judging = first.judging[member.fold] / first.judging[member.fold].sum()
-        loss = -float(judging @ np.log(np.maximum(p, LEAST_SHARE)))
-        return loss, float(judging[p.argmax()]), float(share[p.argmax()])
 
     def _start_last(self, last: Member, members: list[Member], winner: int) -> None:
         """Start the winner on all rows from the mean of its models, unless it has been."""
@@ -237,10 +244,9 @@ class Search:
         if cursor.chosen is not None:
             return
         own = [index for index, member in enumerate(members) if member.candidate == winner]
-        found = [members[i].objective.coefficients(cursor.states[i].point) for i in own]
-        coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
-        point = last.objective.coordinates.from_coefficients(coef, intercept)
-        states = (*cursor.states, _started(last, point))
+        mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
+        point = last.objective.coordinates.from_coefficients(*mean)
+        states = (*cursor.states, started(last, point))
         self._course.move(replace(cursor, states=states, chosen=winner))
 
     def _drive(self, members: list[Member], tried: Candidates) -> None:
@@ -293,21 +299,14 @@ class Search:
         own = [i for i, member in enumerate(members) if member.candidate == winner]
         if len(cursor.states) > len(cursor.scores):
             own = [len(cursor.scores)]
-        found = [members[i].objective.coefficients(cursor.states[i].point) for i in own]
-        coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
         states = [cursor.states[index] for index in own]
+        coef, intercept = mean_of([members[index] for index in own], states)
         early = _stopped(cursor.states) or [state.status for state in states]
         status = max(early, key=lambda status: not status.converged)
         gap = members[own[0]].solver.gap(states[0]) if len(own) == 1 else None
         return Final(
             coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
         )
-
-
-def _started(member: Member, point: Array) -> State:
-    objective = member.objective
-    state: State = member.solver.start(point, objective.known, objective.intercept_only)
-    return state
 
 
 def _stopped(states: Sequence[State]) -> list[Status]:
