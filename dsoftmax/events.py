@@ -168,7 +168,7 @@ class CandidatesJudged:
     accuracies : mean over the folds, likewise
     running : how many of the models of each go on
     ruled_out : whether they left because they cannot win any more
-    best : which has the lowest loss so far
+    best : which has the lowest loss so far, or which was chosen, while it is fitted to all rows
     """
 
     alphas: tuple[float, ...]

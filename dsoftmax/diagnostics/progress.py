@@ -51,6 +51,7 @@ class Progress:
     _left_out: int = 0
     _judged: bool = False
     _candidates: CandidatesJudged | None = None
+    _refits: bool = False  # the winner of a search
 
     def on_event(self, event: Event) -> None:
         """Print what there is to say about an event."""
@@ -59,7 +60,8 @@ class Progress:
         elif isinstance(event, RowsDone):
             self._within(event.rows / event.total, event.rows / max(event.seconds, 1e-9))
         elif isinstance(event, CandidatesJudged):
-            self._candidates = event
+            before, self._candidates = self._candidates, event
+            self._refits = before is not None and not any(before.running)
         elif isinstance(event, PassEnded):
             self._end_pass(event)
         elif isinstance(event, StepEnded):
@@ -110,7 +112,8 @@ class Progress:
     def _end_pass(self, event: PassEnded) -> None:
         self._course.whole = round(event.passes)
         self._loss, self._seconds = event.loss, event.seconds
-        row = _row(event, self._candidates, judged=self._judged)
+        standing = _standing(self._candidates, self._refits) if self._candidates else ""
+        row = _row(event, standing, judged=self._judged)
         self._print(f"{row}{self._course.left(event.passes):>9}")
         self._told = time.perf_counter()
 
@@ -165,14 +168,18 @@ def _header(*, judged: bool, searching: bool) -> str:
     )
 
 
-def _row(event: PassEnded, found: CandidatesJudged | None, *, judged: bool) -> str:
+def _standing(found: CandidatesJudged, refits: bool) -> str:
+    models = "refit" if refits else f"{sum(found.running):,}"
+    return f"{found.alphas[found.best]:>10.3g}{models:>8}"
+
+
+def _row(event: PassEnded, standing: str, *, judged: bool) -> str:
     seconds, scores = max(event.pass_seconds, 1e-9), event.validation
-    candidates = f"{found.alphas[found.best]:>10.3g}{sum(found.running):>8,}" if found else ""
     validation = " " * 23 if judged else ""
     if scores is not None:
         validation = f"{scores.loss:>13.6f}{scores.accuracy:>10.4f}"
     return (
-        f"{event.passes:>5.0f}{candidates}{event.loss:>13.6f}{event.accuracy:>10.4f}{validation}"
+        f"{event.passes:>5.0f}{standing}{event.loss:>13.6f}{event.accuracy:>10.4f}{validation}"
         f"{event.gradient_norm:>11.2e}{event.rows / seconds:>12,.0f}"
         f"{event.bytes / seconds / 1e6:>8,.0f}{event.seconds:>8.1f}"
     )

@@ -45,14 +45,20 @@ class Drive:
         self._settings, self._scans, self._course, self._apart = settings, scans, course, apart
         self._n_folds = len(course.cursor.scores) // len(found.pairs)
 
-    def run(self) -> None:
-        """Move the cursor on to where no member runs any more."""
-        self._course.ledger.emit(self._candidates(self._course.cursor))
+    def run(self) -> bool:
+        """Move the cursor on to where no member runs any more, unless the user interrupts.
+
+        Returns
+        -------
+        whether it was interrupted; the cursor is then where the search goes on
+        """
         try:
+            self._course.ledger.emit(self._candidates(self._course.cursor))
             while self._course.cursor.running:
                 self._round()
         except KeyboardInterrupt:
-            self._move(self._course.cursor.stopped(Status.INTERRUPTED))
+            return True
+        return False
 
     def _round(self) -> None:
         if not self._course.cursor.waiting:
@@ -61,7 +67,7 @@ class Drive:
             self._move(replace(cursor, waiting=cursor.running, renewed=False))
         while waiting := self._course.cursor.waiting:
             if not self._scans.affordable:
-                self._move(self._course.cursor.stopped(Status.BUDGET))
+                self._move(self._course.cursor.spent())
                 return
             self._read(waiting)
 
@@ -191,6 +197,7 @@ class Drive:
         losses = by_fold(cursor.scores[:, 0], self._n_folds)
         means = losses.mean(axis=0)
         best = 0 if np.isnan(means).all() else int(np.nanargmin(means))
+        best = best if cursor.chosen is None else cursor.chosen
         statuses = [state.status for state in cursor.states[: len(cursor.scores)]]
         running, lost = (
             by_fold(np.array([status is wanted for status in statuses]), self._n_folds)

@@ -100,6 +100,7 @@ class Search:
 
     _labelled: Labelled | None = None
     _scans: Scans
+    _interrupted = False
 
     def __init__(
         self, source: Source, settings: Settings, options: Options, executor: Executor,
@@ -210,7 +211,7 @@ class Search:
         self._start(members)
         self._drive(members, tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
-        if folds is not None and options.refit and self._all_have_ended:
+        if folds is not None and options.refit and self._course.cursor.is_decided:
             (last,) = build([tried.pairs[winner]], [ALL])
             self._start_last(last, members, winner)
             members = [*members, last]
@@ -250,15 +251,10 @@ class Search:
         self._course.move(replace(cursor, states=states, chosen=winner))
 
     def _drive(self, members: list[Member], tried: Candidates) -> None:
-        Drive(
+        drive = Drive(
             members, tried, self._options, self._settings, self._scans, self._course, self._apart
-        ).run()
-
-    @property
-    def _all_have_ended(self) -> bool:
-        """Whether neither the budget nor the user has stopped the candidates."""
-        cursor = self._course.cursor
-        return not _stopped(cursor.states[: len(cursor.scores)])
+        )
+        self._interrupted |= drive.run()
 
     def _scores(self, n_folds: int) -> Array:
         scores = self._course.cursor.scores
@@ -276,7 +272,7 @@ class Search:
         ]
         states = cursor.states[:n_tried]
         final = self._final(members, winner)
-        if not any(state.status is Status.INTERRUPTED for state in cursor.states):
+        if not self._interrupted:
             course.move(replace(cursor, done=True))
         course.save()
         ledger.end(final.status.value, final.status.converged, final.loss, final.gap, None)
@@ -301,18 +297,20 @@ class Search:
             own = [len(cursor.scores)]
         states = [cursor.states[index] for index in own]
         coef, intercept = mean_of([members[index] for index in own], states)
-        early = _stopped(cursor.states) or [state.status for state in states]
-        status = max(early, key=lambda status: not status.converged)
+        status = self._status(states)
         gap = members[own[0]].solver.gap(states[0]) if len(own) == 1 else None
         return Final(
             coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
         )
 
-
-def _stopped(states: Sequence[State]) -> list[Status]:
-    """Return why models were stopped on their way, of those that were."""
-    early = (Status.BUDGET, Status.INTERRUPTED)
-    return [state.status for state in states if state.status in early]
+    def _status(self, winners: Sequence[State]) -> Status:
+        """Return why the search has ended early, or else why models of the winner have."""
+        if self._interrupted:
+            return Status.INTERRUPTED
+        if self._course.cursor.is_spent:
+            return Status.BUDGET
+        statuses = [state.status for state in winners]
+        return max(statuses, key=lambda status: not status.converged)
 
 
 def _is_at_minimum(state: State) -> bool:
