@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from dsoftmax.events import CandidatesJudged, ValidationScores
 from dsoftmax.judging import Judged
 from dsoftmax.reduction import Array
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Status
+from dsoftmax.solvers.base import Evaluation, Request, Rows, State, Status
 from dsoftmax.stopping import status_after
 from dsoftmax.tuning.candidates import Candidates, by_fold, doubt, ruled_out
 from dsoftmax.tuning.cursor import SearchCursor
@@ -73,22 +75,27 @@ class Drive:
 
     def _search_in_memory(self) -> None:
         """Let all members go on with what they can learn from the rows in memory."""
-        while asking := self._asking(Rows.SAMPLE):
-            indexes = list(asking)
-            requests = [asking[index] for index in indexes]
-            first = slice(0, block_length(requests))
-            members = [self._members[index] for index in indexes[first]]
-            results = self._scans.evaluate_sample(members, requests[first])
-            cursor = self._course.cursor
-            for index, result in zip(indexes[first], results, strict=True):
-                state = self._members[index].solver.tell(cursor.states[index], result)
-                cursor = cursor.with_state(index, state)
-            self._move(cursor)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while asking := self._asking(pool):
+                length = block_length([request for _, request in asking])
+                indexes, requests = zip(*asking[:length], strict=True)
+                members = [self._members[index] for index in indexes]
+                results = self._scans.evaluate_sample(members, requests)
+                cursor = self._course.cursor
+                states = [cursor.states[index] for index in indexes]
+                for index, state in zip(
+                    indexes, pool.map(_told, members, states, results), strict=True
+                ):
+                    cursor = cursor.with_state(index, state)
+                self._move(cursor)
 
-    def _asking(self, rows: Rows) -> dict[int, Request]:
+    def _asking(self, pool: ThreadPoolExecutor) -> list[tuple[int, Request]]:
+        """Return which members ask for rows in memory, and for what."""
         cursor = self._course.cursor
-        asked = {i: self._members[i].solver.ask(cursor.states[i]) for i in cursor.running}
-        return {index: request for index, request in asked.items() if request.rows is rows}
+        members = [self._members[index] for index in cursor.running]
+        asked = pool.map(_asked, members, [cursor.states[index] for index in cursor.running])
+        pairs = zip(cursor.running, asked, strict=True)
+        return [(index, request) for index, request in pairs if request.rows is Rows.SAMPLE]
 
     def _read(self, waiting: tuple[int, ...]) -> None:
         """Evaluate as many members on all rows as one read serves."""
@@ -213,3 +220,12 @@ class Drive:
 
     def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:
         self._course.move(cursor, pass_ended=pass_ended)
+
+
+def _asked(member: Member, state: State) -> Request:
+    return member.solver.ask(state)
+
+
+def _told(member: Member, state: State, result: Evaluation) -> State:
+    told: State = member.solver.tell(state, result)
+    return told

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import zarr
-from distributed import Client
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
@@ -90,7 +86,7 @@ def test_the_winner_is_fitted_to_all_rows() -> None:
 def test_the_choice_is_that_of_scikit_learn_for_the_same_folds(digits: Data) -> None:
     X, y = digits[0] / 16, digits[1]
     cv = fold_of_each_row(y, 5)
-    alphas = np.geomspace(1e-5, 1.0, 11)
+    alphas = np.geomspace(1e-4, 1.0, 7)
     ours = SoftmaxRegressionCV(alphas=alphas, cv=cv, random_state=0).fit(X, y)
     # The same penalty on the mean loss of each fold's own rows, nearly all of one size.
     C = 1 / (alphas * len(y) * 0.8)
@@ -105,5 +101,6 @@ def test_the_choice_is_that_of_scikit_learn_for_the_same_folds(digits: Data) -> 
         ).fit(X, y)
     assert ours.alpha_ == pytest.approx(1 / (theirs.C_[0] * len(y) * 0.8), rel=1e-6)
     scores = theirs.scores_[0][:, ::-1]  # by falling alphas, as ours; the same for all classes
-    near = slice(winner := int(np.argmax(ours.alphas_ == ours.alpha_)) - 2, winner + 5)
+    (won,) = np.flatnonzero(ours.alphas_ == ours.alpha_)
+    near = slice(won - 1, won + 2)
     np.testing.assert_allclose(ours.scores_[:, 0, near], scores[:, near], atol=5e-3)
