@@ -209,7 +209,8 @@ class Search:
         numbers = [ALL] if folds is None else list(range(folds.n_folds))
         members = build(tried.pairs, numbers)
         self._start(members)
-        self._drive(members, tried)
+        if self._course.cursor.chosen is None:
+            self._drive(members, tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
         if folds is not None and options.refit and self._course.cursor.is_decided:
             (last,) = build([tried.pairs[winner]], [ALL])
