@@ -108,6 +108,8 @@ class Newton(Solver[NewtonState]):
     noise : relative rounding error of a value of the objective
     rivals : whether a pass evaluates a more cautious step too
     memory : of the search, as for L-BFGS
+    effort : what a search may take, as a share of what is best for one model: a stack of them
+        gains more than one does from a pass, and less from a search
     """
 
     penalty: ElasticNet
@@ -115,6 +117,7 @@ class Newton(Solver[NewtonState]):
     noise: float
     rivals: bool = True
     memory: int | None = None
+    effort: float = 1.0
 
     name: ClassVar[str] = "newton"
 
@@ -191,9 +194,8 @@ class Newton(Solver[NewtonState]):
 
     def _limit(self, state: NewtonState) -> int:
         """Return how many evaluations a search may take."""
-        if self._cornered:
-            return _CORNERED
-        return _LATER if state.rounds else _FIRST
+        most = _LATER if state.rounds else _FIRST
+        return int(self.effort * (_CORNERED if self._cornered else most))
 
     def _make_model(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Take the sample's value and gradient at the centre, and start the search there."""

@@ -21,6 +21,8 @@ from dsoftmax.solving import build_solver
 from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.room import n_pairs
 
+_EFFORT = 0.5
+
 
 @dataclass(frozen=True)
 class Member:
@@ -83,11 +85,12 @@ def build_members(
 def _modest(member: Member, n_members: int) -> Solver[Any]:
     """Return a member's solver that leaves the others their share of memory and time.
 
-    One point each: a second one, which is cheap for one model, doubles what many take.
+    Searches are half as long, and a pass evaluates one point each: the second one that is cheap
+    for one model doubles what many take, and brought nothing to them.
     """
     solver, size = member.solver, member.objective.intercept_only.size
     if isinstance(solver, Newton) and n_members > 1:
-        return replace(solver, rivals=False, memory=n_pairs(size, n_members))
+        return replace(solver, rivals=False, memory=n_pairs(size, n_members), effort=_EFFORT)
     if isinstance(solver, LBFGS):
         return replace(solver, memory=n_pairs(size, n_members))
     return solver
