@@ -32,13 +32,21 @@ def with_cv(source: Source, cv: Any) -> Source:
     DataError
         If they are not one label a row.
     """
-    array = row_array("cv", cv)
+    try:
+        array = row_array("cv", cv)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(
+            f"cv is a {type(cv).__name__} that makes no array; expected the fold of each row, "
+            "which can be made of the test sets of splits, or a number of folds"
+        ) from error
     if array.shape != source.shape:
         raise DataError(
             f"{array.name} has shape {array.shape}; expected one fold for each row of X, of shape "
             f"{source.shape}, or a number of folds"
         )
-    if array.dtype.kind not in "biuUS":
+    if array.dtype.kind not in "biuUSTO":
         raise DataError(f"{array.name} has dtype {array.dtype}; folds are whole numbers or strings")
     return replace(source, cv=array if source.grid is None else array.laid_out(source.grid))
 

@@ -93,10 +93,10 @@ def _alphas(value: Any) -> int | Array:
         if value < 1:
             raise DataError(f"alphas is {value!r}; expected how many, at least 1, or which")
         return int(value)
-    return _numbers("alphas", value, np.inf)
+    return _numbers("alphas", value, np.inf, "how many, at least 1, or ")
 
 
-def _numbers(name: str, value: Any, most: float) -> Array:
+def _numbers(name: str, value: Any, most: float, others: str = "") -> Array:
     try:
         found = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -104,7 +104,7 @@ def _numbers(name: str, value: Any, most: float) -> Array:
     fits = np.isfinite(found) & (found >= 0) & (found <= most)
     if found.ndim != 1 or not len(found) or not fits.all():
         upper = "" if most == np.inf else f" and at most {most:g}"
-        raise DataError(f"{name} is {value!r}; expected numbers of at least 0{upper}")
+        raise DataError(f"{name} is {value!r}; expected {others}numbers of at least 0{upper}")
     unique = np.unique(found)
     if len(unique) < len(found):
         raise DataError(f"{name} is {value!r}; expected each number once")
