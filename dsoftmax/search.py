@@ -57,7 +57,8 @@ class SoftmaxRegressionCV(LinearClassifier):
     refit : bool, default=True
         Fit the winner to all rows; if not, its coefficients are the means over the folds.
     prune : bool, default=True
-        Let candidates go that cannot win any more (by "neg_log_loss", with "newton"): those whose
+        Let candidates go that cannot win any more (by "neg_log_loss", with "newton" and no L1
+        penalty, where the distance to a minimum is known): those whose
         loss is higher than the best by more than what both may still change until they
         are at their minima, see the notes. Their scores and coefficients are what they were then.
         If False, every model is followed to its minimum.

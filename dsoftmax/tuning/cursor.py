@@ -25,6 +25,8 @@ class SearchCursor(Standing):
     states : of the solver of each member, and then of the winner on all rows
     scores : (n_members, 3), mean loss and accuracy on the rows that judge each, and accuracy on
         those that it learns from; NaN where not known
+    few : whether those that go on in the round under way are so few that each takes what it would
+        alone; None before it
     waiting : which members the round under way has not read for yet
     renewed : whether other rows were kept in memory in this round
     chosen : the candidate that has won, once it is fitted to all rows
@@ -35,6 +37,7 @@ class SearchCursor(Standing):
     sample: Subsample | None = None
     states: tuple[State, ...] = ()
     scores: Array = field(default_factory=lambda: np.empty((0, 3)))
+    few: bool | None = None
     waiting: tuple[int, ...] = ()
     renewed: bool = False
     chosen: int | None = None
@@ -89,7 +92,7 @@ class SearchCursor(Standing):
             replace(state, status=Status.BUDGET) if state.status is Status.RUNNING else state
             for state in self.states
         )
-        return replace(self, states=states, waiting=())
+        return replace(self, states=states, waiting=(), few=None)
 
     def with_state(self, index: int, state: State) -> Self:
         """Return the cursor with another state of a member."""

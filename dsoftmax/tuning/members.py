@@ -64,6 +64,11 @@ def _objectives(
     return (whole if fold == ALL else build(first.without(fold), whole)), whole
 
 
+def unhurried(solver: Solver[Any]) -> Solver[Any]:
+    """Return a member's solver for when few are left: what it is for one model."""
+    return replace(solver, rivals=True, effort=1.0) if isinstance(solver, Newton) else solver
+
+
 def build_members(
     pairs: Sequence[tuple[float, float]], folds: Sequence[int], first: FoldMoments, n_rows: int,
     settings: Settings, kind: Kind, dtype: np.dtype[np.floating],

@@ -72,9 +72,7 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[Settings, Options]:
             "which the candidates share what is read; use 'auto', 'newton' or 'lbfgs'"
         )
     if params["cv"] is None and params["select"] == "1se":
-        raise DataError(
-            "select is '1se', a standard error over folds, and cv is None; set cv, or select='best'"
-        )
+        raise DataError("select='1se' needs the spread over folds; X_val has none, pass cv")
     l1_ratios = _numbers("l1_ratios", params["l1_ratios"], 1.0)
     options = Options(
         _alphas(params["alphas"]), l1_ratios, _n_folds(params["cv"]),

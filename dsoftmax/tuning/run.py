@@ -249,7 +249,7 @@ class Search:
         mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
         point = last.objective.coordinates.from_coefficients(*mean)
         states = (*cursor.states, started(last, point))
-        self._course.move(replace(cursor, states=states, chosen=winner))
+        self._course.move(replace(cursor, states=states, chosen=winner, few=None))
 
     def _drive(self, members: list[Member], tried: Candidates) -> None:
         drive = Drive(
