@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
@@ -228,8 +229,6 @@ class SoftmaxRegressionCV(LinearClassifier):
             raise DataError(
                 f"cv is {self.cv!r}, and X_val is given too; pass cv=None to choose by it"
             )
-        if self.cv is None and self.select == "1se":
-            raise DataError("select='1se' needs the spread over folds; X_val has none, pass cv")
         if self.cv is None or isinstance(self.cv, int | np.integer):
             return source
         return with_cv(source, self.cv)
@@ -266,7 +265,44 @@ class SoftmaxRegressionCV(LinearClassifier):
         path, overwrite : as for `SoftmaxRegression.save`
             Where it goes.
         """
+        check_is_fitted(self)
         self.best_estimator_.save(path, overwrite=overwrite)
+
+    def plot_path(self, ax: Any = None) -> Any:
+        """Draw the held-out loss against alpha, and below it the norm of the coefficients.
+
+        The loss, or the accuracy if that is the scoring, is the mean over the folds with its
+        standard error, a line for each share of the L1 penalty; hollow dots are of candidates that
+        were not followed to their minima. The norm is that of all coefficients but the intercepts,
+        Euclidean, in units of the data, in the mean over the folds.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, or two of them, optional
+            Where to draw the loss, and the norm if there are two; by default a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A new one is not known to pyplot: no window opens, and nothing has to be closed.
+
+        Raises
+        ------
+        DsoftmaxError
+            If matplotlib is not installed.
+        NotFittedError
+            If the search is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> model = SoftmaxRegressionCV(alphas=[1e-3, 1e-2, 1e-1], cv=3, random_state=0)
+        >>> figure = model.fit(*load_iris(return_X_y=True)).plot_path()
+        """
+        from dsoftmax.diagnostics.pathplot import draw_path
+
+        check_is_fitted(self)
+        return draw_path(self, ax)
 
 
 _SHARED = (

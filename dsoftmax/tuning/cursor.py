@@ -62,7 +62,18 @@ class SearchCursor(Standing):
     @property
     def out_of_budget(self) -> bool:
         """Whether it has ended with its budget, so that a larger one would let it go on."""
-        return self.done and any(state.status is Status.BUDGET for state in self.states)
+        return self.done and self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether members had to end with the budget."""
+        return any(state.status is Status.BUDGET for state in self.states)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether all candidates have come to an end by themselves."""
+        open_ended = (Status.RUNNING, Status.BUDGET)
+        return all(state.status not in open_ended for state in self.states[: len(self.scores)])
 
     def reopened(self) -> Self:
         """Return the cursor before the budget was found to be spent."""
@@ -75,10 +86,10 @@ class SearchCursor(Standing):
             return replace(self, states=tried, chosen=None, begun=None, done=False)
         return replace(self, states=states, begun=None, done=False)
 
-    def stopped(self, status: Status) -> Self:
-        """Return the cursor whose members go on no more."""
+    def spent(self) -> Self:
+        """Return the cursor whose members go on no more, since the budget has no room."""
         states = tuple(
-            replace(state, status=status) if state.status is Status.RUNNING else state
+            replace(state, status=Status.BUDGET) if state.status is Status.RUNNING else state
             for state in self.states
         )
         return replace(self, states=states, waiting=(), few=None)

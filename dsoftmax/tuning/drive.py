@@ -50,13 +50,20 @@ class Drive:
         self._settings, self._scans, self._course, self._apart = settings, scans, course, apart
         self._n_folds = len(course.cursor.scores) // len(found.pairs)
 
-    def run(self) -> None:
-        """Move the cursor on to where no member runs any more."""
+    def run(self) -> bool:
+        """Move the cursor on to where no member runs any more, unless the user interrupts.
+
+        Returns
+        -------
+        whether it was interrupted; the cursor is then where the search goes on
+        """
         try:
+            self._course.ledger.emit(self._candidates(self._course.cursor))
             while self._course.cursor.running:
                 self._round()
         except KeyboardInterrupt:
-            self._move(self._course.cursor.stopped(Status.INTERRUPTED))
+            return True
+        return False
 
     def _round(self) -> None:
         self._begin_round()
@@ -66,7 +73,7 @@ class Drive:
             self._move(replace(cursor, waiting=cursor.running, renewed=False))
         while waiting := self._course.cursor.waiting:
             if not self._scans.affordable:
-                self._move(self._course.cursor.stopped(Status.BUDGET))
+                self._move(self._course.cursor.spent())
                 return
             self._read(waiting)
 
@@ -205,21 +212,25 @@ class Drive:
         ledger.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
         scores = event.losses[event.best], event.accuracies[event.best]
         validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
-        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
         ledger.emit(event)
+        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
 
     def _candidates(self, cursor: SearchCursor) -> CandidatesJudged:
         losses = by_fold(cursor.scores[:, 0], self._n_folds)
         means = losses.mean(axis=0)
         best = 0 if np.isnan(means).all() else int(np.nanargmin(means))
-        running = np.zeros(len(cursor.scores))
-        running[[index for index in cursor.running if index < len(running)]] = 1
+        best = best if cursor.chosen is None else cursor.chosen
+        statuses = [state.status for state in cursor.states[: len(cursor.scores)]]
+        running, lost = (
+            by_fold(np.array([status is wanted for status in statuses]), self._n_folds)
+            for wanted in (Status.RUNNING, Status.RULED_OUT)
+        )
         alphas, l1_ratios = zip(*self._found.pairs, strict=True)
         return CandidatesJudged(
             alphas, l1_ratios, tuple(means.tolist()),
             tuple((losses.std(axis=0) / max(len(losses) - 1, 1) ** 0.5).tolist()),
             tuple(by_fold(cursor.scores[:, 1], self._n_folds).mean(axis=0).tolist()),
-            tuple(by_fold(running, self._n_folds).sum(axis=0).astype(int).tolist()), best,
+            tuple(running.sum(axis=0).tolist()), tuple(map(any, lost.T.tolist())), best,
         )  # fmt: skip
 
     def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:
