@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,17 @@ def normalised(factors: Array | None, counts: LabelCounts) -> Array:
             "hold; at least one row must count"
         )
     return np.asarray(given * scale)
+
+
+def first_labels(source: Source, most_bytes: int) -> tuple[set[Any], bool]:
+    """Return the labels in so many bytes, and at least in a part; and whether those are all."""
+    assert source.y is not None, "there are labels"
+    rows = max(1, most_bytes // source.y.dtype.itemsize)
+    found: set[Any] = set()
+    for start, stop in pairwise(source.y.boundaries):
+        if start > 0 and stop > rows:
+            return found, False
+        chunk = source.read_targets(start, stop)
+        counts = chunk.codes if chunk.left_out is None else chunk.codes[chunk.left_out == 0]
+        found.update(np.unique(counts).tolist())
+    return found, True

@@ -72,6 +72,7 @@ class FitStarted:
     workers : how many tasks run at once
     dashboard : address of the Dask dashboard, or None in-process
     n_validation : about how many rows it is judged by
+    n_models : that a search follows; 0 for a fit
     """
 
     n_samples: int
@@ -84,6 +85,7 @@ class FitStarted:
     workers: int
     dashboard: str | None
     n_validation: int = 0
+    n_models: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ class CandidatesJudged:
     errors : standard errors of those means; zero without folds
     accuracies : mean over the folds, likewise
     running : how many of the models of each go on
-    best : which has the lowest loss so far
+    ruled_out : whether they left because they cannot win any more
+    best : which has the lowest loss so far, or which was chosen, while it is fitted to all rows
     """
 
     alphas: tuple[float, ...]
@@ -174,6 +177,7 @@ class CandidatesJudged:
     errors: tuple[float, ...]
     accuracies: tuple[float, ...]
     running: tuple[int, ...]
+    ruled_out: tuple[bool, ...]
     best: int
 
 

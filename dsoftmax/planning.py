@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from dask.utils import format_bytes
 
+from dsoftmax.classes import first_labels
 from dsoftmax.epochs import first_epoch
 from dsoftmax.errors import DataError
 from dsoftmax.runtime.executors import stays_in_process
@@ -24,9 +23,12 @@ from dsoftmax.solving import solver_kind
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
 from dsoftmax.subsample import auto_size
+from dsoftmax.tuning.cost import Cost, cost_of
+from dsoftmax.tuning.options import Options, resolve_search
 
 if TYPE_CHECKING:
     from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.search import SoftmaxRegressionCV
 
 _TARGET_BYTES = 24  # of the code and the weights of a row
 _LABEL_BYTES = 8 << 20  # of labels that are read to count the classes
@@ -51,6 +53,9 @@ class Plan:
     tasks_a_pass : int
     largest_read : decoded bytes of X that a thread holds at once
     sample_bytes : of rows that the client keeps in memory ("newton")
+    n_models : that a search follows; 0 for a fit
+    reads_a_round : of all rows, in which its models share what is read
+    states_bytes : of what their solvers remember, in the client
     cache_bytes : decoded bytes of X that a worker remembers, at most
     peak_memory : what a worker takes at most, in bytes, estimated to the safe side
     advice : what to look after, a sentence each
@@ -71,6 +76,9 @@ class Plan:
     tasks_a_pass: int
     largest_read: int
     sample_bytes: int
+    n_models: int
+    reads_a_round: int
+    states_bytes: int
     cache_bytes: int
     peak_memory: int
     advice: tuple[str, ...]
@@ -89,19 +97,29 @@ class Plan:
             f"{'where':<15}{self.where}: {self.workers:,} processes, {self.slots:,} tasks at once",
             f"{'a pass':<15}{self.pass_bytes / 1e6:,.0f} MB decoded, {self.steps_a_pass:,} steps, "
             f"{self.tasks_a_pass:,} tasks",
+            *self._of_search(),
             f"{'memory':<15}about {format_bytes(self.peak_memory)} a process{limit}",
         ]
         if self.sample_bytes:
             lines.append(f"{'':<15}{format_bytes(self.sample_bytes)} of rows in the client")
         return "\n".join(lines + [f"{'advice':<15}{text}" for text in self.advice])
 
+    def _of_search(self) -> Iterator[str]:
+        if self.n_models:
+            reads = f"{self.reads_a_round:,} passes" if self.reads_a_round > 1 else "a pass"
+            yield (
+                f"{'search':<15}{self.n_models:,} models, at first {reads} for a step of each, "
+                f"{format_bytes(self.states_bytes)} of their states in the client"
+            )
+
 
 def plan_fit(
-    X: Any, y: Any = None, model: SoftmaxRegression | None = None, client: Any = None
-) -> Plan:
+    X: Any, y: Any = None, model: SoftmaxRegression | SoftmaxRegressionCV | None = None,
+    client: Any = None,
+) -> Plan:  # fmt: skip
     """Return what a fit would cost, without starting it.
 
-    Reads metadata, and up to 8 MiB of labels.
+    Reads metadata, and up to 8 MiB of labels, and of `cv` of a search if it is an array.
 
     Parameters
     ----------
@@ -109,7 +127,7 @@ def plan_fit(
         As for `SoftmaxRegression.fit`; only its metadata are read.
     y : array-like, or path or URL of an array, of shape (n_samples,)
         The labels; some of them are read.
-    model : SoftmaxRegression, optional
+    model : SoftmaxRegression or SoftmaxRegressionCV, optional
         With its parameters; by default those of a new one.
     client : distributed.Client, optional
         Of the cluster to plan for; by default what `fit` would use.
@@ -124,27 +142,30 @@ def plan_fit(
     DataError
         If parameters or data cannot be used, as far as metadata can tell.
     MemoryBoundError
-        If a chunk does not fit the memory of a worker, or a sample that of this process.
+        If a chunk does not fit the memory of a worker, or a sample, or what the models of a
+        search remember, that of this process.
 
     Examples
     --------
+    >>> import numpy as np
     >>> plan = plan_fit(np.zeros((1000, 20)), np.arange(1000) % 3)
     >>> plan.pass_bytes, plan.n_classes
     (160000, 3)
     """
     from dsoftmax.estimator import SoftmaxRegression
 
-    settings = resolve((model or SoftmaxRegression()).get_params(deep=False), None)
+    model = model or SoftmaxRegression()
+    settings, options = _asked(model)
     source = open_data(X, y)
     classes, all_classes = _classes(source, settings)
     site = site_for(source, client)
     kind = solver_kind(settings, source, classes)
-    sums_bytes = 8 * (source.n_features + 1) * classes
-    spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
+    cost = cost_of(source, options, getattr(model, "cv", None), kind, classes)
+    spans = cut_spans(source.chunks, source.row_bytes, 8 * (source.n_features + 1) * classes)
     largest = max(stop - start for start, stop in spans) * source.row_bytes
     pass_bytes = source.n_samples * source.row_bytes
     steps, tasks, held = _work(source, settings, site, spans, mini_batch=kind.mini_batch)
-    in_use = working_set(largest, sums_bytes, site.threads)
+    in_use = working_set(largest, cost.sums_bytes, site.threads)
     room = cache_room(site.memory_limit, in_use, batch=kind.mini_batch)
     remembered = min(max(2 * held, _decoded_bytes(source)), room)
     sample = _sample_bytes(source, settings, classes) if kind is Newton else 0
@@ -152,9 +173,19 @@ def plan_fit(
     return Plan(
         source.n_samples, source.n_features, classes, all_classes, kind.name,
         site.name, site.processes, site.slots, site.memory_limit, settings.max_iter,
-        pass_bytes, steps, tasks, largest, sample, remembered, peak,
-        tuple(_advice(source, site, spans, held, room, peak)),
+        pass_bytes, steps, tasks, largest, sample, cost.n_models, cost.reads, cost.states_bytes,
+        remembered, peak, tuple(_advice(source, site, spans, held, room, peak, cost)),
     )  # fmt: skip
+
+
+def _asked(model: Any) -> tuple[Settings, Options | None]:
+    """Return the settings of a fit, or of each fit of a search, and what that tries."""
+    from dsoftmax.search import SoftmaxRegressionCV
+
+    params = model.get_params(deep=False)
+    if isinstance(model, SoftmaxRegressionCV):
+        return resolve_search(params)
+    return resolve(params, None), None
 
 
 def _classes(source: Source, settings: Settings) -> tuple[int, bool]:
@@ -163,15 +194,8 @@ def _classes(source: Source, settings: Settings) -> tuple[int, bool]:
         raise DataError("y is missing: plan_fit(X, y) requires y, one label a row of X")
     if settings.classes is not None:
         return len(settings.classes), True
-    rows = max(1, _LABEL_BYTES // source.y.dtype.itemsize)
-    found: set[Any] = set()
-    for start, stop in pairwise(source.y.boundaries):
-        if start > 0 and stop > rows:
-            return len(found), False
-        chunk = source.read_targets(start, stop)
-        counts = chunk.codes if chunk.left_out is None else chunk.codes[chunk.left_out == 0]
-        found.update(np.unique(counts).tolist())
-    return len(found), True
+    found, all_read = first_labels(source, _LABEL_BYTES)
+    return len(found), all_read
 
 
 def _decoded_bytes(source: Source) -> int:
@@ -202,7 +226,13 @@ def _work(
 
 
 def _advice(
-    source: Source, site: Site, spans: tuple[Span, ...], held: int, room: int, peak: int
+    source: Source,
+    site: Site,
+    spans: tuple[Span, ...],
+    held: int,
+    room: int,
+    peak: int,
+    cost: Cost,
 ) -> Iterator[str]:
     """Yield what is likely to go wrong, or to be slow."""
     limit = site.memory_limit
@@ -217,6 +247,11 @@ def _advice(
             f"mini-batches come from {format_bytes(held)} of chunks at once on each worker, which "
             f"remembers {format_bytes(room)}: chunks will be decoded many times a "
             "pass; give the workers more memory, or use solver='lbfgs'"
+        )
+    if cost.reads > 1:
+        yield (
+            f"the gradients of all {cost.n_models:,} models are too large for one read: a step of "
+            f"each takes {cost.reads:,} passes; try fewer alphas first, or fewer folds"
         )
     if len(spans) < site.slots and not stays_in_process(source):
         yield (

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
@@ -56,7 +57,8 @@ class SoftmaxRegressionCV(LinearClassifier):
     refit : bool, default=True
         Fit the winner to all rows; if not, its coefficients are the means over the folds.
     prune : bool, default=True
-        Let candidates go that cannot win any more (by "neg_log_loss", with "newton"): those whose
+        Let candidates go that cannot win any more (by "neg_log_loss", with "newton" and no L1
+        penalty, where the distance to a minimum is known): those whose
         loss is higher than the best by more than what both may still change until they
         are at their minima, see the notes. Their scores and coefficients are what they were then.
         If False, every model is followed to its minimum.
@@ -263,7 +265,44 @@ class SoftmaxRegressionCV(LinearClassifier):
         path, overwrite : as for `SoftmaxRegression.save`
             Where it goes.
         """
+        check_is_fitted(self)
         self.best_estimator_.save(path, overwrite=overwrite)
+
+    def plot_path(self, ax: Any = None) -> Any:
+        """Draw the held-out loss against alpha, and below it the norm of the coefficients.
+
+        The loss, or the accuracy if that is the scoring, is the mean over the folds with its
+        standard error, a line for each share of the L1 penalty; hollow dots are of candidates that
+        were not followed to their minima. The norm is that of all coefficients but the intercepts,
+        Euclidean, in units of the data, in the mean over the folds.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, or two of them, optional
+            Where to draw the loss, and the norm if there are two; by default a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A new one is not known to pyplot: no window opens, and nothing has to be closed.
+
+        Raises
+        ------
+        DsoftmaxError
+            If matplotlib is not installed.
+        NotFittedError
+            If the search is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> model = SoftmaxRegressionCV(alphas=[1e-3, 1e-2, 1e-1], cv=3, random_state=0)
+        >>> figure = model.fit(*load_iris(return_X_y=True)).plot_path()
+        """
+        from dsoftmax.diagnostics.pathplot import draw_path
+
+        check_is_fitted(self)
+        return draw_path(self, ax)
 
 
 _SHARED = (

@@ -41,7 +41,7 @@ LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
 ALLOWED = {
     "distributed": {"runtime", "diagnostics/dashboard"},
-    "bokeh": {"diagnostics/charts", "diagnostics/page"},
+    "bokeh": {"diagnostics/candidates", "diagnostics/charts", "diagnostics/page"},
     "prometheus_client": {"diagnostics/prometheus"},
     "dask.array": {"prediction", "sources"},
     "zarr": {

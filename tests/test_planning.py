@@ -16,7 +16,14 @@ import zarr
 from distributed import Client
 from sklearn.exceptions import ConvergenceWarning
 
-from dsoftmax import DataError, MemoryBoundError, SoftmaxRegression, open_data, plan_fit
+from dsoftmax import (
+    DataError,
+    MemoryBoundError,
+    SoftmaxRegression,
+    SoftmaxRegressionCV,
+    open_data,
+    plan_fit,
+)
 from dsoftmax.cli.demo import peak_memory
 from dsoftmax.runtime import local
 from dsoftmax.runtime.connect import local_workers
@@ -33,15 +40,16 @@ def fitted(model: SoftmaxRegression, path: str) -> SoftmaxRegression:
 def gradient_tasks(client: Client, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     """Count, from now on, the gradient tasks that are submitted, by the evaluation."""
     counts: Counter[int] = Counter()
-    submit = client.submit
+    send = client.map
 
     def counted(*args: Any, **keywords: Any) -> Any:
-        name, _, turn, _ = keywords["key"].rsplit("-", 3)
-        if name == "partial_gradient":
-            counts[int(turn)] += 1
-        return submit(*args, **keywords)
+        for key in keywords["key"]:
+            name, _, turn, _ = key.rsplit("-", 3)
+            if name == "partial_gradient":
+                counts[int(turn)] += 1
+        return send(*args, **keywords)
 
-    monkeypatch.setattr(client, "submit", counted)
+    monkeypatch.setattr(client, "map", counted)
     return counts
 
 
@@ -168,3 +176,61 @@ def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(local, "MEMORY_LIMIT", 3 << 30)
     monkeypatch.setattr("dsoftmax.runtime.site.CPU_COUNT", 1)
     assert plan_fit(source).advice == ()
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
+    monkeypatch: pytest.MonkeyPatch, solver: str, classes: int
+) -> None:
+    X = np.random.default_rng(0).normal(size=(300, 5))
+    y = np.arange(300) % classes
+    columns = 1 if classes == 2 else classes
+    monkeypatch.setattr("dsoftmax.tuning.stack._STACK_BYTES", 8 * 6 * columns * 4)  # four points
+
+    def search(max_iter: int) -> SoftmaxRegressionCV:
+        return SoftmaxRegressionCV(
+            alphas=5, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False, random_state=0
+        )
+
+    plan = plan_fit(X, y, search(100))
+    assert plan.n_models == 15
+    assert plan.reads_a_round == 4
+    assert "15 models, at first 4 passes for a step of each" in str(plan)
+    assert any("too large for one read" in text for text in plan.advice)
+    objectives = []
+    for reads in (0, plan.reads_a_round - 1, plan.reads_a_round):
+        with pytest.warns(ConvergenceWarning, match="budget"):
+            objectives.append(search(1 + reads).fit(X, y).objectives_)
+    start, before, after = objectives
+    assert (before == start).any()
+    assert not (after == start).any()
+
+
+def test_a_search_whose_models_do_not_fit_this_process_is_refused_before_x_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(rows=50, X=np.ones((95, 30)), y=np.arange(95) % 4)
+    for chunk in Path(path, "X").glob("c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"not to be read")
+    model = SoftmaxRegressionCV(alphas=30, cv=3)
+    planned = plan_fit(f"{path}/X", f"{path}/y", model)
+    assert planned.states_bytes == 90 * 8 * 31 * 4 * (2 * 100 + 12)
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", planned.states_bytes // 90 * 89)
+    said = "a search of 90 models, whose solvers remember .* at most 89 models"
+    for call in (plan_fit, lambda X, y, model: model.fit(X, y)):
+        with pytest.raises(MemoryBoundError, match=said):
+            call(f"{path}/X", f"{path}/y", model)
+
+
+def test_the_folds_of_a_plan_are_those_that_an_array_names() -> None:
+    X, y = np.ones((60, 3)), np.arange(60) % 3
+    for cv, folds in (
+        (None, 1), (4, 4), (np.arange(60) % 7, 7), (np.arange(60) % 7 - 2, 5),
+        (np.array(["a", "b", "c"])[np.arange(60) % 3], 3),
+    ):  # fmt: skip
+        model = SoftmaxRegressionCV(alphas=[1.0, 2.0], l1_ratios=[0.0, 1.0], cv=cv)
+        assert plan_fit(X, y, model).n_models == 4 * folds
+    with pytest.raises(DataError, match=r"expected one fold for each row"):
+        plan_fit(X, y, SoftmaxRegressionCV(cv=np.arange(59)))

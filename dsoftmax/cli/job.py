@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,10 +16,12 @@ import click
 from dsoftmax.cli.cluster import active_cluster
 from dsoftmax.cli.runfile import described_run
 from dsoftmax.cli.runfolder import LogLines, RunFolder, environment, say, tell
+from dsoftmax.cli.search import estimator_of, is_search
+from dsoftmax.cli.standing import Standing
 from dsoftmax.errors import DataError, OutageError
 
 if TYPE_CHECKING:
-    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.cli.search import Estimator
     from dsoftmax.events import Callback
     from dsoftmax.planning import Plan
     from dsoftmax.sources import Source
@@ -44,6 +46,7 @@ class Job:
     plot : where to draw the run, or None
     quiet : whether to be silent on standard error and output
     events : files and streams that the events go to, as lines of JSON
+    standing : hears how the candidates of a search stand
     """
 
     data: str
@@ -58,6 +61,7 @@ class Job:
     plot: Path | None
     quiet: bool
     events: tuple[str | TextIO, ...] = ()
+    standing: Standing = field(default_factory=Standing)
 
     def require_possible(self) -> None:
         """Raise DataError if what is written cannot go where it should."""
@@ -82,7 +86,7 @@ class Job:
         with active_cluster():
             source = self.source()
             open_validation(source, self.judges())
-            return plan_fit(source, model=self._estimator())
+            return plan_fit(source, model=self._estimator(()))
 
     def run(self) -> None:
         """Fit, and write all that is asked for; the exit code says how it ended."""
@@ -101,14 +105,14 @@ class Job:
         """Whether the log takes the place of the progress on standard error."""
         return self.folder is not None and not sys.stderr.isatty()
 
-    def _fit(self) -> SoftmaxRegression:
+    def _fit(self) -> Estimator:
         """Fit on the cluster that the options name."""
         from sklearn.exceptions import ConvergenceWarning
 
         from dsoftmax.planning import plan_fit
 
         say(f"run on {environment()}")
-        estimator = self._estimator(verbose=0 if self.quiet or self._in_batch else 1)
+        estimator = self._estimator(self._watching(), 0 if self.quiet or self._in_batch else 1)
         with active_cluster(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
             source = self.source()
@@ -116,20 +120,21 @@ class Job:
                 self.folder.plan(str(plan_fit(source, model=estimator)))
             return estimator.fit(source, X_val=self.judges())
 
-    def _estimator(self, verbose: int = 0) -> SoftmaxRegression:
+    def _watching(self) -> list[Callback]:
         from dsoftmax.diagnostics.jsonlines import JsonLines
         from dsoftmax.diagnostics.progress import Progress
-        from dsoftmax.estimator import SoftmaxRegression
 
         callbacks: list[Callback] = [JsonLines(to) for to in self.events]
         if self.folder is not None:
             callbacks.append(Progress(LogLines(), live=False))
-        return SoftmaxRegression(
-            **self.parameters, checkpoint=self.checkpoint, callbacks=callbacks, verbose=verbose
+        return [*callbacks, self.standing]
+
+    def _estimator(self, callbacks: Sequence[Callback], verbose: int = 0) -> Estimator:
+        return estimator_of(
+            self.parameters, self.data, self.validation, self.checkpoint, callbacks, verbose
         )
 
-    def _write(self, estimator: SoftmaxRegression) -> None:
-        from dsoftmax.diagnostics.plot import plot_history
+    def _write(self, estimator: Estimator) -> None:
         from dsoftmax.solvers.base import Status
 
         if self.folder is not None:
@@ -139,11 +144,29 @@ class Job:
             raise _to_be_resumed(self.checkpoint)
         estimator.save(self.model, overwrite=self.overwrite)
         if self.plot is not None:
-            plot_history(estimator, self.plot)
+            _draw(estimator, self.plot)
+        self._show_standing(estimator)
         if not self.quiet:
             click.echo(f"model: {self.model}")
         if interrupted:
             raise click.exceptions.Exit(1)
+
+    def _show_standing(self, estimator: Estimator) -> None:
+        """Say how the candidates of a search have ended."""
+        if is_search(self.parameters):
+            say(table := self.standing.table(estimator))
+            if not (self.quiet or self._in_batch):
+                click.echo(table)
+
+
+def _draw(estimator: Estimator, path: Path) -> None:
+    from dsoftmax.diagnostics.plot import plot_history
+    from dsoftmax.search import SoftmaxRegressionCV
+
+    if isinstance(estimator, SoftmaxRegressionCV):
+        estimator.plot_path().savefig(path)
+    else:
+        plot_history(estimator, path)
 
 
 @contextmanager

@@ -37,36 +37,36 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Non
         ctx.meta.setdefault(_GIVEN, {})[parameter.name] = value
 
 
-_option = partial(click.option, expose_value=False, callback=_remember)
+model_option = partial(click.option, expose_value=False, callback=_remember)
 
 # Each has the name of the parameter of `SoftmaxRegression`, and its default.
 _OPTIONS = (
-    _option("--alpha", default=1e-4, show_default=True, help="Strength of the penalty."),
-    _option("--l1-ratio", default=0.0, show_default=True, help="Share of the L1 penalty, 0 to 1."),
-    _option("--standardize", is_flag=True, help="Penalise standardised features."),
-    _option(
+    model_option("--alpha", default=1e-4, show_default=True, help="Strength of the penalty."),
+    model_option("--l1-ratio", default=0.0, show_default=True, help="Share of the L1 penalty."),
+    model_option("--standardize", is_flag=True, help="Penalise standardised features."),
+    model_option(
         "--no-intercept", "fit_intercept", is_flag=True, flag_value=False, default=True,
         help="Fit no intercepts.",
     ),
-    _option(
+    model_option(
         "--balanced", "class_weight", is_flag=True, flag_value="balanced",
         help="Make all classes weigh the same.",
     ),
-    _option("--solver", default="auto", show_default=True, help="newton, lbfgs, sgd or adam."),
-    _option("--max-iter", default=100, show_default=True, help="Budget in passes over the data."),
-    _option("--tol", default=1e-4, show_default=True, help="When to stop before that."),
-    _option("--batch-size", type=_NumberOrAuto(int), default="auto", show_default=True),
-    _option("--learning-rate", type=_NumberOrAuto(float), default="auto", show_default=True),
-    _option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd."),
-    _option(
+    model_option("--solver", default="auto", show_default=True, help="newton, lbfgs, sgd or adam."),
+    model_option("--max-iter", default=100, show_default=True, help="Budget in passes."),
+    model_option("--tol", default=1e-4, show_default=True, help="When to stop before that."),
+    model_option("--batch-size", type=_NumberOrAuto(int), default="auto", show_default=True),
+    model_option("--learning-rate", type=_NumberOrAuto(float), default="auto", show_default=True),
+    model_option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd."),
+    model_option(
         "--early-stopping", is_flag=True,
         help="Stop when the validation loss no longer falls; of rows held out, or --validation.",
     ),
-    _option(
+    model_option(
         "--validation-fraction", default=0.1, show_default=True,
         help="Share of the rows that --early-stopping holds out.",
     ),
-    _option("--seed", "random_state", type=int, help="Of the shuffles of mini-batches."),
+    model_option("--seed", "random_state", type=int, help="Of the shuffles of mini-batches."),
 )  # fmt: skip
 
 # By the name of the option, where it is another one.

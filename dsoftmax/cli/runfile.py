@@ -152,8 +152,10 @@ def _checked(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], dict[
 
 def _model_defaults() -> dict[str, Any]:
     from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.search import SoftmaxRegressionCV
 
-    parameters = SoftmaxRegression().get_params(deep=False)
+    estimators = (SoftmaxRegressionCV(), SoftmaxRegression())
+    parameters = {k: v for each in estimators for k, v in each.get_params(deep=False).items()}
     return {name: default for name, default in parameters.items() if name not in _NOT_IN_A_FILE}
 
 

@@ -13,6 +13,7 @@ from dsoftmax.cli.job import Job, interruptible
 from dsoftmax.cli.model import model_options
 from dsoftmax.cli.runfile import config_option, model_parameters
 from dsoftmax.cli.runfolder import RunFolder
+from dsoftmax.cli.search import search_options
 
 
 @click.command()
@@ -21,6 +22,7 @@ from dsoftmax.cli.runfolder import RunFolder
 @config_option
 @data_options
 @model_options
+@search_options
 @click.option(
     "--checkpoint", metavar="PLACE", help="Folder or URL to keep the state in, and go on from."
 )
@@ -32,7 +34,8 @@ from dsoftmax.cli.runfolder import RunFolder
 @click.option(
     "--validation",
     metavar="STORE",
-    help="Zarr group of other rows, like DATA, to evaluate the model on after every pass.",
+    help="Zarr group of other rows, like DATA, to evaluate the model on after every pass, or to "
+    "choose one of --alphas by.",
 )
 @click.option(
     "--skip-bad-chunks",
@@ -43,7 +46,10 @@ from dsoftmax.cli.runfolder import RunFolder
 )
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at MODEL.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and refuse what cannot work.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the run; with --alphas, what each of them comes to.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as lines of JSON.")
 @click.option("--log", type=click.Path(dir_okay=False), help="Append events to a file, as --json.")
@@ -73,7 +79,8 @@ def train(
     DATA holds the arrays X (rows, features) and y (rows,), as `dsoftmax ingest` writes them. They
     are streamed, and may be larger than memory. With --checkpoint or --run-folder, a run that was
     stopped by SIGTERM or Ctrl-C, or by an outage, ends with exit code 75, and goes on when it is
-    run again. With --run-folder, MODEL is model.zarr in there by default.
+    run again. With --run-folder, MODEL is model.zarr in there by default. With --alphas, the
+    strength of the penalty is chosen in the passes of one run, and MODEL is the winner.
     """
     folder = None if run_folder is None else RunFolder(run_folder)
     model = model or (folder.model if folder else None)

@@ -46,7 +46,7 @@ _LEGEND: dict[str, Any] = {
     "label_text_font_size": "11px", "label_standoff": 4,
 }  # fmt: skip
 VALIDATION = "validation_loss"
-_TOOLS = "xpan,xwheel_zoom,box_zoom,reset"
+TOOLS = "xpan,xwheel_zoom,box_zoom,reset"
 
 Sources = Mapping[str, ColumnDataSource]
 
@@ -62,7 +62,7 @@ def build(sources: Sources) -> dict[str, Plot]:
     }
 
 
-def _styled(plot: Any) -> Plot:
+def styled(plot: Any) -> Plot:
     """Have a figure fill its place, and look like the others."""
     plot.update(
         sizing_mode="stretch_both", min_border_right=14, toolbar_location="above",
@@ -80,7 +80,7 @@ def _styled(plot: Any) -> Plot:
 def _course(sources: Sources, name: str, title: str, color: str, *, log: bool = False) -> Plot:
     """Draw a quantity after every pass, over its steps and the other runs."""
     scale = "log" if log else "linear"
-    plot = figure(name=name, title=title, x_axis_label=_PASSES, tools=_TOOLS, y_axis_type=scale)
+    plot = figure(name=name, title=title, x_axis_label=_PASSES, tools=TOOLS, y_axis_type=scale)
     other = plot.multi_line(
         "pass", name, source=sources["others"], color=SLATE, alpha=0.45, line_width=1.5
     )
@@ -92,7 +92,7 @@ def _course(sources: Sources, name: str, title: str, color: str, *, log: bool = 
         HoverTool(renderers=[dots], tooltips=[("pass", "@pass{0.##}"), (title.lower(), value)]),
         HoverTool(renderers=[other], tooltips=[("run", "@title")]),
     )
-    return _styled(plot)
+    return styled(plot)
 
 
 def _with_validation(plot: Any, source: ColumnDataSource) -> Plot:
@@ -114,7 +114,7 @@ def _with_validation(plot: Any, source: ColumnDataSource) -> Plot:
 def _rate(source: ColumnDataSource) -> Plot:
     """Draw rows a second, and on the right axis what they are in decoded bytes."""
     plot = figure(
-        name="rate", title="Rows a second", x_axis_label=_PASSES, tools=_TOOLS,
+        name="rate", title="Rows a second", x_axis_label=_PASSES, tools=TOOLS,
         y_range=Range1d(0, 1), x_range=DataRange1d(start=0, range_padding=0),
     )  # fmt: skip
     plot.extra_y_ranges = {"megabytes": Range1d(0, 1)}
@@ -133,7 +133,7 @@ def _rate(source: ColumnDataSource) -> Plot:
     plot.yaxis[0].formatter = CustomJSTickFormatter(code=_SHORT)
     tips = [("until pass", "@right{0.00}"), ("rows/s", "@rows{0,0}"), ("MB/s", "@megabytes{0,0.0}")]
     plot.add_tools(HoverTool(renderers=[bars], tooltips=tips))
-    return _styled(plot)
+    return styled(plot)
 
 
 def scale_rates(plot: Plot, source: ColumnDataSource, row_bytes: float) -> None:
@@ -146,7 +146,7 @@ def scale_rates(plot: Plot, source: ColumnDataSource, row_bytes: float) -> None:
 def _time(source: ColumnDataSource) -> Plot:
     """Draw the shares of the workers' time, on top of one another."""
     plot = figure(
-        name="time", title="Time of the workers", x_axis_label=_PASSES, tools=_TOOLS,
+        name="time", title="Time of the workers", x_axis_label=_PASSES, tools=TOOLS,
         y_range=Range1d(0, 1.18), x_range=DataRange1d(start=0, range_padding=0),
     )  # fmt: skip
     for name, color in ACTIVITIES.items():
@@ -161,7 +161,7 @@ def _time(source: ColumnDataSource) -> Plot:
     legend = plot.legend[0]
     legend.location = "top_left"
     legend.update(**_LEGEND)
-    return _styled(plot)
+    return styled(plot)
 
 
 def _memory(source: ColumnDataSource) -> Plot:
@@ -183,7 +183,7 @@ def _memory(source: ColumnDataSource) -> Plot:
             tooltips=[("worker", "@worker"), ("uses", "@used{0.0 ib}"), ("of", "@limit{0.0 ib}")],
         )
     )
-    return _styled(plot)
+    return styled(plot)
 
 
 def memory_color(fullness: float) -> str:

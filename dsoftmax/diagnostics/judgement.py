@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsoftmax.diagnostics.axes import head, tidy
 from dsoftmax.diagnostics.palette import BLUE, GREY, INK
 from dsoftmax.diagnostics.plot import check_plot
 from dsoftmax.scores import Scores
@@ -77,7 +78,7 @@ def _draw_confusion(axes: Axes, scores: Scores) -> None:
     share = np.divide(matrix, support, out=np.zeros_like(matrix), where=support > 0)
     # A root brings out the errors, which are few next to the diagonal.
     axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    _head(axes, "confusion", "% of each label's rows")
+    head(axes, "confusion", "% of each label's rows")
     axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("label", color=INK)
     axes.tick_params(color=GREY, labelcolor=INK, labelsize=8)
@@ -114,7 +115,7 @@ def _draw_reliability(axes: Axes, scores: Scores) -> None:
     )  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy", color=INK, fontsize=9)
-    _head(axes, "reliability", f"calibration error {scores['ece']:.4f}")
+    head(axes, "reliability", f"calibration error {scores['ece']:.4f}")
     _tidy(axes)
     axes.tick_params(labelbottom=False)
 
@@ -133,15 +134,6 @@ def _draw_support(axes: Axes, scores: Scores) -> None:
     _tidy(axes)
 
 
-def _head(axes: Axes, name: str, value: str) -> None:
-    axes.set_title(name, loc="left", fontsize=10, color=INK, weight="bold")
-    axes.set_title(value, loc="right", fontsize=9, color=INK)
-
-
 def _tidy(axes: Axes) -> None:
     axes.set_xlim(0, 1)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(GREY)
-    axes.tick_params(color=GREY, labelcolor=INK, labelsize=9)
-    axes.grid(axis="y", color=GREY, lw=0.6, alpha=0.7)
-    axes.set_axisbelow(True)
+    tidy(axes)

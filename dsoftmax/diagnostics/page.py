@@ -12,7 +12,7 @@ from bokeh.layouts import column, row
 from bokeh.models import ColumnDataSource, Div, Select
 from bokeh.models.plots import Plot
 
-from dsoftmax.diagnostics import charts, words
+from dsoftmax.diagnostics import candidates, charts, words
 from dsoftmax.diagnostics.palette import ACTIVITIES
 from dsoftmax.diagnostics.runs import Run, Runs
 from dsoftmax.diagnostics.verdict import shares_of
@@ -42,7 +42,7 @@ TEMPLATE = """
 <div id="runs">
   <div>{{ embed(roots.head) }}</div>
   <div id="charts">
-    {% for name in ["loss", "gradient_norm", "rate", "time", "memory", "list"] %}
+    {% for name in ["loss", "second", "rate", "time", "memory", "list"] %}
     <div><div>{{ embed(roots[name]) }}</div></div>
     {% endfor %}
   </div>
@@ -80,18 +80,27 @@ class Page:
         self._list = _text("list", "stretch_both")
         self._sources = {
             name: ColumnDataSource({key: [] for key in columns}, name=f"{name}-data")
-            for name, columns in charts.COLUMNS.items()
+            for name, columns in (charts.COLUMNS | candidates.COLUMNS).items()
         }
         self._plots = charts.build(self._sources)
+        self._candidates = candidates.chart(self._sources)
 
     def show_in(self, document: Any) -> None:
         """Add the page to a Bokeh document, and keep it up to date."""
         line = row(self._choice, self._status, sizing_mode="stretch_width")
         head = column(line, self._cards, sizing_mode="stretch_width", name="head")
-        for root in (head, *self._plots.values(), self._list):
+        plots = self._plots | {"gradient_norm": self._second()}
+        for root in (head, *plots.values(), self._list):
             document.add_root(root)
         self._update()
         document.add_periodic_callback(self._update, _REFRESH_MILLISECONDS)
+
+    def _second(self) -> Any:
+        """Return the place of the gradient norm, or of the candidates if there are any."""
+        return column(
+            self._plots["gradient_norm"], self._candidates, sizing_mode="stretch_both",
+            name="second",
+        )  # fmt: skip
 
     def _update(self) -> None:
         """Refresh; what fails is shown, and harms neither the scheduler nor other pages."""
@@ -131,12 +140,20 @@ class Page:
         losses = [record.get(charts.VALIDATION, math.nan) for record in passes]
         self._set("passes", {**_course_columns(passes), charts.VALIDATION: _finite(losses)})
         self._plots["loss"].legend.visible = run.validation is not None
+        self._show_candidates(run)
         self._set("others", _other_columns(each for each in self._runs if each is not run))
         self._set("samples", _sample_columns(run))
         for name in ("loss", "gradient_norm"):
             self._plots[name].select_one({"name": charts.JOINED}).visible = not run.mini_batch
         row_bytes = run.totals.bytes / max(run.totals.rows, 1)
         charts.scale_rates(self._plots["rate"], self._sources["samples"], row_bytes)
+
+    def _show_candidates(self, run: Run) -> None:
+        self._candidates.visible = run.candidates is not None
+        self._plots["gradient_norm"].visible = run.candidates is None
+        if run.candidates is not None:
+            for name, columns in candidates.columns_of(run.candidates).items():
+                self._set(name, columns)
 
     def _set(self, name: str, columns: dict[str, Any]) -> None:
         source = self._sources[name]

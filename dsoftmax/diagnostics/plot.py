@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, ORANGE, SLATE
+from dsoftmax.diagnostics.axes import head, scale, tidy
+from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, INK, LABELS, ORANGE, SLATE
 from dsoftmax.errors import DataError, DsoftmaxError
 
 if TYPE_CHECKING:
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.search import SoftmaxRegressionCV
 
 Records = Sequence[dict[str, Any]]
 
 _SUFFIXES = (".pdf", ".png", ".svg")
-_LOG_FROM = 3.0  # largest over smallest loss
 _MANY_PASSES = 60
 
 
@@ -41,12 +42,14 @@ def check_plot(path: str | os.PathLike[str] | None = None) -> None:
         raise DataError(f"cannot plot to {path}; expected a name ending in .pdf, .png or .svg")
 
 
-def plot_history(model: SoftmaxRegression, path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_history(
+    model: SoftmaxRegression | SoftmaxRegressionCV, path: str | os.PathLike[str] | None = None
+) -> Figure:
     """Draw how a fit went: loss and accuracy, speed and where the time went.
 
     Parameters
     ----------
-    model : SoftmaxRegression
+    model : SoftmaxRegression or SoftmaxRegressionCV
         Fitted; only its `history_` is used.
     path : path, optional
         Where to save the figure: a .png, .pdf or .svg file.
@@ -93,7 +96,7 @@ def _draw(history: Records) -> Figure:
     figure = Figure(figsize=(10, 5.8), dpi=150, layout=layout)
     (loss, rate), (accuracy, times) = figure.subplots(2, 2, sharex=True)
     _draw_course(loss, "loss", steps, passes, BLUE)
-    _scale_loss(loss, history)
+    scale(loss, [r["loss"] for r in history if math.isfinite(r["loss"])])
     _draw_course(accuracy, "accuracy", steps, passes, GREEN)
     if passes:
         _draw_rate(rate, passes)
@@ -133,7 +136,7 @@ def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: 
         best = min(judged, key=lambda record: record["validation_loss"])
         score = best[f"validation_{name}"]
         value += f"; of validation {score:.4f} in pass {best['pass']:.0f}, its best"
-    _head(axes, name, value)
+    head(axes, name, value)
 
 
 def _draw_validation(axes: Axes, name: str, judged: Records) -> None:
@@ -144,19 +147,6 @@ def _draw_validation(axes: Axes, name: str, judged: Records) -> None:
     axes.legend(framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK)
 
 
-def _scale_loss(axes: Axes, history: Records) -> None:
-    """Use a logarithmic scale for losses that span one."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    losses = [record["loss"] for record in history if math.isfinite(record["loss"])]
-    if not losses or not 0 < min(losses) < max(losses) / _LOG_FROM:
-        return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
 def _draw_rate(axes: Axes, passes: Records) -> None:
     from matplotlib.ticker import EngFormatter
 
@@ -164,7 +154,7 @@ def _draw_rate(axes: Axes, passes: Records) -> None:
     _draw_bars(axes, passes, rates, SLATE)
     axes.yaxis.set_major_formatter(EngFormatter())
     mean = sum(_column(passes, "rows")) / max(sum(_column(passes, "pass_seconds")), 1e-9)
-    _head(axes, "rows a second", f"{EngFormatter(places=1)(mean)} on average")
+    head(axes, "rows a second", f"{EngFormatter(places=1)(mean)} on average")
 
 
 def _draw_times(axes: Axes, passes: Records) -> None:
@@ -180,7 +170,7 @@ def _draw_times(axes: Axes, passes: Records) -> None:
         loc="upper left", ncols=4, framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK,
         handlelength=1.0, columnspacing=1.1, borderaxespad=0.2,
     )  # fmt: skip
-    _head(axes, "seconds a pass", "added up over the workers")
+    head(axes, "seconds a pass", "added up over the workers")
 
 
 def _draw_bars(
@@ -200,18 +190,9 @@ def _column(records: Records, name: str) -> list[float]:
     return [record[name] for record in records]
 
 
-def _head(axes: Axes, name: str, value: str) -> None:
-    axes.set_title(name, loc="left", fontsize=10, color=INK, weight="bold")
-    axes.set_title(value, loc="right", fontsize=9, color=INK)
-
-
 def _tidy(axes: Axes, last: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(0, math.ceil(last))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(GREY)
-    axes.tick_params(color=GREY, labelcolor=INK, labelsize=9)
-    axes.grid(axis="y", color=GREY, lw=0.6, alpha=0.7)
-    axes.set_axisbelow(True)
+    tidy(axes)

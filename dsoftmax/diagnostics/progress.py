@@ -10,6 +10,7 @@ from typing import TextIO
 from dsoftmax.diagnostics.durations import duration
 from dsoftmax.diagnostics.verdict import verdict
 from dsoftmax.events import (
+    CandidatesJudged,
     ChunkQuarantined,
     Event,
     FitEnded,
@@ -27,6 +28,9 @@ _LOG_SECONDS = 60.0  # where each line stays
 @dataclass
 class Progress:
     """Prints a table row for every pass; "at most" is the time left until the budget is spent.
+
+    The row of a search is of the candidate that is the best so far: its alpha, the means over its
+    models, and how many models of all candidates go on.
 
     Within a pass, a line tells how far it is: redrawn in a terminal or notebook, and printed
     once a minute to anything else.
@@ -46,6 +50,8 @@ class Progress:
     _seconds: float = 0.0  # of the fit, at its last step
     _left_out: int = 0
     _judged: bool = False
+    _candidates: CandidatesJudged | None = None
+    _refits: bool = False  # the winner of a search
 
     def on_event(self, event: Event) -> None:
         """Print what there is to say about an event."""
@@ -53,6 +59,9 @@ class Progress:
             self._begin(event)
         elif isinstance(event, RowsDone):
             self._within(event.rows / event.total, event.rows / max(event.seconds, 1e-9))
+        elif isinstance(event, CandidatesJudged):
+            before, self._candidates = self._candidates, event
+            self._refits = before is not None and not any(before.running)
         elif isinstance(event, PassEnded):
             self._end_pass(event)
         elif isinstance(event, StepEnded):
@@ -76,11 +85,12 @@ class Progress:
             f"{event.n_samples:,} rows x {event.n_features:,} features, {event.n_classes} classes; "
             f"{event.pass_bytes / 1e6:,.0f} MB a pass in {event.n_chunks:,} chunks; "
             f"{event.solver} on {where}"
+            + (f"; {event.n_models:,} models" if event.n_models else "")
         )
         if event.dashboard:
             self._print(f"dashboard: {event.dashboard}")
         self._judged = event.n_validation > 0
-        self._print(_header(judged=self._judged))
+        self._print(_header(judged=self._judged, searching=event.n_models > 0))
 
     def _within(self, done: float, rate: float) -> None:
         """Tell how far the pass under way is, but not too often."""
@@ -102,7 +112,9 @@ class Progress:
     def _end_pass(self, event: PassEnded) -> None:
         self._course.whole = round(event.passes)
         self._loss, self._seconds = event.loss, event.seconds
-        self._print(f"{_row(event, judged=self._judged)}{self._course.left(event.passes):>9}")
+        standing = _standing(self._candidates, self._refits) if self._candidates else ""
+        row = _row(event, standing, judged=self._judged)
+        self._print(f"{row}{self._course.left(event.passes):>9}")
         self._told = time.perf_counter()
 
     def _end(self, event: FitEnded) -> None:
@@ -147,21 +159,27 @@ class _Course:
         return duration(pace * max(0.0, self.most - passes))
 
 
-def _header(*, judged: bool) -> str:
+def _header(*, judged: bool, searching: bool) -> str:
+    candidates = f"{'alpha':>10}{'models':>8}" if searching else ""
     validation = f"{'val. loss':>13}{'val. acc.':>10}" if judged else ""
     return (
-        f"{'pass':>5}{'loss':>13}{'accuracy':>10}{validation}{'gradient':>11}{'rows/s':>12}"
+        f"{'pass':>5}{candidates}{'loss':>13}{'accuracy':>10}{validation}{'gradient':>11}{'rows/s':>12}"
         f"{'MB/s':>8}{'s':>8}{'left':>9}"
     )
 
 
-def _row(event: PassEnded, *, judged: bool) -> str:
-    seconds, found = max(event.pass_seconds, 1e-9), event.validation
+def _standing(found: CandidatesJudged, refits: bool) -> str:
+    models = "refit" if refits else f"{sum(found.running):,}"
+    return f"{found.alphas[found.best]:>10.3g}{models:>8}"
+
+
+def _row(event: PassEnded, standing: str, *, judged: bool) -> str:
+    seconds, scores = max(event.pass_seconds, 1e-9), event.validation
     validation = " " * 23 if judged else ""
-    if found is not None:
-        validation = f"{found.loss:>13.6f}{found.accuracy:>10.4f}"
+    if scores is not None:
+        validation = f"{scores.loss:>13.6f}{scores.accuracy:>10.4f}"
     return (
-        f"{event.passes:>5.0f}{event.loss:>13.6f}{event.accuracy:>10.4f}{validation}"
+        f"{event.passes:>5.0f}{standing}{event.loss:>13.6f}{event.accuracy:>10.4f}{validation}"
         f"{event.gradient_norm:>11.2e}{event.rows / seconds:>12,.0f}"
         f"{event.bytes / seconds / 1e6:>8,.0f}{event.seconds:>8.1f}"
     )

@@ -21,6 +21,19 @@ def _validation(name: str) -> _Value:
     return lambda run: None if run.validation is None else run.validation[f"validation_{name}"]
 
 
+def _best(name: str) -> _Value:
+    """Of the candidate of a search that is the best so far."""
+
+    def value(run: Run) -> float | None:
+        return None if run.candidates is None else run.candidates[name][run.candidates["best"]]
+
+    return value
+
+
+def _models_running(run: Run) -> float | None:
+    return None if run.candidates is None else float(sum(run.candidates["running"]))
+
+
 def _checkpoint_age(run: Run) -> float | None:
     return None if run.checkpoint_at is None else time.time() - run.checkpoint_at
 
@@ -31,6 +44,9 @@ _GAUGES: dict[str, tuple[str, _Value]] = {
     "accuracy": ("Share of the weight that is predicted right there", _last("accuracy")),
     "validation_loss": ("Mean loss of the validation rows, last pass", _validation("loss")),
     "validation_accuracy": ("Share of them that is predicted right", _validation("accuracy")),
+    "models_running": ("Models of a search that go on", _models_running),
+    "best_alpha": ("Strength of the penalty that is the best so far", _best("alphas")),
+    "best_held_out_loss": ("Its mean loss on rows that are held out", _best("losses")),
     "passes": ("Passes over the data so far", lambda run: run.passes),
     "passes_most": ("Budget in passes", lambda run: run.facts.get("max_iter")),
     "step": ("Evaluations or updates so far", _last("step")),

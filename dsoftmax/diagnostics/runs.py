@@ -83,6 +83,7 @@ class Run:
     records : as in `history_`
     last : the last of them
     validation : the last of a pass that validation rows have judged
+    candidates : of a search, how they stood last, as in `CandidatesJudged`
     mini_batch : whether its rows are read in steps
     samples : its speed along its course
     state, reason, verdict : how it goes, or how it ended
@@ -100,6 +101,7 @@ class Run:
     records: Thinned[Message] = field(default_factory=Thinned)
     last: Message | None = None
     validation: Message | None = None
+    candidates: Message | None = None
     mini_batch: bool = False
     samples: Thinned[Sample] = field(default_factory=lambda: Thinned(_MOST_SAMPLES))
     state: str = RUNNING
@@ -179,6 +181,9 @@ class Run:
             self._whole, self._part = whole, _NOTHING
             self._sample(0.0)
         self._begin_pass()
+
+    def _on_candidates(self, message: Message) -> None:
+        self.candidates = message
 
     def _on_checkpoint(self, message: Message) -> None:
         self.checkpoint_at = self.heard_at

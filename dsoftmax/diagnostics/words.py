@@ -113,6 +113,7 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
         ("loss", _number(last["loss"]) if last else "-", ""),
         ("accuracy", f"{last['accuracy']:.4f}" if last else "-", ""),
         *(_validation_figures(judged) if judged else ()),
+        *(_search_figures(run.candidates) if run.candidates else ()),
         ("gradient norm", f"{last['gradient_norm']:.2e}" if last else "-", ""),
         ("rows/s", f"{sample.rows:,.0f}" if sample else "-", ""),
         ("MB/s decoded", f"{sample.bytes / 1e6:,.0f}" if sample else "-", ""),
@@ -125,6 +126,16 @@ def _figures(run: Run) -> list[tuple[str, str, str]]:
 def _validation_figures(judged: Message) -> Iterator[tuple[str, str, str]]:
     yield "validation loss", _number(judged["validation_loss"]), ""
     yield "validation accuracy", f"{judged['validation_accuracy']:.4f}", ""
+
+
+def _search_figures(found: Message) -> Iterator[tuple[str, str, str]]:
+    alpha, ratio = (found[name][found["best"]] for name in ("alphas", "l1_ratios"))
+    yield "best alpha", f"{alpha:.3g}", f"l1_ratio {ratio:g}" if any(found["l1_ratios"]) else ""
+    yield (
+        "models running",
+        f"{sum(found['running']):,}",
+        f"of {len(found['alphas']):,} penalties",
+    )
 
 
 def _number(value: float) -> str:

@@ -65,6 +65,19 @@ def require_sample_fits(rows: int, row_bytes: int) -> None:
         )
 
 
+def require_states_fit(n_models: int, state_bytes: int) -> None:
+    """Raise MemoryBoundError if the states of so many models do not fit this process."""
+    from distributed.system import MEMORY_LIMIT
+
+    most = MEMORY_LIMIT // state_bytes
+    if n_models > most:
+        raise MemoryBoundError(
+            f"a search of {n_models:,} models, whose solvers remember {_mib(state_bytes)} each, "
+            f"needs {_mib(n_models * state_bytes)}, and this process has {_mib(MEMORY_LIMIT)} of "
+            f"memory; try fewer alphas, l1_ratios or folds: at most {most:,} models"
+        )
+
+
 def require_visible(client: Any, source: Source) -> None:
     """Raise DataError if some worker cannot open the arrays, having opened their metadata."""
     for address, problem in client.run(_problem, source.part(0, 0), on_error="ignore").items():

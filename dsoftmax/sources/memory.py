@@ -81,8 +81,8 @@ class MemoryArray(Unstored):
 
 
 def from_objects(role: str, array: Array) -> Array:
-    """Return an object array as numbers (X, weights) or as labels of one type (y)."""
-    if role != "y":
+    """Return an object array as numbers (X, weights) or as labels of one type (y, cv)."""
+    if role not in ("y", "cv"):
         try:
             return array.astype(np.float64)
         except (TypeError, ValueError) as error:
@@ -92,10 +92,10 @@ def from_objects(role: str, array: Array) -> Array:
         return array.astype(str)
     kinds = sorted({type(label).__name__ for label in array.flat})
     if len(kinds) > 1:
-        raise DataError(f"y mixes labels of the types {', '.join(kinds)}; expected one type")
+        raise DataError(f"{role} mixes labels of the types {', '.join(kinds)}; expected one type")
     labels = np.array(array.tolist())
     if labels.dtype.kind not in LABEL_KINDS:
         raise DataError(
-            f"y holds objects of the type {kinds[0]}; expected integers, booleans or strings"
+            f"{role} holds objects of the type {kinds[0]}; expected integers, booleans or strings"
         )
     return labels

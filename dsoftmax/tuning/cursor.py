@@ -25,6 +25,8 @@ class SearchCursor(Standing):
     states : of the solver of each member, and then of the winner on all rows
     scores : (n_members, 3), mean loss and accuracy on the rows that judge each, and accuracy on
         those that it learns from; NaN where not known
+    few : whether those that go on in the round under way are so few that each takes what it would
+        alone; None before it
     waiting : which members the round under way has not read for yet
     renewed : whether other rows were kept in memory in this round
     chosen : the candidate that has won, once it is fitted to all rows
@@ -35,6 +37,7 @@ class SearchCursor(Standing):
     sample: Subsample | None = None
     states: tuple[State, ...] = ()
     scores: Array = field(default_factory=lambda: np.empty((0, 3)))
+    few: bool | None = None
     waiting: tuple[int, ...] = ()
     renewed: bool = False
     chosen: int | None = None
@@ -59,7 +62,18 @@ class SearchCursor(Standing):
     @property
     def out_of_budget(self) -> bool:
         """Whether it has ended with its budget, so that a larger one would let it go on."""
-        return self.done and any(state.status is Status.BUDGET for state in self.states)
+        return self.done and self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether members had to end with the budget."""
+        return any(state.status is Status.BUDGET for state in self.states)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether all candidates have come to an end by themselves."""
+        open_ended = (Status.RUNNING, Status.BUDGET)
+        return all(state.status not in open_ended for state in self.states[: len(self.scores)])
 
     def reopened(self) -> Self:
         """Return the cursor before the budget was found to be spent."""
@@ -72,13 +86,13 @@ class SearchCursor(Standing):
             return replace(self, states=tried, chosen=None, begun=None, done=False)
         return replace(self, states=states, begun=None, done=False)
 
-    def stopped(self, status: Status) -> Self:
-        """Return the cursor whose members go on no more."""
+    def spent(self) -> Self:
+        """Return the cursor whose members go on no more, since the budget has no room."""
         states = tuple(
-            replace(state, status=status) if state.status is Status.RUNNING else state
+            replace(state, status=Status.BUDGET) if state.status is Status.RUNNING else state
             for state in self.states
         )
-        return replace(self, states=states, waiting=())
+        return replace(self, states=states, waiting=(), few=None)
 
     def with_state(self, index: int, state: State) -> Self:
         """Return the cursor with another state of a member."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,15 +15,17 @@ from dsoftmax.events import CandidatesJudged, ValidationScores
 from dsoftmax.judging import Judged
 from dsoftmax.reduction import Array
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import Evaluation, Request, Rows, State, Status
+from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status
 from dsoftmax.stopping import status_after
 from dsoftmax.tuning.candidates import Candidates, by_fold, doubt, ruled_out
 from dsoftmax.tuning.cursor import SearchCursor
-from dsoftmax.tuning.members import Member
+from dsoftmax.tuning.members import Member, unhurried
 from dsoftmax.tuning.options import Options
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.tuning.stack import block_length
 from dsoftmax.validation import Apart
+
+_FEW_COLUMNS = 64  # of all members: the kernel takes about as long as the rest of a pass
 
 
 class Drive:
@@ -47,24 +50,42 @@ class Drive:
         self._settings, self._scans, self._course, self._apart = settings, scans, course, apart
         self._n_folds = len(course.cursor.scores) // len(found.pairs)
 
-    def run(self) -> None:
-        """Move the cursor on to where no member runs any more."""
+    def run(self) -> bool:
+        """Move the cursor on to where no member runs any more, unless the user interrupts.
+
+        Returns
+        -------
+        whether it was interrupted; the cursor is then where the search goes on
+        """
         try:
+            self._course.ledger.emit(self._candidates(self._course.cursor))
             while self._course.cursor.running:
                 self._round()
         except KeyboardInterrupt:
-            self._move(self._course.cursor.stopped(Status.INTERRUPTED))
+            return True
+        return False
 
     def _round(self) -> None:
+        self._begin_round()
         if not self._course.cursor.waiting:
             self._search_in_memory()
             cursor = self._course.cursor
             self._move(replace(cursor, waiting=cursor.running, renewed=False))
         while waiting := self._course.cursor.waiting:
             if not self._scans.affordable:
-                self._move(self._course.cursor.stopped(Status.BUDGET))
+                self._move(self._course.cursor.spent())
                 return
             self._read(waiting)
+
+    def _begin_round(self) -> None:
+        """Let members that are few take what they would take alone: they cost little more."""
+        cursor = self._course.cursor
+        if cursor.few is None:
+            n_columns = cursor.states[0].point.shape[1]
+            cursor = replace(cursor, few=len(cursor.running) * n_columns <= _FEW_COLUMNS)
+            self._move(cursor)
+        own = [member.solver for member in self._members]
+        self._solvers = [unhurried(solver) for solver in own] if cursor.few else own
 
     def _search_in_memory(self) -> None:
         """Let all members go on with what they can learn from the rows in memory."""
@@ -73,11 +94,12 @@ class Drive:
                 length = block_length([request for _, request in asking])
                 indexes, requests = zip(*asking[:length], strict=True)
                 members = [self._members[index] for index in indexes]
+                solvers = [self._solvers[index] for index in indexes]
                 results = self._scans.evaluate_sample(members, requests)
                 cursor = self._course.cursor
                 states = [cursor.states[index] for index in indexes]
                 for index, state in zip(
-                    indexes, pool.map(_told, members, states, results), strict=True
+                    indexes, pool.map(_told, solvers, states, results), strict=True
                 ):
                     cursor = cursor.with_state(index, state)
                 self._move(cursor)
@@ -85,15 +107,15 @@ class Drive:
     def _asking(self, pool: ThreadPoolExecutor) -> list[tuple[int, Request]]:
         """Return which members ask for rows in memory, and for what."""
         cursor = self._course.cursor
-        members = [self._members[index] for index in cursor.running]
-        asked = pool.map(_asked, members, [cursor.states[index] for index in cursor.running])
+        solvers = [self._solvers[index] for index in cursor.running]
+        asked = pool.map(_asked, solvers, [cursor.states[index] for index in cursor.running])
         pairs = zip(cursor.running, asked, strict=True)
         return [(index, request) for index, request in pairs if request.rows is Rows.SAMPLE]
 
     def _read(self, waiting: tuple[int, ...]) -> None:
         """Evaluate as many members on all rows as one read serves."""
         cursor = self._course.cursor
-        requests = [self._members[i].solver.ask(cursor.states[i]) for i in waiting]
+        requests = [self._solvers[i].ask(cursor.states[i]) for i in waiting]
         length = block_length(requests)
         own, requests = waiting[:length], requests[:length]
         members = [self._members[index] for index in own]
@@ -106,7 +128,7 @@ class Drive:
         for index, request, (result, judged) in zip(own, requests, results, strict=True):
             cursor = self._told(cursor, index, request, replace(result, renewed=renewed), judged)
         if not cursor.waiting:
-            cursor = self._end_round(cursor)
+            cursor = replace(self._end_round(cursor), few=None)
         self._tell(cursor)
         self._move(cursor, pass_ended=True)
 
@@ -115,7 +137,7 @@ class Drive:
         judged: Judged,
     ) -> SearchCursor:  # fmt: skip
         """Return the cursor after the evaluation of a member."""
-        before, solver = cursor.states[index], self._members[index].solver
+        before, solver = cursor.states[index], self._solvers[index]
         state = solver.tell(before, result)
         status = status_after(state, solver.gap(state), self._settings, None, self._scans.n_rows)
         cursor = cursor.with_state(index, replace(state, status=status))
@@ -190,31 +212,35 @@ class Drive:
         ledger.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
         scores = event.losses[event.best], event.accuracies[event.best]
         validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
-        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
         ledger.emit(event)
+        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
 
     def _candidates(self, cursor: SearchCursor) -> CandidatesJudged:
         losses = by_fold(cursor.scores[:, 0], self._n_folds)
         means = losses.mean(axis=0)
         best = 0 if np.isnan(means).all() else int(np.nanargmin(means))
-        running = np.zeros(len(cursor.scores))
-        running[[index for index in cursor.running if index < len(running)]] = 1
+        best = best if cursor.chosen is None else cursor.chosen
+        statuses = [state.status for state in cursor.states[: len(cursor.scores)]]
+        running, lost = (
+            by_fold(np.array([status is wanted for status in statuses]), self._n_folds)
+            for wanted in (Status.RUNNING, Status.RULED_OUT)
+        )
         alphas, l1_ratios = zip(*self._found.pairs, strict=True)
         return CandidatesJudged(
             alphas, l1_ratios, tuple(means.tolist()),
             tuple((losses.std(axis=0) / max(len(losses) - 1, 1) ** 0.5).tolist()),
             tuple(by_fold(cursor.scores[:, 1], self._n_folds).mean(axis=0).tolist()),
-            tuple(by_fold(running, self._n_folds).sum(axis=0).astype(int).tolist()), best,
+            tuple(running.sum(axis=0).tolist()), tuple(map(any, lost.T.tolist())), best,
         )  # fmt: skip
 
     def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:
         self._course.move(cursor, pass_ended=pass_ended)
 
 
-def _asked(member: Member, state: State) -> Request:
-    return member.solver.ask(state)
+def _asked(solver: Solver[Any], state: State) -> Request:
+    return solver.ask(state)
 
 
-def _told(member: Member, state: State, result: Evaluation) -> State:
-    told: State = member.solver.tell(state, result)
+def _told(solver: Solver[Any], state: State, result: Evaluation) -> State:
+    told: State = solver.tell(state, result)
     return told

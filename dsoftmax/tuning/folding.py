@@ -32,13 +32,21 @@ def with_cv(source: Source, cv: Any) -> Source:
     DataError
         If they are not one label a row.
     """
-    array = row_array("cv", cv)
+    try:
+        array = row_array("cv", cv)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(
+            f"cv is a {type(cv).__name__} that makes no array; expected the fold of each row, "
+            "which can be made of the test sets of splits, or a number of folds"
+        ) from error
     if array.shape != source.shape:
         raise DataError(
             f"{array.name} has shape {array.shape}; expected one fold for each row of X, of shape "
             f"{source.shape}, or a number of folds"
         )
-    if array.dtype.kind not in "biuUS":
+    if array.dtype.kind not in "biuUSTO":
         raise DataError(f"{array.name} has dtype {array.dtype}; folds are whole numbers or strings")
     return replace(source, cv=array if source.grid is None else array.laid_out(source.grid))
 
@@ -69,11 +77,16 @@ def folded(
     return labelled._replace(source=replace(source, folds=folds), digest=digest)
 
 
-def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[Given, LabelCounts]:
-    named = replace(
+def fold_names_source(source: Source) -> Source:
+    """Return the source whose labels are what the user calls the folds of another."""
+    return replace(
         source, y=source.cv, sample_weight=None, cv=None, classes=None, class_weight=None,
         missing="raise", ignore_label=None,
     )  # fmt: skip
+
+
+def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[Given, LabelCounts]:
+    named = fold_names_source(source)
     names, counts = scan_labels(named, None, leaves, executor)
     if names.dtype.kind == "i":
         names = names[names >= 0]

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.folds import ALL
-from dsoftmax.objective import Objective, build_objective
+from dsoftmax.objective import LEAST_SHARE, Objective, build_objective
+from dsoftmax.reduction import Array
 from dsoftmax.scaling import Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import Solver
+from dsoftmax.solvers.base import Solver, State
+from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import build_solver
 from dsoftmax.tuning.moments import FoldMoments
+from dsoftmax.tuning.room import n_pairs
 
-_PAIRS_BYTES = 1 << 29  # of what all searches of a stack remember
-_LEAST_PAIRS, _MOST_PAIRS = 10, 100
 _EFFORT = 0.5
 
 
@@ -63,6 +64,11 @@ def _objectives(
     return (whole if fold == ALL else build(first.without(fold), whole)), whole
 
 
+def unhurried(solver: Solver[Any]) -> Solver[Any]:
+    """Return a member's solver for when few are left: what it is for one model."""
+    return replace(solver, rivals=True, effort=1.0) if isinstance(solver, Newton) else solver
+
+
 def build_members(
     pairs: Sequence[tuple[float, float]], folds: Sequence[int], first: FoldMoments, n_rows: int,
     settings: Settings, kind: Kind, dtype: np.dtype[np.floating],
@@ -88,9 +94,42 @@ def _modest(member: Member, n_members: int) -> Solver[Any]:
     for one model doubles what many take, and brought nothing to them. They keep their rows in
     memory, which are those of no single one.
     """
-    solver = member.solver
-    if not isinstance(solver, Newton) or n_members == 1:
-        return solver
-    pairs = _PAIRS_BYTES // (16 * member.objective.intercept_only.size * n_members)
-    pairs = min(max(pairs, _LEAST_PAIRS), _MOST_PAIRS)
-    return replace(solver, rivals=False, memory=pairs, effort=_EFFORT, fresh=False)
+    solver, size = member.solver, member.objective.intercept_only.size
+    if isinstance(solver, Newton) and n_members > 1:
+        memory = n_pairs(size, n_members)
+        return replace(solver, rivals=False, memory=memory, effort=_EFFORT, fresh=False)
+    if isinstance(solver, LBFGS):
+        return replace(solver, memory=n_pairs(size, n_members))
+    return solver
+
+
+def score_of_intercepts(member: Member, first: FoldMoments) -> tuple[float, float, float]:
+    """Return how a member stands that knows how frequent the classes are, and no more.
+
+    Returns
+    -------
+    mean loss and accuracy on the rows that judge it, and accuracy on those that it learns from
+    """
+    objective = member.objective
+    share = objective.class_share
+    if member.fold == ALL:
+        return np.nan, np.nan, float(share.max())
+    p = share if objective.fit_intercept else np.full(len(share), 1 / len(share))
+    judging = first.judging[member.fold] / first.judging[member.fold].sum()
+    loss = -float(judging @ np.log(np.maximum(p, LEAST_SHARE)))
+    return loss, float(judging[p.argmax()]), float(share[p.argmax()])
+
+
+def started(member: Member, point: Array) -> State:
+    """Return the state of a member's solver at a point."""
+    objective = member.objective
+    state: State = member.solver.start(point, objective.known, objective.intercept_only)
+    return state
+
+
+def mean_of(members: Sequence[Member], states: Sequence[State]) -> tuple[Array, Array]:
+    """Return the coefficients and intercepts of some models in the mean, in units of the data."""
+    pairs = zip(members, states, strict=True)
+    found = [member.objective.coefficients(state.point) for member, state in pairs]
+    coef, intercept = (np.mean(part, axis=0) for part in zip(*found, strict=True))
+    return coef, intercept

@@ -42,6 +42,12 @@ class Options:
     prune: bool
 
     @property
+    def n_candidates(self) -> int:
+        """How many penalties are tried."""
+        n_alphas = self.alphas if isinstance(self.alphas, int) else len(self.alphas)
+        return n_alphas * len(self.l1_ratios)
+
+    @property
     def as_text(self) -> dict[str, str]:
         """What makes it the search that it is, by name."""
         alphas = self.alphas if isinstance(self.alphas, int) else self.alphas.tolist()
@@ -65,6 +71,8 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[Settings, Options]:
             f"solver={params['solver']!r} takes mini-batches, and a search is of full passes, in "
             "which the candidates share what is read; use 'auto', 'newton' or 'lbfgs'"
         )
+    if params["cv"] is None and params["select"] == "1se":
+        raise DataError("select='1se' needs the spread over folds; X_val has none, pass cv")
     l1_ratios = _numbers("l1_ratios", params["l1_ratios"], 1.0)
     options = Options(
         _alphas(params["alphas"]), l1_ratios, _n_folds(params["cv"]),
@@ -83,10 +91,10 @@ def _alphas(value: Any) -> int | Array:
         if value < 1:
             raise DataError(f"alphas is {value!r}; expected how many, at least 1, or which")
         return int(value)
-    return _numbers("alphas", value, np.inf)
+    return _numbers("alphas", value, np.inf, "how many, at least 1, or ")
 
 
-def _numbers(name: str, value: Any, most: float) -> Array:
+def _numbers(name: str, value: Any, most: float, others: str = "") -> Array:
     try:
         found = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -94,7 +102,7 @@ def _numbers(name: str, value: Any, most: float) -> Array:
     fits = np.isfinite(found) & (found >= 0) & (found <= most)
     if found.ndim != 1 or not len(found) or not fits.all():
         upper = "" if most == np.inf else f" and at most {most:g}"
-        raise DataError(f"{name} is {value!r}; expected numbers of at least 0{upper}")
+        raise DataError(f"{name} is {value!r}; expected {others}numbers of at least 0{upper}")
     unique = np.unique(found)
     if len(unique) < len(found):
         raise DataError(f"{name} is {value!r}; expected each number once")
@@ -102,8 +110,10 @@ def _numbers(name: str, value: Any, most: float) -> Array:
 
 
 def _n_folds(cv: Any) -> int:
-    if not isinstance(cv, int | np.integer) or isinstance(cv, bool):
-        if hasattr(cv, "split"):
+    if isinstance(cv, bool | np.bool_):
+        raise DataError(f"cv is {cv!r}; expected how many folds, or the fold of each row")
+    if not isinstance(cv, int | np.integer):
+        if hasattr(cv, "split") and not isinstance(cv, str):  # texts have it too
             raise DataError(
                 f"cv is {cv!r}; expected how many folds, or an array of the fold of each row, "
                 "which can be made of a splitter's test sets"

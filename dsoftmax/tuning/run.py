@@ -16,11 +16,11 @@ from dsoftmax.events import Callback, FitStarted
 from dsoftmax.fit import Fit
 from dsoftmax.folds import ALL
 from dsoftmax.labelling import Labelled, label
-from dsoftmax.objective import LEAST_SHARE
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import UnreadableError, full_pass
 from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.workers import require_states_fit
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import State, Status
@@ -32,9 +32,16 @@ from dsoftmax.tuning.candidates import Candidates, by_fold, candidates, chosen
 from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.drive import Drive
 from dsoftmax.tuning.folding import folded, require_folds
-from dsoftmax.tuning.members import Member, build_members
+from dsoftmax.tuning.members import (
+    Member,
+    build_members,
+    mean_of,
+    score_of_intercepts,
+    started,
+)
 from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.room import model_size, state_bytes
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.validation import Apart, require_labels
 
@@ -81,6 +88,8 @@ def search(
     ------
     DataError, ChunkError, OutageError, CheckpointError
         As `train`.
+    MemoryBoundError
+        If this process cannot hold the states of all models.
     """
     with Course(SearchCursor(), callbacks, checkpoint) as course:
         return Search(source, settings, options, executor, course, apart).run()
@@ -91,6 +100,7 @@ class Search:
 
     _labelled: Labelled | None = None
     _scans: Scans
+    _interrupted = False
 
     def __init__(
         self, source: Source, settings: Settings, options: Options, executor: Executor,
@@ -107,6 +117,7 @@ class Search:
             if self._apart is not None:
                 require_labels(self._apart, self._found.classes)
             kind = solver_kind(self._settings, self._source, len(self._found.classes))
+            self._require_room(kind)
             self._announce(kind)
             while True:
                 try:
@@ -167,8 +178,23 @@ class Search:
                 len(source.chunks) - 1, source.n_samples * source.row_bytes, kind.name,
                 self._settings.max_iter, executor.slots, executor.dashboard,
                 source.n_samples if apart is None else apart.source.n_samples,
+                self._n_models,
             )
         )  # fmt: skip
+
+    @property
+    def _n_folds(self) -> int:
+        """How many there are; 0 where other rows judge."""
+        folds = self._found.source.folds
+        return 0 if folds is None else folds.n_folds
+
+    @property
+    def _n_models(self) -> int:
+        return self._options.n_candidates * (self._n_folds or 1)
+
+    def _require_room(self, kind: Kind) -> None:
+        size = model_size(self._source.n_features, len(self._found.classes))
+        require_states_fit(self._n_models, state_bytes(kind, size, self._n_models))
 
     def _attempt(self, kind: Kind) -> Found:
         first, folds = self._first_read(kind), self._found.source.folds
@@ -183,9 +209,10 @@ class Search:
         numbers = [ALL] if folds is None else list(range(folds.n_folds))
         members = build(tried.pairs, numbers)
         self._start(members)
-        self._drive(members, tried)
+        if self._course.cursor.chosen is None:
+            self._drive(members, tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
-        if folds is not None and options.refit and self._all_have_ended:
+        if folds is not None and options.refit and self._course.cursor.is_decided:
             (last,) = build([tried.pairs[winner]], [ALL])
             self._start_last(last, members, winner)
             members = [*members, last]
@@ -193,12 +220,11 @@ class Search:
         return self._finish(members, tried, winner)
 
     def _first_read(self, kind: Kind) -> FoldMoments:
-        course, folds = self._course, self._found.source.folds
+        course = self._course
         if course.cursor.first is not None:
             return course.cursor.first
-        n_folds = 0 if folds is None else folds.n_folds
         n_classes = len(self._found.classes)
-        first = self._scans.moments(n_folds, n_classes, sampled=kind is Newton)
+        first = self._scans.moments(self._n_folds, n_classes, sampled=kind is Newton)
         course.ledger.end_first()
         cursor = replace(course.cursor, first=first, sample=self._scans.sample)
         course.move(cursor, pass_ended=True)
@@ -209,21 +235,10 @@ class Search:
         cursor = self._course.cursor
         if cursor.states:
             return
-        states = tuple(_started(member, member.objective.intercept_only) for member in members)
-        scores = np.array([self._score_of_intercepts(member) for member in members])
+        assert cursor.first is not None, "it was read"
+        states = tuple(started(member, member.objective.intercept_only) for member in members)
+        scores = np.array([score_of_intercepts(member, cursor.first) for member in members])
         self._course.move(replace(cursor, states=states, scores=scores))
-
-    def _score_of_intercepts(self, member: Member) -> tuple[float, float, float]:
-        """Return how a member stands that knows how frequent the classes are, and no more."""
-        objective, first = member.objective, self._course.cursor.first
-        assert first is not None, "it was read"
-        share = objective.class_share
-        if member.fold == ALL:
-            return np.nan, np.nan, float(share.max())
-        p = share if objective.fit_intercept else np.full(len(share), 1 / len(share))
-        judging = first.judging[member.fold] / first.judging[member.fold].sum()
-        loss = -float(judging @ np.log(np.maximum(p, LEAST_SHARE)))
-        return loss, float(judging[p.argmax()]), float(share[p.argmax()])
 
     def _start_last(self, last: Member, members: list[Member], winner: int) -> None:
         """Start the winner on all rows from the mean of its models, unless it has been."""
@@ -231,23 +246,16 @@ class Search:
         if cursor.chosen is not None:
             return
         own = [index for index, member in enumerate(members) if member.candidate == winner]
-        found = [members[i].objective.coefficients(cursor.states[i].point) for i in own]
-        coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
-        point = last.objective.coordinates.from_coefficients(coef, intercept)
-        states = (*cursor.states, _started(last, point))
-        self._course.move(replace(cursor, states=states, chosen=winner))
+        mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
+        point = last.objective.coordinates.from_coefficients(*mean)
+        states = (*cursor.states, started(last, point))
+        self._course.move(replace(cursor, states=states, chosen=winner, few=None))
 
     def _drive(self, members: list[Member], tried: Candidates) -> None:
-        Drive(
+        drive = Drive(
             members, tried, self._options, self._settings, self._scans, self._course, self._apart
-        ).run()
-
-    @property
-    def _all_have_ended(self) -> bool:
-        """Whether neither the budget nor the user has stopped the candidates."""
-        stopped = (Status.BUDGET, Status.INTERRUPTED)
-        cursor = self._course.cursor
-        return all(state.status not in stopped for state in cursor.states[: len(cursor.scores)])
+        )
+        self._interrupted |= drive.run()
 
     def _scores(self, n_folds: int) -> Array:
         scores = self._course.cursor.scores
@@ -265,7 +273,7 @@ class Search:
         ]
         states = cursor.states[:n_tried]
         final = self._final(members, winner)
-        if not any(state.status is Status.INTERRUPTED for state in cursor.states):
+        if not self._interrupted:
             course.move(replace(cursor, done=True))
         course.save()
         ledger.end(final.status.value, final.status.converged, final.loss, final.gap, None)
@@ -288,20 +296,22 @@ class Search:
         own = [i for i, member in enumerate(members) if member.candidate == winner]
         if len(cursor.states) > len(cursor.scores):
             own = [len(cursor.scores)]
-        found = [members[i].objective.coefficients(cursor.states[i].point) for i in own]
-        coef, intercept = (np.mean([each[part] for each in found], axis=0) for part in (0, 1))
         states = [cursor.states[index] for index in own]
-        status = max((state.status for state in states), key=lambda status: not status.converged)
+        coef, intercept = mean_of([members[index] for index in own], states)
+        status = self._status(states)
         gap = members[own[0]].solver.gap(states[0]) if len(own) == 1 else None
         return Final(
             coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
         )
 
-
-def _started(member: Member, point: Array) -> State:
-    objective = member.objective
-    state: State = member.solver.start(point, objective.known, objective.intercept_only)
-    return state
+    def _status(self, winners: Sequence[State]) -> Status:
+        """Return why the search has ended early, or else why models of the winner have."""
+        if self._interrupted:
+            return Status.INTERRUPTED
+        if self._course.cursor.is_spent:
+            return Status.BUDGET
+        statuses = [state.status for state in winners]
+        return max(statuses, key=lambda status: not status.converged)
 
 
 def _is_at_minimum(state: State) -> bool:

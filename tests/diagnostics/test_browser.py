@@ -12,8 +12,9 @@ import pytest
 from distributed import Client
 from sklearn.exceptions import ConvergenceWarning
 
-from dsoftmax import SoftmaxRegression
-from dsoftmax.events import Event, PassEnded
+from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
+from dsoftmax.diagnostics.palette import BLUE, GREY, INK
+from dsoftmax.events import CandidatesJudged, Event, PassEnded
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 WAIT_SECONDS = 60
@@ -30,6 +31,9 @@ FLAGS = (
     "--disable-sync", "--window-size=1400,1000",
 )  # fmt: skip
 PASSES = "return [...Bokeh.documents[0].get_model_by_name('passes-data').get_column(arguments[0])]"
+CANDIDATES = PASSES.replace("passes-data", "candidates-data")
+VISIBLE = "return Bokeh.documents[0].get_model_by_name(arguments[0]).visible"
+STATUS = "return Bokeh.documents[0].get_model_by_name('status').text"
 CARDS = "return Bokeh.documents[0].get_model_by_name('cards').text"
 READY = "return window.Bokeh !== undefined && Bokeh.documents.length == 1"
 DRAWN = "return Bokeh.documents[0].is_idle"
@@ -102,17 +106,59 @@ def test_a_browser_sees_the_numbers_of_a_fit_move(
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
+class Looker(Visitor):
+    """Opens the page when a search is under way, and waits until it shows how that stands."""
+
+    def on_event(self, event: Event) -> None:
+        if not isinstance(event, CandidatesJudged) or not any(event.running):
+            return
+        if not self.seen:
+            self.browser.get(self.url)
+            self.wait_until(lambda: self.browser.execute_script(READY))
+        losses = list(event.losses)
+        self.wait_until(lambda: self.browser.execute_script(CANDIDATES, "loss") == losses)
+        self.seen.append(losses)
+
+
+def test_a_browser_sees_the_candidates_of_a_search_move_and_go(
+    browser: Any, cluster: Client, digits: tuple[np.ndarray, np.ndarray],
+    store: Callable[..., str],
+) -> None:  # fmt: skip
+    path = store(200, X=digits[0], y=digits[1])
+    looker = Looker(browser, cluster.dashboard_link.replace("/status", "/dsoftmax"))
+    model = SoftmaxRegressionCV(
+        alphas=[0.0, 1e-2, 1.0, 1e3], cv=3, random_state=0, callbacks=[looker]
+    ).fit(f"{path}/X", f"{path}/y")
+    assert len(looker.seen) >= 2
+    assert looker.seen[0] != looker.seen[-1]
+    looker.wait_until(lambda: "ended" in browser.execute_script(STATUS))
+    shown = {key: browser.execute_script(CANDIDATES, key) for key in ("alpha", "loss", "color")}
+    assert shown["alpha"] == model.alphas_.tolist()
+    assert np.allclose(shown["loss"], -model.scores_.mean(axis=0)[0], rtol=1e-12)
+    lost = [color == GREY for color in shown["color"]]
+    assert any(lost)
+    assert lost[model.alphas_.tolist().index(model.alpha_)] is False
+    assert "best alpha" in browser.execute_script(CARDS)
+    looker.wait_until(lambda: browser.execute_script(DRAWN))
+    assert browser.execute_script(VISIBLE, "candidates")
+    assert not browser.execute_script(VISIBLE, "gradient_norm")
+    chart = browser.find_elements("css selector", "#charts > div")[1].screenshot_as_png
+    assert min(count(color, chart) for color in (GREY, BLUE, INK)) > 20
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
 def is_a_picture(png: bytes) -> bool:
     """Return whether a screenshot has the lines and the bars of the charts."""
+    loss, validation, gradient, rate = "#2f6db3", "#e5a04b", "#2c8a63", "#8793a3"
+    return min(count(color, png) for color in (loss, validation, gradient, rate)) > 100
+
+
+def count(color: str, png: bytes) -> int:
+    """Return how many pixels of a screenshot have a color."""
     import io
 
     from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
     pixels = imread(io.BytesIO(png))[..., :3]
-
-    def count(color: str) -> int:
-        return int((np.abs(pixels - np.array(to_rgb(color))).max(axis=-1) < 0.01).sum())
-
-    loss, validation, gradient, rate = "#2f6db3", "#e5a04b", "#2c8a63", "#8793a3"
-    return min(map(count, (loss, validation, gradient, rate))) > 100
+    return int((np.abs(pixels - np.array(to_rgb(color))).max(axis=-1) < 0.01).sum())

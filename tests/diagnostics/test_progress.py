@@ -11,6 +11,7 @@ import pytest
 from dsoftmax.diagnostics import progress as module
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.events import (
+    CandidatesJudged,
     Event,
     FitEnded,
     FitResumed,
@@ -98,6 +99,32 @@ def test_what_validation_rows_say_has_columns_of_its_own() -> None:
         "    2     0.594829    0.8200     0.650000    0.7900   1.57e-01   1,000,000      64     2.0"
         "      0 s",
     ]
+
+
+def test_a_search_tells_the_best_candidate_so_far_and_how_many_models_go_on() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    started, _, first, _, second, ended = events(None)
+    assert isinstance(started, FitStarted)
+    assert isinstance(second, PassEnded)
+    standing = CandidatesJudged(
+        (10.0, 0.1), (0.0, 0.0), (0.7, 0.5), (0.1, 0.1), (0.8, 0.9), (2, 3), (False, False), 1
+    )
+    scores = ValidationScores(0.5, 0.9)
+    for event in (
+        replace(started, n_validation=10, n_models=6), standing,
+        standing, replace(first, validation=scores),
+        replace(standing, running=(0, 0), best=0), replace(second, validation=scores),
+        replace(standing, running=(0, 0)), replace(second, passes=3.0, validation=scores), ended,
+    ):  # fmt: skip
+        progress.on_event(event)
+    head, titles, *rows = stream.getvalue().splitlines()
+    assert head.endswith("sgd on this process; 6 models")
+    assert titles.split()[:4] == ["pass", "alpha", "models", "loss"]
+    assert [row.split()[:3] for row in rows[:3]] == [
+        ["1", "0.1", "5"], ["2", "10", "0"], ["3", "0.1", "refit"],
+    ]  # fmt: skip
+    assert {len(line) for line in (titles, *rows[:3])} == {len(titles)}
 
 
 def test_on_a_cluster_the_dashboard_is_named() -> None:

@@ -51,6 +51,9 @@ def test_every_figure_is_there_and_labelled_by_its_run() -> None:
         assert found["dsoftmax_skipped_chunks", *labels] == 1
         assert found["dsoftmax_checkpoint_age_seconds", *labels] > 0
         assert found["dsoftmax_running", *labels] == 0
+        assert found["dsoftmax_models_running", *labels] == 5
+        assert found["dsoftmax_best_alpha", *labels] == 10.0
+        assert found["dsoftmax_best_held_out_loss", *labels] == 0.75
         for activity, seconds in {"read": 2, "decode": 4, "kernel": 10, "waiting": 4}.items():
             assert found["dsoftmax_worker_seconds_total", *labels, activity] == seconds
 
@@ -60,6 +63,7 @@ def test_what_is_not_known_yet_is_left_out() -> None:
     runs.take("a", "me", [public(STARTED)], now=1.0)
     assert ("dsoftmax_loss", "a", "lbfgs") not in samples(runs)
     assert ("dsoftmax_checkpoint_age_seconds", "a", "lbfgs") not in samples(runs)
+    assert ("dsoftmax_models_running", "a", "lbfgs") not in samples(runs)
     runs.take("a", "me", [public(PASS), public(ENDED_EVENT)], now=2.0)
     assert ("dsoftmax_loss", "a", "lbfgs") in samples(runs)
 

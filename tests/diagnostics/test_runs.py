@@ -8,6 +8,7 @@ import pytest
 from dsoftmax.diagnostics.report import public
 from dsoftmax.diagnostics.runs import ENDED, FAILED, LOST, RUNNING, Run, Runs
 from dsoftmax.events import (
+    CandidatesJudged,
     CheckpointWritten,
     ChunkQuarantined,
     Event,
@@ -27,9 +28,13 @@ STARTED = FitStarted(1000, 64, 10, 16, 64_000, "lbfgs", 20, 2, "http://127.0.0.1
 SCORES = ValidationScores(0.75, 0.7, 0.69, 0.68, 0.3, 0.05)
 PASS = PassEnded(1.0, 1, 0.7, 0.1, 0.8, 6.0, 1000, 64_000, SPLIT, 3, 5.0, SCORES)
 STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.0, 500, 32_000, SPLIT, 0)
+JUDGED = CandidatesJudged(
+    (10.0, 0.1), (0.0, 0.5), (0.75, float("nan")), (0.1, float("nan")), (0.7, 0.2), (2, 3),
+    (False, True), 0,
+)  # fmt: skip
 ENDED_EVENT = FitEnded("converged", True, 0.6, 1, 1, 7.0, 3, SPLIT)
 ALL = (
-    STARTED, FitResumed(SECRET, 1, 1, 6.0, (STEP, PASS), False), RowsDone(1, 2), STEP, PASS,
+    STARTED, FitResumed(SECRET, 1, 1, 6.0, (STEP, PASS), False), RowsDone(1, 2), STEP, JUDGED, PASS,
     CheckpointWritten(SECRET, 10, 0.1), ChunkQuarantined(0, 10, f"{SECRET}: rows 0 to 9"),
     ENDED_EVENT,
 )  # fmt: skip
@@ -154,3 +159,11 @@ def test_an_unknown_message_is_passed_over(event: dict[str, Any]) -> None:
     run = runs.get("a")
     assert run is not None
     assert (run.state, run.reason) == (FAILED, "KeyError")
+
+
+def test_of_a_search_the_last_standing_of_the_candidates_is_known() -> None:
+    assert told(STARTED, PASS).candidates is None
+    run = told(STARTED, replace(JUDGED, running=(3, 3)), JUDGED, PASS)
+    assert run.candidates is not None
+    assert run.candidates["running"] == [2, 3]
+    assert run.candidates["losses"] == [0.75, None]

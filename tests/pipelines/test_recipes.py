@@ -93,3 +93,21 @@ def test_a_job_that_is_stopped_is_submitted_again_until_it_is_done(tmp_path: Pat
     assert process.returncode == 0
     assert "submission 1: exit code 75\nsubmission 2: exit code 0\nloss " in out
     assert load_model(model).stop_reason_.startswith("converged")
+
+
+def test_the_penalty_is_chosen_by_folds_of_images_and_not_of_their_copies(tmp_path: Path) -> None:
+    out = run("choose_penalty.py", tmp_path)
+    assert number("test accuracy", out) > 0.85
+    assert number("rows of", out) == 1437
+    store = zarr.open_group(tmp_path / "train.zarr", mode="r")
+    X, fold = np.asarray(store["X"][:]), np.asarray(store["fold"][:])
+    assert len(X) == 2 * 1437
+    folds_of: dict[bytes, set[int]] = {}
+    for row, own in zip(np.sort(X, axis=1), fold.tolist(), strict=True):
+        folds_of.setdefault(row.tobytes(), set()).add(own)  # a copy has the pixels of its image
+    assert len(folds_of) > 1400
+    assert all(len(folds) == 1 for folds in folds_of.values())
+    assert load_model(tmp_path / "model.zarr").alpha == pytest.approx(
+        number("alpha", out), rel=1e-3
+    )
+    assert (tmp_path / "path.png").read_bytes().startswith(b"\x89PNG")

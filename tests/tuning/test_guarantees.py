@@ -139,6 +139,7 @@ def test_a_finished_search_is_returned_without_reading(path: str, tmp_path: Path
     assert (again.n_iter_, again.stop_reason_) == (first.n_iter_, first.stop_reason_)
 
 
+@pytest.mark.slow
 def test_a_larger_budget_lets_a_search_go_on(path: str, tmp_path: Path) -> None:
     short = found(path, max_iter=2, checkpoint=tmp_path / "run", prune=False)
     assert short.n_iter_ == 2
@@ -193,6 +194,7 @@ def test_candidates_that_cannot_win_leave_and_the_winner_is_the_same(store: Stor
     np.testing.assert_allclose(pruned.scores_, whole.scores_, atol=0.02)
 
 
+@pytest.mark.slow
 def test_several_reads_a_round_find_what_one_finds(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,3 +205,15 @@ def test_several_reads_a_round_find_what_one_finds(
     assert several.n_iter_ > 1.5 * one.n_iter_
     np.testing.assert_allclose(several.objectives_, one.objectives_, rtol=1e-6)
     np.testing.assert_allclose(several.scores_, one.scores_, rtol=1e-4)
+
+
+def test_how_many_rows_are_at_hand_at_once_changes_no_model(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params: dict[str, Any] = {"alphas": [1.0, 10.0], "prune": False, "tol": 1e-5}
+    whole = found(path, **params)
+    monkeypatch.setattr(stack, "_LOSSES", 1)
+    monkeypatch.setattr(stack, "_LEAST_ROWS", 7)
+    parts = found(path, **params)
+    np.testing.assert_allclose(parts.objectives_, whole.objectives_, rtol=1e-6)
+    np.testing.assert_allclose(parts.scores_, whole.scores_, rtol=1e-3)

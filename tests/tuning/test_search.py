@@ -83,6 +83,7 @@ def test_the_winner_is_fitted_to_all_rows() -> None:
     np.testing.assert_array_equal(model.predict(X), alone.predict(X))
 
 
+@pytest.mark.slow
 def test_the_choice_is_that_of_scikit_learn_for_the_same_folds(digits: Data) -> None:
     X, y = digits[0] / 16, digits[1]
     cv = fold_of_each_row(y, 5)

@@ -1,0 +1,72 @@
+"""What the models of a search cost beyond one, worked out from metadata."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from dsoftmax.classes import first_labels
+from dsoftmax.runtime.workers import require_states_fit
+from dsoftmax.solvers import Kind
+from dsoftmax.solvers.fista import FISTA
+from dsoftmax.sources.base import Source
+from dsoftmax.tuning.folding import fold_names_source, with_cv
+from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.room import model_size, state_bytes
+from dsoftmax.tuning.stack import stack_width
+
+_FOLD_BYTES = 8 << 20  # of folds that are read to count them
+
+
+class Cost(NamedTuple):
+    """What the models of a search cost beyond one; of a fit, nothing.
+
+    Attributes
+    ----------
+    n_models : 0 for a fit
+    reads : of all rows, for a step of each model
+    states_bytes : of what their solvers remember
+    sums_bytes : of the gradients that a task returns
+    """
+
+    n_models: int
+    reads: int
+    states_bytes: int
+    sums_bytes: int
+
+
+def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, classes: int) -> Cost:
+    """Return what a search costs, or a fit, which has no options.
+
+    Parameters
+    ----------
+    source : Source
+    options : Options, or None
+    cv : as of `SoftmaxRegressionCV`
+    kind : of the solvers
+    classes : how many there are
+
+    Raises
+    ------
+    DataError
+        If `cv` does not fit the source.
+    MemoryBoundError
+        If this process has no room for the states of all models.
+    """
+    if options is None:
+        return Cost(0, 1, 0, 8 * (source.n_features + 1) * classes)
+    size = model_size(source.n_features, classes)
+    n_models = options.n_candidates * _n_folds(source, cv, options)
+    state = state_bytes(kind, size, n_models)
+    require_states_fit(n_models, state)
+    width = stack_width(source.n_features, size // (source.n_features + 1))
+    points = n_models * (2 if kind is FISTA else 1)
+    return Cost(n_models, -(-points // width), n_models * state, 8 * size * min(points, width))
+
+
+def _n_folds(source: Source, cv: Any, options: Options) -> int:
+    """Return how many folds there are, as far as the first rows tell; 1 where others judge."""
+    if options.n_folds or cv is None:
+        return options.n_folds or 1
+    named = fold_names_source(with_cv(source, cv))
+    names = first_labels(named, _FOLD_BYTES)[0]
+    return max(2, len([name for name in names if isinstance(name, str) or name >= 0]))

@@ -1,0 +1,44 @@
+"""What the models of a search take of the memory of this process."""
+
+from __future__ import annotations
+
+from dsoftmax.solvers import Kind
+from dsoftmax.solvers.lbfgs import LBFGS
+from dsoftmax.solvers.newton import Newton
+
+_PAIRS_BYTES = 1 << 29  # of what all searches of a stack remember
+_LEAST_PAIRS, _MOST_PAIRS = 10, 100
+_OTHER_VECTORS = 12  # points, gradients and directions of a state, of its next one, and results
+
+
+def model_size(n_features: int, n_classes: int) -> int:
+    """Return how many coefficients a model has: of two classes, one column tells both."""
+    return (n_features + 1) * (n_classes if n_classes > 2 else 1)
+
+
+def n_pairs(size: int, n_models: int) -> int:
+    """Return how many updates the solver of each model remembers.
+
+    Parameters
+    ----------
+    size : of a model, in coefficients
+    n_models : that share the memory
+
+    Examples
+    --------
+    >>> n_pairs(size=7850, n_models=100)
+    42
+    """
+    return min(max(_PAIRS_BYTES // (16 * size * n_models), _LEAST_PAIRS), _MOST_PAIRS)
+
+
+def state_bytes(kind: Kind, size: int, n_models: int) -> int:
+    """Return what the state of a model takes, at most.
+
+    Parameters
+    ----------
+    kind : of its solver
+    size, n_models : as for `n_pairs`
+    """
+    pairs = n_pairs(size, n_models) if kind in (Newton, LBFGS) else 0
+    return 8 * size * (2 * pairs + _OTHER_VECTORS)
