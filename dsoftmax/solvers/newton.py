@@ -1,13 +1,15 @@
 """Newton's method with the curvature of a sample: few passes, each followed by work in memory.
 
-The objective is modelled by that of a sample of the rows, corrected so that its gradient at
-the current point is the full one (Shamir, Srebro and Zhang, Communication-efficient distributed
-optimization using an approximate Newton-type method, 2014), bent by what earlier passes told
-about the difference of the two curvatures, and damped by a multiple of the squared distance
-that grows when the model promised too much (Marquardt, 1963). The minimum of the model is
-sought in memory: by L-BFGS in coordinates in which the sample's features are uncorrelated, or
-by FISTA where the penalty has corners. A pass then evaluates two rivals: where that search
-ended, and where it was after a quarter of its way, which is the more cautious step.
+The objective is modelled by that of a sample of the rows, corrected so that its gradient at the
+current point is the full one (Shamir, Srebro and Zhang, Communication-efficient distributed
+optimization using an approximate Newton-type method, 2014), and damped by a multiple of the
+squared distance that grows when the model promised too much (Marquardt, 1963). Each pass keeps
+other rows, which matter at the point that it evaluates; a model whose rows are those of an
+earlier pass is bent by what all rows have told since about the difference of the two curvatures.
+The minimum of the model is sought in memory: by L-BFGS in coordinates in which the sample's
+features are uncorrelated, or by FISTA where the penalty has corners. A pass then evaluates two
+rivals: where that search ended, and where it was after a quarter of its way, which is the more
+cautious step.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from dsoftmax.solvers.model import Model
 Search = LBFGSState | FISTAState
 
 _FIRST, _LATER, _CORNERED = 60, 40, 120  # evaluations of the model in one search
+_PATIENCE = 8  # rounds after which a search may take as many evaluations more
 _ENOUGH = 0.01  # of the model's gradient may be left
 _DAMPING, _LEAST_DAMPING = 0.01, 1e-6
 _POOR, _GOOD = 0.25, 0.75  # share of the gain that the model had promised
@@ -197,7 +200,8 @@ class Newton(Solver[NewtonState]):
 
     def _limit(self, state: NewtonState) -> int:
         """Return how many evaluations a search may take."""
-        most = _LATER if state.rounds else _FIRST
+        # Where many passes were needed, the models themselves are hard to minimise.
+        most = _LATER * (1 + state.rounds // _PATIENCE) if state.rounds else _FIRST
         return int(self.effort * (_CORNERED if self._cornered else most))
 
     def _make_model(self, state: NewtonState, result: Evaluation) -> NewtonState:
