@@ -9,11 +9,12 @@ from operator import add
 
 import numpy as np
 
-from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold
-from dsoftmax.loss import LossSums, loss_gradient
-from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.judging import FoldSums, Judged
+from dsoftmax.loss import LossSums
+from dsoftmax.reduction import Array, Reduction
 from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.subproblem import Subproblem
+from dsoftmax.tuning.kernel import partial_judge, partial_stack
 from dsoftmax.tuning.members import Member
 
 _STACK_BYTES = 1 << 24  # of the gradients of a stack
@@ -36,39 +37,6 @@ def block_length(requests: Sequence[Request]) -> int:
     n_rows, n_columns = requests[0].points.shape[1:]
     ends = np.cumsum([len(request.points) for request in requests])
     return max(1, int(np.searchsorted(ends, stack_width(n_rows - 1, n_columns), side="right")))
-
-
-def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
-    """Return the sums of a stack of models over a chunk, and those that judge them.
-
-    Raises
-    ------
-    DataError
-        If they are not finite because X is not.
-    """
-    if chunk.fold is None:
-        none = np.zeros(len(points))
-        sums = FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
-    else:
-        sums = loss_by_fold(chunk, points, left_out, shift)
-    learned = sums.learned
-    if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
-        chunk.require_finite(points.dtype)
-    return sums
-
-
-def partial_judge(chunk: Chunk, points: Array, shift: Array | None) -> Judged:
-    """Return the sums that judge a stack of models by all rows of a chunk.
-
-    Raises
-    ------
-    DataError
-        If they are not finite because X is not.
-    """
-    sums = judge(chunk, points, shift)
-    if not np.isfinite(sums.loss).all():
-        chunk.require_finite(points.dtype)
-    return sums
 
 
 def judge_of(members: Sequence[Member], points: Sequence[Array]) -> Reduction[Judged]:
