@@ -28,6 +28,7 @@ dask.config.set(
     {
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**30,
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**30,
+        "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
     }
 )
 

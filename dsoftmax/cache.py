@@ -19,6 +19,11 @@ class ByteCache(Generic[Key, Value]):
         self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._bytes = 0
 
+    def bytes_of(self, condition: Callable[[Key], bool]) -> int:
+        """Return the bytes of what is held under the keys that meet a condition."""
+        with self._lock:
+            return sum(size for key, (_, size) in self._held.items() if condition(key))
+
     def get(self, key: Key) -> Value | None:
         """Return what is held under `key`, now the most recently used, or None."""
         with self._lock:

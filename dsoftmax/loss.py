@@ -212,7 +212,8 @@ def row_losses(
     n_models, n_rows, n_columns = points.shape
     loss = np.empty((n_models, len(chunk.X)), points.dtype)
     correct = np.empty(loss.shape, bool)
-    gradient = np.zeros((n_models * n_columns, n_rows))
+    gradient = np.zeros((n_models * n_columns, n_rows - 1))
+    intercept = np.zeros(len(gradient))
     product = np.empty((n_models * n_columns, n_rows - 1), points.dtype)
     ones = np.ones(len(chunk.X), points.dtype)
     # Overflow is not an accident here but a point gone astray, which the trainer reports.
@@ -222,9 +223,10 @@ def row_losses(
             if weights is not None:
                 raw *= weights[:, None, rows]
             residual = raw.reshape(n_models * n_columns, -1)
-            gradient[:, :-1] += np.matmul(residual, block, out=product)
-            gradient[:, -1] += np.matmul(residual, ones[: len(block)])
-    by_model = gradient.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+            gradient += np.matmul(residual, block, out=product)
+            intercept += np.matmul(residual, ones[: len(block)])
+    whole = np.concatenate([gradient, intercept[:, None]], axis=1)
+    by_model = whole.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
     return loss, correct, np.ascontiguousarray(by_model)
 
 

@@ -233,6 +233,7 @@ class Passes(Reads):
         sums, spent = reduce(
             self._executor, self._source, several(objective.reduction(points), *judges), leaves,
             keep=self._key, batch=True, release=final, watch=self._watch_batch,
+            following=self._epoch.batch(self._next_step + 1),
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *judged = sums.parts
@@ -259,6 +260,5 @@ class Passes(Reads):
         return best
 
     def _end_epoch(self) -> None:
-        self.ended = True
-        self._epoch, self._next_step = self._epoch.next(), 0
+        self.ended, self._epoch, self._next_step = True, self._epoch.next(), 0
         self._executor.refresh()

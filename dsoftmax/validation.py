@@ -38,6 +38,11 @@ class Apart(NamedTuple):
     source: Source
     executor: Executor
 
+    @property
+    def key(self) -> str:
+        """The name under which workers remember the rows."""
+        return f"{self.executor.run_key}-apart"
+
 
 def open_validation(
     source: Source, X: Any, y: Any = None, sample_weight: Any = None
@@ -104,7 +109,9 @@ def sums_apart(
     reduction = metrics_of(kernel, objective.coordinates.shift)
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     with readable():
-        return reduce(apart.executor, source, reduction, leaves, watch=watch)
+        return reduce(
+            apart.executor, source, reduction, leaves, keep=apart.key, gives_way=True, watch=watch
+        )
 
 
 @contextmanager

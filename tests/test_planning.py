@@ -40,15 +40,16 @@ def fitted(model: SoftmaxRegression, path: str) -> SoftmaxRegression:
 def gradient_tasks(client: Client, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     """Count, from now on, the gradient tasks that are submitted, by the evaluation."""
     counts: Counter[int] = Counter()
-    submit = client.submit
+    send = client.map
 
     def counted(*args: Any, **keywords: Any) -> Any:
-        name, _, turn, _ = keywords["key"].rsplit("-", 3)
-        if name == "partial_gradient":
-            counts[int(turn)] += 1
-        return submit(*args, **keywords)
+        for key in keywords["key"]:
+            name, _, turn, _ = key.rsplit("-", 3)
+            if name == "partial_gradient":
+                counts[int(turn)] += 1
+        return send(*args, **keywords)
 
-    monkeypatch.setattr(client, "submit", counted)
+    monkeypatch.setattr(client, "map", counted)
     return counts
 
 

@@ -28,7 +28,7 @@ def test_a_cluster_reads_s3_by_its_own_credentials_and_no_task_carries_them(
     url, options = bucket.url, bucket.options
     opened = zarr.create_array(f"{url}/X", data=X, chunks=(30, 3), storage_options=options)
     zarr.create_array(f"{url}/y", data=y + 1, chunks=(90,), storage_options=options)
-    submit, run, sent = cluster.submit, cluster.run, []
+    give, run, sent = cluster.map, cluster.run, []
 
     def recorded(send: Any) -> Any:
         def sending(*args: Any, **keywords: Any) -> Any:
@@ -39,7 +39,7 @@ def test_a_cluster_reads_s3_by_its_own_credentials_and_no_task_carries_them(
 
     cluster.run(configure, options)
     try:
-        monkeypatch.setattr(cluster, "submit", recorded(submit))
+        monkeypatch.setattr(cluster, "map", recorded(give))
         monkeypatch.setattr(cluster, "run", recorded(run))
         model = SoftmaxRegression(alpha=1).fit(f"{url}/X", f"{url}/y")
         model.predict_to(f"{url}/X", f"{url}/p")

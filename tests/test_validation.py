@@ -20,6 +20,7 @@ from dsoftmax import CheckpointError, ChunkError, DataError, SoftmaxRegression, 
 from dsoftmax.events import Event, FitEnded, PassEnded, RowsDone, StepEnded
 from dsoftmax.holdout import HoldOut
 from tests.faulty import with_faults
+from tests.test_arrays import reads_of
 from tests.test_faults import bits, model_of
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -243,6 +244,20 @@ def test_the_budget_counts_no_pass_over_validation_rows(
     model_of(solver, max_iter=4, callbacks=[alone]).fit(X, y)
     assert model.n_iter_ <= 4
     assert counted.rows == alone.rows
+
+
+def test_validation_rows_in_a_store_are_decoded_once(
+    halves: tuple[np.ndarray, ...], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y, X_val, y_val = halves
+    path, seen = store(rows=100, X_val=X_val, y_val=y_val), reads_of(monkeypatch)
+    rows = {"X_val": f"{path}/X_val", "y_val": f"{path}/y_val"}
+    model = model_of("lbfgs", max_iter=5, tol=0).fit(X, y, **rows)
+    with dask.config.set({"dsoftmax.cache": 0}):
+        assert bits(model) == bits(model_of("lbfgs", max_iter=5, tol=0).fit(X, y, **rows))
+    chunks = [key for key in seen if key.startswith("X_val/c/")]
+    assert len(judged(model)) > 1
+    assert {chunks.count(key) for key in chunks} == {1 + len(judged(model))}
 
 
 class Rows:

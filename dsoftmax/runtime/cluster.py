@@ -5,21 +5,22 @@ from __future__ import annotations
 import concurrent.futures
 import queue
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import count, islice, repeat
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count, repeat
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import dask
 from dask.utils import parse_timedelta
-from distributed import KilledWorker
 
 from dsoftmax.errors import OutageError
-from dsoftmax.runtime import blas, loading, worker
-from dsoftmax.runtime.executors import Home, Result, TaskKilledError
+from dsoftmax.runtime import blas, loading
+from dsoftmax.runtime.executors import Home, Result
 from dsoftmax.runtime.homes import assigned
 from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
+from dsoftmax.runtime.window import Backlog, Call, Window
 from dsoftmax.sources.base import Source
 
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
@@ -119,13 +120,14 @@ class ClusterExecutor:
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
         self._hasten()
         workers = self._at_home(homes) or repeat(None)
-        calls = (_Call(*call) for call in zip(count(), tasks, workers, strict=False))
-        window = _Window(self.client, function, prefix)
+        backlog = Backlog(Call(*call) for call in zip(count(), tasks, workers, strict=False))
+        window = Window(self.client, function, prefix)
+        fill = self._fill_at_home if homes and self._workers else partial(self._fill, few=few)
         try:
-            self._fill(window, calls, few=few)
+            fill(window, backlog)
             while len(window) > 0:
                 result = self._next(window)
-                self._fill(window, calls, few=few)
+                fill(window, backlog)
                 yield result
         finally:
             window.close()
@@ -143,12 +145,21 @@ class ClusterExecutor:
         self._assigned.update(found)
         return [found[home.name] for home in homes]
 
-    def _fill(self, window: _Window, calls: Iterator[_Call], *, few: bool) -> None:
-        room = (_FEW if few else _SEVERAL) * self.slots - len(window)
-        for call in islice(calls, max(room, 0)):
-            window.submit(call)
+    def _fill(self, window: Window, backlog: Backlog, *, few: bool) -> None:
+        """Leave it to the scheduler who does what."""
+        most = (_FEW if few else _SEVERAL) * self.slots
+        if few or len(window) <= most // 2:
+            window.submit(backlog.next_for(None, most - len(window)))
 
-    def _next(self, window: _Window) -> Any:
+    def _fill_at_home(self, window: Window, backlog: Backlog) -> None:
+        """Give each worker its own tasks, and then the idle ones those that others have left."""
+        for name, threads in self._workers.items():
+            window.submit(backlog.next_for(name, _FEW * threads - window.held(name)))
+        for name, threads in self._workers.items():
+            while window.held(name) < threads and (call := backlog.last_of_most(name)):
+                window.submit([call])
+
+    def _next(self, window: Window) -> Any:
         """Return the next result, as long as anyone is there to work for it."""
         while True:
             if time.monotonic() - self._looked > _WATCH_SECONDS:
@@ -167,74 +178,3 @@ class ClusterExecutor:
         self._require_alive()
         if self.client.status == "running":  # else it is looking for its scheduler
             self.refresh()
-
-
-class _Call(NamedTuple):
-    """A task, its position, and the worker that it is meant for, or None."""
-
-    position: int
-    task: tuple[Any, ...]
-    worker: str | None
-
-
-class _Window:
-    """The tasks that are under way.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    function : what is called for each task
-    prefix : of their keys
-    """
-
-    def __init__(self, client: Any, function: Callable[..., Any], prefix: str) -> None:
-        self._client, self._function, self._prefix = client, function, prefix
-        self._calls: dict[Any, _Call] = {}
-        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._submitted = 0
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def submit(self, call: _Call) -> None:
-        """Submit a task; futures in its dicts, lists and tuples arrive there as their values."""
-        self._submitted += 1
-        future = self._client.submit(
-            worker.with_one_blas_thread, self._function, *call.task,
-            key=f"{self._prefix}-{self._submitted}", pure=False, workers=call.worker,
-            allow_other_workers=call.worker is not None,
-        )  # fmt: skip
-        self._calls[future] = call
-        future.add_done_callback(self._done.put)
-
-    def next_result(self, timeout: float) -> Any:
-        """Return the result of a task that has ended; raise queue.Empty if none does in time."""
-        while True:
-            future = self._done.get(timeout=timeout)
-            call = self._calls.pop(future, None)
-            if call is None:  # it was released, and submitted again
-                continue
-            try:
-                result = future.result()
-            except KilledWorker as error:
-                lost = getattr(error.last_worker, "address", error.last_worker)
-                raise TaskKilledError(call.position, f"the last was {lost}") from error
-            future.release()  # or sums would pile up on the workers until the end
-            return result
-
-    def unpin_from_all_but(self, workers: Collection[str]) -> None:
-        """Submit anew what is meant for workers that have gone.
-
-        Another worker may take such a task, but the scheduler forgets to look for one if there
-        was none at all when the task came.
-        """
-        for future, call in list(self._calls.items()):
-            if call.worker is not None and call.worker not in workers and not future.done():
-                del self._calls[future]
-                future.release()
-                self.submit(call._replace(worker=None))
-
-    def close(self) -> None:
-        """Let go of what has not ended."""
-        for future in self._calls:
-            future.release()

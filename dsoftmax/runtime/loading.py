@@ -10,12 +10,12 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from dsoftmax.cache import ByteCache
 from dsoftmax.reduction import Chunk
-from dsoftmax.runtime.memory import below
+from dsoftmax.runtime.remembered import Keep, Key, Loaded, Remembered
 from dsoftmax.sampling import Leaf, Piece, permutation
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import retries_here
@@ -23,26 +23,6 @@ from dsoftmax.sources.timing import decoded_here, decoding
 
 _WORTH_IT = 0.2  # share of the time in which storage is waited for, from which to read ahead
 _NEWEST = 0.2  # weight of the last read in that share
-
-
-class Keep(NamedTuple):
-    """How a worker remembers decoded spans.
-
-    Attributes
-    ----------
-    run : under which name
-    most : within how many bytes
-    ceiling : of the memory of its process, with which it remembers no more; 0 for none
-    release : whether the rows of the task are not asked for again in this epoch
-    all_in_turn : whether all spans are asked for in turn, again and again; what is held then
-        stays, since the span that was used least recently is the one that comes next
-    """
-
-    run: str
-    most: int
-    ceiling: int
-    release: bool
-    all_in_turn: bool
 
 
 class Task(NamedTuple):
@@ -56,6 +36,7 @@ class Task(NamedTuple):
     leaves : the rows of each leaf
     first, n_leaves : index of the first leaf, and how many the whole sum has
     keep : whether to remember decoded spans for the next task, or None
+    ahead : what the next task of these rows will need besides
     """
 
     parts: dict[int, Source]
@@ -65,6 +46,7 @@ class Task(NamedTuple):
     first: int
     n_leaves: int
     keep: Keep | None
+    ahead: tuple[Piece, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -75,27 +57,6 @@ class Task(NamedTuple):
     def pieces(self) -> Sequence[Piece]:
         """What it reads, in order."""
         return [piece for leaf in self.leaves for piece in leaf]
-
-
-class Loaded(NamedTuple):
-    """The rows of a piece, and what it took to have them.
-
-    Attributes
-    ----------
-    chunk : Chunk
-    bytes, reads : decoded for it, and in how many spans
-    read_seconds, decode_seconds : for which storage, and decoding and shuffling, were waited for
-    fetch_seconds : for which the storage was waited for, by this thread or another one
-    retries : of reads
-    """
-
-    chunk: Chunk
-    bytes: int
-    reads: int
-    read_seconds: float
-    decode_seconds: float
-    fetch_seconds: float
-    retries: int
 
 
 class Loader:
@@ -122,7 +83,7 @@ class Loader:
         ahead, started = self._ahead.pop(piece, None), time.perf_counter()
         loaded = _load(self._task, piece) if ahead is None else ahead.result()
         if ahead is not None:
-            loaded = _waited_for(loaded, time.perf_counter() - started)
+            loaded = loaded.waited_for(time.perf_counter() - started)
         following = self._next.get(piece)
         if following is not None and self._pays(following):
             self._pool = self._pool or concurrent.futures.ThreadPoolExecutor(1, "dsoftmax-ahead")
@@ -132,12 +93,6 @@ class Loader:
     def _pays(self, piece: Piece) -> bool:
         stored = self._task.parts[piece.start].X.may_wait
         return stored and not self._task.targets_only and _storage.share > _WORTH_IT
-
-
-def _waited_for(loaded: Loaded, seconds: float) -> Loaded:
-    """Return what was read ahead, with the time for which it was waited for in the end."""
-    read = min(loaded.read_seconds, seconds)
-    return loaded._replace(read_seconds=read, decode_seconds=seconds - read)
 
 
 class _Storage:
@@ -160,47 +115,35 @@ def note(loaded: Loaded, kernel_seconds: float) -> None:
 
 
 def _load(task: Task, piece: Piece) -> Loaded:
+    """Return the rows of a piece."""
+    keep = task.keep
+    if keep is None or task.targets_only:
+        span = _read(task, piece)
+    else:
+        span = spans.get(_key(piece, keep), keep, lambda: _read(task, piece))
+        # Were the span of a mini-batch left to age when its last row is used, the next spans of
+        # all lanes would push out one another.
+        if not keep.all_in_turn and keep.release and piece.high == piece.stop - piece.start:
+            spans.drop(_key(piece, keep))
+    return span._replace(chunk=span.chunk.rows(piece.low, piece.high))
+
+
+def _key(piece: Piece, keep: Keep) -> Key:
+    return keep.run, piece.start, piece.stop, piece.shuffle
+
+
+def _read(task: Task, piece: Piece) -> Loaded:
+    """Return the span of a piece, read, decoded and shuffled now."""
     started, decoded, retries = time.perf_counter(), decoded_here(), retries_here()
-    chunk, n_bytes, reads = _rows(task, piece)
-    decoded = decoded_here() - decoded
-    read = time.perf_counter() - started - decoded
-    return Loaded(chunk, n_bytes, reads, read, decoded, read, retries_here() - retries)
-
-
-def _rows(task: Task, piece: Piece) -> tuple[Chunk, int, int]:
-    """Return the rows of a piece, and how many bytes and spans were decoded for them."""
     source = task.parts[piece.start].with_blocks(task.blocks)
     if task.targets_only:
-        return source.read_targets(piece.start, piece.stop), 0, 0
-    if task.keep is None:
-        span, reads = _read_shuffled(source, piece), 1
+        span, n_bytes, reads = source.read_targets(piece.start, piece.stop), 0, 0
     else:
-        span, reads = _remembered(source, piece, task.keep)
-    return span.rows(piece.low, piece.high), reads * span.X.nbytes, reads
-
-
-def _remembered(source: Source, piece: Piece, keep: Keep) -> tuple[Chunk, int]:
-    """Return the span of a piece, decoded and shuffled now or in an earlier step.
-
-    The span of a mini-batch is dropped with its last row: were it left to age, the next spans of
-    all lanes would push out one another.
-    """
-    key = (keep.run, piece.start, piece.stop, piece.shuffle)
-    span = _spans.get(key)
-    reads = 0 if span is not None else 1
-    if span is None:
         span = _read_shuffled(source, piece)
-        _remember(key, span, keep)
-    if not keep.all_in_turn and keep.release and piece.high == piece.stop - piece.start:
-        _spans.drop(key)
-    return span, reads
-
-
-def _remember(key: tuple[Any, ...], span: Chunk, keep: Keep) -> None:
-    if not keep.all_in_turn:
-        _spans.put(key, span, span.nbytes, keep.most)
-    elif below(keep.ceiling):  # the span itself is there already
-        _spans.put(key, span, span.nbytes, keep.most, lambda other: bool(other[0] == keep.run))
+        n_bytes, reads = span.X.nbytes, 1
+    decoded = decoded_here() - decoded
+    read = time.perf_counter() - started - decoded
+    return Loaded(span, n_bytes, reads, read, decoded, read, retries_here() - retries)
 
 
 def _read_shuffled(source: Source, piece: Piece) -> Chunk:
@@ -211,9 +154,18 @@ def _read_shuffled(source: Source, piece: Piece) -> Chunk:
         return span.take(permutation(piece))
 
 
-_spans: ByteCache[tuple[Any, ...], Chunk] = ByteCache()
+def read_ahead(task: Task) -> None:
+    """Begin to read what the next task of these rows will need, while this process is idle."""
+    if task.keep is None:
+        return
+    for piece in task.ahead:
+        size = (piece.stop - piece.start) * task.parts[piece.start].row_bytes
+        spans.begin(_key(piece, task.keep), task.keep, size, partial(_read, task, piece))
+
+
+spans = Remembered()
 
 
 def forget(run: str) -> None:
     """Drop what this process remembers of a run: its end leaves no memory behind."""
-    _spans.drop_if(lambda key: key[0].startswith(run))
+    spans.forget(run)

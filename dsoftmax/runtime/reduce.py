@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from dsoftmax.errors import ChunkError, MemoryBoundError
 from dsoftmax.reduction import Reduction
 from dsoftmax.runtime.executors import Executor, Home, TaskKilledError
-from dsoftmax.runtime.loading import Keep, Task
+from dsoftmax.runtime.loading import Task
+from dsoftmax.runtime.remembered import Keep
 from dsoftmax.runtime.spans import Span, Tree, around, cut_tasks
 from dsoftmax.runtime.worker import Nodes, Outcome, Work, reduce_leaves
 from dsoftmax.sampling import Leaf, whole_span
@@ -84,6 +85,8 @@ def reduce(
     keep: str | None = None,
     batch: bool = False,
     release: bool = True,
+    gives_way: bool = False,
+    following: Sequence[Leaf] = (),
     begun: Begun | None = None,
     watch: Callable[[Outcome, Begun], None] | None = None,
 ) -> tuple[Sums, Spent]:
@@ -106,6 +109,10 @@ def reduce(
         Whether the leaves are the lanes of a mini-batch, and not all the data.
     release : bool
         Whether the rows of a mini-batch are not asked for again before they are decoded anew.
+    gives_way : bool
+        Whether what is remembered takes the place of nothing else.
+    following : sequence of Leaf
+        Of a mini-batch: what the same lanes give to the next one, which workers begin to read.
     begun : Begun, optional
         What an earlier call with the same reduction and leaves has told `watch`.
     watch : callable, optional
@@ -123,12 +130,16 @@ def reduce(
     started = time.perf_counter()
     if not batch:
         executor.refresh()
+    following = [later for leaf, later in zip(leaves, following, strict=False) if leaf]
     leaves = [leaf for leaf in leaves if leaf]
     tree = Tree(len(leaves), reduction.combine, {} if begun is None else dict(begun.nodes))
     before = NOTHING if begun is None else begun.spent
-    held = None if keep is None else _keep(executor, source, leaves, keep, batch, release)
+    held = None if keep is None else _keep(executor, source, leaves, keep, batch)
+    if held is not None:
+        held = held._replace(release=release, gives_way=gives_way)
     runs = task_runs(source, leaves, executor.slots, batch=batch)
-    tasks = _tasks(source, leaves, _without_done(runs, tree.missing()), targets_only, held)
+    parts = _without_done(runs, tree.missing())
+    tasks = _tasks(source, leaves, following, parts, targets_only, held)
     slots = min(executor.slots, len(tasks))
     work = Work()
     faults: list[Fault] = []
@@ -179,9 +190,8 @@ def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:
 
 
 def _keep(
-    executor: Executor, source: Source, leaves: Sequence[Leaf], run: str, batch: bool,
-    release: bool,
-) -> Keep | None:  # fmt: skip
+    executor: Executor, source: Source, leaves: Sequence[Leaf], run: str, batch: bool
+) -> Keep | None:
     """Return how workers are to remember the spans of a reduction, or None if they are not."""
     if source.X.futures or not (batch or source.X.may_wait):
         return None  # they are in memory, or the user's to persist
@@ -189,7 +199,7 @@ def _keep(
     most = executor.cache_room(source, largest * source.row_bytes, batch=batch)
     if most == 0 and not batch:
         return None
-    return Keep(run, most, executor.memory_ceiling, release, all_in_turn=not batch)
+    return Keep(run, most, executor.memory_ceiling, release=True, all_in_turn=not batch)
 
 
 def task_runs(
@@ -219,16 +229,24 @@ def _without_done(runs: Sequence[Span], missing: Sequence[int]) -> Iterator[Span
 
 
 def _tasks(
-    source: Source, leaves: Sequence[Leaf], runs: Iterable[Span], targets_only: bool,
-    keep: Keep | None,
+    source: Source, leaves: Sequence[Leaf], following: Sequence[Leaf], runs: Iterable[Span],
+    targets_only: bool, keep: Keep | None,
 ) -> list[Task]:  # fmt: skip
     tasks = []
     for first, last in runs:
         own = tuple(leaves[first:last])
-        parts = _parts(source, own, targets_only)
+        ahead = _new_spans(own, following[first:last]) if keep and source.X.may_wait else ()
+        parts = _parts(source, (*own, ahead), targets_only)
         blocks = {key: future for part in parts.values() for key, future in part.futures.items()}
-        tasks.append(Task(parts, blocks, targets_only, own, first, len(leaves), keep))
+        tasks.append(Task(parts, blocks, targets_only, own, first, len(leaves), keep, ahead))
     return tasks
+
+
+def _new_spans(leaves: Sequence[Leaf], following: Sequence[Leaf]) -> Leaf:
+    """Return the pieces that follow on others, and are not of the same spans."""
+    known = {(piece.start, piece.shuffle) for leaf in leaves for piece in leaf}
+    later = (piece for leaf in following for piece in leaf)
+    return tuple(piece for piece in later if (piece.start, piece.shuffle) not in known)
 
 
 def _parts(source: Source, leaves: Sequence[Leaf], targets_only: bool) -> dict[int, Source]:

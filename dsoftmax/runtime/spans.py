@@ -17,7 +17,8 @@ Span = tuple[int, int]
 _SPAN_BYTES = 1 << 22
 _MOST_TASK_BYTES = 1 << 28
 _MORE_A_SLOT = 1 << 22
-_LEAST_SHARE = 16  # of the largest task
+_LEAST_SHARE = 8  # of the largest task
+_TASKS_A_SLOT = 2  # that a slot is given at once: one that runs, and one that waits
 
 
 def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) -> tuple[Span, ...]:
@@ -60,15 +61,16 @@ def around(holes: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
 def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int) -> list[Span]:
     """Return runs of 2^k leaves, each a whole subtree, that become shorter towards the end.
 
-    A task takes a slot's share of the leaves that are left, so that slots end together (guided
-    self-scheduling: Polychronopoulos and Kuck, 1987). But a task of less than 16 MiB is mostly
-    overhead, and one of more than 256 MiB is long to lose; from 64 slots on both bounds grow with
-    their number, so that the scheduler keeps up. No slot stays without a task.
+    Tasks become shorter so that slots end together (guided self-scheduling: Polychronopoulos and
+    Kuck, 1987): each takes half of a slot's share of the leaves that are left, since a slot is
+    given two at once. But a task of less than 32 MiB is mostly overhead, and one of more than
+    256 MiB is long to lose; from 64 slots on both bounds grow with their number, so that the
+    scheduler keeps up. No slot stays without a task.
 
     Examples
     --------
     >>> [stop - start for start, stop in cut_tasks(50, 1 << 24, slots=2)]
-    [16, 16, 8, 4, 2, 2, 1, 1]
+    [8, 8, 8, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2]
     """
     even = max(1, n_leaves // slots)
     largest = max(_MOST_TASK_BYTES, slots * _MORE_A_SLOT)
@@ -76,7 +78,7 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int) -> list[Span]:
     least, most = (max(1, size // max(leaf_bytes, 1)) for size in bounds)
     runs, start = [], 0
     while start < n_leaves:
-        leaves = max(min((n_leaves - start) // slots, most), min(least, even), 1)
+        leaves = max(min((n_leaves - start) // (_TASKS_A_SLOT * slots), most), min(least, even), 1)
         stop = start + (1 << (leaves.bit_length() - 1))
         runs.append((start, min(stop, n_leaves)))
         start = stop

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.reduction import Chunk, Reduction
 from dsoftmax.runtime import blas
-from dsoftmax.runtime.loading import Loader, Task, note
+from dsoftmax.runtime.loading import Loader, Task, note, read_ahead
 from dsoftmax.runtime.numerics import numerics, worker_name
 from dsoftmax.runtime.spans import Tree
 from dsoftmax.sampling import Leaf, Piece
@@ -100,6 +100,7 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
                 sums, done = _reduce_leaf(task, loader, reduction, leaf)
             tree.add(0, index, sums)
             work += done
+    read_ahead(task)
     return Outcome(tree.nodes, work, tuple(faults), worker_name(), numerics())
 
 

@@ -66,7 +66,10 @@ class Scans(Reads):
         source = replace(apart.source, classes=classes, dtype=self._source.dtype, most_bad=0)
         leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
         with readable():
-            sums, spent = reduce(apart.executor, source, judge_of(members, points), leaves)
+            sums, spent = reduce(
+                apart.executor, source, judge_of(members, points), leaves, keep=apart.key,
+                gives_way=True,
+            )  # fmt: skip
         self._ledger.retries += spent.work.retries
         return sums
 

@@ -7,6 +7,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
 
 ROUNDS = 5
 Seconds = Mapping[str, Sequence[float]]
@@ -80,5 +82,13 @@ def middle(seconds: Seconds) -> dict[str, float]:
 
 
 def as_json(results: Sequence[Result], facts: Mapping[str, object]) -> str:
-    rows = [asdict(result) | {"verdict": result.verdict} for result in results]
-    return json.dumps({**facts, "results": rows}, indent=2)
+    rows = [_finite(asdict(result)) | {"verdict": result.verdict} for result in results]
+    return json.dumps({**facts, "results": rows}, indent=2, allow_nan=False)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Return null for what is no number, which JSON does not have."""
+    unknown = {
+        key for key, value in row.items() if isinstance(value, float) and not isfinite(value)
+    }
+    return row | dict.fromkeys(unknown)

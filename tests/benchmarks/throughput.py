@@ -47,7 +47,7 @@ def one_epoch(executor: Executor, source: Source, batch: int) -> None:
     for step in range(epoch.n_steps):
         reduce(
             executor, source, gradient(), epoch.batch(step), keep=f"{executor.run_key}-{batch}",
-            batch=True,
+            batch=True, following=epoch.batch(step + 1),
         )  # fmt: skip
 
 

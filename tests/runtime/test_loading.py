@@ -1,4 +1,4 @@
-"""The next span is read ahead where storage is waited for, and only there."""
+"""The next span is read ahead: of a task where storage is waited for, of a step always."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed import Client
 
 from dsoftmax import ChunkError, open_data
+from dsoftmax.objective import moments_of
 from dsoftmax.reduction import Chunk, Reduction
 from dsoftmax.runtime import loading
-from dsoftmax.runtime.loading import Loaded, Task, note
-from dsoftmax.runtime.worker import reduce_leaves
-from dsoftmax.sampling import whole_span
+from dsoftmax.runtime.executors import executor_for
+from dsoftmax.runtime.loading import Task, note
+from dsoftmax.runtime.reduce import reduce
+from dsoftmax.runtime.remembered import Keep, Loaded, Remembered
+from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.runtime.worker import Outcome, reduce_leaves
+from dsoftmax.sampling import Epoch, whole_span
 from dsoftmax.sources.base import Source
 
 Store = Callable[..., str]
@@ -106,3 +112,113 @@ def test_whether_it_pays_is_learned_from_the_reads_before(
     share = storage.share
     note(Loaded(chunk, 0, 0, 0.0, 0.0, 0.0, 0), kernel)
     assert storage.share == share, "what was remembered says nothing of storage"
+
+
+def keep(room: int) -> Keep:
+    return Keep("run", room, 0, release=True, all_in_turn=False)
+
+
+def step(source: Source, start: int, following: int | None, room: int) -> Outcome:
+    """Reduce the span at `start`, as a step that a step with another span follows."""
+    later = () if following is None else (whole_span((following, following + 10)),)
+    parts = dict.fromkeys((start, *(piece.start for piece in later)), source)
+    leaves = ((whole_span((start, start + 10)),),)
+    task = Task(parts, {}, False, leaves, 0, 1, keep(room), later)
+    return reduce_leaves(task, Reduction("sum", lambda chunk: float(chunk.X.sum()), operator.add))
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> Remembered:
+    found = Remembered()
+    monkeypatch.setattr(loading, "spans", found)
+    return found
+
+
+def test_the_span_of_the_next_step_is_read_before_it_is_asked_for_and_counted_once(
+    source: Source, remembered: Remembered
+) -> None:
+    X: Any = source.X
+    begun = X.begun.setdefault(10, threading.Event())
+    first = step(source, 0, 10, room=1 << 20)
+    assert begun.wait(SECONDS)
+    second = step(source, 10, None, room=1 << 20)
+    assert X.readers[10] != X.readers[0] == threading.current_thread().name
+    assert second.nodes[(0, 0)] == np.arange(30.0, 60.0).sum()
+    assert [first.work.reads, second.work.reads, second.work.bytes] == [1, 1, 240]
+
+
+def test_nothing_is_read_for_the_next_step_without_room_for_it(
+    source: Source, remembered: Remembered
+) -> None:
+    step(source, 0, 10, room=200)
+    X: Any = source.X
+    assert list(X.readers) == [0]
+
+
+def test_a_bad_chunk_of_the_next_step_is_named_when_it_is_needed(
+    source: Source, remembered: Remembered
+) -> None:
+    source.X.broken = 10  # type: ignore[attr-defined]
+    assert step(source, 0, 10, room=1 << 20).nodes
+    with pytest.raises(ChunkError, match=r"rows 10 to 19 cannot be read: .* does not match"):
+        step(source, 10, None, room=1 << 20)
+
+
+def test_what_is_read_for_a_run_that_has_ended_is_not_remembered(remembered: Remembered) -> None:
+    reading, ended = threading.Event(), threading.Event()
+
+    def read() -> Loaded:
+        reading.set()
+        assert ended.wait(SECONDS)
+        return Loaded(Chunk(np.ones((1, 1)), None, None, 0), 8, 1, 0.0, 0.0, 0.0, 0)
+
+    key, later = ("run", 0, 1, None), ("run", 1, 2, None)
+    remembered.begin(key, keep(1 << 20), 8, read)
+    remembered.begin(later, keep(1 << 20), 8, read)
+    assert reading.wait(SECONDS)
+    remembered.forget("run")
+    ended.set()
+    counted = [remembered.get(name, keep(1 << 20), read).reads for name in (key, later)]
+    assert counted == [1, 1]
+    assert remembered.get(key, keep(1 << 20), read).reads == 0
+
+
+def test_spans_that_give_way_take_the_place_of_nothing(remembered: Remembered) -> None:
+    span = Loaded(Chunk(np.ones((1, 1)), None, None, 0), 8, 1, 0.0, 0.0, 0.0, 0)
+    own = Keep("own", 24, 0, release=False, all_in_turn=True)
+    guest = own._replace(run="guest", gives_way=True)
+
+    def reads(keep: Keep, *numbers: int) -> int:
+        return sum(
+            remembered.get((keep.run, i, i + 1, None), keep, lambda: span).reads for i in numbers
+        )
+
+    assert reads(guest, 0, 1, 2, 3) == 4
+    assert reads(guest, 0, 1, 2) == 0, "the first are held"
+    assert reads(own, 0, 1) == 2, "and go when others come"
+    assert reads(guest, 2) == 0
+    assert reads(guest, 0, 1) == 2, "for which they are held no more"
+    assert reads(own, 0, 1) == 0
+
+
+@pytest.mark.usefixtures("small_spans")
+def test_steps_that_are_read_ahead_have_the_same_bits(cluster: Client, store: Store) -> None:
+    path = store(rows=10, X=np.random.default_rng(0).normal(size=(320, 3)), y=np.arange(320) % 4)
+    source = open_data(f"{path}/X", f"{path}/y").with_classes(np.arange(4))
+    epoch = Epoch(cut_spans(source.chunks, source.row_bytes), 4, 50, seed=0)
+    reduction = moments_of(4, source.dtype)
+
+    def means(run: str, *, ahead: bool) -> list[bytes]:
+        with executor_for(source) as executor:
+            found = [
+                reduce(
+                    executor, source, reduction, epoch.batch(number), batch=True,
+                    keep=f"{executor.run_key}-{run}",
+                    following=epoch.batch(number + 1) if ahead else (),
+                )
+                for number in range(epoch.n_steps)
+            ]  # fmt: skip
+        assert sum(spent.work.rows for _, spent in found) == 320
+        return [sums.mean.tobytes() for sums, _ in found]
+
+    assert means("a", ahead=True) == means("b", ahead=False)

@@ -181,6 +181,7 @@ def test_workers_start_with_malloc_settings_that_keep_decoded_chunks(client: Cli
         environment = psutil.Process(pid).environ()  # as it was when the process started
         assert environment["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
         assert environment["MALLOC_MMAP_THRESHOLD_"] == str(2**30)
+        assert environment["MALLOC_ARENA_MAX"] == "1"
         assert environment["OPENBLAS_NUM_THREADS"] == "1"
 
 

@@ -179,13 +179,13 @@ def test_the_key_is_in_no_task_no_log_no_command_and_no_checkpoint(
     X, y = digits
     path, folder = store(rows=97, X=X, y=y), private(cluster)
     key = (folder / "tls.key").read_text().splitlines()[1]
-    submit, sent = cluster.submit, []
+    send, sent = cluster.map, []
 
     def recorded(*args: Any, **keywords: Any) -> Any:
         sent.append(cloudpickle.dumps((args, keywords)))
-        return submit(*args, **keywords)
+        return send(*args, **keywords)
 
-    monkeypatch.setattr(cluster, "submit", recorded)
+    monkeypatch.setattr(cluster, "map", recorded)
     model = SoftmaxRegression(alpha=1, checkpoint=tmp_path / "state")
     model.fit(f"{path}/X", f"{path}/y").save(tmp_path / "model.zarr")
     sent.append(cloudpickle.dumps(dict(model.predict(f"{path}/X").__dask_graph__())))

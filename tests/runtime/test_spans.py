@@ -32,7 +32,7 @@ def test_spans_are_runs_of_whole_chunks_that_cover_all_rows(
 
 
 @given(st.integers(1, 3000), st.integers(1, 10**9), st.integers(1, 1000))
-def test_tasks_are_whole_subtrees_of_16_to_256_mib_where_no_slot_goes_without(
+def test_tasks_are_whole_subtrees_of_32_to_256_mib_where_no_slot_goes_without(
     n_leaves: int, leaf_bytes: int, slots: int
 ) -> None:
     runs = cut_tasks(n_leaves, leaf_bytes, slots)
@@ -44,13 +44,13 @@ def test_tasks_are_whole_subtrees_of_16_to_256_mib_where_no_slot_goes_without(
         assert start % size == 0
         assert size == 1 or leaf_bytes * size <= most
         assert size == 1 or size * slots <= n_leaves
-        assert 2 * size * leaf_bytes > most // 16 or 2 * size * slots > n_leaves
+        assert 2 * size * leaf_bytes > most // 8 or 2 * size * slots > n_leaves
     assert len(runs) >= min(slots, n_leaves)
 
 
 def test_the_last_tasks_are_short_so_that_slots_end_together() -> None:
     sizes = [stop - start for start, stop in cut_tasks(147, 6 << 20, slots=2)]
-    assert sizes == [32] * 3 + [16, 16, 8, 4, 2, 2, 2, 1]
+    assert sizes == [32] + [16] * 4 + [8] * 3 + [4] * 6 + [3]
 
 
 def total(leaves: list[Any], level: int, order: list[int], combine: Any) -> Any:

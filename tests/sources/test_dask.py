@@ -229,13 +229,13 @@ def test_few_tasks_with_persisted_blocks_are_under_way_at_once(
     in_chunks: Any, cluster: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, y, lazy, _ = in_chunks
-    submit, keys = cluster.submit, []
+    send, keys = cluster.map, []
 
     def counted(*args: Any, **options: Any) -> Any:
-        keys.append(options["key"])
-        return submit(*args, **options)
+        keys.extend(options["key"])
+        return send(*args, **options)
 
-    monkeypatch.setattr(cluster, "submit", counted)
+    monkeypatch.setattr(cluster, "map", counted)
     executor = executor_for(open_data(cluster.persist(lazy), y))
     results = executor.run("double", lambda value: 2 * value, [(i,) for i in range(30)], few=True)
     assert next(iter(results)) % 2 == 0

@@ -1,0 +1,123 @@
+"""The tasks of a reduction on a cluster: those that wait here, and those that are under way."""
+
+from __future__ import annotations
+
+import queue
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from distributed import KilledWorker
+
+from dsoftmax.runtime import worker
+from dsoftmax.runtime.executors import TaskKilledError
+
+
+class Call(NamedTuple):
+    """A task, its position, and the worker that it is meant for, or None."""
+
+    position: int
+    task: tuple[Any, ...]
+    worker: str | None
+
+
+class Backlog:
+    """Calls that have not been submitted, by the worker that each is meant for."""
+
+    def __init__(self, calls: Iterable[Call]) -> None:
+        self._waiting: dict[str | None, deque[Call]] = {}
+        for call in calls:
+            self._waiting.setdefault(call.worker, deque()).append(call)
+
+    def next_for(self, worker: str | None, most: int) -> list[Call]:
+        """Return the next calls that are meant for a worker, at most so many."""
+        own = self._waiting.get(worker, deque())
+        return [own.popleft() for _ in range(min(most, len(own)))]
+
+    def last_of_most(self, worker: str) -> Call | None:
+        """Return, for a worker, the last call of whoever has most left, if anyone has."""
+        most = max(self._waiting.values(), key=len, default=None)
+        return most.pop()._replace(worker=worker) if most else None
+
+
+class Window:
+    """The tasks that are under way.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    function : what is called for each task
+    prefix : of their keys
+    """
+
+    def __init__(self, client: Any, function: Callable[..., Any], prefix: str) -> None:
+        self._client, self._function, self._prefix = client, function, prefix
+        self._calls: dict[Any, Call] = {}
+        self._held: Counter[str | None] = Counter()
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._submitted = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def held(self, worker: str | None) -> int:
+        """Return how many of them are meant for a worker."""
+        return self._held[worker]
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Submit tasks for one worker, or for any; futures in them arrive there as their values.
+
+        In one message: each would cost the scheduler five times as much by itself.
+        """
+        if not calls:
+            return
+        name = calls[0].worker
+        first, self._submitted = self._submitted, self._submitted + len(calls)
+        futures = self._client.map(
+            worker.with_one_blas_thread,
+            [self._function] * len(calls),
+            *map(list, zip(*(call.task for call in calls), strict=True)),
+            key=[f"{self._prefix}-{number}" for number in range(first, self._submitted)],
+            pure=False, workers=name, allow_other_workers=name is not None,
+        )  # fmt: skip
+        self._held[name] += len(calls)
+        for future, call in zip(futures, calls, strict=True):
+            self._calls[future] = call
+            future.add_done_callback(self._done.put)
+
+    def next_result(self, timeout: float) -> Any:
+        """Return the result of a task that has ended; raise queue.Empty if none does in time."""
+        while True:
+            future = self._done.get(timeout=timeout)
+            if future not in self._calls:  # it was released, and submitted again
+                continue
+            call = self._removed(future)
+            try:
+                result = future.result()
+            except KilledWorker as error:
+                lost = getattr(error.last_worker, "address", error.last_worker)
+                raise TaskKilledError(call.position, f"the last was {lost}") from error
+            future.release()  # or sums would pile up on the workers until the end
+            return result
+
+    def _removed(self, future: Any) -> Call:
+        call = self._calls.pop(future)
+        self._held[call.worker] -= 1
+        return call
+
+    def unpin_from_all_but(self, workers: Collection[str]) -> None:
+        """Submit anew what is meant for workers that have gone.
+
+        Another worker may take such a task, but the scheduler forgets to look for one if there
+        was none at all when the task came.
+        """
+        for future, call in list(self._calls.items()):
+            if call.worker is not None and call.worker not in workers and not future.done():
+                self._removed(future)
+                future.release()
+                self.submit([call._replace(worker=None)])
+
+    def close(self) -> None:
+        """Let go of what has not ended."""
+        for future in self._calls:
+            future.release()

@@ -1,0 +1,58 @@
+"""Tasks wait here until their workers have room, and nobody is idle while they do."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from distributed import Client, Event
+
+from dsoftmax.runtime.cluster import ClusterExecutor
+from dsoftmax.runtime.executors import Home
+from dsoftmax.runtime.window import Backlog, Call
+
+SECONDS = 60  # a wait that is never over in a test that passes
+
+
+def calls(workers: str) -> list[Call]:
+    return [Call(position, (), worker) for position, worker in enumerate(workers)]
+
+
+def test_each_worker_gets_its_own_calls_in_their_order() -> None:
+    backlog = Backlog(calls("abba"))
+    assert [call.position for call in backlog.next_for("a", 1)] == [0]
+    assert [call.position for call in backlog.next_for("b", 5)] == [1, 2]
+    assert [call.position for call in backlog.next_for("a", 5)] == [3]
+    assert backlog.next_for("a", 1) == backlog.next_for("c", 1) == backlog.next_for("b", -1) == []
+
+
+def test_the_idle_take_the_last_call_of_whoever_has_most_left() -> None:
+    backlog = Backlog(calls("abbbba"))
+    taken = [backlog.last_of_most("c") for _ in range(6)]
+    assert [call.position for call in taken[:2] if call] == [4, 3]
+    assert {call.position for call in taken[2:] if call} == {0, 1, 2, 5}
+    assert {call.worker for call in taken if call} == {"c"}
+    assert backlog.last_of_most("c") is None
+
+
+def hold_up(begun: str, ended: str) -> None:
+    Event(begun).set()
+    Event(ended).wait(SECONDS)
+
+
+def test_what_a_worker_that_is_held_up_has_left_is_done_by_others(cluster: Client) -> None:
+    begun, ended = Event(client=cluster), Event(client=cluster)
+    executor = ClusterExecutor(cluster)
+    slow = min(executor._workers)
+    busy = cluster.submit(hold_up, begun.name, ended.name, workers=slow)
+    try:
+        assert begun.wait(SECONDS)
+        homes = [Home(number, 10) for number in range(12)]
+        tasks = [(number, 2) for number in range(12)]
+        results = executor.run("power", pow, tasks, homes=homes)
+        found = list(islice(results, 10))
+        assert not busy.done()
+        ended.set()
+        assert sorted([*found, *results]) == [number**2 for number in range(12)]
+    finally:
+        ended.set()
+    busy.result(timeout=SECONDS)
