@@ -178,10 +178,12 @@ def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatc
     assert plan_fit(source).advice == ()
 
 
-@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    ("classes", "solver", "n_alphas", "reads_a_round"),
+    [(2, "lbfgs", 5, 4), (3, "lbfgs", 5, 4), (3, "newton", 5, 8), (3, "newton", 8, 6)],
+)
 def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
-    monkeypatch: pytest.MonkeyPatch, solver: str, classes: int
+    monkeypatch: pytest.MonkeyPatch, classes: int, solver: str, n_alphas: int, reads_a_round: int
 ) -> None:
     X = np.random.default_rng(0).normal(size=(300, 5))
     y = np.arange(300) % classes
@@ -190,16 +192,17 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
 
     def search(max_iter: int) -> SoftmaxRegressionCV:
         return SoftmaxRegressionCV(
-            alphas=5, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False, random_state=0
-        )
+            alphas=n_alphas, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False,
+            random_state=0,
+        )  # fmt: skip
 
     plan = plan_fit(X, y, search(100))
-    assert plan.n_models == 15
-    assert plan.reads_a_round == 4
-    assert "15 models, at first 4 passes for a step of each" in str(plan)
+    assert plan.n_models == 3 * n_alphas
+    assert plan.reads_a_round == reads_a_round
+    assert f"models, at first {reads_a_round} passes for a step of each" in str(plan)
     assert any("too large for one read" in text for text in plan.advice)
     objectives = []
-    for reads in (0, plan.reads_a_round - 1, plan.reads_a_round):
+    for reads in (0, reads_a_round - 1, reads_a_round):
         with pytest.warns(ConvergenceWarning, match="budget"):
             objectives.append(search(1 + reads).fit(X, y).objectives_)
     start, before, after = objectives
