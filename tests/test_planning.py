@@ -107,6 +107,25 @@ def test_a_worker_stays_below_the_planned_peak_and_not_far(
     assert 0.4 * plan.peak_memory < peak < plan.peak_memory
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_a_worker_of_a_search_stays_below_the_planned_peak_and_not_far(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(2 * 8192) % 10
+    group = zarr.open_group(tmp_path / "data.zarr", mode="w")
+    images = rng.integers(0, 200, (len(labels), 784)).astype("u1")
+    group.create_array("X", data=images, chunks=(8192, 784))
+    group.create_array("y", data=labels)
+    path = f"{tmp_path}/data.zarr"
+    model = SoftmaxRegressionCV(20, cv=5, solver="lbfgs", max_iter=2, random_state=0)
+    with local_workers(1, "3 GiB") as client:
+        plan = plan_fit(f"{path}/X", f"{path}/y", model)
+        with pytest.warns(ConvergenceWarning, match="budget"):
+            model.fit(f"{path}/X", f"{path}/y")
+        (peak,) = client.run(peak_memory).values()
+    assert plan.n_models == 100
+    assert 0.4 * plan.peak_memory < peak < plan.peak_memory
+
+
 def test_a_plan_starts_no_cluster_and_reads_no_features(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
