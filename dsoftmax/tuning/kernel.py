@@ -12,9 +12,8 @@ from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold
 from dsoftmax.loss import loss_gradient
 from dsoftmax.reduction import Array, Chunk
 
-_ROWS_BYTES = 1 << 24  # of what is known of the rows that are computed at once
-_ROW_BYTES = 40  # of a row, for each model: two weights, its loss, and what they are made of
-_LEAST_ROWS = 64
+_LOSSES = 1 << 21  # of rows times models that are at hand at once
+_LEAST_ROWS = 1 << 12  # no fewer than a block of the kernel
 
 
 def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
@@ -25,25 +24,23 @@ def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | N
     DataError
         If they are not finite because X is not.
     """
-    parts = _parts(chunk, len(points))
-    sums = reduce(add, (_stack_sums(part, points, left_out, shift) for part in parts))
+    sums = reduce(add, (_stack(part, points, left_out, shift) for part in _parts(chunk, points)))
     learned = sums.learned
     if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
         chunk.require_finite(points.dtype)
     return sums
 
 
-def _stack_sums(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
+def _stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
     if chunk.fold is not None:
         return loss_by_fold(chunk, points, left_out, shift)
     none = np.zeros(len(points))
     return FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
 
 
-def _parts(chunk: Chunk, n_models: int) -> Iterator[Chunk]:
-    """Yield rows of a chunk, so few that what is known of each for each model is 16 MiB."""
-    most = max(_LEAST_ROWS, _ROWS_BYTES // (_ROW_BYTES * n_models))
-    length = 1 << (most.bit_length() - 1)  # a power of two, as the blocks of the kernel are
+def _parts(chunk: Chunk, points: Array) -> Iterator[Chunk]:
+    """Yield rows of a chunk, so many that their losses for all models are no burden."""
+    length = max(_LEAST_ROWS, _LOSSES // len(points) // _LEAST_ROWS * _LEAST_ROWS)
     for start in range(0, max(len(chunk.X), 1), length):
         yield chunk.rows(start, min(start + length, len(chunk.X)))
 
@@ -56,7 +53,7 @@ def partial_judge(chunk: Chunk, points: Array, shift: Array | None) -> Judged:
     DataError
         If they are not finite because X is not.
     """
-    sums = reduce(add, (judge(part, points, shift) for part in _parts(chunk, len(points))))
+    sums = reduce(add, (judge(part, points, shift) for part in _parts(chunk, points)))
     if not np.isfinite(sums.loss).all():
         chunk.require_finite(points.dtype)
     return sums
