@@ -65,15 +65,13 @@ class Stratified:
 
     def _dealt(self, codes: Array, rank: Array) -> Array:
         """Return the fold of the rank-th row of a class: the order of its number in its block."""
-        of_class = split_mix(self.seed, np.arange(1, self.before.shape[1] + 1, dtype=np.uint64))
-        folds, first = np.zeros(len(codes), np.int16), rank - rank % self.n_folds
-        for code in np.unique(codes):
-            own = codes == code
-            seed = int(of_class[code])
-            number = split_mix(seed, (rank[own] + 1).astype(np.uint64))
-            for other in range(self.n_folds):
-                index = (first[own] + other + 1).astype(np.uint64)
-                folds[own] += split_mix(seed, index) < number
+        n_classes = self.before.shape[1]
+        seeds = split_mix(self.seed, np.arange(1, n_classes + 1, dtype=np.uint64))[codes]
+        index = (rank + 1).astype(np.uint64)
+        first = index - (rank % self.n_folds).astype(np.uint64)
+        number, folds = split_mix(seeds, index), np.zeros(len(codes), np.int16)
+        for other in range(self.n_folds):
+            folds += split_mix(seeds, first + np.uint64(other)) < number
         return folds
 
     def part(self, start: int, stop: int) -> Stratified:

@@ -11,19 +11,19 @@ from dsoftmax.reduction import Array
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def split_mix(seed: int, index: Array) -> Array:
-    """Return the numbers of some indices, all of 64 bits, of a generator that a seed starts.
+def split_mix(seed: int | Array, index: Array) -> Array:
+    """Return the numbers of some indices, all of 64 bits, of generators that seeds start.
 
-    It is SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators,
+    They are SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators,
     2014), of which any number can be had without those before it.
 
     Parameters
     ----------
-    seed : int
+    seed : int, or array of uint64, one for each index
     index : array of uint64, from 1 on
     """
-    (first,) = _mixed(np.array([seed % 2**64], np.uint64))
-    return _mixed(first + index * np.uint64(_GOLDEN))
+    seeds = np.array([seed % 2**64], np.uint64) if isinstance(seed, int) else seed
+    return _mixed(_mixed(seeds) + index * np.uint64(_GOLDEN))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from operator import add
 
 import numpy as np
@@ -17,6 +17,8 @@ from dsoftmax.subproblem import Subproblem
 from dsoftmax.tuning.members import Member
 
 _STACK_BYTES = 1 << 24  # of the gradients of a stack
+_LOSSES = 1 << 21  # of rows times models that are at hand at once
+_LEAST_ROWS = 1 << 12  # no fewer than a block of the kernel
 _ROOT_BYTES = 1 << 28  # of what makes the features of a sample uncorrelated
 
 
@@ -46,15 +48,25 @@ def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | N
     DataError
         If they are not finite because X is not.
     """
-    if chunk.fold is None:
-        none = np.zeros(len(points))
-        sums = FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
-    else:
-        sums = loss_by_fold(chunk, points, left_out, shift)
+    sums = reduce(add, (_stack(part, points, left_out, shift) for part in _parts(chunk, points)))
     learned = sums.learned
     if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
         chunk.require_finite(points.dtype)
     return sums
+
+
+def _stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
+    if chunk.fold is not None:
+        return loss_by_fold(chunk, points, left_out, shift)
+    none = np.zeros(len(points))
+    return FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
+
+
+def _parts(chunk: Chunk, points: Array) -> Iterator[Chunk]:
+    """Yield rows of a chunk, so many that their losses for all models are no burden."""
+    length = max(_LEAST_ROWS, _LOSSES // len(points) // _LEAST_ROWS * _LEAST_ROWS)
+    for start in range(0, max(len(chunk.X), 1), length):
+        yield chunk.rows(start, min(start + length, len(chunk.X)))
 
 
 def partial_judge(chunk: Chunk, points: Array, shift: Array | None) -> Judged:
@@ -65,7 +77,7 @@ def partial_judge(chunk: Chunk, points: Array, shift: Array | None) -> Judged:
     DataError
         If they are not finite because X is not.
     """
-    sums = judge(chunk, points, shift)
+    sums = reduce(add, (judge(part, points, shift) for part in _parts(chunk, points)))
     if not np.isfinite(sums.loss).all():
         chunk.require_finite(points.dtype)
     return sums

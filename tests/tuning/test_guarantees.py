@@ -205,3 +205,15 @@ def test_several_reads_a_round_find_what_one_finds(
     assert several.n_iter_ > 1.5 * one.n_iter_
     np.testing.assert_allclose(several.objectives_, one.objectives_, rtol=1e-6)
     np.testing.assert_allclose(several.scores_, one.scores_, rtol=1e-4)
+
+
+def test_how_many_rows_are_at_hand_at_once_changes_no_model(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params: dict[str, Any] = {"alphas": [1.0, 10.0], "prune": False, "tol": 1e-5}
+    whole = found(path, **params)
+    monkeypatch.setattr(stack, "_LOSSES", 1)
+    monkeypatch.setattr(stack, "_LEAST_ROWS", 7)
+    parts = found(path, **params)
+    np.testing.assert_allclose(parts.objectives_, whole.objectives_, rtol=1e-6)
+    np.testing.assert_allclose(parts.scores_, whole.scores_, rtol=1e-3)
