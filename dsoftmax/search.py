@@ -71,6 +71,7 @@ class SoftmaxRegressionCV(LinearClassifier):
     tol : float or "auto", default=1e-4
         As for `SoftmaxRegression`, for each model.
     sample_size, random_state, checkpoint, callbacks, verbose : as for `SoftmaxRegression`
+        The seed also deals the folds; the checkpoint holds all models.
 
     Attributes
     ----------

@@ -142,7 +142,8 @@ def test_what_runs_on_a_worker_loads_neither_scikit_learn_nor_dask_array() -> No
     loaded = modules_after(
         "import distributed, zarr\n"
         "import dsoftmax.objective, dsoftmax.labels, dsoftmax.metrics\n"
-        "import dsoftmax.runtime.worker, dsoftmax.sources.zarr, dsoftmax.sources.memory"
+        "import dsoftmax.runtime.worker, dsoftmax.sources.zarr, dsoftmax.sources.memory\n"
+        "import dsoftmax.tuning.kernel, dsoftmax.tuning.moments"
     )
     assert not {"sklearn", "dask.array", "dask_ml", "pandas", "scipy", "matplotlib"} & loaded
 

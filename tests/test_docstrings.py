@@ -24,6 +24,9 @@ def public_names() -> Iterator[str]:
     for name in sorted(vars(model) | vars(model.__mro__[1]) | vars(model.__mro__[2])):
         if not name.startswith(("_", "set_")) and callable(getattr(model, name, None)):
             yield f"{model.__module__}.{model.__qualname__}.{name}"
+    search = dsoftmax.SoftmaxRegressionCV
+    for name in ("fit", "plot_path", "save"):
+        yield f"{search.__module__}.{search.__qualname__}.{name}"
     for found in (
         diagnostics.plot_history, diagnostics.plot_scores, searching.dask_ml_searches,
         scores.Scores, scores.Scores.to_dict,

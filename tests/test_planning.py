@@ -107,6 +107,25 @@ def test_a_worker_stays_below_the_planned_peak_and_not_far(
     assert 0.4 * plan.peak_memory < peak < plan.peak_memory
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_a_worker_of_a_search_stays_below_the_planned_peak_and_not_far(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(2 * 8192) % 10
+    group = zarr.open_group(tmp_path / "data.zarr", mode="w")
+    images = rng.integers(0, 200, (len(labels), 784)).astype("u1")
+    group.create_array("X", data=images, chunks=(8192, 784))
+    group.create_array("y", data=labels)
+    path = f"{tmp_path}/data.zarr"
+    model = SoftmaxRegressionCV(20, cv=5, solver="lbfgs", max_iter=2, random_state=0)
+    with local_workers(1, "3 GiB") as client:
+        plan = plan_fit(f"{path}/X", f"{path}/y", model)
+        with pytest.warns(ConvergenceWarning, match="budget"):
+            model.fit(f"{path}/X", f"{path}/y")
+        (peak,) = client.run(peak_memory).values()
+    assert plan.n_models == 100
+    assert 0.4 * plan.peak_memory < peak < plan.peak_memory
+
+
 def test_a_plan_starts_no_cluster_and_reads_no_features(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,10 +197,12 @@ def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatc
     assert plan_fit(source).advice == ()
 
 
-@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    ("classes", "solver", "n_alphas", "reads_a_round"),
+    [(2, "lbfgs", 5, 4), (3, "lbfgs", 5, 4), (3, "newton", 5, 8), (3, "newton", 8, 6)],
+)
 def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
-    monkeypatch: pytest.MonkeyPatch, solver: str, classes: int
+    monkeypatch: pytest.MonkeyPatch, classes: int, solver: str, n_alphas: int, reads_a_round: int
 ) -> None:
     X = np.random.default_rng(0).normal(size=(300, 5))
     y = np.arange(300) % classes
@@ -190,16 +211,17 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
 
     def search(max_iter: int) -> SoftmaxRegressionCV:
         return SoftmaxRegressionCV(
-            alphas=5, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False, random_state=0
-        )
+            alphas=n_alphas, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False,
+            random_state=0,
+        )  # fmt: skip
 
     plan = plan_fit(X, y, search(100))
-    assert plan.n_models == 15
-    assert plan.reads_a_round == 4
-    assert "15 models, at first 4 passes for a step of each" in str(plan)
+    assert plan.n_models == 3 * n_alphas
+    assert plan.reads_a_round == reads_a_round
+    assert f"models, at first {reads_a_round} passes for a step of each" in str(plan)
     assert any("too large for one read" in text for text in plan.advice)
     objectives = []
-    for reads in (0, plan.reads_a_round - 1, plan.reads_a_round):
+    for reads in (0, reads_a_round - 1, reads_a_round):
         with pytest.warns(ConvergenceWarning, match="budget"):
             objectives.append(search(1 + reads).fit(X, y).objectives_)
     start, before, after = objectives

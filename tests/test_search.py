@@ -176,7 +176,7 @@ MISTAKES: list[tuple[Call, str]] = [
     (lambda: search(cv=pd.Series(["a", "b", 1] * 50)).fit(X, Y), "cv mixes labels of the"),
     (lambda: search(cv=None).fit(X, Y), "cv is None, and there is no X_val to choose by"),
     (lambda: search(cv=3).fit(X, Y, X_val=X, y_val=Y), "cv is 3, and X_val is given too"),
-    (lambda: search(cv=None, select="1se").fit(X, Y, X_val=X, y_val=Y), "select='1se' needs the spread"),
+    (lambda: search(cv=None, select="1se").fit(X, Y, X_val=X, y_val=Y), "select='1se' needs the"),
     (lambda: search(alphas=[]).fit(X, Y), r"alphas is \[\]; expected how many, at least 1, or"),
     (lambda: search(alphas=[1, np.nan]).fit(X, Y), r"alphas is \[1, nan\]; expected"),
     (lambda: search(alphas=[1, -1]).fit(X, Y), r"alphas is \[1, -1\]; expected"),

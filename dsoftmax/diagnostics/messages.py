@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -50,7 +51,7 @@ def _of_resumed(event: FitResumed) -> Message:
 def _of_candidates(event: CandidatesJudged) -> Message:
     fields = {name: value for name, value in asdict(event).items() if name != "best"}
     return {"event": "candidates", "best": event.best} | {
-        name: [None if value != value else value for value in values]
+        name: [value if math.isfinite(value) else None for value in values]
         for name, values in fields.items()
     }
 

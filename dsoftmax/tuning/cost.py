@@ -8,10 +8,11 @@ from dsoftmax.classes import first_labels
 from dsoftmax.runtime.workers import require_states_fit
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.fista import FISTA
+from dsoftmax.solvers.newton import Newton
 from dsoftmax.sources.base import Source
 from dsoftmax.tuning.folding import fold_names_source, with_cv
 from dsoftmax.tuning.options import Options
-from dsoftmax.tuning.room import model_size, state_bytes
+from dsoftmax.tuning.room import are_few, model_size, state_bytes
 from dsoftmax.tuning.stack import stack_width
 
 _FOLD_BYTES = 8 << 20  # of folds that are read to count them
@@ -58,8 +59,10 @@ def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, classe
     n_models = options.n_candidates * _n_folds(source, cv, options)
     state = state_bytes(kind, size, n_models)
     require_states_fit(n_models, state)
-    width = stack_width(source.n_features, size // (source.n_features + 1))
-    points = n_models * (2 if kind is FISTA else 1)
+    n_columns = size // (source.n_features + 1)
+    width = stack_width(source.n_features, n_columns)
+    has_two = kind is FISTA or (kind is Newton and are_few(n_models, n_columns))
+    points = n_models * (2 if has_two else 1)
     return Cost(n_models, -(-points // width), n_models * state, 8 * size * min(points, width))
 
 

@@ -21,11 +21,10 @@ from dsoftmax.tuning.candidates import Candidates, by_fold, doubt, ruled_out
 from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.members import Member, unhurried
 from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.room import are_few
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.tuning.stack import block_length
 from dsoftmax.validation import Apart
-
-_FEW_COLUMNS = 64  # of all members: the kernel takes about as long as the rest of a pass
 
 
 class Drive:
@@ -82,7 +81,7 @@ class Drive:
         cursor = self._course.cursor
         if cursor.few is None:
             n_columns = cursor.states[0].point.shape[1]
-            cursor = replace(cursor, few=len(cursor.running) * n_columns <= _FEW_COLUMNS)
+            cursor = replace(cursor, few=are_few(len(cursor.running), n_columns))
             self._move(cursor)
         own = [member.solver for member in self._members]
         self._solvers = [unhurried(solver) for solver in own] if cursor.few else own

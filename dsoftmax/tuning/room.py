@@ -9,6 +9,12 @@ from dsoftmax.solvers.newton import Newton
 _PAIRS_BYTES = 1 << 29  # of what all searches of a stack remember
 _LEAST_PAIRS, _MOST_PAIRS = 10, 100
 _OTHER_VECTORS = 12  # points, gradients and directions of a state, of its next one, and results
+_FEW_COLUMNS = 64  # of all models: the kernel takes about as long as the rest of a pass
+
+
+def are_few(n_models: int, n_columns: int) -> bool:
+    """Whether models are so few that each may take what it would alone."""
+    return n_models * n_columns <= _FEW_COLUMNS
 
 
 def model_size(n_features: int, n_classes: int) -> int:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from operator import add
 
 import numpy as np
 
-from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold
-from dsoftmax.loss import LossSums, loss_gradient
-from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.judging import FoldSums, Judged
+from dsoftmax.loss import LossSums
+from dsoftmax.reduction import Array, Reduction
 from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.subproblem import Subproblem
+from dsoftmax.tuning.kernel import partial_judge, partial_stack
 from dsoftmax.tuning.members import Member
 
 _STACK_BYTES = 1 << 24  # of the gradients of a stack
-_LOSSES = 1 << 21  # of rows times models that are at hand at once
-_LEAST_ROWS = 1 << 12  # no fewer than a block of the kernel
 _ROOT_BYTES = 1 << 28  # of what makes the features of a sample uncorrelated
 
 
@@ -38,49 +37,6 @@ def block_length(requests: Sequence[Request]) -> int:
     n_rows, n_columns = requests[0].points.shape[1:]
     ends = np.cumsum([len(request.points) for request in requests])
     return max(1, int(np.searchsorted(ends, stack_width(n_rows - 1, n_columns), side="right")))
-
-
-def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
-    """Return the sums of a stack of models over a chunk, and those that judge them.
-
-    Raises
-    ------
-    DataError
-        If they are not finite because X is not.
-    """
-    sums = reduce(add, (_stack(part, points, left_out, shift) for part in _parts(chunk, points)))
-    learned = sums.learned
-    if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
-        chunk.require_finite(points.dtype)
-    return sums
-
-
-def _stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
-    if chunk.fold is not None:
-        return loss_by_fold(chunk, points, left_out, shift)
-    none = np.zeros(len(points))
-    return FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
-
-
-def _parts(chunk: Chunk, points: Array) -> Iterator[Chunk]:
-    """Yield rows of a chunk, so many that their losses for all models are no burden."""
-    length = max(_LEAST_ROWS, _LOSSES // len(points) // _LEAST_ROWS * _LEAST_ROWS)
-    for start in range(0, max(len(chunk.X), 1), length):
-        yield chunk.rows(start, min(start + length, len(chunk.X)))
-
-
-def partial_judge(chunk: Chunk, points: Array, shift: Array | None) -> Judged:
-    """Return the sums that judge a stack of models by all rows of a chunk.
-
-    Raises
-    ------
-    DataError
-        If they are not finite because X is not.
-    """
-    sums = reduce(add, (judge(part, points, shift) for part in _parts(chunk, points)))
-    if not np.isfinite(sums.loss).all():
-        chunk.require_finite(points.dtype)
-    return sums
 
 
 def judge_of(members: Sequence[Member], points: Sequence[Array]) -> Reduction[Judged]:

@@ -12,7 +12,7 @@ import pytest
 from dsoftmax import SoftmaxRegression
 from dsoftmax.diagnostics import jsonlines
 from dsoftmax.diagnostics.jsonlines import JsonLines
-from dsoftmax.events import RowsDone, StepEnded, TimeSplit
+from dsoftmax.events import CandidatesJudged, RowsDone, StepEnded, TimeSplit
 
 STEP = StepEnded(0.25, 1, 0.9, 0.5, 0.1, 1.0, 1000, 64_000, TimeSplit(1, 2, 3, 4), 0)
 
@@ -87,3 +87,14 @@ def test_a_file_that_fails_later_does_not_end_the_fit(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the fit goes on"):
         log.on_event(STEP)
     log.on_event(STEP)
+
+
+def test_candidates_whose_loss_is_no_number_are_json_all_the_same() -> None:
+    stream, losses = io.StringIO(), (math.inf, math.nan, 0.5)
+    none, ones = (0.0,) * 3, (1,) * 3
+    JsonLines(stream).on_event(
+        CandidatesJudged((3.0, 2.0, 1.0), none, losses, losses, none, ones, (True,) * 3, 2)
+    )
+    (line,) = strict(stream.getvalue())
+    assert line["losses"] == line["errors"] == [None, None, 0.5]
+    assert (line["best"], line["running"], line["ruled_out"]) == (2, [1] * 3, [True] * 3)

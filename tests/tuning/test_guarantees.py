@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from dsoftmax import CheckpointError, ChunkError, SoftmaxRegressionCV, open_data
 from dsoftmax.events import CandidatesJudged, CheckpointWritten, Event, PassEnded, RowsDone
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.tuning import stack
+from dsoftmax.tuning import kernel, stack
 from tests.tuning.test_search import problem
 
 Store = Callable[..., str]
@@ -212,8 +212,8 @@ def test_how_many_rows_are_at_hand_at_once_changes_no_model(
 ) -> None:
     params: dict[str, Any] = {"alphas": [1.0, 10.0], "prune": False, "tol": 1e-5}
     whole = found(path, **params)
-    monkeypatch.setattr(stack, "_LOSSES", 1)
-    monkeypatch.setattr(stack, "_LEAST_ROWS", 7)
+    monkeypatch.setattr(kernel, "_LOSSES", 1)
+    monkeypatch.setattr(kernel, "_LEAST_ROWS", 7)
     parts = found(path, **params)
     np.testing.assert_allclose(parts.objectives_, whole.objectives_, rtol=1e-6)
     np.testing.assert_allclose(parts.scores_, whole.scores_, rtol=1e-3)

@@ -1,0 +1,59 @@
+"""What a task of a search computes: nothing here needs more than NumPy, as workers have little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold
+from dsoftmax.loss import loss_gradient
+from dsoftmax.reduction import Array, Chunk
+
+_LOSSES = 1 << 21  # of rows times models that are at hand at once
+_LEAST_ROWS = 1 << 12  # no fewer than a block of the kernel
+
+
+def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
+    """Return the sums of a stack of models over a chunk, and those that judge them.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not.
+    """
+    sums = reduce(add, (_stack(part, points, left_out, shift) for part in _parts(chunk, points)))
+    learned = sums.learned
+    if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
+        chunk.require_finite(points.dtype)
+    return sums
+
+
+def _stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) -> FoldSums:
+    if chunk.fold is not None:
+        return loss_by_fold(chunk, points, left_out, shift)
+    none = np.zeros(len(points))
+    return FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
+
+
+def _parts(chunk: Chunk, points: Array) -> Iterator[Chunk]:
+    """Yield rows of a chunk, so many that their losses for all models are no burden."""
+    length = max(_LEAST_ROWS, _LOSSES // len(points) // _LEAST_ROWS * _LEAST_ROWS)
+    for start in range(0, max(len(chunk.X), 1), length):
+        yield chunk.rows(start, min(start + length, len(chunk.X)))
+
+
+def partial_judge(chunk: Chunk, points: Array, shift: Array | None) -> Judged:
+    """Return the sums that judge a stack of models by all rows of a chunk.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not.
+    """
+    sums = reduce(add, (judge(part, points, shift) for part in _parts(chunk, points)))
+    if not np.isfinite(sums.loss).all():
+        chunk.require_finite(points.dtype)
+    return sums
