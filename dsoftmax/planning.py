@@ -56,7 +56,8 @@ class Plan:
     n_models : that a search follows; 0 for a fit
     reads_a_round : of all rows, in which its models share what is read
     states_bytes : of what their solvers remember, in the client
-    cache_bytes : decoded bytes of X that a worker remembers, at most
+    cache_bytes : decoded bytes of X that a worker remembers, at most; validation rows,
+        which no plan knows, are remembered too, as far as the memory limit leaves room
     peak_memory : what a worker takes at most, in bytes, estimated to the safe side
     advice : what to look after, a sentence each
     """

@@ -38,6 +38,7 @@ class ClusterExecutor:
         self.dashboard: str | None = client.dashboard_link or None
         self.run_key = uuid4().hex
         self._round = 0
+        self._filled = 0.0  # the look at the workers after which all of them were given tasks
         self._assigned: dict[int, str] = {}
         self._address = client.scheduler.address
         self.refresh()
@@ -116,7 +117,7 @@ class ClusterExecutor:
         *, homes: Sequence[Home] = (), few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
-        self._round += 1
+        self._round, self._filled = self._round + 1, 0.0
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
         self._hasten()
         workers = self._at_home(homes) or repeat(None)
@@ -152,12 +153,22 @@ class ClusterExecutor:
             window.submit(backlog.next_for(None, most - len(window)))
 
     def _fill_at_home(self, window: Window, backlog: Backlog) -> None:
-        """Give each worker its own tasks, and then the idle ones those that others have left."""
-        for name, threads in self._workers.items():
-            window.submit(backlog.next_for(name, _FEW * threads - window.held(name)))
-        for name, threads in self._workers.items():
-            while window.held(name) < threads and (call := backlog.last_of_most(name)):
+        """Give workers their own tasks, and the idle ones those that others have left."""
+        if not backlog:
+            return
+        names = self._with_room(window)
+        for name in names:
+            window.submit(backlog.next_for(name, _FEW * self._workers[name] - window.held(name)))
+        for name in names:
+            while window.held(name) < self._workers[name] and (call := backlog.last_of_most(name)):
                 window.submit([call])
+
+    def _with_room(self, window: Window) -> list[str]:
+        """Return who may have room: whose task has ended, or all when there may be others."""
+        looked_before, self._filled = self._filled, self._looked
+        if looked_before == self._looked and window.freed in self._workers:
+            return [window.freed]
+        return list(self._workers)
 
     def _next(self, window: Window) -> Any:
         """Return the next result, as long as anyone is there to work for it."""

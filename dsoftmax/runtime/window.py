@@ -29,15 +29,28 @@ class Backlog:
         for call in calls:
             self._waiting.setdefault(call.worker, deque()).append(call)
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def next_for(self, worker: str | None, most: int) -> list[Call]:
         """Return the next calls that are meant for a worker, at most so many."""
         own = self._waiting.get(worker, deque())
-        return [own.popleft() for _ in range(min(most, len(own)))]
+        found = [own.popleft() for _ in range(min(most, len(own)))]
+        self._let_go_if_empty(worker)
+        return found
 
     def last_of_most(self, worker: str) -> Call | None:
         """Return, for a worker, the last call of whoever has most left, if anyone has."""
-        most = max(self._waiting.values(), key=len, default=None)
-        return most.pop()._replace(worker=worker) if most else None
+        if not self._waiting:
+            return None
+        most = max(self._waiting, key=lambda name: len(self._waiting[name]))
+        call = self._waiting[most].pop()
+        self._let_go_if_empty(most)
+        return call._replace(worker=worker)
+
+    def _let_go_if_empty(self, worker: str | None) -> None:
+        if not self._waiting.get(worker, True):
+            del self._waiting[worker]
 
 
 class Window:
@@ -48,6 +61,10 @@ class Window:
     client : distributed.Client
     function : what is called for each task
     prefix : of their keys
+
+    Attributes
+    ----------
+    freed : the worker that the last task to end was meant for, or None
     """
 
     def __init__(self, client: Any, function: Callable[..., Any], prefix: str) -> None:
@@ -56,6 +73,7 @@ class Window:
         self._held: Counter[str | None] = Counter()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._submitted = 0
+        self.freed: str | None = None
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -103,6 +121,7 @@ class Window:
     def _removed(self, future: Any) -> Call:
         call = self._calls.pop(future)
         self._held[call.worker] -= 1
+        self.freed = call.worker
         return call
 
     def unpin_from_all_but(self, workers: Collection[str]) -> None:
