@@ -59,7 +59,7 @@ class Stratified:
         used = np.arange(len(chunk.codes))[chunk.used]
         codes = chunk.codes[used]
         rank = self.before[index][codes] + _occurrence(codes)
-        folds = np.full(len(chunk.codes), NEVER, np.int16)
+        folds = np.full(len(chunk.codes), NEVER, np.int32)
         folds[used] = self._dealt(codes, rank)
         return folds
 
@@ -69,7 +69,7 @@ class Stratified:
         seeds = split_mix(self.seed, np.arange(1, n_classes + 1, dtype=np.uint64))[codes]
         index = (rank + 1).astype(np.uint64)
         first = index - (rank % self.n_folds).astype(np.uint64)
-        number, folds = split_mix(seeds, index), np.zeros(len(codes), np.int16)
+        number, folds = split_mix(seeds, index), np.zeros(len(codes), np.int32)
         for other in range(self.n_folds):
             folds += split_mix(seeds, first + np.uint64(other)) < number
         return folds
@@ -103,7 +103,7 @@ class Given:
         known = self.names[found] == given
         if chunk.left_out is not None:
             known &= chunk.left_out == 0
-        return np.where(known, found, NEVER).astype(np.int16)
+        return np.where(known, found, NEVER).astype(np.int32)
 
     def part(self, start: int, stop: int) -> Given:
         """Return itself."""

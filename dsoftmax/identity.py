@@ -86,7 +86,7 @@ def described(source: Source) -> dict[str, str]:
 def first_values(source: Source, executor: Executor) -> str:
     """Return a digest of the values of the first chunk."""
     first = whole_span((source.chunks[0], source.chunks[1]))
-    return reduce(executor, source, _FINGERPRINT, [(first,)])[0]["0"]
+    return reduce(executor, source, fingerprint, [(first,)])[0]["0"]
 
 
 def differences(old: Identity, new: Identity) -> list[str]:
@@ -155,7 +155,7 @@ def _content(source: Source, executor: Executor) -> dict[str, str]:
     leaves = [(whole_span(span),) for span in _some_chunks(source)]
     while leaves:
         try:
-            return reduce(executor, source, _FINGERPRINT, leaves)[0]
+            return reduce(executor, source, fingerprint, leaves)[0]
         except UnreadableError as error:
             bad = {fault.start for fault in error.faults}
             leaves = [leaf for leaf in leaves if leaf[0].start not in bad]
@@ -176,7 +176,7 @@ def _digests(chunk: Chunk) -> dict[str, str]:
     return {str(chunk.start): _digest(*arrays)}
 
 
-_FINGERPRINT: Reduction[dict[str, str]] = Reduction("fingerprint", _digests, or_)
+fingerprint: Reduction[dict[str, str]] = Reduction("fingerprint", _digests, or_)
 
 
 def _digest(*arrays: Array) -> str:

@@ -62,9 +62,8 @@ def loss_by_fold(
     left_out : integer array of shape (n_models,)
         The fold that each model is judged by, and does not learn from.
     """
-    teaching, judging = (
-        model_weights(weights.T, points.dtype) for weights in learned_and_judged(chunk, left_out)
-    )
+    learned_by, judging = learned_and_judged(chunk, left_out)
+    teaching = model_weights(learned_by.T, points.dtype)
     loss, correct, gradient = row_losses(chunk, points, shift, teaching)
     learned = loss_sums(loss, correct, gradient, teaching)
     return FoldSums(learned, Judged(*weighted(loss, correct, judging)))
@@ -82,4 +81,5 @@ def judge(chunk: Chunk, points: Array, shift: Array | None = None) -> Judged:
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, _, raw in raw_blocks(chunk.X, points, shift):
             softmax_residual(raw, chunk.codes[rows], loss[:, rows], correct[:, rows])
-    return Judged(*weighted(loss, correct, model_weights(chunk.sample_weight, points.dtype)))
+    weights = model_weights(chunk.sample_weight, np.dtype(np.float64))
+    return Judged(*weighted(loss, correct, weights))

@@ -65,9 +65,9 @@ class SoftmaxRegressionCV(LinearClassifier):
     fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
         Class weights "balanced" are those of all rows.
     solver : {"auto", "newton", "lbfgs"}, default="auto"
-        As for `SoftmaxRegression`; "newton" keeps one sample for all models.
+        As for `SoftmaxRegression`; "newton", which is "auto", keeps one sample for all models.
     max_iter : int, default=100
-        Budget in passes over X, for everything together.
+        Budget in passes over X, for everything together; a quarter of it is left to the refit.
     tol : float or "auto", default=1e-4
         As for `SoftmaxRegression`, for each model.
     sample_size, random_state, checkpoint, callbacks, verbose : as for `SoftmaxRegression`

@@ -69,12 +69,6 @@ class SearchCursor(Standing):
         """Whether members had to end with the budget."""
         return any(state.status is Status.BUDGET for state in self.states)
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether all candidates have come to an end by themselves."""
-        open_ended = (Status.RUNNING, Status.BUDGET)
-        return all(state.status not in open_ended for state in self.states[: len(self.scores)])
-
     def reopened(self) -> Self:
         """Return the cursor before the budget was found to be spent."""
         states = tuple(
@@ -82,9 +76,10 @@ class SearchCursor(Standing):
             for state in self.states
         )
         tried = states[: len(self.scores)]
+        opened = replace(self, states=states, begun=None, done=False, few=None)
         if any(state.status is Status.RUNNING for state in tried):  # another one may win then
-            return replace(self, states=tried, chosen=None, begun=None, done=False)
-        return replace(self, states=states, begun=None, done=False)
+            return replace(opened, states=tried, chosen=None)
+        return opened
 
     def spent(self) -> Self:
         """Return the cursor whose members go on no more, since the budget has no room."""

@@ -20,6 +20,7 @@ from dsoftmax.stopping import status_after
 from dsoftmax.tuning.candidates import Candidates, by_fold, doubt, ruled_out
 from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.members import Member, unhurried
+from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.options import Options
 from dsoftmax.tuning.room import are_few
 from dsoftmax.tuning.scans import Scans
@@ -69,12 +70,31 @@ class Drive:
         if not self._course.cursor.waiting:
             self._search_in_memory()
             cursor = self._course.cursor
+            reads, reserve = self._reads(cursor), self._reserve(cursor)
+            if reads and not self._scans.affordable(reads, reserve):
+                self._move(self._spent(cursor))
+                return
             self._move(replace(cursor, waiting=cursor.running, renewed=False))
         while waiting := self._course.cursor.waiting:
-            if not self._scans.affordable:
-                self._move(self._course.cursor.spent())
-                return
             self._read(waiting)
+
+    def _reads(self, cursor: SearchCursor) -> int:
+        """Return how many reads a round of all members that go on takes: a round is all or none."""
+        requests = [self._solvers[i].ask(cursor.states[i]) for i in cursor.running]
+        reads = 0
+        while requests:
+            requests, reads = requests[block_length(requests) :], reads + 1
+        return reads
+
+    def _reserve(self, cursor: SearchCursor) -> int:
+        """Return how many passes the candidates leave to the fit of the winner to all rows."""
+        candidates_only = len(cursor.states) == len(cursor.scores)
+        refit = self._options.refit and self._apart is None and candidates_only
+        return self._settings.max_iter // 4 if refit else 0
+
+    def _spent(self, cursor: SearchCursor) -> SearchCursor:
+        """Return the cursor whose members go on no more, since the budget has no room."""
+        return (cursor if self._apart is None else self._judged_apart(cursor, self._apart)).spent()
 
     def _begin_round(self) -> None:
         """Let members that are few take what they would take alone: they cost little more."""
@@ -118,7 +138,9 @@ class Drive:
         length = block_length(requests)
         own, requests = waiting[:length], requests[:length]
         members = [self._members[index] for index in own]
-        renew = not cursor.renewed and any(request.renew for request in requests)
+        # Candidates that a larger budget lets go on are to find the rows that they left.
+        may_renew = len(cursor.states) == len(cursor.scores) and not cursor.renewed
+        renew = may_renew and any(request.renew for request in requests)
         results = self._scans.evaluate(members, requests, renew=renew)
         renewed = cursor.renewed or results[0][0].renewed
         cursor = replace(
@@ -160,10 +182,12 @@ class Drive:
             return cursor
         losses = by_fold(cursor.scores[:, 0], self._n_folds)
         lost = ruled_out(-losses, self._doubts(cursor), options.select)
-        for index in cursor.running:
-            if index < len(cursor.scores) and lost[self._members[index].candidate]:
-                state = replace(cursor.states[index], status=Status.RULED_OUT)
-                cursor = cursor.with_state(index, state)
+        for index, state in enumerate(cursor.states[: len(cursor.scores)]):
+            if state.status is Status.RUNNING and lost[self._members[index].candidate]:
+                cursor = cursor.with_state(index, replace(state, status=Status.RULED_OUT))
+            elif state.status is Status.RULED_OUT and not lost[self._members[index].candidate]:
+                # What was the best has become worse on its way to its minimum.
+                cursor = cursor.with_state(index, replace(state, status=Status.RUNNING))
         return cursor
 
     def _judged_apart(self, cursor: SearchCursor, apart: Apart) -> SearchCursor:
@@ -181,15 +205,22 @@ class Drive:
 
     def _doubts(self, cursor: SearchCursor) -> Array:
         """Return by how much losses on held-out rows may still change (n_folds, n_candidates)."""
-        n_rows = self._scans.n_rows
-        n_judging = n_rows // self._n_folds if self._apart is None else self._apart.source.n_samples
-        n_learned = n_rows - n_judging if self._apart is None else n_rows
+        assert cursor.first is not None, "it was read"
         height, width = cursor.states[0].point.shape
-        doubts = [
-            doubt(self._gap(cursor, i), height * max(width - 1, 1), n_learned, max(n_judging, 1))
-            for i in range(len(cursor.scores))
-        ]
+        n_coefficients, doubts = height * max(width - 1, 1), []
+        for index in range(len(cursor.scores)):
+            n_judging = self._n_judging(cursor.first, self._members[index].fold)
+            n_learned = self._scans.n_used - (n_judging if self._apart is None else 0)
+            gap = self._gap(cursor, index)
+            doubts.append(doubt(gap, n_coefficients, max(n_learned, 1), max(n_judging, 1)))
         return by_fold(np.array(doubts), self._n_folds)
+
+    def _n_judging(self, first: FoldMoments, fold: int) -> int:
+        """Return how many rows judge the models without a fold, by what they weigh."""
+        if self._apart is not None:
+            return self._apart.source.n_samples
+        share = first.judging[fold].sum() / first.judging.sum()
+        return int(share * self._scans.n_used)
 
     def _gap(self, cursor: SearchCursor, index: int) -> float | None:
         return self._members[index].solver.gap(cursor.states[index])

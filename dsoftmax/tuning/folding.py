@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,9 +13,8 @@ import numpy as np
 from dsoftmax.classes import scan_labels
 from dsoftmax.errors import DataError
 from dsoftmax.folds import ALL, Folds, Given, parts_of, stratified
-from dsoftmax.identity import labels_digest
+from dsoftmax.identity import fingerprint
 from dsoftmax.labelling import Labelled
-from dsoftmax.labels import LabelCounts
 from dsoftmax.reduction import Array
 from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import reduce
@@ -67,8 +67,8 @@ def folded(
     folds: Folds
     digest = labelled.digest
     if source.cv is not None:
-        folds, counts = _given(source, leaves, executor)
-        digest = f"{digest} {labels_digest(folds.names, counts)}"
+        folds, values = _given(source, leaves, executor)
+        digest = f"{digest} {values}"
     else:
         reduction = parts_of(len(labelled.classes))
         alone = not source.drops_missing
@@ -85,9 +85,9 @@ def fold_names_source(source: Source) -> Source:
     )  # fmt: skip
 
 
-def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[Given, LabelCounts]:
+def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[Given, str]:
     named = fold_names_source(source)
-    names, counts = scan_labels(named, None, leaves, executor)
+    names, _ = scan_labels(named, None, leaves, executor)
     if names.dtype.kind == "i":
         names = names[names >= 0]
     if len(names) < 2:
@@ -95,7 +95,9 @@ def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[
             f"{named.y.name if named.y else 'cv'} names {len(names)} fold(s) "
             f"({preview(names)}); expected at least 2 (negative numbers are in none)"
         )
-    return Given(names), counts
+    found, _ = reduce(executor, named, fingerprint, leaves, targets_only=True)
+    values = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
+    return Given(names), values
 
 
 def require_folds(first: FoldMoments, folds: Folds, classes: Array) -> None:

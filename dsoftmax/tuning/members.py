@@ -11,7 +11,7 @@ import numpy as np
 from dsoftmax.folds import ALL
 from dsoftmax.objective import LEAST_SHARE, Objective, build_objective
 from dsoftmax.reduction import Array
-from dsoftmax.scaling import Moments
+from dsoftmax.scaling import Coordinates, Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Solver, State
@@ -22,6 +22,7 @@ from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.room import n_pairs
 
 _EFFORT = 0.5
+_OTHER_SIZE = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,35 +34,45 @@ class Member:
     candidate : index of its penalty among the candidates
     fold : that it does not learn from, or ALL
     objective : on the rows that it learns from
-    whole : the objective of the same penalty on all rows, in the same coordinates
+    whole : the objective of the same penalty on all rows, in the same coordinates; None where the
+        features of the rows that it learns from are of another size
     solver : Solver
     """
 
     candidate: int
     fold: int
     objective: Objective
-    whole: Objective
+    whole: Objective | None
     solver: Solver[Any]
 
 
 def _objectives(
     first: FoldMoments, n_rows: int, settings: Settings, dtype: np.dtype[np.floating], fold: int
-) -> tuple[Objective, Objective]:
+) -> tuple[Objective, Objective | None]:
     """Return the objective on the rows without a fold, and on all, in the same coordinates.
 
-    So what is known of the features of the sample serves the models of all folds.
+    So what is known of the features of the sample serves the models of all folds. Without a fold
+    that has other units, say, or outliers, features are in coordinates of their own.
     """
 
-    def build(moments: Moments, like: Objective | None) -> Objective:
+    def build(moments: Moments, coordinates: Coordinates | None) -> Objective:
         return build_objective(
             moments, class_weight=moments.class_weight, n_rows=n_rows, alpha=settings.alpha,
             l1_ratio=settings.l1_ratio, fit_intercept=settings.fit_intercept,
             standardize=settings.standardize, scaled=True, dtype=dtype,
-            coordinates=None if like is None else like.coordinates,
+            coordinates=coordinates,
         )  # fmt: skip
 
     whole = build(first.without(ALL), None)
-    return (whole if fold == ALL else build(first.without(fold), whole)), whole
+    if fold == ALL:
+        return whole, whole
+    alone = build(first.without(fold), None).coordinates
+    ratio = alone.scale / whole.coordinates.scale
+    if ratio.max(initial=1.0) <= _OTHER_SIZE and ratio.min(initial=1.0) >= 1 / _OTHER_SIZE:
+        return build(first.without(fold), whole.coordinates), whole
+    # The kernel takes the same rows for all models.
+    own = replace(alone, shift=whole.coordinates.shift)
+    return build(first.without(fold), own), None
 
 
 def unhurried(solver: Solver[Any]) -> Solver[Any]:
@@ -123,6 +134,12 @@ def started(member: Member, point: Array) -> State:
     objective = member.objective
     state: State = member.solver.start(point, objective.known, objective.intercept_only)
     return state
+
+
+def has_moved(member: Member, state: State) -> bool:
+    """Whether a model was ever evaluated but at the intercepts alone."""
+    start = member.objective.intercept_only
+    return bool(np.isfinite(state.value)) and not np.array_equal(state.point, start)
 
 
 def mean_of(members: Sequence[Member], states: Sequence[State]) -> tuple[Array, Array]:

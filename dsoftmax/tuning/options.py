@@ -82,7 +82,9 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[Settings, Options]:
     )  # fmt: skip
     names = ("alphas", "l1_ratios", "cv", "scoring", "select", "refit", "prune")
     rest = {name: value for name, value in params.items() if name not in names}
-    own = {"alpha": 1.0, "l1_ratio": float(l1_ratios.max())}
+    # Only "newton" knows how far a model is from its minimum, and so which cannot win any more.
+    solver = "newton" if params["solver"] == "auto" else params["solver"]
+    own = {"alpha": 1.0, "l1_ratio": float(l1_ratios.max()), "solver": solver}
     return resolve({**_FIXED, **rest, **own}, None), options
 
 

@@ -35,6 +35,7 @@ from dsoftmax.tuning.folding import folded, require_folds
 from dsoftmax.tuning.members import (
     Member,
     build_members,
+    has_moved,
     mean_of,
     score_of_intercepts,
     started,
@@ -212,7 +213,7 @@ class Search:
         if self._course.cursor.chosen is None:
             self._drive(members, tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
-        if folds is not None and options.refit and self._course.cursor.is_decided:
+        if folds is not None and options.refit and not self._interrupted:
             (last,) = build([tried.pairs[winner]], [ALL])
             self._start_last(last, members, winner)
             members = [*members, last]
@@ -293,9 +294,11 @@ class Search:
     def _final(self, members: list[Member], winner: int) -> Final:
         """Return the winner on all rows; or else the mean of its models."""
         cursor = self._course.cursor
-        own = [i for i, member in enumerate(members) if member.candidate == winner]
-        if len(cursor.states) > len(cursor.scores):
-            own = [len(cursor.scores)]
+        n_tried = len(cursor.scores)
+        own = [i for i, member in enumerate(members[:n_tried]) if member.candidate == winner]
+        last = zip(members[n_tried:], cursor.states[n_tried:], strict=True)
+        if any(has_moved(*pair) for pair in last):
+            own = [n_tried]
         states = [cursor.states[index] for index in own]
         coef, intercept = mean_of([members[index] for index in own], states)
         status = self._status(states)

@@ -22,16 +22,20 @@ from dsoftmax.validation import Apart, readable
 class Scans(Reads):
     """Evaluates what many models ask for."""
 
+    @property
+    def n_used(self) -> int:
+        """How many rows count."""
+        return int(self._labelled.class_rows.sum())
+
     def moments(self, n_folds: int, n_classes: int, *, sampled: bool) -> FoldMoments:
         """Read the moments of each fold; with `sampled`, some rows are kept in memory."""
         reduction = fold_moments_of(n_folds, n_classes, self._source.dtype)
         sums: FoldMoments = self.read_all(reduction, rule=self.first_rule() if sampled else None)[0]
         return sums
 
-    @property
-    def affordable(self) -> bool:
-        """Whether the budget has room for one more read."""
-        return self._ledger.passes < self._settings.max_iter
+    def affordable(self, reads: int, reserve: int) -> bool:
+        """Whether the budget has room for some more reads, and for a reserve after them."""
+        return self._ledger.passes + reads + reserve <= self._settings.max_iter
 
     def evaluate(
         self, members: Sequence[Member], requests: Sequence[Request], *, renew: bool
@@ -43,8 +47,8 @@ class Scans(Reads):
         rule = None
         if renew and self._sample_size < self.n_rows:
             middle = len(members) // 2
-            whole, point = members[middle].whole, requests[middle].points[0]
-            rule = self._subproblem.rule(whole, point, self._settings.seed, self._sample_size)
+            objective, point = members[middle].objective, requests[middle].points[0]
+            rule = self._subproblem.rule(objective, point, self._settings.seed, self._sample_size)
         sums: FoldSums = self.read_all(stack_of(members, requests), rule=rule)[0]
         self._ledger.steps += 1
         results = []

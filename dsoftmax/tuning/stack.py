@@ -106,7 +106,9 @@ class _Roots:
         self._stride = -(-len({member.candidate for member in members}) * size // _ROOT_BYTES)
 
     def of(self, member: Member) -> Array | None:
-        """Return that of a member's candidate."""
+        """Return that of a member's candidate, None in coordinates that are its own."""
+        if member.whole is None:
+            return None
         key = member.candidate // self._stride
         if key not in self._found:
             self._found[key] = self._sample.root(member.whole, self._gram)
