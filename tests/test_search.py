@@ -34,17 +34,31 @@ def search(**params: Any) -> SoftmaxRegressionCV:
     return SoftmaxRegressionCV(**(given | params))
 
 
+def failures_by_nature(model: SoftmaxRegressionCV) -> dict[str, str]:
+    """Return which checks cannot pass, and why."""
+    name = "check_sample_weight_equivalence_on_dense_data"
+    return {name: "it passes the splits of a splitter as cv, and cv is the fold of each row"}
+
+
 @parametrize_with_checks(
     [SoftmaxRegressionCV(alphas=[1e-3, 1e-1], cv=2, tol=1e-3, random_state=0)],
-    expected_failed_checks={
-        "check_sample_weight_equivalence_on_dense_data": "it passes the splits of a splitter as cv"
-    },
+    expected_failed_checks=failures_by_nature,
     xfail_strict=True,
 )
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
 def test_checks_of_scikit_learn_for_a_search(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
+
+
+def test_a_weight_is_as_good_as_repeating_a_row() -> None:
+    weight = np.random.default_rng(0).integers(0, 4, len(X))
+    weighted = search(tol=1e-9, prune=False).fit(X, Y, weight)
+    repeated = search(tol=1e-9, prune=False, cv=FOLD.repeat(weight))
+    repeated.fit(X.repeat(weight, axis=0), Y.repeat(weight))
+    np.testing.assert_allclose(weighted.objectives_, repeated.objectives_, rtol=1e-7)
+    np.testing.assert_allclose(weighted.scores_, repeated.scores_, rtol=1e-4)
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-2, atol=1e-3)
 
 
 def test_it_is_cloned_pickled_and_shown_with_its_parameters() -> None:

@@ -87,10 +87,8 @@ def search(
 
     Raises
     ------
-    DataError, ChunkError, OutageError, CheckpointError
-        As `train`.
-    MemoryBoundError
-        If this process cannot hold the states of all models.
+    DataError, ChunkError, OutageError, CheckpointError, MemoryBoundError
+        As `train`; the last also if this process cannot hold the states of all models.
     """
     with Course(SearchCursor(), callbacks, checkpoint) as course:
         return Search(source, settings, options, executor, course, apart).run()

@@ -24,6 +24,7 @@ def data(digits: Arrays) -> Arrays:
     return digits[0][:400, ::2], digits[1][:400]
 
 
+@pytest.mark.slow
 def test_a_search_whose_budget_is_spent_says_so_and_goes_on_with_a_larger_one(
     data: Arrays, tmp_path: Path
 ) -> None:
