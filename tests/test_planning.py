@@ -212,7 +212,7 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
     def search(max_iter: int) -> SoftmaxRegressionCV:
         return SoftmaxRegressionCV(
             alphas=n_alphas, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False,
-            random_state=0,
+            random_state=0, refit=False,
         )  # fmt: skip
 
     plan = plan_fit(X, y, search(100))
@@ -225,7 +225,7 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
         with pytest.warns(ConvergenceWarning, match="budget"):
             objectives.append(search(1 + reads).fit(X, y).objectives_)
     start, before, after = objectives
-    assert (before == start).any()
+    assert (before == start).all()  # a round is for all of them, or for none
     assert not (after == start).any()
 
 
