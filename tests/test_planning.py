@@ -212,7 +212,7 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
     def search(max_iter: int) -> SoftmaxRegressionCV:
         return SoftmaxRegressionCV(
             alphas=n_alphas, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False,
-            random_state=0,
+            refit=False, random_state=0,
         )  # fmt: skip
 
     plan = plan_fit(X, y, search(100))
