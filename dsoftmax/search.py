@@ -30,7 +30,7 @@ from dsoftmax.validation import Apart, open_validation
 
 
 class SoftmaxRegressionCV(LinearClassifier):
-    """Softmax regression that chooses the strength of its penalty, in the passes of one fit.
+    """Softmax regression that chooses the strength of its penalty.
 
     All candidates and folds are one stack of models, which each read of the rows serves: it gives
     every model its gradient, and its loss on the rows that it does not learn from.

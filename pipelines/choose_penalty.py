@@ -1,4 +1,4 @@
-"""The penalty of a linear probe, chosen by folds of groups, in the passes of one fit.
+"""The penalty of a linear probe, chosen by folds of groups.
 
     python pipelines/choose_penalty.py [FOLDER] [mnist.npz]
 
