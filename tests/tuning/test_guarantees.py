@@ -41,7 +41,8 @@ def path(digits: Arrays, store: Store) -> str:
 
 def found(path: str, **changes: Any) -> SoftmaxRegressionCV:
     params: dict[str, Any] = {
-        "alphas": 4, "cv": 3, "random_state": 0, "tol": 1e-3, "max_iter": 20, "sample_size": 300,
+        "alphas": [1.0, 10.0], "cv": 2, "random_state": 0, "tol": 1e-2, "max_iter": 20,
+        "sample_size": 300,
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -102,7 +103,7 @@ class After:
 
 
 @pytest.mark.parametrize(
-    "width", [None, pytest.param(5, marks=pytest.mark.slow)], ids=["one-read", "several-reads"]
+    "width", [None, pytest.param(2, marks=pytest.mark.slow)], ids=["one-read", "several-reads"]
 )
 def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int | None
@@ -110,7 +111,7 @@ def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     if width:
         monkeypatch.setattr(stack, "_STACK_BYTES", width * 8 * 65 * 10)
     expected = bits(found(path))
-    for events in (0, 30, 60, 90):
+    for events in (0, 30, 60):
         place = tmp_path / f"at-{events}"
         with pytest.raises(StopError):
             found(path, checkpoint=place, callbacks=[After(events)])
@@ -151,12 +152,12 @@ def test_a_larger_budget_lets_a_search_go_on(path: str, tmp_path: Path) -> None:
 
 def test_a_search_and_a_fit_do_not_share_a_checkpoint(path: str, tmp_path: Path) -> None:
     found(path, max_iter=2, checkpoint=tmp_path / "run")
-    with pytest.raises(CheckpointError, match="alphas was 4, and is 5"):
+    with pytest.raises(CheckpointError, match="alphas was"):
         found(path, alphas=5, checkpoint=tmp_path / "run")
 
 
 def test_ctrl_c_returns_the_best_so_far(path: str) -> None:
-    model = found(path, callbacks=[After(60, KeyboardInterrupt)])
+    model = found(path, callbacks=[After(25, KeyboardInterrupt)])
     assert "interrupted" in model.stop_reason_
     assert np.isfinite(model.coef_).all()
     assert model.score(f"{path}/X", f"{path}/y") > 0.5
