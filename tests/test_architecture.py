@@ -153,6 +153,7 @@ def test_the_package_is_imported_lazily() -> None:
     assert "numpy" not in modules_after("import dsoftmax")
 
 
+@pytest.mark.slow
 def test_an_import_brings_no_more_than_zarr_dask_and_distributed() -> None:
     ground = modules_after("import zarr, dask.array, distributed")
     assert not {name for name in modules_after("import dsoftmax") - ground if "." not in name} - {

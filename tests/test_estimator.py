@@ -36,9 +36,8 @@ def objective(model: Any, X: np.ndarray, y: np.ndarray, alpha: float) -> float:
     return float(-own.mean() + alpha / 2 * (model.coef_**2).sum())
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [pytest.param("f8", 1e-8, marks=pytest.mark.slow), ("f4", 1e-6)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [("f8", 1e-8), ("f4", 1e-6)])
 def test_lbfgs_reaches_the_optimum_of_scikit_learn(
     digits: Arrays, dtype: str, tolerance: float
 ) -> None:

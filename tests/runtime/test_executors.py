@@ -64,6 +64,7 @@ def count(executor: Any, source: Source) -> np.ndarray:
     return found.counts
 
 
+@pytest.mark.slow
 def test_a_fit_inside_a_dask_task_runs_in_that_task(cluster: Client, source: Source) -> None:
     def fit_here() -> tuple[str, float]:
         where = executor_for(source)

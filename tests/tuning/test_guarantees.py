@@ -102,9 +102,8 @@ class After:
                 raise self.how
 
 
-@pytest.mark.parametrize(
-    "width", [None, pytest.param(2, marks=pytest.mark.slow)], ids=["one-read", "several-reads"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [None, 2], ids=["one-read", "several-reads"])
 def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int | None
 ) -> None:
@@ -208,6 +207,7 @@ def test_several_reads_a_round_find_what_one_finds(
     np.testing.assert_allclose(several.scores_, one.scores_, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_how_many_rows_are_at_hand_at_once_changes_no_model(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
