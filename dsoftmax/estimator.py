@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any, Self
 
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
-from dsoftmax.diagnostics.progress import Progress
-from dsoftmax.diagnostics.report import reporting
 from dsoftmax.events import Callback
 from dsoftmax.parts import PartLearner
-from dsoftmax.runtime.executors import executor_for
+from dsoftmax.running import running
 from dsoftmax.settings import resolve
 from dsoftmax.sources import open_data
 from dsoftmax.trainer import train
-from dsoftmax.validation import Apart, open_validation
+from dsoftmax.validation import open_validation
 
 
 class SoftmaxRegression(PartLearner):
@@ -283,14 +280,8 @@ class SoftmaxRegression(PartLearner):
         source = open_data(X, y, sample_weight)
         validation = open_validation(source, X_val, y_val, sample_weight_val)
         history = History()
-        watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
-        with ExitStack() as stack:
-            executor = stack.enter_context(executor_for(source))
-            reports = stack.enter_context(reporting(executor.client, executor.run_key))
-            apart = None
-            if validation is not None:
-                apart = Apart(validation, stack.enter_context(executor_for(validation)))
-            told = [*reports, *watching]
+        told = [history, *self.callbacks]
+        with running(source, validation, told, self.verbose) as (executor, apart, told):
             fit = train(source, settings, executor, told, self.checkpoint, apart)
         check_feature_names(self, X, source, reset=True)
         self._carry = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any, Self
 
 import numpy as np
@@ -14,19 +13,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.columns import check_feature_names
 from dsoftmax.diagnostics.history import History
-from dsoftmax.diagnostics.progress import Progress
-from dsoftmax.diagnostics.report import reporting
 from dsoftmax.errors import DataError
 from dsoftmax.estimator import SoftmaxRegression
 from dsoftmax.events import Callback
 from dsoftmax.predictor import LinearClassifier
-from dsoftmax.runtime.executors import executor_for
+from dsoftmax.running import running
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
 from dsoftmax.tuning.folding import with_cv
 from dsoftmax.tuning.options import resolve_search
 from dsoftmax.tuning.run import Found, search
-from dsoftmax.validation import Apart, open_validation
+from dsoftmax.validation import open_validation
 
 
 class SoftmaxRegressionCV(LinearClassifier):
@@ -65,7 +62,8 @@ class SoftmaxRegressionCV(LinearClassifier):
     fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
         Class weights "balanced" are those of all rows.
     solver : {"auto", "newton", "lbfgs"}, default="auto"
-        As for `SoftmaxRegression`; "newton", which is "auto", keeps one sample for all models.
+        As for `SoftmaxRegression`; "newton" keeps one sample for all models, and is "auto" if
+        that holds all rows, or half as many as there are coefficients.
     max_iter : int, default=100
         Budget in passes over X, for everything together; a quarter of it is left to the refit.
     tol : float or "auto", default=1e-4
@@ -206,14 +204,8 @@ class SoftmaxRegressionCV(LinearClassifier):
         validation = open_validation(source, X_val, y_val, sample_weight_val)
         source = self._with_folds(source, validation)
         history = History()
-        watching = [history, *self.callbacks, *([Progress()] if self.verbose else [])]
-        with ExitStack() as stack:
-            executor = stack.enter_context(executor_for(source))
-            reports = stack.enter_context(reporting(executor.client, executor.run_key))
-            apart = None
-            if validation is not None:
-                apart = Apart(validation, stack.enter_context(executor_for(validation)))
-            told = [*reports, *watching]
+        told = [history, *self.callbacks]
+        with running(source, validation, told, self.verbose) as (executor, apart, told):
             found = search(source, settings, options, executor, told, self.checkpoint, apart)
         check_feature_names(self, X, source, reset=True)
         self._keep(found, source, history)

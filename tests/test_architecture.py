@@ -34,7 +34,7 @@ LAYERS = {
     },
     4: {
         "cli", "columns", "diagnostics", "estimator", "modelfile", "parts", "planning",
-        "predictor", "search", "searching",
+        "predictor", "running", "search", "searching",
     },
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -13,6 +13,9 @@ from dsoftmax.reduction import Array
 from dsoftmax.settings import MINI_BATCH, Settings, resolve
 
 SCORINGS = ("neg_log_loss", "accuracy")
+# Of the sample, from which on "auto" is "newton". Half of what a fit asks for, since only "newton"
+# knows how far a model is from its minimum, and so which cannot win any more.
+ROWS_A_COEFFICIENT = 0.5
 SELECTIONS = ("best", "1se")
 _FIXED: dict[str, Any] = {
     "batch_size": "auto", "learning_rate": "auto", "schedule": "auto", "momentum": 0.9,
@@ -82,9 +85,7 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[Settings, Options]:
     )  # fmt: skip
     names = ("alphas", "l1_ratios", "cv", "scoring", "select", "refit", "prune")
     rest = {name: value for name, value in params.items() if name not in names}
-    # Only "newton" knows how far a model is from its minimum, and so which cannot win any more.
-    solver = "newton" if params["solver"] == "auto" else params["solver"]
-    own = {"alpha": 1.0, "l1_ratio": float(l1_ratios.max()), "solver": solver}
+    own = {"alpha": 1.0, "l1_ratio": float(l1_ratios.max())}
     return resolve({**_FIXED, **rest, **own}, None), options
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ from dsoftmax.tuning.candidates import Candidates, by_fold, candidates, chosen
 from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.drive import Drive
 from dsoftmax.tuning.folding import folded, require_folds
+from dsoftmax.tuning.found import Found
 from dsoftmax.tuning.members import (
     Member,
     build_members,
@@ -41,34 +42,10 @@ from dsoftmax.tuning.members import (
     started,
 )
 from dsoftmax.tuning.moments import FoldMoments
-from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.options import ROWS_A_COEFFICIENT, Options
 from dsoftmax.tuning.room import model_size, state_bytes
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.validation import Apart, require_labels
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search returns.
-
-    Attributes
-    ----------
-    fit : of the winner
-    candidates : Candidates
-    chosen : which of them has won
-    scores : (n_folds, n_candidates), the higher the better
-    coefs : (n_folds, n_candidates, n_columns, n_features + 1), in units of the data
-    objectives : (n_folds, n_candidates), penalised, on the rows that each model learns from
-    converged : (n_folds, n_candidates), whether a model was followed to its minimum
-    """
-
-    fit: Fit
-    candidates: Candidates
-    chosen: int
-    scores: Array
-    coefs: Array
-    objectives: Array
-    converged: Array
 
 
 def search(
@@ -115,7 +92,10 @@ class Search:
             self._label()
             if self._apart is not None:
                 require_labels(self._apart, self._found.classes)
-            kind = solver_kind(self._settings, self._source, len(self._found.classes))
+            kind = solver_kind(
+                self._settings, self._source, len(self._found.classes),
+                rows_a_coefficient=ROWS_A_COEFFICIENT,
+            )  # fmt: skip
             self._require_room(kind)
             self._announce(kind)
             while True:
@@ -203,7 +183,7 @@ class Search:
             build_members, first=first, n_rows=self._scans.n_rows, settings=self._settings,
             kind=kind, dtype=self._source.dtype,
         )  # fmt: skip
-        ((like,), options) = (build([(1.0, 0.0)], [ALL]), self._options)
+        (like,), options = build([(1.0, 0.0)], [ALL]), self._options
         tried = candidates(options.alphas, options.l1_ratios, like.objective)
         numbers = [ALL] if folds is None else list(range(folds.n_folds))
         members = build(tried.pairs, numbers)

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
+from dsoftmax.events import Event, FitStarted
 
 Data = tuple[np.ndarray, np.ndarray]
 ALPHAS = [1e-3, 1e-1, 10.0]  # the last for coefficients near zero
@@ -105,3 +106,24 @@ def test_the_choice_is_that_of_scikit_learn_for_the_same_folds(digits: Data) -> 
     (won,) = np.flatnonzero(ours.alphas_ == ours.alpha_)
     near = slice(won - 1, won + 2)
     np.testing.assert_allclose(ours.scores_[:, 0, near], scores[:, near], atol=5e-3)
+
+
+def test_the_solver_is_the_one_whose_searches_in_memory_pay() -> None:
+    X, y = problem(4, rows=200)
+
+    def solver(sample_size: int) -> str:
+        started: list[str] = []
+
+        class Watch:
+            def on_event(self, event: Event) -> None:
+                if isinstance(event, FitStarted):
+                    started.append(event.solver)
+
+        search = SoftmaxRegressionCV(
+            alphas=2, cv=2, sample_size=sample_size, random_state=0, tol=0.1, callbacks=[Watch()]
+        )
+        search.fit(X, y)
+        return started[0]
+
+    assert solver(10) == "newton"  # half of 20 coefficients
+    assert solver(9) == "lbfgs"
