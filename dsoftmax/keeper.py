@@ -37,7 +37,7 @@ from dsoftmax.solvers.lbfgs import LBFGSState, Pair
 from dsoftmax.solvers.line_search import LineSearch, Sample, Search
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.model import Model
-from dsoftmax.solvers.newton import NewtonState, Trial
+from dsoftmax.solvers.newton_state import NewtonState, Trial
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
 from dsoftmax.tuning.cursor import SearchCursor

@@ -24,7 +24,7 @@ from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
 from dsoftmax.subsample import auto_size
 from dsoftmax.tuning.cost import Cost, cost_of
-from dsoftmax.tuning.options import ROWS_A_COEFFICIENT, Options, resolve_search
+from dsoftmax.tuning.options import Options, resolve_search
 
 if TYPE_CHECKING:
     from dsoftmax.estimator import SoftmaxRegression
@@ -160,8 +160,7 @@ def plan_fit(
     source = open_data(X, y)
     classes, all_classes = _classes(source, settings)
     site = site_for(source, client)
-    least = 1.0 if options is None else ROWS_A_COEFFICIENT
-    kind = solver_kind(settings, source, classes, rows_a_coefficient=least)
+    kind = solver_kind(settings, source, classes)
     cost = cost_of(source, options, getattr(model, "cv", None), kind, classes)
     spans = cut_spans(source.chunks, source.row_bytes, 8 * (source.n_features + 1) * classes)
     largest = max(stop - start for start, stop in spans) * source.row_bytes

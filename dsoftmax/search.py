@@ -21,8 +21,9 @@ from dsoftmax.running import running
 from dsoftmax.sources import open_data
 from dsoftmax.sources.base import Source
 from dsoftmax.tuning.folding import with_cv
+from dsoftmax.tuning.found import Found
 from dsoftmax.tuning.options import resolve_search
-from dsoftmax.tuning.run import Found, search
+from dsoftmax.tuning.run import search
 from dsoftmax.validation import open_validation
 
 
@@ -62,8 +63,8 @@ class SoftmaxRegressionCV(LinearClassifier):
     fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
         Class weights "balanced" are those of all rows.
     solver : {"auto", "newton", "lbfgs"}, default="auto"
-        As for `SoftmaxRegression`; "newton" keeps one sample for all models, and is "auto" if
-        that holds all rows, or half as many as there are coefficients.
+        As for `SoftmaxRegression`; "newton" keeps one sample for all models, and rules
+        candidates out.
     max_iter : int, default=100
         Budget in passes over X, for everything together; a quarter of it is left to the refit.
     tol : float or "auto", default=1e-4

@@ -23,14 +23,12 @@ from dsoftmax.sources.base import Source, preview
 from dsoftmax.subsample import auto_size
 
 
-def solver_kind(
-    settings: Settings, source: Source, n_classes: int, *, rows_a_coefficient: float = 1.0
-) -> Kind:
+def solver_kind(settings: Settings, source: Source, n_classes: int) -> Kind:
     """Return the class of the solver: "sgd" on batches of all rows is FISTA.
 
     "auto" is "newton" where a sample can tell the curvature: it holds all rows, or no fewer than
-    there are coefficients, times `rows_a_coefficient`. Else it is a solver that takes more passes
-    and works less between them: "lbfgs", or FISTA for a penalty with corners.
+    there are coefficients. Else it is a solver that takes more passes and works less between
+    them: "lbfgs", or FISTA for a penalty with corners.
     """
     n_rows = source.n_samples
     if settings.solver == "auto":
@@ -38,8 +36,7 @@ def solver_kind(
             n_rows, source.n_features, n_classes, source.row_bytes
         )
         n_columns = n_classes if n_classes > 2 else 1
-        wanted = rows_a_coefficient * source.n_features * n_columns
-        if size >= min(n_rows, wanted):
+        if size >= min(n_rows, source.n_features * n_columns):
             return Newton
         return FISTA if settings.l1_ratio else LBFGS
     if settings.solver == SGD.name and (settings.batch_size or 0) >= n_rows:

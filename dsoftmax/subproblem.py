@@ -15,6 +15,7 @@ from dsoftmax.runtime.executors import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers.base import Evaluation, Request
+from dsoftmax.solvers.triangular import inverse, transposed_product
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.memory import MemoryArray
 from dsoftmax.subsample import ByInfluence, Subsample, scale_for
@@ -79,7 +80,7 @@ class Subproblem:
         n_rows = self.rows.X[0].shape[1] + 1
         directions = np.random.default_rng((seed, 4)).normal(size=(n_rows, _PROJECTIONS))
         root = self.root(objective, self.gram(objective))
-        return directions if root is None else np.asarray(root.T @ directions)
+        return directions if root is None else transposed_product(root, directions)
 
     def gram(self, objective: Objective) -> Gram | None:
         """Return the mean of [x, 1] [x, 1]' over as many rows as tell its eigenvalues.
@@ -94,11 +95,13 @@ class Subproblem:
         return Gram(few.reduce(gram_of(objective)) / few.rows.weight[0].sum(), few.rows.n_rows)
 
     def root(self, objective: Objective, gram: Gram | None) -> Array | None:
-        """Return what makes the features of the rows uncorrelated, in a solver's coordinates."""
+        """Return what makes the features of the rows uncorrelated, in a solver's coordinates.
+
+        It is lower triangular.
+        """
         if gram is None:
             return None
-        metric = objective.metric(gram.mean, gram.n_rows)
-        return np.linalg.inv(np.linalg.cholesky(metric))
+        return inverse(np.linalg.cholesky(objective.metric(gram.mean, gram.n_rows)))
 
     def reduce(self, reduction: Reduction[Any]) -> Any:
         """Reduce over the rows of the sample."""

@@ -20,7 +20,8 @@ from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair
 from dsoftmax.solvers.line_search import LineSearch, Sample, Search
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.model import Model
-from dsoftmax.solvers.newton import Newton, NewtonState, Trial
+from dsoftmax.solvers.newton import Newton
+from dsoftmax.solvers.newton_state import NewtonState, Trial
 from dsoftmax.solvers.schedules import Inverse, Settling
 from dsoftmax.solvers.sgd import SGD
 

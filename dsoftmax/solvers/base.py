@@ -106,8 +106,8 @@ class Evaluation:
     epoch_ended : whether the last row of an epoch was among them
     metric : (n_features + 1, n_features + 1), positive definite: about the Hessian of a class;
         None where it was not asked for, or is too large
-    root : of the same shape, of the rows that are kept in memory: root.T @ root is the inverse of
-        their metric; None likewise
+    root : of the same shape, lower triangular, of the rows that are kept in memory: root.T @ root
+        is the inverse of their metric; None likewise
     renewed : whether other rows are kept in memory now
     """
 

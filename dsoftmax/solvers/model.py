@@ -10,6 +10,7 @@ from dsoftmax.reduction import Array
 from dsoftmax.solvers.base import Evaluation
 from dsoftmax.solvers.bend import Bend
 from dsoftmax.solvers.lbfgs import Pair
+from dsoftmax.solvers.triangular import product, transposed_product
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Model:
     centre : (n_features + 1, n_columns)
     value, gradient : of the sample's objective at the centre
     correction : what is added to that gradient everywhere
-    root : (n_features + 1, n_features + 1) with root.T @ root the inverse of the metric, or None
+    root : (n_features + 1, n_features + 1), lower triangular, with root.T @ root the inverse of
+        the metric, or None
     damping : half of it times the squared distance from the centre is added
     bend : half of its quadratic form is added, or None
     cornered : whether a search works on points
@@ -59,7 +61,7 @@ class Model:
 
     def stretched(self, gradient: Array) -> Array:
         """Return a gradient in the coordinates of a search."""
-        return gradient if self.root is None else np.asarray(self.root @ gradient)
+        return gradient if self.root is None else product(self.root, gradient)
 
     def added(self, ways: Array) -> Array:
         """Return the gradient of damping and bend, without the correction, at ways of a search.
@@ -79,7 +81,7 @@ class Model:
 
     def _away(self, way: Array) -> Array:
         """Return the way of a search as one between points."""
-        return way if self.root is None else np.asarray(self.root.T @ way)
+        return way if self.root is None else transposed_product(self.root, way)
 
     def evaluation(self, steps: Array, sampled: Evaluation) -> Evaluation:
         """Return the model at some steps, for the sample's objective there."""

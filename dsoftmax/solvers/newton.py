@@ -16,88 +16,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status, largest
+from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, Status, largest
 from dsoftmax.solvers.bend import Secant, bend_from
 from dsoftmax.solvers.fista import FISTA, FISTAState
-from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair, two_loop
+from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, two_loop
 from dsoftmax.solvers.model import Model
+from dsoftmax.solvers.newton_state import NewtonState, Trial
+from dsoftmax.solvers.triangular import product
 
 Search = LBFGSState | FISTAState
 
 _FIRST, _LATER, _CORNERED = 60, 40, 120  # evaluations of the model in one search
 _PATIENCE = 8  # rounds after which a search may take as many evaluations more
 _ENOUGH = 0.01  # of the model's gradient may be left
-_DAMPING, _LEAST_DAMPING = 0.01, 1e-6
+_LEAST_DAMPING = 1e-6
 _POOR, _GOOD = 0.25, 0.75  # share of the gain that the model had promised
 _MOST_SECANTS, _SECANT_BYTES = 20, 1 << 26
 _MOST_IDLE = 5
 _RENEW = (0, 2)  # rounds in which others choose other rows: the first models are far off
-
-
-class Trial(NamedTuple):
-    """A point that is to be evaluated on all rows.
-
-    Attributes
-    ----------
-    point : (n_features + 1, n_columns)
-    gain : by how much the model says that it is below the centre (not positive)
-    secant : the way from the centre, and the change of the sample's gradient, in the coordinates
-        of the search; None for a point that comes from elsewhere
-    """
-
-    point: Array
-    gain: float
-    secant: Secant | None
-
-
-@dataclass(frozen=True)
-class NewtonState(State):
-    """State of Newton's method; `point` is the centre of the model.
-
-    Attributes
-    ----------
-    gradient : (n_features + 1, n_columns), of the smooth part on all rows, at `point`
-    target : the norm of the projected gradient to reach
-    damping : of the next model
-    model : Model, or None while the sample at `point` is unknown
-    root, knows_metric : of the sample's metric, and whether it was asked for
-    secants : what all rows told beyond the sample
-    pairs : what the search has learned about the sample's curvature
-    search : state of the search under way, or None
-    evaluations : of the search so far
-    early : where it was after a quarter of its way
-    trials : what to evaluate on all rows next
-    rounds : how often that was done
-    failed : whether the model has ever promised far too much
-    ratio : of what the last trial gained to what the model had said
-    distance : estimate of how far `value` is above its minimum
-    least_norm, idle : as of L-BFGS
-    """
-
-    gradient: Array
-    target: float
-    damping: float = _DAMPING
-    model: Model | None = None
-    root: Array | None = None
-    knows_metric: bool = False
-    secants: tuple[Secant, ...] = ()
-    pairs: tuple[Pair, ...] = ()
-    search: Search | None = None
-    evaluations: int = 0
-    early: Trial | None = None
-    trials: tuple[Trial, ...] = ()
-    rounds: int = 0
-    failed: bool = False
-    ratio: float = 1.0
-    distance: float = np.nan
-    least_norm: float = np.inf
-    idle: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,7 +115,7 @@ class Newton(Solver[NewtonState]):
         if self._cornered or not state.pairs:
             return float("nan")
         root, gradient = state.root, after.gradient
-        along = (gradient if root is None else root @ gradient).ravel()
+        along = (gradient if root is None else product(root, gradient)).ravel()
         decrement = 0.5 * float(along @ two_loop(along, state.pairs))
         return float(np.fmax(decrement, abs(after.value - foreseen)))
 
@@ -187,6 +129,17 @@ class Newton(Solver[NewtonState]):
             return None
         trial = trials[0] if state.ratio >= 2 * _POOR else trials[-1]
         return trial.point, state.value + trial.gain, -trial.gain
+
+    def guess_of_sample(self, state: NewtonState) -> tuple[Array, float] | None:
+        """Return the minimum of the sample as it is, and the objective that it has there.
+
+        None if the search for it did not come to its end, or after the first evaluation since.
+        """
+        if state.rounds or not state.trials or state.trials[0].secant is None:
+            return None
+        if state.evaluations >= self._limit(state):
+            return None
+        return state.trials[0].point, state.value + state.trials[0].gain
 
     @property
     def _cornered(self) -> bool:

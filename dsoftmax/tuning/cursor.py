@@ -71,10 +71,7 @@ class SearchCursor(Standing):
 
     def reopened(self) -> Self:
         """Return the cursor before the budget was found to be spent."""
-        states = tuple(
-            replace(state, status=Status.RUNNING) if state.status is Status.BUDGET else state
-            for state in self.states
-        )
+        states = self.all_as(Status.BUDGET, Status.RUNNING).states
         tried = states[: len(self.scores)]
         opened = replace(self, states=states, begun=None, done=False, few=None)
         if any(state.status is Status.RUNNING for state in tried):  # another one may win then
@@ -83,11 +80,15 @@ class SearchCursor(Standing):
 
     def spent(self) -> Self:
         """Return the cursor whose members go on no more, since the budget has no room."""
-        states = tuple(
-            replace(state, status=Status.BUDGET) if state.status is Status.RUNNING else state
+        return replace(self.all_as(Status.RUNNING, Status.BUDGET), waiting=(), few=None)
+
+    def all_as(self, before: Status, after: Status) -> Self:
+        """Return the cursor in which all states of one status have another."""
+        states = (
+            replace(state, status=after) if state.status is before else state
             for state in self.states
         )
-        return replace(self, states=states, waiting=(), few=None)
+        return replace(self, states=tuple(states))
 
     def with_state(self, index: int, state: State) -> Self:
         """Return the cursor with another state of a member."""

@@ -13,19 +13,20 @@ import numpy as np
 from dsoftmax.course import Course
 from dsoftmax.events import CandidatesJudged, ValidationScores
 from dsoftmax.judging import Judged
-from dsoftmax.reduction import Array
 from dsoftmax.settings import Settings
 from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status
 from dsoftmax.stopping import status_after
-from dsoftmax.tuning.candidates import Candidates, by_fold, doubt, ruled_out
+from dsoftmax.tuning.candidates import Candidates, by_fold
 from dsoftmax.tuning.cursor import SearchCursor
-from dsoftmax.tuning.members import Member, unhurried
-from dsoftmax.tuning.moments import FoldMoments
+from dsoftmax.tuning.members import Member, reached, unhurried
 from dsoftmax.tuning.options import Options
+from dsoftmax.tuning.pruning import Pruning
 from dsoftmax.tuning.room import are_few
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.tuning.stack import block_length
 from dsoftmax.validation import Apart
+
+_FEW = 0.25  # of the rows: as long as so many judge at most, to ask them once more is cheap
 
 
 class Drive:
@@ -48,7 +49,13 @@ class Drive:
     ) -> None:  # fmt: skip
         self._members, self._found, self._options = members, found, options
         self._settings, self._scans, self._course, self._apart = settings, scans, course, apart
-        self._n_folds = len(course.cursor.scores) // len(found.pairs)
+        n_tried = len(course.cursor.scores)
+        self._n_folds = n_tried // len(found.pairs)
+        self._prunes = options.prune and options.scoring == "neg_log_loss"
+        self._pruning = Pruning(
+            members[:n_tried], self._n_folds, options.select, scans.n_used,
+            None if apart is None else apart.source.n_samples,
+        )  # fmt: skip
 
     def run(self) -> bool:
         """Move the cursor on to where no member runs any more, unless the user interrupts.
@@ -69,10 +76,10 @@ class Drive:
         self._begin_round()
         if not self._course.cursor.waiting:
             self._search_in_memory()
-            cursor = self._course.cursor
+            cursor = self._pruned_by_sample(self._course.cursor)
             reads, reserve = self._reads(cursor), self._reserve(cursor)
             if reads and not self._scans.affordable(reads, reserve):
-                self._move(self._spent(cursor))
+                self._move(self._spent(self._course.cursor))
                 return
             self._move(replace(cursor, waiting=cursor.running, renewed=False))
         while waiting := self._course.cursor.waiting:
@@ -163,11 +170,14 @@ class Drive:
         status = status_after(state, solver.gap(state), self._settings, None, self._scans.n_rows)
         cursor = cursor.with_state(index, replace(state, status=status))
         where = [i for i, point in enumerate(request.points) if np.array_equal(point, state.point)]
-        if index >= len(cursor.scores) or not where:
+        if index >= len(cursor.scores) or not (where or self._apart):
             return cursor
-        scores, best = cursor.scores.copy(), where[0]
-        scores[index, 2] = result.accuracy[best]
+        scores = cursor.scores.copy()
         scores[index, :2] = np.nan
+        if not where:
+            return replace(cursor, scores=scores)
+        best = where[0]
+        scores[index, 2] = result.accuracy[best]
         if judged.weight[best] > 0:
             scores[index, :2] = judged.loss[best], judged.correct[best]
             scores[index, :2] /= judged.weight[best]
@@ -177,50 +187,32 @@ class Drive:
         """Have rows that are apart judge, and let those go that cannot win any more."""
         if self._apart is not None:
             cursor = self._judged_apart(cursor, self._apart)
-        options = self._options
-        if not options.prune or options.scoring != "neg_log_loss":
+        return self._pruning.pruned(cursor) if self._prunes else cursor
+
+    def _pruned_by_sample(self, cursor: SearchCursor) -> SearchCursor:
+        """Let candidates go that the sample alone rules out: no pass is for them."""
+        apart = self._apart
+        if not self._prunes or apart is None or not self._pruning.is_first(cursor):
             return cursor
-        losses = by_fold(cursor.scores[:, 0], self._n_folds)
-        lost = ruled_out(-losses, self._doubts(cursor), options.select)
-        for index, state in enumerate(cursor.states[: len(cursor.scores)]):
-            if state.status is Status.RUNNING and lost[self._members[index].candidate]:
-                cursor = cursor.with_state(index, replace(state, status=Status.RULED_OUT))
-            elif state.status is Status.RULED_OUT and not lost[self._members[index].candidate]:
-                # What was the best has become worse on its way to its minimum.
-                cursor = cursor.with_state(index, replace(state, status=Status.RUNNING))
-        return cursor
+        if apart.source.n_samples > _FEW * self._scans.n_rows:
+            return cursor
+        out = cursor.all_as(Status.RUNNING, Status.RULED_OUT)
+        cursor = self._pruning.pruned(self._judged_apart(out, apart))
+        goes_on = [[state.status is Status.RUNNING] for state in cursor.states]
+        return replace(cursor, scores=np.where(goes_on, np.nan, cursor.scores))
 
     def _judged_apart(self, cursor: SearchCursor, apart: Apart) -> SearchCursor:
         """Return the cursor with scores by the rows that are apart, where there are none yet."""
         scores = cursor.scores.copy()
         new = np.flatnonzero(np.isnan(scores[:, 0])).tolist()
         while new:
-            requests = [Request(cursor.states[index].point[None]) for index in new]
-            length = block_length(requests)
+            points = [reached(self._members[index], cursor.states[index])[0] for index in new]
+            length = block_length([Request(point[None]) for point in points])
             own, new = new[:length], new[length:]
             members = [self._members[index] for index in own]
-            sums = self._scans.judge(apart, members, [cursor.states[i].point for i in own])
+            sums = self._scans.judge(apart, members, points[:length])
             scores[own, :2] = np.stack([sums.loss, sums.correct], axis=1) / sums.weight[:, None]
         return replace(cursor, scores=scores)
-
-    def _doubts(self, cursor: SearchCursor) -> Array:
-        """Return by how much losses on held-out rows may still change (n_folds, n_candidates)."""
-        assert cursor.first is not None, "it was read"
-        height, width = cursor.states[0].point.shape
-        n_coefficients, doubts = height * max(width - 1, 1), []
-        for index in range(len(cursor.scores)):
-            n_judging = self._n_judging(cursor.first, self._members[index].fold)
-            n_learned = self._scans.n_used - (n_judging if self._apart is None else 0)
-            gap = self._gap(cursor, index)
-            doubts.append(doubt(gap, n_coefficients, max(n_learned, 1), max(n_judging, 1)))
-        return by_fold(np.array(doubts), self._n_folds)
-
-    def _n_judging(self, first: FoldMoments, fold: int) -> int:
-        """Return how many rows judge the models without a fold, by what they weigh."""
-        if self._apart is not None:
-            return self._apart.source.n_samples
-        share = first.judging[fold].sum() / first.judging.sum()
-        return int(share * self._scans.n_used)
 
     def _gap(self, cursor: SearchCursor, index: int) -> float | None:
         return self._members[index].solver.gap(cursor.states[index])

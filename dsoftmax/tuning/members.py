@@ -14,9 +14,10 @@ from dsoftmax.reduction import Array
 from dsoftmax.scaling import Coordinates, Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import Solver, State
+from dsoftmax.solvers.base import Solver, State, Status
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
+from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.solving import build_solver
 from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.room import n_pairs
@@ -138,6 +139,22 @@ def started(member: Member, point: Array) -> State:
     return state
 
 
+def reached(member: Member, state: State) -> tuple[Array, float]:
+    """Return the point at which a model is, and its objective there.
+
+    For one that was ruled out before it was evaluated on all rows, they are the sample's.
+    """
+    guess = guess_of_sample(member, state) if state.status is Status.RULED_OUT else None
+    return guess or (state.point, state.value)
+
+
+def guess_of_sample(member: Member, state: State) -> tuple[Array, float] | None:
+    """Return where the sample alone has its minimum, and what it is; None if that is not known."""
+    if isinstance(member.solver, Newton) and isinstance(state, NewtonState):
+        return member.solver.guess_of_sample(state)
+    return None
+
+
 def has_moved(member: Member, state: State) -> bool:
     """Whether a model was ever evaluated but at the intercepts alone."""
     start = member.objective.intercept_only
@@ -147,6 +164,6 @@ def has_moved(member: Member, state: State) -> bool:
 def mean_of(members: Sequence[Member], states: Sequence[State]) -> tuple[Array, Array]:
     """Return the coefficients and intercepts of some models in the mean, in units of the data."""
     pairs = zip(members, states, strict=True)
-    found = [member.objective.coefficients(state.point) for member, state in pairs]
+    found = [member.objective.coefficients(reached(member, state)[0]) for member, state in pairs]
     coef, intercept = (np.mean(part, axis=0) for part in zip(*found, strict=True))
     return coef, intercept

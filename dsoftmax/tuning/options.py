@@ -13,9 +13,6 @@ from dsoftmax.reduction import Array
 from dsoftmax.settings import MINI_BATCH, Settings, resolve
 
 SCORINGS = ("neg_log_loss", "accuracy")
-# Of the sample, from which on "auto" is "newton". Half of what a fit asks for, since only "newton"
-# knows how far a model is from its minimum, and so which cannot win any more.
-ROWS_A_COEFFICIENT = 0.5
 SELECTIONS = ("best", "1se")
 _FIXED: dict[str, Any] = {
     "batch_size": "auto", "learning_rate": "auto", "schedule": "auto", "momentum": 0.9,

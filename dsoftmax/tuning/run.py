@@ -38,11 +38,12 @@ from dsoftmax.tuning.members import (
     build_members,
     has_moved,
     mean_of,
+    reached,
     score_of_intercepts,
     started,
 )
 from dsoftmax.tuning.moments import FoldMoments
-from dsoftmax.tuning.options import ROWS_A_COEFFICIENT, Options
+from dsoftmax.tuning.options import Options
 from dsoftmax.tuning.room import model_size, state_bytes
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.validation import Apart, require_labels
@@ -92,10 +93,7 @@ class Search:
             self._label()
             if self._apart is not None:
                 require_labels(self._apart, self._found.classes)
-            kind = solver_kind(
-                self._settings, self._source, len(self._found.classes),
-                rows_a_coefficient=ROWS_A_COEFFICIENT,
-            )  # fmt: skip
+            kind = solver_kind(self._settings, self._source, len(self._found.classes))
             self._require_room(kind)
             self._announce(kind)
             while True:
@@ -246,11 +244,12 @@ class Search:
         course = self._course
         cursor, ledger, n_tried = course.cursor, course.ledger, len(course.cursor.scores)
         n_folds = n_tried // len(tried.pairs)
-        found = [
-            np.vstack(member.objective.coefficients(state.point)).T
-            for member, state in zip(members, cursor.states, strict=True)
-        ]
         states = cursor.states[:n_tried]
+        points, values = zip(*map(reached, members, states), strict=True)
+        found = [
+            np.vstack(member.objective.coefficients(point)).T
+            for member, point in zip(members, points, strict=False)
+        ]
         final = self._final(members, winner)
         if not self._interrupted:
             course.move(replace(cursor, done=True))
@@ -261,11 +260,11 @@ class Search:
             max(1, ledger.passes), ledger.steps, self._settings.seed, cursor.quarantined,
             course.cursor.numerics, self._found.digest,
         )  # fmt: skip
-        coefs = np.stack(found[:n_tried])
+        coefs = np.stack(found)
         coefs = coefs.reshape(-1, n_folds, *coefs.shape[1:]).swapaxes(0, 1)
         return Found(
             fit, tried, winner, self._scores(n_folds), coefs,
-            by_fold(np.array([state.value for state in states]), n_folds),
+            by_fold(np.array(values), n_folds),
             by_fold(np.array([_is_at_minimum(state) for state in states]), n_folds),
         )  # fmt: skip
 

@@ -5,7 +5,8 @@ import pytest
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
 from dsoftmax.errors import DataError
-from dsoftmax.tuning.candidates import Candidates, chosen, doubt, ruled_out
+from dsoftmax.tuning.candidates import Candidates, chosen
+from dsoftmax.tuning.pruning import doubt, ruled_out
 
 PATH = Candidates(np.array([0.0]), np.array([[10.0, 1.0, 0.1, 0.01]]))
 

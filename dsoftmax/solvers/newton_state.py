@@ -1,0 +1,77 @@
+"""State of Newton's method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dsoftmax.reduction import Array
+from dsoftmax.solvers.base import State
+from dsoftmax.solvers.bend import Secant
+from dsoftmax.solvers.fista import FISTAState
+from dsoftmax.solvers.lbfgs import LBFGSState, Pair
+from dsoftmax.solvers.model import Model
+
+DAMPING = 0.01  # of the first model
+
+
+class Trial(NamedTuple):
+    """A point that is to be evaluated on all rows.
+
+    Attributes
+    ----------
+    point : (n_features + 1, n_columns)
+    gain : by how much the model says that it is below the centre (not positive)
+    secant : the way from the centre, and the change of the sample's gradient, in the coordinates
+        of the search; None for a point that comes from elsewhere
+    """
+
+    point: Array
+    gain: float
+    secant: Secant | None
+
+
+@dataclass(frozen=True)
+class NewtonState(State):
+    """State of Newton's method; `point` is the centre of the model.
+
+    Attributes
+    ----------
+    gradient : (n_features + 1, n_columns), of the smooth part on all rows, at `point`
+    target : the norm of the projected gradient to reach
+    damping : of the next model
+    model : Model, or None while the sample at `point` is unknown
+    root, knows_metric : of the sample's metric, and whether it was asked for
+    secants : what all rows told beyond the sample
+    pairs : what the search has learned about the sample's curvature
+    search : state of the search under way, or None
+    evaluations : of the search so far
+    early : where it was after a quarter of its way
+    trials : what to evaluate on all rows next
+    rounds : how often that was done
+    failed : whether the model has ever promised far too much
+    ratio : of what the last trial gained to what the model had said
+    distance : estimate of how far `value` is above its minimum
+    least_norm, idle : as of L-BFGS
+    """
+
+    gradient: Array
+    target: float
+    damping: float = DAMPING
+    model: Model | None = None
+    root: Array | None = None
+    knows_metric: bool = False
+    secants: tuple[Secant, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    search: LBFGSState | FISTAState | None = None
+    evaluations: int = 0
+    early: Trial | None = None
+    trials: tuple[Trial, ...] = ()
+    rounds: int = 0
+    failed: bool = False
+    ratio: float = 1.0
+    distance: float = np.nan
+    least_norm: float = np.inf
+    idle: int = 0

@@ -1,0 +1,132 @@
+"""Which candidates cannot win any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dsoftmax.reduction import Array
+from dsoftmax.solvers.base import Status
+from dsoftmax.solvers.newton_state import NewtonState
+from dsoftmax.tuning.candidates import by_fold
+from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.members import Member, guess_of_sample
+from dsoftmax.tuning.moments import FoldMoments
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Rules candidates out, and takes them back.
+
+    Attributes
+    ----------
+    members : those of the candidates
+    n_folds : of the scores
+    select : as for `chosen`
+    n_used : how many rows count
+    n_apart : how many rows judge that are no part of those, or None where folds do
+    """
+
+    members: Sequence[Member]
+    n_folds: int
+    select: str
+    n_used: int
+    n_apart: int | None
+
+    def is_first(self, cursor: SearchCursor) -> bool:
+        """Whether no model was evaluated on all rows yet, but in memory."""
+        return all(isinstance(state, NewtonState) and not state.rounds for state in cursor.states)
+
+    def pruned(self, cursor: SearchCursor) -> SearchCursor:
+        """Return the cursor in which those do not run that cannot win, as far as is known."""
+        losses = by_fold(cursor.scores[:, 0], self.n_folds)
+        lost = ruled_out(-losses, self._doubts(cursor), self.select)
+        for index, member in enumerate(self.members):
+            state, goes = cursor.states[index], lost[member.candidate]
+            if state.status is Status.RUNNING and goes:
+                cursor = cursor.with_state(index, replace(state, status=Status.RULED_OUT))
+            elif state.status is Status.RULED_OUT and not goes:
+                # What was the best has become worse on its way to its minimum.
+                cursor = cursor.with_state(index, replace(state, status=Status.RUNNING))
+        return cursor
+
+    def _doubts(self, cursor: SearchCursor) -> Array:
+        """Return by how much losses on held-out rows may still change (n_folds, n_candidates)."""
+        assert cursor.first is not None, "it was read"
+        height, width = cursor.states[0].point.shape
+        n_coefficients, doubts = height * max(width - 1, 1), []
+        for index, member in enumerate(self.members):
+            n_judging = self._n_judging(cursor.first, member.fold)
+            n_learned = self.n_used - (n_judging if self.n_apart is None else 0)
+            gap = self._gap(cursor, index, n_coefficients)
+            doubts.append(doubt(gap, n_coefficients, max(n_learned, 1), max(n_judging, 1)))
+        return by_fold(np.array(doubts), self.n_folds)
+
+    def _n_judging(self, first: FoldMoments, fold: int) -> int:
+        """Return how many rows judge the models without a fold, by what they weigh."""
+        if self.n_apart is not None:
+            return self.n_apart
+        share = first.judging[fold].sum() / first.judging.sum()
+        return int(share * self.n_used)
+
+    def _gap(self, cursor: SearchCursor, index: int, n_coefficients: int) -> float | None:
+        member, state = self.members[index], cursor.states[index]
+        if guess_of_sample(member, state):
+            assert cursor.sample is not None, "it was searched"
+            return gap_of_a_sample(n_coefficients, cursor.sample.weight[0])
+        return member.solver.gap(state)
+
+
+def ruled_out(scores: Array, doubts: Array, select: str) -> Array:
+    """Return which candidates cannot win any more (n_candidates,).
+
+    Parameters
+    ----------
+    scores : array of shape (n_folds, n_candidates)
+        Minus the mean losses on held-out rows, so far.
+    doubts : array of the same shape
+        By how much they may still change, see `doubt`.
+    select : as for `chosen`
+    """
+    means, bounds = scores.mean(axis=0), doubts.mean(axis=0)
+    sure = means - bounds
+    best = int(np.argmax(np.where(np.isfinite(sure), sure, -np.inf)))
+    error = scores[:, best].std(ddof=1) / np.sqrt(len(scores)) if select == "1se" else 0.0
+    return np.asarray(means + bounds < sure[best] - error)
+
+
+def doubt(gap: float | None, n_coefficients: int, n_learned: int, n_judging: int) -> float:
+    """Return by how much the mean loss on held-out rows may change until a model is at its minimum.
+
+    Parameters
+    ----------
+    gap : by how much its objective is above that by estimate, or None
+    n_coefficients, n_learned, n_judging : of them, of rows learned from, and of rows held out
+
+    Notes
+    -----
+    Near the minimum a loss is a quadratic form. With a gap g, the change on all rows that there
+    could be is at most g + 2 (g u)^(1/2), where u is how far the minimum for the rows learned from
+    is above theirs (Cauchy and Schwarz, in the metric of the Hessian): half the number of
+    coefficients over that of rows, at most (Wilks, 1938). What is left of the way does not know
+    the rows held out, whose mean differs from that by three standard errors, at most, of a
+    difference with the variance 2 g.
+    """
+    if gap is None:
+        return float("inf")
+    uncertain = n_coefficients / (2 * n_learned)
+    return float(gap + 2 * np.sqrt(gap * uncertain) + 3 * np.sqrt(2 * gap / n_judging))
+
+
+def gap_of_a_sample(n_coefficients: int, weight: Array) -> float:
+    """Return by how much the minimum for a sample is above that for all rows, at most.
+
+    Twice the number of rows times it has a chi-squared distribution, by Wilks' theorem, of as
+    many degrees of freedom as there are coefficients, and fewer with a penalty: here it is three
+    standard deviations above its mean. Rows of unlike weights count as Kish's number of them
+    (Survey Sampling, 1965).
+    """
+    n_rows = float(weight.sum()) ** 2 / float(weight @ weight)
+    return float(n_coefficients + 3 * np.sqrt(2 * n_coefficients)) / (2 * n_rows)
