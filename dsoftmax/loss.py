@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dsoftmax.panels import by_column, by_row, panel_length
 from dsoftmax.reduction import Array, Chunk
 
 _BLOCK_BYTES = 7 << 18  # of narrowed rows and their raw predictions: they share a 2 MiB cache
@@ -117,9 +118,9 @@ def raw_blocks(
     width = n_models * n_columns
     by_column = np.ascontiguousarray(points.transpose(0, 2, 1)).reshape(width, n_features + 1)
     coef, intercept = by_column[:, :-1], by_column[:, -1:]
+    length, panel = _lengths(points, len(X))
     if width < _WIDE:
-        coef = np.asfortranarray(coef)
-    length = max(1, min(block_length(n_features, width, points.itemsize), len(X)))
+        coef = np.asarray(coef, order="C" if panel < length else "F")
     blocks = np.empty((length, n_features), points.dtype)
     raw = np.empty(width * length, points.dtype)
     for start in range(0, len(X), length):
@@ -127,11 +128,18 @@ def raw_blocks(
         block = narrow(X[rows], shift, blocks[: rows.stop - rows.start])
         by_class = raw[: width * len(block)].reshape(width, len(block))
         if width < _WIDE:
-            np.add(np.matmul(block, coef.T).T, intercept, out=by_class)
+            np.add(by_row(block, coef, panel).T, intercept, out=by_class)
         else:
             np.matmul(coef, block.T, out=by_class)
             by_class += intercept
         yield rows, block, by_class.reshape(n_models, n_columns, len(block))
+
+
+def _lengths(points: Array, n_rows: int) -> tuple[int, int]:
+    """Return how many rows blocks and panels have, of so many rows."""
+    n_features, width = points.shape[1] - 1, points.shape[0] * points.shape[2]
+    length = max(1, min(block_length(n_features, width, points.itemsize), n_rows))
+    return length, panel_length(n_features, width, length)
 
 
 def softmax_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
@@ -214,7 +222,8 @@ def row_losses(
     correct = np.empty(loss.shape, bool)
     gradient = np.zeros((n_models * n_columns, n_rows - 1))
     intercept = np.zeros(len(gradient))
-    product = np.empty((n_models * n_columns, n_rows - 1), points.dtype)
+    length, panel = _lengths(points, len(chunk.X))
+    products = np.empty((length // panel, *gradient.shape), points.dtype)
     ones = np.ones(len(chunk.X), points.dtype)
     # Overflow is not an accident here but a point gone astray, which the trainer reports.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -223,7 +232,7 @@ def row_losses(
             if weights is not None:
                 raw *= weights[:, None, rows]
             residual = raw.reshape(n_models * n_columns, -1)
-            gradient += np.matmul(residual, block, out=product)
+            gradient += by_column(residual, block, panel, products)
             intercept += np.matmul(residual, ones[: len(block)])
     whole = np.concatenate([gradient, intercept[:, None]], axis=1)
     by_model = whole.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)

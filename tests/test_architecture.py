@@ -14,8 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
     0: {
-        "cache", "errors", "folds", "holdout", "judging", "labels", "loss", "metrics", "penalty",
-        "reduction", "scaling", "solvers", "subsample",
+        "cache", "errors", "folds", "holdout", "judging", "labels", "loss", "metrics", "panels",
+        "penalty", "reduction", "scaling", "solvers", "subsample",
     },
     1: {
         "sampling", "sources",
