@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from itertools import count, repeat
 from types import TracebackType
@@ -25,6 +25,7 @@ from dsoftmax.sources.base import Source
 
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
 _FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
+_SHARE = 4  # of its own tasks a worker is given one in so many at once, if that is more than few
 _WATCH_SECONDS = 5
 _POLL_SECONDS = 0.1
 _SEND_SECONDS = 0.002
@@ -39,7 +40,7 @@ class ClusterExecutor:
         self.run_key = uuid4().hex
         self._round = 0
         self._filled = 0.0  # the look at the workers after which all of them were given tasks
-        self._assigned: dict[int, str] = {}
+        self._assigned: dict[Hashable, str] = {}
         self._address = client.scheduler.address
         self.refresh()
 
@@ -153,12 +154,19 @@ class ClusterExecutor:
             window.submit(backlog.next_for(None, most - len(window)))
 
     def _fill_at_home(self, window: Window, backlog: Backlog) -> None:
-        """Give workers their own tasks, and the idle ones those that others have left."""
+        """Give workers their own tasks, and the idle ones those that others have left.
+
+        Many at once as long as there are many, since a message costs more than a task.
+        """
         if not backlog:
             return
         names = self._with_room(window)
         for name in names:
-            window.submit(backlog.next_for(name, _FEW * self._workers[name] - window.held(name)))
+            threads, held = self._workers[name], window.held(name)
+            if held < _FEW * threads:
+                share = backlog.left_for(name) // (_SHARE * threads)
+                most = max(_FEW, min(share, _SEVERAL)) * threads
+                window.submit(backlog.next_for(name, most - held))
         for name in names:
             while window.held(name) < self._workers[name] and (call := backlog.last_of_most(name)):
                 window.submit([call])

@@ -8,7 +8,7 @@ what workers remember of the run.
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
@@ -46,11 +46,11 @@ class Home(NamedTuple):
 
     Attributes
     ----------
-    name : of the rows
+    name : of the rows, and of what is remembered of them
     rows : how many they are
     """
 
-    name: int
+    name: Hashable
     rows: int
 
 

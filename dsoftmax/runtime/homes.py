@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from dsoftmax.runtime.executors import Home
 
 
 def assigned(
-    homes: Sequence[Home], workers: Mapping[str, int], before: Mapping[int, str]
-) -> dict[int, str]:
+    homes: Sequence[Home], workers: Mapping[str, int], before: Mapping[Hashable, str]
+) -> dict[Hashable, str]:
     """Return a worker for each home, so that all have about the same number of rows a thread.
 
     A home stays with its worker, unless that has gone or others have come: then it gives up what
@@ -32,7 +32,7 @@ def assigned(
     {8: 'b', 12: 'b', 0: 'c'}
     """
     share = sum(home.rows for home in homes) / sum(workers.values())
-    found: dict[int, str] = {}
+    found: dict[Hashable, str] = {}
     rows: Counter[str] = Counter()
     largest_first = sorted(homes, key=lambda home: -home.rows)
     for home in largest_first:

@@ -166,7 +166,8 @@ def _spent(work: Work, started: float, slots: int) -> Spent:
 def _outcomes(
     executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task]
 ) -> Iterator[Outcome]:
-    homes = [Home(task.first, task.rows) for task in tasks if task.keep is not None]
+    # Blocks bring their tasks to them; all other tasks are shared out evenly.
+    homes = [] if source.futures else [_home(task) for task in tasks]
     calls = [(task, reduction) for task in tasks]
     try:
         yield from executor.run(
@@ -182,6 +183,11 @@ def _outcomes(
             f"them ({error}), most likely for want of memory: give the workers more, or store "
             "smaller chunks"
         ) from error
+
+
+def _home(task: Task) -> Home:
+    run = "" if task.keep is None else task.keep.run
+    return Home((run, task.first), task.rows)
 
 
 def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:

@@ -32,6 +32,10 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    def left_for(self, worker: str | None) -> int:
+        """Return how many calls are meant for a worker."""
+        return len(self._waiting.get(worker, ()))
+
     def next_for(self, worker: str | None, most: int) -> list[Call]:
         """Return the next calls that are meant for a worker, at most so many."""
         own = self._waiting.get(worker, deque())

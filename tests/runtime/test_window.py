@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+import pytest
 from distributed import Client, Event
 
 from dsoftmax.runtime.cluster import ClusterExecutor
@@ -25,6 +26,13 @@ def test_each_worker_gets_its_own_calls_in_their_order() -> None:
     assert backlog.next_for("a", 1) == backlog.next_for("c", 1) == backlog.next_for("b", -1) == []
 
 
+def test_the_calls_that_wait_are_counted() -> None:
+    backlog = Backlog(calls("abba"))
+    assert [backlog.left_for(name) for name in "abc"] == [2, 2, 0]
+    backlog.next_for("a", 5)
+    assert [backlog.left_for(name) for name in "abc"] == [0, 2, 0]
+
+
 def test_the_idle_take_the_last_call_of_whoever_has_most_left() -> None:
     backlog = Backlog(calls("abbbba"))
     taken = [backlog.last_of_most("c") for _ in range(6)]
@@ -39,20 +47,23 @@ def hold_up(begun: str, ended: str) -> None:
     Event(ended).wait(SECONDS)
 
 
-def test_what_a_worker_that_is_held_up_has_left_is_done_by_others(cluster: Client) -> None:
+@pytest.mark.parametrize(("n_tasks", "held"), [(12, 2), (80, 8)])
+def test_what_a_worker_that_is_held_up_has_left_is_done_by_others(
+    cluster: Client, n_tasks: int, held: int
+) -> None:
     begun, ended = Event(client=cluster), Event(client=cluster)
     executor = ClusterExecutor(cluster)
     slow = min(executor._workers)
     busy = cluster.submit(hold_up, begun.name, ended.name, workers=slow)
     try:
         assert begun.wait(SECONDS)
-        homes = [Home(number, 10) for number in range(12)]
-        tasks = [(number, 2) for number in range(12)]
+        homes = [Home(number, 10) for number in range(n_tasks)]
+        tasks = [(number, 2) for number in range(n_tasks)]
         results = executor.run("power", pow, tasks, homes=homes)
-        found = list(islice(results, 10))
+        found = list(islice(results, n_tasks - held))
         assert not busy.done()
         ended.set()
-        assert sorted([*found, *results]) == [number**2 for number in range(12)]
+        assert sorted([*found, *results]) == [number**2 for number in range(n_tasks)]
     finally:
         ended.set()
     busy.result(timeout=SECONDS)
