@@ -8,7 +8,7 @@ from operator import add
 
 import numpy as np
 
-from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold
+from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold, loss_of_folds
 from dsoftmax.loss import loss_gradient
 from dsoftmax.reduction import Array, Chunk
 
@@ -24,7 +24,23 @@ def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | N
     DataError
         If they are not finite because X is not.
     """
-    sums = reduce(add, (_stack(part, points, left_out, shift) for part in _parts(chunk, points)))
+    parts = (_stack(part, points, left_out, shift) for part in _parts(chunk, points))
+    return _checked(reduce(add, parts), chunk, points)
+
+
+def partial_folds(chunk: Chunk, points: Array, folds: Array, shift: Array | None) -> FoldSums:
+    """Return the sums of a stack of models over the rows of each fold of a chunk.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not.
+    """
+    parts = (loss_of_folds(part, points, folds, shift) for part in _parts(chunk, points))
+    return _checked(reduce(add, parts), chunk, points)
+
+
+def _checked(sums: FoldSums, chunk: Chunk, points: Array) -> FoldSums:
     learned = sums.learned
     if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
         chunk.require_finite(points.dtype)
