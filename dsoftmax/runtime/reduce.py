@@ -166,8 +166,8 @@ def _spent(work: Work, started: float, slots: int) -> Spent:
 def _outcomes(
     executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task]
 ) -> Iterator[Outcome]:
-    # Blocks bring their tasks to them; all other tasks are shared out evenly.
-    homes = [] if source.futures else [_home(task) for task in tasks]
+    # Blocks that a cluster holds draw tasks to them, unless these have rows to come back to.
+    homes = [_home(task) for task in tasks if task.keep is not None or not source.futures]
     calls = [(task, reduction) for task in tasks]
     try:
         yield from executor.run(
