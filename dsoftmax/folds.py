@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -164,10 +165,12 @@ def of_fold(chunk: Chunk, fold: int) -> Chunk:
     return _only(chunk, chunk.fold == fold)
 
 
-def in_turn(chunk: Chunk, folds: Array) -> list[Chunk]:
-    """Return the rows of a chunk that are in each of some folds, and last the rest."""
+def in_turn(chunk: Chunk, folds: Array) -> Iterator[Chunk]:
+    """Yield the rows of a chunk that are in each of some folds, and last the rest."""
     assert chunk.fold is not None
-    return [of_fold(chunk, fold) for fold in folds] + [_only(chunk, ~np.isin(chunk.fold, folds))]
+    for fold in folds:
+        yield of_fold(chunk, fold)
+    yield _only(chunk, ~np.isin(chunk.fold, folds))
 
 
 def _only(chunk: Chunk, own: Array) -> Chunk:
