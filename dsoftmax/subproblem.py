@@ -53,6 +53,7 @@ class Subproblem:
         total = float(self.rows.weight[0].sum())
         here = objective.over(total, self.rows.n_rows)
         result = here.evaluation(request.points, sums, self.rows.n_rows)
+        result = replace(result, share=self.rows.share)
         if not request.metric:
             return result
         return replace(result, root=self.root(objective, self.gram(objective)))

@@ -35,7 +35,7 @@ Search = LBFGSState | FISTAState
 _FIRST, _LATER, _CORNERED = 60, 40, 120  # evaluations of the model in one search
 _PATIENCE = 8  # rounds after which a search may take as many evaluations more
 _ENOUGH = 0.01  # of the model's gradient may be left
-_LEAST_DAMPING = 1e-6
+_DAMPING, _LEAST_DAMPING = 0.01, 1e-6
 _POOR, _GOOD = 0.25, 0.75  # share of the gain that the model had promised
 _MOST_SECANTS, _SECANT_BYTES = 20, 1 << 26
 _MOST_IDLE = 5
@@ -161,6 +161,8 @@ class Newton(Solver[NewtonState]):
         """Take the sample's value and gradient at the centre, and start the search there."""
         if result.root is not None:
             state = replace(state, root=result.root)
+        if not state.rounds:
+            state = replace(state, damping=_first_damping(result.share))
         gradient = result.gradient[0]
         # From far, the minimum of the sample as it is lies nearer than that of the corrected one.
         correction = state.gradient - gradient if state.rounds else np.zeros_like(gradient)
@@ -264,6 +266,15 @@ def _secants(state: NewtonState, values: Array, result: Evaluation) -> Iterator[
         if secant is not None and state.model is not None and np.isfinite(values[index]):
             change = state.model.stretched(result.gradient[index] - state.gradient)
             yield Secant(secant.step, change.ravel() - secant.change)
+
+
+def _first_damping(share: float) -> float:
+    """Return the damping of the first model, whose sample is a share of the rows.
+
+    The error of what a sample tells has the factor (1 - share)^(1/2) (Cochran, Sampling
+    techniques, 1977, section 2.6): a sample of all rows needs no damping.
+    """
+    return max(_DAMPING * (1 - share) ** 0.5, _LEAST_DAMPING)
 
 
 def _damping(damping: float, ratio: float, factor: float) -> float:

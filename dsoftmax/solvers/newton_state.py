@@ -14,8 +14,6 @@ from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
 from dsoftmax.solvers.model import Model
 
-DAMPING = 0.01  # of the first model
-
 
 class Trial(NamedTuple):
     """A point that is to be evaluated on all rows.
@@ -59,7 +57,7 @@ class NewtonState(State):
 
     gradient: Array
     target: float
-    damping: float = DAMPING
+    damping: float = 0.0
     model: Model | None = None
     root: Array | None = None
     knows_metric: bool = False
