@@ -73,6 +73,17 @@ def test_every_objective_has_the_minimum_that_lbfgs_finds(params: Any) -> None:
     np.testing.assert_allclose(ours.loss_, other.loss_, rtol=1e-8)
 
 
+def test_a_sample_of_all_rows_is_the_objective_itself(
+    digits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    minimum = fitted(*digits, solver="lbfgs", max_iter=2000).loss_
+    losses = [record["loss"] for record in fitted(*digits).history_ if record["kind"] == "pass"]
+    far = np.array(losses) / minimum - 1
+    assert far[2] < 1e-2  # the first pass is that of the intercepts
+    assert far[3] < 1e-4
+    assert far[5] < 1e-6
+
+
 def test_features_of_very_different_scales_do_not_stall_it() -> None:
     X, y = blobs(d=20)
     scales = np.geomspace(1e-3, 1e3, 20)
@@ -200,7 +211,7 @@ def test_at_the_end_of_the_budget_the_gap_is_what_the_last_step_was_to_gain(
     digits: tuple[np.ndarray, np.ndarray],
 ) -> None:
     minimum = fitted(*digits, tol=1e-12, max_iter=60).loss_
-    model = SoftmaxRegression(alpha=1e-3, max_iter=3, random_state=0)
+    model = SoftmaxRegression(alpha=1e-3, max_iter=2, random_state=0)
     with pytest.warns(ConvergenceWarning, match="by estimate .* above the minimum: budget"):
         model.fit(*digits)
     assert model.gap_ is not None
