@@ -46,6 +46,7 @@ class NewtonState(State):
     pairs : what the search has learned about the sample's curvature
     search : state of the search under way, or None
     evaluations : of the search so far
+    double : whether a search has ended at rounding error, so that others compute in float64
     early : where it was after a quarter of its way
     trials : what to evaluate on all rows next
     rounds : how often that was done
@@ -65,6 +66,7 @@ class NewtonState(State):
     pairs: tuple[Pair, ...] = ()
     search: LBFGSState | FISTAState | None = None
     evaluations: int = 0
+    double: bool = False
     early: Trial | None = None
     trials: tuple[Trial, ...] = ()
     rounds: int = 0
