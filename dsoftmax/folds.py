@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -155,6 +156,27 @@ def stratified(n_folds: int, seed: int, parts: Array) -> Stratified:
         )
     before = np.cumsum(counts, axis=0) - counts
     return Stratified(n_folds, seed, parts[:, 0], before)
+
+
+def of_fold(chunk: Chunk, fold: int) -> Chunk:
+    """Return the rows of a chunk that are in a fold; without folds, all are in NEVER."""
+    if chunk.fold is None:
+        return chunk if fold == NEVER else chunk.rows(0, 0)
+    return _only(chunk, chunk.fold == fold)
+
+
+def in_turn(chunk: Chunk, folds: Array) -> Iterator[Chunk]:
+    """Yield the rows of a chunk that are in each of some folds, and last the rest."""
+    assert chunk.fold is not None
+    for fold in folds:
+        yield of_fold(chunk, fold)
+    yield _only(chunk, ~np.isin(chunk.fold, folds))
+
+
+def _only(chunk: Chunk, own: Array) -> Chunk:
+    rows = np.flatnonzero(own)
+    number = rows if chunk.picked is None else chunk.picked[rows]
+    return chunk.take(rows)._replace(picked=number)
 
 
 def learned_and_judged(chunk: Chunk, left_out: Array) -> tuple[Array, Array]:

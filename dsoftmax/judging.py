@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from dsoftmax.folds import learned_and_judged
+from dsoftmax.folds import in_turn, learned_and_judged
 from dsoftmax.loss import (
     LossSums,
     loss_sums,
@@ -17,6 +19,8 @@ from dsoftmax.loss import (
     weighted,
 )
 from dsoftmax.reduction import Array, Chunk
+
+Sums = TypeVar("Sums")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,34 @@ class FoldSums:
     def __add__(self, other: FoldSums) -> FoldSums:
         return FoldSums(self.learned + other.learned, self.judged + other.judged)
 
+    def models(self, own: slice) -> FoldSums:
+        """Return the sums of some models."""
+        learned, judged = (
+            {name: array[own] for name, array in vars(sums).items()}
+            for sums in (self.learned, self.judged)
+        )
+        return FoldSums(LossSums(**learned), Judged(**judged))
+
+    def without(self, folds: Array, left_out: Array, which: Array) -> FoldSums:
+        """Return the sums of models each of which does not learn from one fold.
+
+        Parameters
+        ----------
+        folds : sorted, those whose sums `loss_of_folds` has found
+        left_out : array of shape (n_models,), of these
+        which : array of shape (n_models,), the points that the models are at
+        """
+        n_points = len(self.learned.loss) // (len(folds) + 1)
+        own = np.searchsorted(folds, left_out)
+        rest = own[:, None] + np.arange(1, len(folds) + 1)  # the others, in turn
+        rest %= len(folds) + 1
+        learned = {
+            name: np.stack([array[index].sum(axis=0) for index in rest * n_points + which[:, None]])
+            for name, array in vars(self.learned).items()
+        }
+        judged = {name: array[own * n_points + which] for name, array in vars(self.judged).items()}
+        return FoldSums(LossSums(**learned), Judged(**judged))
+
 
 def loss_by_fold(
     chunk: Chunk, points: Array, left_out: Array, shift: Array | None = None
@@ -67,6 +99,44 @@ def loss_by_fold(
     loss, correct, gradient = row_losses(chunk, points, shift, teaching)
     learned = loss_sums(loss, correct, gradient, teaching)
     return FoldSums(learned, Judged(*weighted(loss, correct, judging)))
+
+
+def loss_of_folds(
+    chunk: Chunk, points: Array, folds: Array, shift: Array | None = None
+) -> FoldSums:
+    """Return the sums over the rows of some folds, and last over the rest, of the same models.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        With folds.
+    points, shift : as for `loss_gradient`
+    folds : integer array
+
+    Returns
+    -------
+    FoldSums
+        Of (len(folds) + 1) * n_models "models": all of the first fold, and so on.
+    """
+    parts = [_learned_and_judged(part, points, shift) for part in in_turn(chunk, folds)]
+    learned, judged = zip(*parts, strict=True)
+    return FoldSums(_joined(learned), _joined(judged))
+
+
+def _learned_and_judged(
+    chunk: Chunk, points: Array, shift: Array | None
+) -> tuple[LossSums, Judged]:
+    weights = model_weights(chunk.sample_weight, points.dtype)
+    loss, correct, gradient = row_losses(chunk, points, shift, weights)
+    judging = model_weights(chunk.held_out, np.dtype(np.float64))
+    learned = loss_sums(loss, correct, gradient, weights)
+    return learned, Judged(*weighted(loss, correct, judging))
+
+
+def _joined(parts: Sequence[Sums]) -> Sums:
+    """Return sums side by side."""
+    arrays = zip(*(vars(part).values() for part in parts), strict=True)
+    return type(parts[0])(*map(np.concatenate, arrays))
 
 
 def judge(chunk: Chunk, points: Array, shift: Array | None = None) -> Judged:

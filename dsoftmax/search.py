@@ -56,9 +56,10 @@ class SoftmaxRegressionCV(LinearClassifier):
         Fit the winner to all rows; if not, its coefficients are the means over the folds.
     prune : bool, default=True
         Let candidates go that cannot win any more (by "neg_log_loss", with "newton" and no L1
-        penalty, where the distance to a minimum is known): those whose
-        loss is higher than the best by more than what both may still change until they
-        are at their minima, see the notes. Their scores and coefficients are what they were then.
+        penalty, where the distance to a minimum is known): those whose loss is higher than the
+        best by more than what both may still change until they are at their minima, see the
+        notes. Their scores and coefficients are what they were then, their objectives perhaps
+        the sample's.
         If False, every model is followed to its minimum.
     fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
         Class weights "balanced" are those of all rows.
@@ -104,7 +105,11 @@ class SoftmaxRegressionCV(LinearClassifier):
     With a gap g to its minimum, by estimate, the mean loss of a model on m held-out rows changes by
     at most ``g + 2 * sqrt(g * p / (2 * n)) + 3 * sqrt(2 * g / m)``, where p is the number
     of coefficients and n that of rows learned from. Candidates leave at the ends of passes, by
-    numbers that do not depend on the cluster.
+    numbers that do not depend on the cluster. With `X_val` they also leave before the first pass
+    to all: the minimum for a sample of s rows is at most ``(p + 3 * sqrt(2 * p)) / (2 * s)`` above
+    that for all. With folds, the models of a candidate start where the sample as a whole has its
+    minimum; in their first pass the share q of the rows held out that were in the sample counts,
+    with r rows learned from for each that judges: the second term grows by ``1 + sqrt(q * r)``.
 
     As many models share a read as have gradients of 16 MiB together; more take several.
 

@@ -68,8 +68,8 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
     return Settings(
         alpha=_number("alpha", params["alpha"], 0.0),
         l1_ratio=_number("l1_ratio", params["l1_ratio"], 0.0, 1.0),
-        fit_intercept=bool(params["fit_intercept"]),
-        standardize=bool(params["standardize"]),
+        fit_intercept=flag("fit_intercept", params["fit_intercept"]),
+        standardize=flag("standardize", params["standardize"]),
         class_weight=_class_weight(params["class_weight"]),
         classes=None if classes is None else _sorted_classes(classes),
         solver=_solver(params["solver"], params["l1_ratio"]),
@@ -84,8 +84,8 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> Settings:
         clip_norm=None
         if params["clip_norm"] is None
         else _positive("clip_norm", params["clip_norm"]),
-        shuffle=bool(params["shuffle"]),
-        early_stopping=bool(params["early_stopping"]),
+        shuffle=flag("shuffle", params["shuffle"]),
+        early_stopping=flag("early_stopping", params["early_stopping"]),
         validation_fraction=_between_0_and_1("validation_fraction", params["validation_fraction"]),
         n_iter_no_change=_count("n_iter_no_change", params["n_iter_no_change"]),
         seed=_seed(params["random_state"]),
@@ -144,6 +144,19 @@ def _known_classes(params: Mapping[str, Any], classes: Any, last: LinearModel | 
             f"{preview(last.classes)}; they must stay the same"
         )
     return last.classes
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a parameter that is True or False.
+
+    Raises
+    ------
+    DataError
+        If it is anything else: "no" would count as true.
+    """
+    if not isinstance(value, bool | np.bool_) and value not in (0, 1):
+        raise DataError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
 
 
 def _solver(name: str, l1_ratio: float) -> str:

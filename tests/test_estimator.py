@@ -410,6 +410,8 @@ X4, Y4 = np.zeros((4, 2)), np.array([0, 1, 0, 1])
 
 BAD_PARAMETERS: list[tuple[dict[str, Any], str]] = [
     ({"solver": "saga"}, "solver='saga' is unknown.*adam.*lbfgs.*sgd"),
+    ({"early_stopping": "no"}, "early_stopping is 'no'; expected True or False"),
+    ({"fit_intercept": None}, "fit_intercept is None; expected True or False"),
     ({"sample_size": 0}, "sample_size is 0; expected a whole number"),
     ({"sample_size": "all"}, "sample_size is 'all'"),
     ({"schedule": "step"}, "schedule is 'step'"),

@@ -205,6 +205,7 @@ MISTAKES: list[tuple[Call, str]] = [
     (lambda: search(scoring="f1").fit(X, Y), "scoring is 'f1'; expected one of"),
     (lambda: search(scoring=None).fit(X, Y), "scoring is None; expected one of"),
     (lambda: search(select="2se").fit(X, Y), "select is '2se'; expected one of"),
+    (lambda: search(prune="no").fit(X, Y), "prune is 'no'; expected True or False"),
     (lambda: search(max_iter=0).fit(X, Y), "max_iter is 0; expected"),
     (lambda: search().fit(X), "y is missing"),
     (lambda: search().fit(X[:50], Y[:50]), "expected one fold for each row|holds 1 class"),

@@ -61,9 +61,11 @@ def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, classe
     require_states_fit(n_models, state)
     n_columns = size // (source.n_features + 1)
     width = stack_width(source.n_features, n_columns)
-    has_two = kind is FISTA or (kind is Newton and are_few(n_models, n_columns))
-    points = n_models * (2 if has_two else 1)
-    return Cost(n_models, -(-points // width), n_models * state, 8 * size * min(points, width))
+    has_rivals = kind is Newton and are_few(n_models, n_columns)
+    most = n_models * (2 if has_rivals or kind is FISTA else 1)
+    led = has_rivals and cv is not None  # to one point each, at first
+    first = n_models if led else most
+    return Cost(n_models, -(-first // width), n_models * state, 8 * size * min(most, width))
 
 
 def _n_folds(source: Source, cv: Any, options: Options) -> int:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +11,11 @@ from dsoftmax.course import Course
 from dsoftmax.events import CandidatesJudged, ValidationScores
 from dsoftmax.judging import Judged
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status
+from dsoftmax.solvers.base import Evaluation, Request, Status
 from dsoftmax.stopping import status_after
 from dsoftmax.tuning.candidates import Candidates, by_fold
 from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.inmemory import searched
 from dsoftmax.tuning.members import Member, reached, unhurried
 from dsoftmax.tuning.options import Options
 from dsoftmax.tuning.pruning import Pruning
@@ -115,28 +113,9 @@ class Drive:
 
     def _search_in_memory(self) -> None:
         """Let all members go on with what they can learn from the rows in memory."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            while asking := self._asking(pool):
-                length = block_length([request for _, request in asking])
-                indexes, requests = zip(*asking[:length], strict=True)
-                members = [self._members[index] for index in indexes]
-                solvers = [self._solvers[index] for index in indexes]
-                results = self._scans.evaluate_sample(members, requests)
-                cursor = self._course.cursor
-                states = [cursor.states[index] for index in indexes]
-                for index, state in zip(
-                    indexes, pool.map(_told, solvers, states, results), strict=True
-                ):
-                    cursor = cursor.with_state(index, state)
-                self._move(cursor)
-
-    def _asking(self, pool: ThreadPoolExecutor) -> list[tuple[int, Request]]:
-        """Return which members ask for rows in memory, and for what."""
         cursor = self._course.cursor
-        solvers = [self._solvers[index] for index in cursor.running]
-        asked = pool.map(_asked, solvers, [cursor.states[index] for index in cursor.running])
-        pairs = zip(cursor.running, asked, strict=True)
-        return [(index, request) for index, request in pairs if request.rows is Rows.SAMPLE]
+        for states in searched(self._members, self._solvers, cursor.states, self._scans):
+            self._move(replace(self._course.cursor, states=states))
 
     def _read(self, waiting: tuple[int, ...]) -> None:
         """Evaluate as many members on all rows as one read serves."""
@@ -257,12 +236,3 @@ class Drive:
 
     def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:
         self._course.move(cursor, pass_ended=pass_ended)
-
-
-def _asked(solver: Solver[Any], state: State) -> Request:
-    return solver.ask(state)
-
-
-def _told(solver: Solver[Any], state: State, result: Evaluation) -> State:
-    told: State = solver.tell(state, result)
-    return told

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
 
 import numpy as np
 
-from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold
+from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold, loss_of_folds
 from dsoftmax.loss import loss_gradient
 from dsoftmax.reduction import Array, Chunk
 
 _LOSSES = 1 << 21  # of rows times models that are at hand at once
+_COPIED = 1 << 25  # bytes of rows that are put in the order of their folds at once
 _LEAST_ROWS = 1 << 12  # no fewer than a block of the kernel
 
 
@@ -24,7 +26,24 @@ def partial_stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | N
     DataError
         If they are not finite because X is not.
     """
-    sums = reduce(add, (_stack(part, points, left_out, shift) for part in _parts(chunk, points)))
+    parts = (_stack(part, points, left_out, shift) for part in _parts(chunk, points))
+    return _checked(reduce(add, parts), chunk, points)
+
+
+def partial_folds(chunk: Chunk, points: Array, folds: Array, shift: Array | None) -> FoldSums:
+    """Return the sums of a stack of models over the rows of each fold of a chunk.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not.
+    """
+    copied = max(_COPIED // max(chunk.X[:1].nbytes, 1), _LEAST_ROWS)
+    parts = (loss_of_folds(part, points, folds, shift) for part in _parts(chunk, points, copied))
+    return _checked(reduce(add, parts), chunk, points)
+
+
+def _checked(sums: FoldSums, chunk: Chunk, points: Array) -> FoldSums:
     learned = sums.learned
     if not (np.isfinite(learned.loss).all() and np.isfinite(learned.gradient).all()):
         chunk.require_finite(points.dtype)
@@ -38,9 +57,10 @@ def _stack(chunk: Chunk, points: Array, left_out: Array, shift: Array | None) ->
     return FoldSums(loss_gradient(chunk, points, shift), Judged(none, none, none))
 
 
-def _parts(chunk: Chunk, points: Array) -> Iterator[Chunk]:
+def _parts(chunk: Chunk, points: Array, most: int = sys.maxsize) -> Iterator[Chunk]:
     """Yield rows of a chunk, so many that their losses for all models are no burden."""
     length = max(_LEAST_ROWS, _LOSSES // len(points) // _LEAST_ROWS * _LEAST_ROWS)
+    length = min(length, most)
     for start in range(0, max(len(chunk.X), 1), length):
         yield chunk.rows(start, min(start + length, len(chunk.X)))
 

@@ -8,7 +8,7 @@ from operator import add
 
 import numpy as np
 
-from dsoftmax.folds import ALL, NEVER
+from dsoftmax.folds import ALL, NEVER, of_fold
 from dsoftmax.objective import partial_moments
 from dsoftmax.reduction import Array, Chunk, Reduction
 from dsoftmax.scaling import Moments
@@ -40,18 +40,10 @@ class FoldMoments:
 def _fold_moments(
     chunk: Chunk, n_folds: int, n_classes: int, dtype: np.dtype[np.floating]
 ) -> FoldMoments:
-    parts = [_of_fold(chunk, fold) for fold in (*range(n_folds), NEVER)]
+    parts = [of_fold(chunk, fold) for fold in (*range(n_folds), NEVER)]
     moments = (_moments(part, n_classes, dtype) for part in parts)
     judging = (np.bincount(part.codes, part.held_out, n_classes) for part in parts)
     return FoldMoments(tuple(moments), np.array(list(judging), dtype=np.float64))
-
-
-def _of_fold(chunk: Chunk, fold: int) -> Chunk:
-    if chunk.fold is None:
-        return chunk if fold == NEVER else chunk.rows(0, 0)
-    rows = np.flatnonzero(chunk.fold == fold)
-    number = rows if chunk.picked is None else chunk.picked[rows]
-    return chunk.take(rows)._replace(picked=number)
 
 
 def _moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Moments:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dsoftmax.errors import DataError
 from dsoftmax.reduction import Array
-from dsoftmax.settings import MINI_BATCH, Settings, resolve
+from dsoftmax.settings import MINI_BATCH, Settings, flag, resolve
 
 SCORINGS = ("neg_log_loss", "accuracy")
 SELECTIONS = ("best", "1se")
@@ -77,8 +77,8 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[Settings, Options]:
     options = Options(
         _alphas(params["alphas"]), l1_ratios, _n_folds(params["cv"]),
         _one_of("scoring", params["scoring"], SCORINGS),
-        _one_of("select", params["select"], SELECTIONS), bool(params["refit"]),
-        bool(params["prune"]),
+        _one_of("select", params["select"], SELECTIONS), flag("refit", params["refit"]),
+        flag("prune", params["prune"]),
     )  # fmt: skip
     names = ("alphas", "l1_ratios", "cv", "scoring", "select", "refit", "prune")
     rest = {name: value for name, value in params.items() if name not in names}

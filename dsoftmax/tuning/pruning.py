@@ -61,7 +61,8 @@ class Pruning:
             n_judging = self._n_judging(cursor.first, member.fold)
             n_learned = self.n_used - (n_judging if self.n_apart is None else 0)
             gap = self._gap(cursor, index, n_coefficients)
-            doubts.append(doubt(gap, n_coefficients, max(n_learned, 1), max(n_judging, 1)))
+            seen = self._seen(cursor, index)
+            doubts.append(doubt(gap, n_coefficients, max(n_learned, 1), max(n_judging, 1), seen))
         return by_fold(np.array(doubts), self.n_folds)
 
     def _n_judging(self, first: FoldMoments, fold: int) -> int:
@@ -70,6 +71,17 @@ class Pruning:
             return self.n_apart
         share = first.judging[fold].sum() / first.judging.sum()
         return int(share * self.n_used)
+
+    def _seen(self, cursor: SearchCursor, index: int) -> float:
+        """Return the share of a model's judges that it has learned from all the same.
+
+        They were in the sample whose minimum it started from.
+        """
+        state = cursor.states[index]
+        starts = isinstance(state, NewtonState) and state.rounds <= 1
+        if self.n_apart is not None or cursor.sample is None or not starts:
+            return 0.0
+        return min(1.0, cursor.sample.n_rows / max(self.n_used, 1))
 
     def _gap(self, cursor: SearchCursor, index: int, n_coefficients: int) -> float | None:
         member, state = self.members[index], cursor.states[index]
@@ -97,13 +109,16 @@ def ruled_out(scores: Array, doubts: Array, select: str) -> Array:
     return np.asarray(means + bounds < sure[best] - error)
 
 
-def doubt(gap: float | None, n_coefficients: int, n_learned: int, n_judging: int) -> float:
+def doubt(
+    gap: float | None, n_coefficients: int, n_learned: int, n_judging: int, seen: float = 0.0
+) -> float:
     """Return by how much the mean loss on held-out rows may change until a model is at its minimum.
 
     Parameters
     ----------
     gap : by how much its objective is above that by estimate, or None
     n_coefficients, n_learned, n_judging : of them, of rows learned from, and of rows held out
+    seen : share of the rows held out that have taken part in finding where the model is
 
     Notes
     -----
@@ -112,12 +127,16 @@ def doubt(gap: float | None, n_coefficients: int, n_learned: int, n_judging: int
     is above theirs (Cauchy and Schwarz, in the metric of the Hessian): half the number of
     coefficients over that of rows, at most (Wilks, 1938). What is left of the way does not know
     the rows held out, whose mean differs from that by three standard errors, at most, of a
-    difference with the variance 2 g.
+    difference with the variance 2 g. Where a share s of the rows held out had a part in finding the
+    point, the gradients of theirs and of the others' losses cancel there, which makes another
+    2 (g u s r)^(1/2), with r rows learned from for each that judges.
     """
     if gap is None:
         return float("inf")
     uncertain = n_coefficients / (2 * n_learned)
-    return float(gap + 2 * np.sqrt(gap * uncertain) + 3 * np.sqrt(2 * gap / n_judging))
+    slope = 1 + np.sqrt(seen * n_learned / n_judging)
+    chance = 3 * np.sqrt(2 * gap / n_judging)
+    return float(gap + 2 * np.sqrt(gap * uncertain) * slope + chance)
 
 
 def gap_of_a_sample(n_coefficients: int, weight: Array) -> float:

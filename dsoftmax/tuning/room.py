@@ -7,7 +7,7 @@ from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
 
 _PAIRS_BYTES = 1 << 29  # of what all searches of a stack remember
-_LEAST_PAIRS, _MOST_PAIRS = 10, 100
+_LEAST_PAIRS, _MOST_PAIRS, _MOST_IN_MEMORY = 10, 100, 20
 _OTHER_VECTORS = 12  # points, gradients and directions of a state, of its next one, and results
 _FEW_COLUMNS = 64  # of all models: the kernel takes about as long as the rest of a pass
 
@@ -22,20 +22,24 @@ def model_size(n_features: int, n_classes: int) -> int:
     return (n_features + 1) * (n_classes if n_classes > 2 else 1)
 
 
-def n_pairs(size: int, n_models: int) -> int:
+def n_pairs(kind: Kind, size: int, n_models: int) -> int:
     """Return how many updates the solver of each model remembers.
+
+    Where a search in memory has a metric, more than a few are a burden.
 
     Parameters
     ----------
+    kind : of the solver
     size : of a model, in coefficients
     n_models : that share the memory
 
     Examples
     --------
-    >>> n_pairs(size=7850, n_models=100)
-    42
+    >>> n_pairs(LBFGS, size=7850, n_models=100), n_pairs(Newton, size=7850, n_models=100)
+    (42, 20)
     """
-    return min(max(_PAIRS_BYTES // (16 * size * n_models), _LEAST_PAIRS), _MOST_PAIRS)
+    most = _MOST_IN_MEMORY if kind is Newton else _MOST_PAIRS
+    return min(max(_PAIRS_BYTES // (16 * size * n_models), _LEAST_PAIRS), most)
 
 
 def state_bytes(kind: Kind, size: int, n_models: int) -> int:
@@ -46,5 +50,5 @@ def state_bytes(kind: Kind, size: int, n_models: int) -> int:
     kind : of its solver
     size, n_models : as for `n_pairs`
     """
-    pairs = n_pairs(size, n_models) if kind in (Newton, LBFGS) else 0
+    pairs = n_pairs(kind, size, n_models) if kind in (Newton, LBFGS) else 0
     return 8 * size * (2 * pairs + _OTHER_VECTORS)

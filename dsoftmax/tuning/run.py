@@ -33,6 +33,7 @@ from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.drive import Drive
 from dsoftmax.tuning.folding import folded, require_folds
 from dsoftmax.tuning.found import Found
+from dsoftmax.tuning.leading import led
 from dsoftmax.tuning.members import (
     Member,
     build_members,
@@ -185,7 +186,8 @@ class Search:
         tried = candidates(options.alphas, options.l1_ratios, like.objective)
         numbers = [ALL] if folds is None else list(range(folds.n_folds))
         members = build(tried.pairs, numbers)
-        self._start(members)
+        leads = folds is not None and kind is Newton
+        self._start(members, build(tried.pairs, [ALL]) if leads else [])
         if self._course.cursor.chosen is None:
             self._drive(members, tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
@@ -207,13 +209,15 @@ class Search:
         course.move(cursor, pass_ended=True)
         return first
 
-    def _start(self, members: list[Member]) -> None:
-        """Start all members from the intercepts alone, unless they have been."""
+    def _start(self, members: list[Member], leaders: list[Member]) -> None:
+        """Start all members from the intercepts alone, or from their leaders, unless they were."""
         cursor = self._course.cursor
         if cursor.states:
             return
         assert cursor.first is not None, "it was read"
         states = tuple(started(member, member.objective.intercept_only) for member in members)
+        if leaders:
+            states = tuple(led(members, leaders, self._scans))
         scores = np.array([score_of_intercepts(member, cursor.first) for member in members])
         self._course.move(replace(cursor, states=states, scores=scores))
 

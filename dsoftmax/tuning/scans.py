@@ -17,7 +17,7 @@ from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.subproblem import Subproblem
 from dsoftmax.tuning.members import Member
 from dsoftmax.tuning.moments import FoldMoments, fold_moments_of
-from dsoftmax.tuning.stack import evaluate_on_sample, judge_of, split, stack_of
+from dsoftmax.tuning.stack import Stack, evaluate_on_sample, judge_of
 from dsoftmax.validation import Apart, readable
 
 
@@ -53,10 +53,11 @@ class Scans(Reads):
             here = request.points[0]
             ends = np.stack([here, here if request.renew is None else request.renew])
             rule = self._subproblem.rule(objective, ends, self._settings.seed, self._sample_size)
-        sums: FoldSums = self.read_all(stack_of(members, requests), rule=rule)[0]
+        stack = Stack(members, requests)
+        sums: FoldSums = self.read_all(stack.reduction, rule=rule)[0]
         self._ledger.steps += 1
         results = []
-        for member, request, own in zip(members, requests, split(requests, sums), strict=True):
+        for member, request, own in zip(members, requests, stack.split(sums), strict=True):
             objective = member.objective
             found = objective.evaluation(request.points, own.learned, objective.n_rows)
             results.append((replace(found, renewed=rule is not None), own.judged))

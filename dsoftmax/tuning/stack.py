@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from operator import add
 
 import numpy as np
 
 from dsoftmax.judging import FoldSums, Judged
-from dsoftmax.loss import LossSums
 from dsoftmax.reduction import Array, Reduction
 from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.subproblem import Subproblem
-from dsoftmax.tuning.kernel import partial_judge, partial_stack
+from dsoftmax.tuning.kernel import partial_folds, partial_judge, partial_stack
 from dsoftmax.tuning.members import Member
 
 _STACK_BYTES = 1 << 24  # of the gradients of a stack
@@ -45,45 +45,61 @@ def judge_of(members: Sequence[Member], points: Sequence[Array]) -> Reduction[Ju
     return Reduction("evaluate", partial(partial_judge, points=kernel, shift=shift), add)
 
 
-def stack_of(members: Sequence[Member], requests: Sequence[Request]) -> Reduction[FoldSums]:
-    """Return the reduction that evaluates what some members ask for."""
-    kernel, shift = _kernel(members, [request.points for request in requests])
-    left_out = np.repeat(
-        [member.fold for member in members], [len(request.points) for request in requests]
-    )
-    chunk = partial(partial_stack, points=kernel, left_out=left_out, shift=shift)
-    return Reduction("partial_gradient", chunk, add)
-
-
 def _kernel(members: Sequence[Member], points: Sequence[Array]) -> tuple[Array, Array | None]:
     pairs = zip(members, points, strict=True)
     kernel = np.concatenate([member.objective.kernel(own) for member, own in pairs])
     return kernel, members[0].objective.coordinates.shift
 
 
-def split(requests: Sequence[Request], sums: FoldSums) -> Iterator[FoldSums]:
-    """Yield the part of a stack's sums that is each request's own."""
-    start = 0
-    for request in requests:
-        own = slice(start, start := start + len(request.points))
-        learned, judged = sums.learned, sums.judged
-        yield FoldSums(
-            LossSums(
-                learned.loss[own], learned.gradient[own], learned.correct[own], learned.weight[own]
-            ),
-            Judged(judged.loss[own], judged.correct[own], judged.weight[own]),
-        )
+class Stack:
+    """What some members ask for, as one reduction.
+
+    Where the models of several folds are at the same point, it is evaluated once, for the rows of
+    each fold apart.
+
+    Parameters
+    ----------
+    members, requests : of the same length
+    """
+
+    def __init__(self, members: Sequence[Member], requests: Sequence[Request]) -> None:
+        self._lengths = [len(request.points) for request in requests]
+        self._left_out = np.repeat([member.fold for member in members], self._lengths)
+        kernel, self._shift = _kernel(members, [request.points for request in requests])
+        new = [True, *(not np.array_equal(*pair) for pair in pairwise(kernel))]
+        shares = self._left_out.min() >= 0 and not all(new)
+        self._which = np.cumsum(new) - 1 if shares else None
+        self._points = kernel[new] if shares else kernel
+
+    @property
+    def reduction(self) -> Reduction[FoldSums]:
+        """What sums over the rows."""
+        points, shift = self._points, self._shift
+        chunk = partial(partial_stack, points=points, left_out=self._left_out, shift=shift)
+        if self._which is not None:
+            folds = np.unique(self._left_out)
+            chunk = partial(partial_folds, points=points, folds=folds, shift=shift)
+        return Reduction("partial_gradient", chunk, add)
+
+    def split(self, sums: FoldSums) -> Iterator[FoldSums]:
+        """Yield the part of the sums that is each request's own."""
+        if self._which is not None:
+            sums = sums.without(np.unique(self._left_out), self._left_out, self._which)
+        start = 0
+        for length in self._lengths:
+            yield sums.models(slice(start, start := start + length))
 
 
 def evaluate_on_sample(
     sample: Subproblem, members: Sequence[Member], requests: Sequence[Request]
 ) -> list[Evaluation]:
     """Return the objectives of some members, as far as the rows in memory tell them."""
-    sums = sample.reduce(stack_of(members, requests))
+    stack = Stack(members, requests)
+    sums = sample.reduce(stack.reduction)
     metric = any(request.metric for request in requests)
     roots = _Roots(sample, members) if metric else None
     results = []
-    for member, request, own in zip(members, requests, split(requests, sums), strict=True):
+    for member, request, own in zip(members, requests, stack.split(sums), strict=True):
         here = member.objective.over(float(own.learned.weight[0]), sample.rows.n_rows)
         result = here.evaluation(request.points, own.learned, sample.rows.n_rows)
         result = replace(result, share=sample.rows.share)

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
-from dsoftmax.events import Event, FitStarted
+from dsoftmax.events import CandidatesJudged, Event, FitStarted
+from dsoftmax.tuning import drive
 
 Data = tuple[np.ndarray, np.ndarray]
 ALPHAS = [1e-3, 1e-1, 10.0]  # the last for coefficients near zero
@@ -127,3 +128,36 @@ def test_the_solver_is_that_of_a_fit() -> None:
 
     assert solver(20) == "newton"  # as many rows as coefficients
     assert solver(19) == "lbfgs"
+
+
+def test_candidates_that_the_sample_rules_out_take_no_part_in_a_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = problem(3, rows=6000)
+    apart = {"X_val": X[:1000], "y_val": y[:1000]}
+    told: list[CandidatesJudged] = []
+
+    class Watch:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, CandidatesJudged):
+                told.append(event)
+
+    params: dict[str, Any] = {"alphas": ALPHAS, "sample_size": 2000, "random_state": 0}
+    params |= {"tol": 1e-6, "cv": None}
+    model = SoftmaxRegressionCV(callbacks=[Watch()], **params).fit(X[1000:], y[1000:], **apart)
+    assert told[0].running == (1, 1, 1)
+    assert told[1].ruled_out[0]
+    assert model.alpha_ < 10.0
+    # What is reported of it is the sample's model, not where its search began.
+    scores = []
+    for theta in model.coefs_paths_[0, 0]:
+        raw = X[:1000] @ theta[:, :-1].T + theta[:, -1]
+        scores.append(np.log(np.exp(raw).sum(axis=1)) - raw[np.arange(1000), y[:1000]])
+    np.testing.assert_allclose(-model.scores_[0, 0], np.mean(scores, axis=1), rtol=1e-5)
+    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[1000:], y[1000:], **apart)
+    assert model.alpha_ == whole.alpha_
+    np.testing.assert_allclose(model.objectives_, whole.objectives_, rtol=0.01)
+    monkeypatch.setattr(drive, "_FEW", 0.0)
+    evaluated = SoftmaxRegressionCV(**params).fit(X[1000:], y[1000:], **apart)
+    assert model.scores_[0, 0, 0] == evaluated.scores_[0, 0, 0]
+    assert model.objectives_[0, 0, 0] != evaluated.objectives_[0, 0, 0]  # of the sample, of all

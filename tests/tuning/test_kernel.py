@@ -1,0 +1,34 @@
+"""One point for the models of all folds, against one point each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dsoftmax.folds import NEVER
+from dsoftmax.reduction import Chunk
+from dsoftmax.tuning.kernel import partial_folds, partial_stack
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 5000])
+@pytest.mark.parametrize("n_columns", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_models_of_all_folds_at_one_point_have_the_sums_of_each_of_them(
+    rows: int, n_columns: int, weighted: bool
+) -> None:
+    rng = np.random.default_rng(rows)
+    fold = rng.integers(NEVER, 3, rows)
+    weight = rng.random(rows) * (rng.random(rows) > 0.1) if weighted else None
+    judging = np.ones(rows) if weight is None else weight
+    codes = rng.integers(0, max(2, n_columns), rows)
+    X = rng.normal(size=(rows, 4)).astype("f4")
+    chunk = Chunk(X, codes, weight, 0, held_out=np.where(fold < 0, 0, judging), fold=fold)
+    points = rng.normal(size=(2, 5, n_columns)).astype("f4")
+    which, left_out = np.array([0, 0, 1, 1, 1]), np.array([0, 2, 0, 1, 2])
+    shift = np.ones(4, "f4")
+    each = partial_stack(chunk, points[which], left_out, shift)
+    shared = partial_folds(chunk, points, np.unique(left_out), shift)
+    found = shared.without(np.unique(left_out), left_out, which)
+    for mine, other in ((found.learned, each.learned), (found.judged, each.judged)):
+        for name, expected in vars(other).items():
+            np.testing.assert_allclose(getattr(mine, name), expected, rtol=2e-5, atol=1e-4)
