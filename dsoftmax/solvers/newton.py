@@ -165,7 +165,7 @@ class Newton(Solver[NewtonState]):
         """Take the sample's value and gradient at the centre, and start the search there."""
         if result.root is not None:
             state = replace(state, root=result.root)
-        if not state.rounds:
+        if not state.knows_metric:  # the first, of a warm start too
             state = replace(state, damping=_first_damping(result.share))
         gradient = result.gradient[0]
         # From far, the minimum of the sample as it is lies nearer than that of the corrected one.

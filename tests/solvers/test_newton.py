@@ -120,6 +120,17 @@ def test_searches_that_rounding_error_has_ended_go_on_in_float64(alone: bool) ->
     assert solver.ask(state).double == alone
 
 
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_the_first_model_is_damped_wherever_it_starts(start: float) -> None:
+    solver = Newton(ElasticNet(0.1, 0.0, np.ones((2, 1))), tol=0.0, noise=1e-7)
+    at = np.zeros((3, 2))
+    known = Evaluation(np.ones(1), np.full((1, 3, 2), 0.1), np.zeros(1), share=0.3)
+    state = solver.start(at + start, known, at)
+    while state.model is None:
+        state = solver.tell(state, known)
+    assert state.model.damping > 1e-3
+
+
 @pytest.mark.slow
 def test_rows_of_rare_features_do_not_send_it_astray() -> None:
     """A sample of a fifth misses most rows of a feature that five of them have."""
