@@ -49,10 +49,14 @@ class Subproblem:
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, as far as the sample tells it."""
+        if request.double and self.dtype != np.float64:
+            wide = np.dtype(np.float64)
+            return replace(self, dtype=wide).evaluate(replace(objective, dtype=wide), request)
         sums = self.reduce(objective.reduction(request.points))
         total = float(self.rows.weight[0].sum())
         here = objective.over(total, self.rows.n_rows)
         result = here.evaluation(request.points, sums, self.rows.n_rows)
+        result = replace(result, share=self.rows.share)
         if not request.metric:
             return result
         return replace(result, root=self.root(objective, self.gram(objective)))

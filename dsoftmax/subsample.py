@@ -62,6 +62,11 @@ class Subsample:
         """How many there are."""
         return sum(map(len, self.weight))
 
+    @property
+    def share(self) -> float:
+        """About which part they are of the rows that count; 1 if they are all of them."""
+        return float(self.n_rows / sum(block.sum() for block in self.stands_for))
+
     def joined(self) -> Subsample:
         """Return the same rows as one block."""
         arrays = (self.X, self.codes, self.weight, self.stands_for, self.fold)

@@ -135,3 +135,13 @@ def test_blocks_are_joined_in_their_order() -> None:
     assert joined.n_rows == 8
     assert np.array_equal(joined.X[0], np.concatenate([chunk(5).X, chunk(3, start=5).X]))
     assert Subsample().n_rows == 0
+
+
+def test_the_share_of_a_sample_is_that_of_the_rows_that_count() -> None:
+    rows = chunk()
+    assert ByClass(np.ones(3), 7)(rows).share == 1
+    np.testing.assert_allclose(ByClass(np.full(3, 0.3), 7)(rows).share, 0.3)
+    weight = np.where(np.arange(4000) < 1000, 0.0, 2.0)
+    weighted = ByClass(np.ones(3), 7)(rows._replace(sample_weight=weight))
+    assert weighted.n_rows == 3000
+    assert weighted.share == 1

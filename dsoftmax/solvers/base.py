@@ -83,6 +83,7 @@ class Request:
     renew : (n_features + 1, n_columns), to keep other rows in memory, those that matter at the
         first point and on the way to it from this one; None to keep the same
     rivals : whether the best of the points counts, not the first
+    double : whether to compute in float64, of the rows that are kept in memory
     """
 
     points: Array
@@ -90,6 +91,7 @@ class Request:
     metric: bool = False
     renew: Array | None = None
     rivals: bool = False
+    double: bool = False
 
 
 @dataclass(frozen=True)

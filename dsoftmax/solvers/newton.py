@@ -14,6 +14,7 @@ cautious step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -35,7 +36,8 @@ Search = LBFGSState | FISTAState
 _FIRST, _LATER, _CORNERED = 60, 40, 120  # evaluations of the model in one search
 _PATIENCE = 8  # rounds after which a search may take as many evaluations more
 _ENOUGH = 0.01  # of the model's gradient may be left
-_LEAST_DAMPING = 1e-6
+_DAMPING, _LEAST_DAMPING = 0.01, 1e-10  # some features have a curvature of 1e-7
+_NOISE_OF_DOUBLE = 0.5 * float(np.finfo(np.float64).eps)
 _POOR, _GOOD = 0.25, 0.75  # share of the gain that the model had promised
 _MOST_SECANTS, _SECANT_BYTES = 20, 1 << 26
 _MOST_IDLE = 5
@@ -55,7 +57,8 @@ class Newton(Solver[NewtonState]):
     memory : of the search, as for L-BFGS
     effort : what a search may take, as a share of what is best for one model: a stack of them
         gains more than one does from a pass, and less from a search
-    fresh : whether each pass keeps other rows in memory, which matter to its own model
+    alone : whether the rows in memory serve this model alone: each pass keeps others, which
+        matter to it, and searches that rounding error has ended go on in float64
     """
 
     penalty: ElasticNet
@@ -64,7 +67,7 @@ class Newton(Solver[NewtonState]):
     rivals: bool = True
     memory: int | None = None
     effort: float = 1.0
-    fresh: bool = True
+    alone: bool = True
 
     name: ClassVar[str] = "newton"
 
@@ -82,14 +85,15 @@ class Newton(Solver[NewtonState]):
         """Return the trials, the centre of a new model, or the next point of the search."""
         if state.trials:
             points = np.stack([trial.point for trial in state.trials])
-            renews = self.fresh or state.rounds in _RENEW
+            renews = self.alone or state.rounds in _RENEW
             renew = state.point if renews and state.trials[0].secant is not None else None
             return Request(points, Rows.ALL, renew=renew, rivals=True)
         if state.search is None or state.model is None:
             metric = not (state.knows_metric or self._cornered)
-            return Request(state.point[None], Rows.SAMPLE, metric=metric)
-        steps = self._searcher.ask(state.search).points
-        return Request(np.stack([state.model.point(step) for step in steps]), Rows.SAMPLE)
+            return Request(state.point[None], Rows.SAMPLE, metric=metric, double=state.double)
+        steps = self._searcher(state).ask(state.search).points
+        points = np.stack([state.model.point(step) for step in steps])
+        return Request(points, Rows.SAMPLE, double=state.double)
 
     def tell(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Judge the trials, make a new model, or go on with the search."""
@@ -145,11 +149,11 @@ class Newton(Solver[NewtonState]):
     def _cornered(self) -> bool:
         return self.penalty.alpha * self.penalty.l1_ratio > 0
 
-    @property
-    def _searcher(self) -> Any:
+    def _searcher(self, state: NewtonState) -> Any:
+        noise = min(self.noise, _NOISE_OF_DOUBLE) if state.double else self.noise
         if self._cornered:
-            return FISTA(self.penalty, _ENOUGH, self.noise)
-        return LBFGS(_ENOUGH, self.noise, self.memory)
+            return FISTA(self.penalty, _ENOUGH, noise)
+        return LBFGS(_ENOUGH, noise, self.memory)
 
     def _limit(self, state: NewtonState) -> int:
         """Return how many evaluations a search may take."""
@@ -161,6 +165,8 @@ class Newton(Solver[NewtonState]):
         """Take the sample's value and gradient at the centre, and start the search there."""
         if result.root is not None:
             state = replace(state, root=result.root)
+        if not state.knows_metric:  # the first, of a warm start too
+            state = replace(state, damping=_first_damping(result.share))
         gradient = result.gradient[0]
         # From far, the minimum of the sample as it is lies nearer than that of the corrected one.
         correction = state.gradient - gradient if state.rounds else np.zeros_like(gradient)
@@ -169,10 +175,10 @@ class Newton(Solver[NewtonState]):
             bend_from(state.secants, gradient.size) if state.secants else None, self._cornered,
         )  # fmt: skip
         if self._cornered:
-            search = self._searcher.start(model.origin, model.known, model.origin)
+            search = self._searcher(state).start(model.origin, model.known, model.origin)
         else:
             pairs = model.bent(state.pairs)
-            search = self._searcher.start(model.origin, model.known, model.origin, pairs)
+            search = self._searcher(state).start(model.origin, model.known, model.origin, pairs)
         state = replace(
             state, model=model, knows_metric=True, search=search, evaluations=0, early=None
         )
@@ -181,8 +187,8 @@ class Newton(Solver[NewtonState]):
     def _search_on(
         self, state: NewtonState, model: Model, search: Search, result: Evaluation
     ) -> NewtonState:
-        modelled = model.evaluation(self._searcher.ask(search).points, result)
-        search = self._searcher.tell(search, modelled)
+        searcher = self._searcher(state)
+        search = searcher.tell(search, model.evaluation(searcher.ask(search).points, result))
         state = replace(state, search=search, evaluations=state.evaluations + 1)
         limit = self._limit(state)
         if state.early is None and state.evaluations >= limit // 4:
@@ -204,7 +210,8 @@ class Newton(Solver[NewtonState]):
         """End the search, and have its points evaluated on all rows."""
         best = self._trial(model, search)
         pairs = model.bent(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
-        state = replace(state, search=None, pairs=pairs)
+        double = state.double or (self.alone and search.status is Status.PRECISION)
+        state = replace(state, search=None, pairs=pairs, double=double)
         if best is None and state.rounds == 0:  # the sample alone has nothing to say
             return replace(state, model=None, rounds=1)
         if best is None:
@@ -264,6 +271,15 @@ def _secants(state: NewtonState, values: Array, result: Evaluation) -> Iterator[
         if secant is not None and state.model is not None and np.isfinite(values[index]):
             change = state.model.stretched(result.gradient[index] - state.gradient)
             yield Secant(secant.step, change.ravel() - secant.change)
+
+
+def _first_damping(share: float) -> float:
+    """Return the damping of the first model, whose sample is a share of the rows.
+
+    The error of what a sample tells has the factor (1 - share)^(1/2) (Cochran, Sampling
+    techniques, 1977, section 2.6): a sample of all rows needs no damping.
+    """
+    return max(_DAMPING * math.sqrt(1 - share), _LEAST_DAMPING)
 
 
 def _damping(damping: float, ratio: float, factor: float) -> float:

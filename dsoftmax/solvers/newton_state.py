@@ -14,8 +14,6 @@ from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
 from dsoftmax.solvers.model import Model
 
-DAMPING = 0.01  # of the first model
-
 
 class Trial(NamedTuple):
     """A point that is to be evaluated on all rows.
@@ -48,6 +46,7 @@ class NewtonState(State):
     pairs : what the search has learned about the sample's curvature
     search : state of the search under way, or None
     evaluations : of the search so far
+    double : whether a search has ended at rounding error, so that others compute in float64
     early : where it was after a quarter of its way
     trials : what to evaluate on all rows next
     rounds : how often that was done
@@ -59,7 +58,7 @@ class NewtonState(State):
 
     gradient: Array
     target: float
-    damping: float = DAMPING
+    damping: float = 0.0
     model: Model | None = None
     root: Array | None = None
     knows_metric: bool = False
@@ -67,6 +66,7 @@ class NewtonState(State):
     pairs: tuple[Pair, ...] = ()
     search: LBFGSState | FISTAState | None = None
     evaluations: int = 0
+    double: bool = False
     early: Trial | None = None
     trials: tuple[Trial, ...] = ()
     rounds: int = 0

@@ -109,7 +109,7 @@ def _modest(member: Member, n_members: int) -> Solver[Any]:
     solver, size = member.solver, member.objective.intercept_only.size
     if isinstance(solver, Newton) and n_members > 1:
         memory = n_pairs(type(solver), size, n_members)
-        return replace(solver, rivals=False, memory=memory, effort=_EFFORT, fresh=False)
+        return replace(solver, rivals=False, memory=memory, effort=_EFFORT, alone=False)
     if isinstance(solver, LBFGS):
         return replace(solver, memory=n_pairs(type(solver), size, n_members))
     return solver

@@ -102,6 +102,7 @@ def evaluate_on_sample(
     for member, request, own in zip(members, requests, stack.split(sums), strict=True):
         here = member.objective.over(float(own.learned.weight[0]), sample.rows.n_rows)
         result = here.evaluation(request.points, own.learned, sample.rows.n_rows)
+        result = replace(result, share=sample.rows.share)
         if request.metric and roots is not None:
             result = replace(result, root=roots.of(member))
         results.append(result)

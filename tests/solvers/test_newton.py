@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import DataError, MemoryBoundError, SoftmaxRegression, plan_fit
-from dsoftmax.solvers.base import Status
+from dsoftmax.penalty import ElasticNet
+from dsoftmax.solvers.base import Evaluation, Status
 from dsoftmax.solvers.bend import Secant, bend_from
+from dsoftmax.solvers.newton import Newton
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -73,12 +76,59 @@ def test_every_objective_has_the_minimum_that_lbfgs_finds(params: Any) -> None:
     np.testing.assert_allclose(ours.loss_, other.loss_, rtol=1e-8)
 
 
+def test_a_sample_of_all_rows_is_the_objective_itself(
+    digits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    minimum = fitted(*digits, solver="lbfgs", max_iter=2000).loss_
+    losses = [record["loss"] for record in fitted(*digits).history_ if record["kind"] == "pass"]
+    far = np.array(losses) / minimum - 1
+    assert far[2] < 1e-2  # the first pass is that of the intercepts
+    assert far[3] < 1e-4
+    assert far[5] < 1e-6
+
+
 def test_features_of_very_different_scales_do_not_stall_it() -> None:
     X, y = blobs(d=20)
     scales = np.geomspace(1e-3, 1e3, 20)
     plain, scaled = fitted(X, y, alpha=0, tol=1e-6), fitted(X * scales, y, alpha=0, tol=1e-6)
     np.testing.assert_allclose(scaled.coef_ * scales, plain.coef_, atol=1e-3)
     assert scaled.n_iter_ <= plain.n_iter_ + 1
+
+
+def test_features_of_hardly_any_curvature_are_not_held_back_by_the_damping() -> None:
+    X, y = blobs(d=16)
+    X[:, 8:] *= 1e-4
+    params = {"standardize": True, "alpha": 1e-4, "max_iter": 30}
+    minimum = fitted(X, y, solver="lbfgs", **params | {"max_iter": 5000, "tol": 1e-9}).loss_
+    ours = fitted(X.astype("f4"), y, sample_size=600, **params)
+    np.testing.assert_allclose(ours.loss_, minimum, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_searches_that_rounding_error_has_ended_go_on_in_float64(alone: bool) -> None:
+    solver = Newton(ElasticNet(0.1, 0.0, np.ones((2, 1))), tol=0.0, noise=1e-3, alone=alone)
+    at, gradient = np.zeros((3, 2)), np.full((1, 3, 2), 0.1)
+    known = Evaluation(np.ones(1), gradient, np.zeros(1))
+    state = solver.start(at, known, at)
+    assert not solver.ask(state).double
+    state = solver.tell(state, replace(known, share=0.3))
+    assert state.search is not None
+    higher = replace(known, value=np.full(1, 2.0))  # wherever the search goes
+    while state.rounds == 0:
+        state = solver.tell(state, higher)
+    assert state.double == alone
+    assert solver.ask(state).double == alone
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_the_first_model_is_damped_wherever_it_starts(start: float) -> None:
+    solver = Newton(ElasticNet(0.1, 0.0, np.ones((2, 1))), tol=0.0, noise=1e-7)
+    at = np.zeros((3, 2))
+    known = Evaluation(np.ones(1), np.full((1, 3, 2), 0.1), np.zeros(1), share=0.3)
+    state = solver.start(at + start, known, at)
+    while state.model is None:
+        state = solver.tell(state, known)
+    assert state.model.damping > 1e-3
 
 
 @pytest.mark.slow
@@ -200,7 +250,7 @@ def test_at_the_end_of_the_budget_the_gap_is_what_the_last_step_was_to_gain(
     digits: tuple[np.ndarray, np.ndarray],
 ) -> None:
     minimum = fitted(*digits, tol=1e-12, max_iter=60).loss_
-    model = SoftmaxRegression(alpha=1e-3, max_iter=3, random_state=0)
+    model = SoftmaxRegression(alpha=1e-3, max_iter=2, random_state=0)
     with pytest.warns(ConvergenceWarning, match="by estimate .* above the minimum: budget"):
         model.fit(*digits)
     assert model.gap_ is not None
