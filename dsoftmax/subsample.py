@@ -65,7 +65,7 @@ class Subsample:
     @property
     def share(self) -> float:
         """About which part they are of the rows that count; 1 if they are all of them."""
-        return float(self.n_rows / sum(block.sum() for block in self.stands_for))
+        return min(1.0, float(self.n_rows / sum(block.sum() for block in self.stands_for)))
 
     def joined(self) -> Subsample:
         """Return the same rows as one block."""
