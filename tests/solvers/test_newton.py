@@ -267,7 +267,7 @@ def test_where_nothing_tells_the_gap_there_is_none(digits: tuple[np.ndarray, np.
 def test_auto_stops_where_the_choice_of_the_rows_leaves_more_uncertain() -> None:
     X, y = blobs(6000, K=5)
     minimum = fitted(X, y, tol=1e-12, max_iter=60).loss_
-    model, further = fitted(X, y, tol="auto"), fitted(X, y, tol=1e-6)
+    model, further = (fitted(X, y, tol=tol, sample_size=1000) for tol in ("auto", 1e-6))
     assert model.stop_reason_.startswith("converged statistically")
     assert model.n_iter_ < further.n_iter_
     assert model.loss_ - minimum < 0.01 * 13 * 4 / (2 * len(y))
