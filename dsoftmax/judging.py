@@ -95,10 +95,7 @@ def loss_by_fold(
         The fold that each model is judged by, and does not learn from.
     """
     learned_by, judging = learned_and_judged(chunk, left_out)
-    teaching = model_weights(learned_by.T, points.dtype)
-    loss, correct, gradient = row_losses(chunk, points, shift, teaching)
-    learned = loss_sums(loss, correct, gradient, teaching)
-    return FoldSums(learned, Judged(*weighted(loss, correct, judging)))
+    return _sums(chunk, points, shift, model_weights(learned_by.T, points.dtype), judging)
 
 
 def loss_of_folds(
@@ -118,19 +115,25 @@ def loss_of_folds(
     FoldSums
         Of (len(folds) + 1) * n_models "models": all of the first fold, and so on.
     """
-    parts = [_learned_and_judged(part, points, shift) for part in in_turn(chunk, folds)]
-    learned, judged = zip(*parts, strict=True)
-    return FoldSums(_joined(learned), _joined(judged))
+    parts = [
+        _sums(
+            part, points, shift, model_weights(part.sample_weight, points.dtype),
+            model_weights(part.held_out, np.dtype(np.float64)),
+        )
+        for part in in_turn(chunk, folds)
+    ]  # fmt: skip
+    return FoldSums(
+        _joined([part.learned for part in parts]), _joined([part.judged for part in parts])
+    )
 
 
-def _learned_and_judged(
-    chunk: Chunk, points: Array, shift: Array | None
-) -> tuple[LossSums, Judged]:
-    weights = model_weights(chunk.sample_weight, points.dtype)
-    loss, correct, gradient = row_losses(chunk, points, shift, weights)
-    judging = model_weights(chunk.held_out, np.dtype(np.float64))
-    learned = loss_sums(loss, correct, gradient, weights)
-    return learned, Judged(*weighted(loss, correct, judging))
+def _sums(
+    chunk: Chunk, points: Array, shift: Array | None, teaching: Array | None,
+    judging: Array | None,
+) -> FoldSums:  # fmt: skip
+    loss, correct, gradient = row_losses(chunk, points, shift, teaching)
+    learned = loss_sums(loss, correct, gradient, teaching)
+    return FoldSums(learned, Judged(*weighted(loss, correct, judging)))
 
 
 def _joined(parts: Sequence[Sums]) -> Sums:

@@ -154,7 +154,7 @@ def flag(name: str, value: Any) -> bool:
     DataError
         If it is anything else: "no" would count as true.
     """
-    if not isinstance(value, bool | np.bool_) and value not in (0, 1):
+    if not isinstance(value, numbers.Integral | np.bool_) or value not in (0, 1):
         raise DataError(f"{name} is {value!r}; expected True or False")
     return bool(value)
 

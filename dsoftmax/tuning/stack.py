@@ -77,14 +77,17 @@ class Stack:
         points, shift = self._points, self._shift
         chunk = partial(partial_stack, points=points, left_out=self._left_out, shift=shift)
         if self._which is not None:
-            folds = np.unique(self._left_out)
-            chunk = partial(partial_folds, points=points, folds=folds, shift=shift)
+            chunk = partial(partial_folds, points=points, folds=self._folds, shift=shift)
         return Reduction("partial_gradient", chunk, add)
+
+    @property
+    def _folds(self) -> Array:
+        return np.unique(self._left_out)
 
     def split(self, sums: FoldSums) -> Iterator[FoldSums]:
         """Yield the part of the sums that is each request's own."""
         if self._which is not None:
-            sums = sums.without(np.unique(self._left_out), self._left_out, self._which)
+            sums = sums.without(self._folds, self._left_out, self._which)
         start = 0
         for length in self._lengths:
             yield sums.models(slice(start, start := start + length))
