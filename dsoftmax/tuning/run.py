@@ -215,9 +215,10 @@ class Search:
         if cursor.states:
             return
         assert cursor.first is not None, "it was read"
-        states = tuple(started(member, member.objective.intercept_only) for member in members)
         if leaders:
             states = tuple(led(members, leaders, self._scans))
+        else:
+            states = tuple(started(member, member.objective.intercept_only) for member in members)
         scores = np.array([score_of_intercepts(member, cursor.first) for member in members])
         self._course.move(replace(cursor, states=states, scores=scores))
 

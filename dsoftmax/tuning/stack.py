@@ -10,6 +10,7 @@ from operator import add
 
 import numpy as np
 
+from dsoftmax.folds import ALL
 from dsoftmax.judging import FoldSums, Judged
 from dsoftmax.reduction import Array, Reduction
 from dsoftmax.solvers.base import Evaluation, Request
@@ -97,6 +98,8 @@ def evaluate_on_sample(
     sample: Subproblem, members: Sequence[Member], requests: Sequence[Request]
 ) -> list[Evaluation]:
     """Return the objectives of some members, as far as the rows in memory tell them."""
+    if len(members) == 1 and members[0].fold == ALL:  # as in a fit, which knows float64 too
+        return [sample.evaluate(members[0].objective, requests[0])]
     stack = Stack(members, requests)
     sums = sample.reduce(stack.reduction)
     metric = any(request.metric for request in requests)
