@@ -13,6 +13,10 @@ from dsoftmax.runtime import worker
 from dsoftmax.runtime.executors import TaskKilledError
 
 
+class LostResultError(Exception):
+    """A worker has died with a result that nobody had fetched yet."""
+
+
 class Call(NamedTuple):
     """A task, its position, and the worker that it is meant for, or None."""
 
@@ -113,12 +117,16 @@ class Window:
             future = self._done.get(timeout=timeout)
             if future not in self._calls:  # it was released, and submitted again
                 continue
-            call = self._removed(future)
             try:
-                result = future.result()
+                result = _fetched(future, timeout)
             except KilledWorker as error:
                 lost = getattr(error.last_worker, "address", error.last_worker)
-                raise TaskKilledError(call.position, f"the last was {lost}") from error
+                position = self._removed(future).position
+                raise TaskKilledError(position, f"the last was {lost}") from error
+            except LostResultError:
+                self._submit_anew(future)
+                continue
+            self._removed(future)
             future.release()  # or sums would pile up on the workers until the end
             return result
 
@@ -136,11 +144,35 @@ class Window:
         """
         for future, call in list(self._calls.items()):
             if call.worker is not None and call.worker not in workers and not future.done():
-                self._removed(future)
-                future.release()
-                self.submit([call._replace(worker=None)])
+                self._submit_anew(future)
+
+    def _submit_anew(self, future: Any) -> None:
+        """Submit its call once more, for any worker."""
+        call = self._removed(future)
+        future.release()
+        self.submit([call._replace(worker=None)])
 
     def close(self) -> None:
         """Let go of what has not ended."""
         for future in self._calls:
             future.release()
+
+
+def _fetched(future: Any, timeout: float) -> Any:
+    """Return its result, however long the way takes, unless it is lost.
+
+    Raises
+    ------
+    LostResultError
+        The scheduler computes such a result once more, but not if the task is meant for the worker
+        that died and no other was there just then.
+    """
+    while True:
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            if future.status == "error":  # the task's own
+                raise
+            if not future.done():
+                raise LostResultError from None
+            timeout *= 2

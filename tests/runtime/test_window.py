@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from itertools import islice
 
 import pytest
@@ -9,7 +12,8 @@ from distributed import Client, Event
 
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.executors import Home
-from dsoftmax.runtime.window import Backlog, Call
+from dsoftmax.runtime.local import local_cluster
+from dsoftmax.runtime.window import Backlog, Call, Window
 
 SECONDS = 60  # a wait that is never over in a test that passes
 
@@ -67,3 +71,16 @@ def test_what_a_worker_that_is_held_up_has_left_is_done_by_others(
     finally:
         ended.set()
     busy.result(timeout=SECONDS)
+
+
+def test_a_result_that_dies_with_the_only_worker_is_computed_once_more() -> None:
+    with local_cluster(1) as workers, Client(workers, set_as_default=False) as client:
+        ((address, process),) = client.run(os.getpid).items()
+        window = Window(client, pow, "power")
+        window.submit([Call(0, (3, 2), address)])
+        (future,) = window._calls
+        future.exception(timeout=SECONDS)  # it has ended
+        os.kill(process, signal.SIGKILL)
+        while address in client.scheduler_info()["workers"]:
+            time.sleep(0.05)
+        assert window.next_result(1) == 9
