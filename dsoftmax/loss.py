@@ -257,11 +257,11 @@ def model_weights(weights: Array | None, dtype: np.dtype[np.floating]) -> Array 
 
 
 def probabilities(raw: Array) -> Array:
-    """Return class probabilities of raw predictions: (n_columns, b) to (K, b), K >= 2."""
-    if len(raw) == 1:
-        raw = np.concatenate([np.zeros_like(raw), raw])
-    raw = np.exp(raw - raw.max(axis=0))
-    raw /= raw.sum(axis=0)
+    """Return class probabilities of raw predictions: (..., n_columns, b) to (..., K, b), K >= 2."""
+    if raw.shape[-2] == 1:
+        raw = np.concatenate([np.zeros_like(raw), raw], axis=-2)
+    raw = np.exp(raw - raw.max(axis=-2, keepdims=True))
+    raw /= raw.sum(axis=-2, keepdims=True)
     return raw
 
 

@@ -203,7 +203,9 @@ class Passes(Reads):
         points, rule = request.points, None
         if request.renew is not None and self._sample_size < self.n_rows:
             ends = np.stack([points[0], request.renew])
-            rule = self._subproblem.rule(objective, ends, self._settings.seed, self._sample_size)
+            rule = self._subproblem.rule(
+                objective, ends, request.root, self._settings.seed, self._sample_size
+            )
         judges = self._judges(objective.kernel(points), objective.coordinates.shift)
         reduction, keep = objective.reduction(points), not self.only_batches
         sums, judged = self.read_all(reduction, judges, rule, keep=keep)

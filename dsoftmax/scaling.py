@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsoftmax.loss import block_length, narrow
+from dsoftmax.panels import by_column, panel_length
 from dsoftmax.reduction import Array, Chunk
 
+_FEW_CLASSES = 32  # up to which rows are added up by class in a product
+_FEW_ROWS = 64  # whose squares float32 adds up without losing digits
 _STEEP = 8.0  # |mean| / sd from which float32 folding would cost a digit of the gradient
 
 
@@ -79,7 +82,7 @@ def moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Momen
         weighted = deviation
         if chunk.sample_weight is not None:
             weighted = deviation * chunk.sample_weight[rows].astype(dtype)[:, None]
-        square += np.einsum("ij,ij->j", weighted, deviation, dtype=np.float64)
+        square += _products(weighted, deviation, wide=chunk.X.dtype.itemsize > 2)
         _add_by_class(total, weighted, chunk.codes[rows])
     class_weight = np.bincount(chunk.codes, chunk.sample_weight, n_classes).astype(np.float64)
     return _about_the_mean(shift.astype(np.float64), class_weight, total, square)
@@ -93,8 +96,30 @@ def _first_rows(chunk: Chunk, length: int) -> Array:
     return chunk.X[rows] if len(rows) else chunk.X[:length]
 
 
+def _products(weighted: Array, deviation: Array, *, wide: bool) -> Array:
+    """Return the sum of products of each feature.
+
+    In float64 where they could be beyond the range of float32, which the squares of what is
+    stored in two bytes are not.
+    """
+    if wide:
+        return np.asarray(np.einsum("ij,ij->j", weighted, deviation, dtype=np.float64))
+    total = np.zeros(deviation.shape[1])
+    for few in range(0, len(deviation), _FEW_ROWS):
+        part = slice(few, few + _FEW_ROWS)
+        total += np.einsum("ij,ij->j", weighted[part], deviation[part])
+    return total
+
+
 def _add_by_class(total: Array, rows: Array, codes: Array) -> None:
-    """Add each row to the total of its class: as cheap for a thousand classes as for two."""
+    """Add each row to the total of its class."""
+    if len(total) <= _FEW_CLASSES:
+        member = np.equal.outer(np.arange(len(total)), codes).astype(rows.dtype)
+        panel = panel_length(rows.shape[1], *member.shape)
+        out = np.empty((len(rows) // panel, *total.shape), rows.dtype)
+        with np.errstate(invalid="ignore"):  # 0 * inf
+            total += by_column(member, rows, panel, out)
+        return
     order = np.argsort(codes, kind="stable")
     present, first = np.unique(codes[order], return_index=True)
     total[present] += np.add.reduceat(rows[order], first, axis=0)

@@ -20,7 +20,8 @@ from dsoftmax.sources.base import Source
 from dsoftmax.sources.memory import MemoryArray
 from dsoftmax.subsample import ByInfluence, Subsample, scale_for
 
-_SPAN_BYTES = 1 << 21
+_LEAST_SPAN, _MOST_SPAN = 1 << 20, 1 << 23  # bytes: long ones, since threads wait for each other
+_FEW_SPANS = 4
 _PROJECTIONS = 8
 _ROWS_A_FEATURE = 8
 
@@ -61,7 +62,9 @@ class Subproblem:
             return result
         return replace(result, root=self.root(objective, self.gram(objective)))
 
-    def rule(self, objective: Objective, ends: Array, seed: int, size: int) -> ByInfluence:
+    def rule(
+        self, objective: Objective, ends: Array, root: Array | None, seed: int, size: int
+    ) -> ByInfluence:
         """Return what picks about `size` of all rows, by how much they matter.
 
         Parameters
@@ -69,22 +72,19 @@ class Subproblem:
         objective : Objective
         ends : array of shape (2, n_features + 1, n_columns)
             Of the way on which they matter; the first is the point at which they do.
+        root : array of shape (n_features + 1, n_features + 1), optional
+            Of the metric by which they differ; otherwise that of these rows.
         seed : int
         size : int
         """
-        influence = objective.influence(ends, self._sketch(objective, seed))
+        if root is None:
+            root = self.root(objective, self.gram(objective))
+        influence = objective.influence(ends, _sketch(root, len(ends[0]), seed))
         parts: Array = self.reduce(Reduction("influence", influence.parts, _joined))
         influence = influence.balanced(parts)
         (stands_for,) = self.rows.stands_for  # and weighs as much
         scale = scale_for(parts @ influence.shares / stands_for, stands_for, size)
         return ByInfluence(influence, scale, seed)
-
-    def _sketch(self, objective: Objective, seed: int) -> Array:
-        """Return random directions (n_features + 1, n_projections) that measure leverage."""
-        n_rows = self.rows.X[0].shape[1] + 1
-        directions = np.random.default_rng((seed, 4)).normal(size=(n_rows, _PROJECTIONS))
-        root = self.root(objective, self.gram(objective))
-        return directions if root is None else transposed_product(root, directions)
 
     def gram(self, objective: Objective) -> Gram | None:
         """Return the mean of [x, 1] [x, 1]' over as many rows as tell its eigenvalues.
@@ -123,9 +123,16 @@ class Subproblem:
 
     @property
     def _spans(self) -> tuple[Span, ...]:
-        n_rows, row_bytes = self.rows.n_rows, self.rows.X[0].nbytes // max(self.rows.n_rows, 1)
-        length = max(1, _SPAN_BYTES // max(row_bytes, 1))
+        n_rows, n_bytes = self.rows.n_rows, self.rows.X[0].nbytes
+        n_spans = max(1, n_bytes // _MOST_SPAN, min(_FEW_SPANS, n_bytes // _LEAST_SPAN))
+        length = -(-n_rows // (1 << (n_spans - 1).bit_length()))
         return tuple((start, min(start + length, n_rows)) for start in range(0, n_rows, length))
+
+
+def _sketch(root: Array | None, n_rows: int, seed: int) -> Array:
+    """Return random directions (n_rows, n_projections) that measure leverage."""
+    directions = np.random.default_rng((seed, 4)).normal(size=(n_rows, _PROJECTIONS))
+    return directions if root is None else transposed_product(root, directions)
 
 
 def _joined(left: Array, right: Array) -> Array:

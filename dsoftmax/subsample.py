@@ -121,14 +121,16 @@ class Influence:
     def parts(self, chunk: Chunk) -> Array:
         """Return two for each row, (rows, 2): at the point in all directions, and on the way."""
         result = np.empty((len(chunk.X), 2))
+        n_columns = self.ends.shape[2]
+        together = np.concatenate([*self.ends, *self.sketch], axis=1)[None]  # one product for all
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows, _, raw in raw_blocks(chunk.X, self.ends, self.shift):
-                here, before = probabilities(raw[0]), probabilities(raw[1])
-                step = raw[0] - raw[1]
-                result[rows, 0] = 1 + _CERTAIN - (here * here).sum(axis=0)
-                result[rows, 1] = np.maximum(_curvature(here, step), _curvature(before, step))
-            for rows, _, raw in raw_blocks(chunk.X, self.sketch, self.shift):
-                result[rows, 0] *= (raw[0] * raw[0]).mean(axis=0)
+            for rows, _, (raw,) in raw_blocks(chunk.X, together, self.shift):
+                ends = raw[: 2 * n_columns].reshape(2, n_columns, -1)
+                projected = raw[2 * n_columns :]
+                p, step = probabilities(ends), ends[0] - ends[1]
+                leverage = (projected * projected).mean(axis=0)
+                result[rows, 0] = (1 + _CERTAIN - (p[0] * p[0]).sum(axis=0)) * leverage
+                result[rows, 1] = _curvature(p, step).max(axis=0)
         if chunk.sample_weight is not None:
             result *= chunk.sample_weight[:, None]
         return result
@@ -157,11 +159,13 @@ class ByInfluence:
 
 
 def _curvature(p: Array, step: Array) -> Array:
-    """Return that of the loss of each row, (b,), along a step of its raw predictions."""
-    if len(step) < len(p):
+    """Return that of the loss of each row, (2, b), along a step of its raw predictions."""
+    if len(step) < p.shape[1]:
         step = np.concatenate([np.zeros_like(step), step])
-    deviation = step - (p * step).sum(axis=0)
-    return np.asarray((p * deviation * deviation).sum(axis=0))
+    deviation = step - (p * step).sum(axis=1, keepdims=True)
+    deviation *= deviation
+    deviation *= p
+    return np.asarray(deviation.sum(axis=1))
 
 
 def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample:

@@ -118,7 +118,7 @@ def test_a_worker_that_joins_in_the_middle_of_a_pass_helps_with_it(
     path: str, tmp_path: Path, workers: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "dsoftmax.runtime.reduce.cut_tasks", lambda n, *_: [(i, i + 1) for i in range(n)]
+        "dsoftmax.runtime.reduce.cut_tasks", lambda n, *_, **__: [(i, i + 1) for i in range(n)]
     )  # tasks of one chunk
     faulty.by_value(sys.modules[__name__])
     source = open_data(f"{path}/X", f"{path}/y")

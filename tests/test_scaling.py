@@ -52,6 +52,17 @@ def test_moments_are_those_of_numpy(dtype: str, rows: int, weighted: bool) -> No
     check(of(X, y, weight), X, y, weight, 1e-12 if compute_dtype(dtype) == F8 else 1e-4)
 
 
+@pytest.mark.parametrize("n_features", [1, 130])
+@pytest.mark.parametrize("K", [2, 32, 33, 600])
+def test_the_sums_of_each_class_are_its_own(K: int, n_features: int) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 255, (700, n_features)).astype("u1"), rng.integers(0, K, 700)
+    got, weight = of(X, y, K=K), np.bincount(y, minlength=K)
+    sums = got.class_offset + weight[:, None] * got.mean
+    exact = np.stack([X[y == k].sum(axis=0, dtype=float) for k in range(K)])
+    np.testing.assert_allclose(sums, exact, rtol=1e-5, atol=1e-2)
+
+
 @pytest.mark.parametrize("zeros", [0.0, 0.5])
 @given(cuts=st.sets(st.integers(1, 199), max_size=10), mean=st.sampled_from([0.0, 1e3, -1e6]))
 def test_moments_do_not_depend_on_the_cut_into_chunks(

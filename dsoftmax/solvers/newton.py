@@ -7,9 +7,9 @@ squared distance that grows when the model promised too much (Marquardt, 1963). 
 other rows, which matter at the point that it evaluates; a model whose rows are those of an
 earlier pass is bent by what all rows have told since about the difference of the two curvatures.
 The minimum of the model is sought in memory: by L-BFGS in coordinates in which the sample's
-features are uncorrelated, or by FISTA where the penalty has corners. A pass then evaluates two
-rivals: where that search ended, and where it was after a quarter of its way, which is the more
-cautious step.
+features are uncorrelated, or by FISTA where the penalty has corners. A pass then evaluates where
+that search ended; and once a model was not to be trusted, a rival: where the search was after a
+quarter of its way, which is the more cautious step.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Newton(Solver[NewtonState]):
     penalty : ElasticNet
     tol : stop at largest projected gradient entry <= tol * its value at the intercept-only model
     noise : relative rounding error of a value of the objective
-    rivals : whether a pass evaluates a more cautious step too
+    rivals : whether a pass evaluates a more cautious step too, where models are not to be trusted
     memory : of the search, as for L-BFGS
     effort : what a search may take, as a share of what is best for one model: a stack of them
         gains more than one does from a pass, and less from a search
@@ -87,7 +87,7 @@ class Newton(Solver[NewtonState]):
             points = np.stack([trial.point for trial in state.trials])
             renews = self.alone or state.rounds in _RENEW
             renew = state.point if renews and state.trials[0].secant is not None else None
-            return Request(points, Rows.ALL, renew=renew, rivals=True)
+            return Request(points, Rows.ALL, renew=renew, root=state.root, rivals=True)
         if state.search is None or state.model is None:
             metric = not (state.knows_metric or self._cornered)
             return Request(state.point[None], Rows.SAMPLE, metric=metric, double=state.double)
@@ -166,7 +166,8 @@ class Newton(Solver[NewtonState]):
         if result.root is not None:
             state = replace(state, root=result.root)
         if not state.knows_metric:  # the first, of a warm start too
-            state = replace(state, damping=_first_damping(result.share))
+            thin = result.share < 1 and result.rows < state.point.size
+            state = replace(state, damping=_first_damping(result.share), thin=thin)
         gradient = result.gradient[0]
         # From far, the minimum of the sample as it is lies nearer than that of the corrected one.
         correction = state.gradient - gradient if state.rounds else np.zeros_like(gradient)
@@ -216,7 +217,7 @@ class Newton(Solver[NewtonState]):
             return replace(state, model=None, rounds=1)
         if best is None:
             return replace(state, status=Status.PRECISION)
-        if not self.rivals:
+        if not (self.rivals and (state.thin or state.failed)):
             return replace(state, trials=(best,), early=None)
         early = state.early
         if early is None or np.array_equal(early.point, best.point):

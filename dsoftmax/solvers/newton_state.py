@@ -51,6 +51,7 @@ class NewtonState(State):
     trials : what to evaluate on all rows next
     rounds : how often that was done
     failed : whether the model has ever promised far too much
+    thin : whether the sample has fewer rows than there are coefficients, and can fit anything
     ratio : of what the last trial gained to what the model had said
     distance : estimate of how far `value` is above its minimum
     least_norm, idle : as of L-BFGS
@@ -71,6 +72,7 @@ class NewtonState(State):
     trials: tuple[Trial, ...] = ()
     rounds: int = 0
     failed: bool = False
+    thin: bool = False
     ratio: float = 1.0
     distance: float = np.nan
     least_norm: float = np.inf

@@ -52,7 +52,9 @@ class Scans(Reads):
             objective, request = members[middle].objective, requests[middle]
             here = request.points[0]
             ends = np.stack([here, here if request.renew is None else request.renew])
-            rule = self._subproblem.rule(objective, ends, self._settings.seed, self._sample_size)
+            rule = self._subproblem.rule(
+                objective, ends, request.root, self._settings.seed, self._sample_size
+            )
         stack = Stack(members, requests)
         sums: FoldSums = self.read_all(stack.reduction, rule=rule)[0]
         self._ledger.steps += 1

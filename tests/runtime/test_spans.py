@@ -53,6 +53,11 @@ def test_the_last_tasks_are_short_so_that_slots_end_together() -> None:
     assert sizes == [32] + [16] * 4 + [8] * 3 + [4] * 6 + [3]
 
 
+def test_threads_share_few_leaves_out_evenly() -> None:
+    sizes = [stop - start for start, stop in cut_tasks(12, 4 << 20, slots=2, threads=True)]
+    assert sizes == [2, 2, 2, 1, 1, 1, 1, 1, 1]
+
+
 def total(leaves: list[Any], level: int, order: list[int], combine: Any) -> Any:
     """Add up tasks of 2^level leaves, whose nodes arrive in an order."""
     size, tree = 1 << level, Tree(len(leaves), combine)

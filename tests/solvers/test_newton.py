@@ -14,6 +14,7 @@ from dsoftmax.penalty import ElasticNet
 from dsoftmax.solvers.base import Evaluation, Status
 from dsoftmax.solvers.bend import Secant, bend_from
 from dsoftmax.solvers.newton import Newton
+from dsoftmax.solvers.newton_state import NewtonState
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -129,6 +130,41 @@ def test_the_first_model_is_damped_wherever_it_starts(start: float) -> None:
     while state.model is None:
         state = solver.tell(state, known)
     assert state.model.damping > 1e-3
+
+
+@pytest.mark.parametrize(("rows", "points"), [(6, 1), (5, 2)])
+def test_a_rival_is_evaluated_where_the_sample_has_fewer_rows_than_there_are_coefficients(
+    rows: int, points: int
+) -> None:
+    solver = Newton(ElasticNet(0.1, 0.0, np.ones((2, 1))), tol=0.0, noise=1e-7)
+    state = after_a_search(solver, rows)
+    assert len(solver.ask(state).points) == points
+
+
+def test_a_rival_is_evaluated_once_a_model_has_failed() -> None:
+    solver = Newton(ElasticNet(0.1, 0.0, np.ones((2, 1))), tol=0.0, noise=1e-7)
+    state = after_a_search(solver, rows=100)
+    (point,) = solver.ask(state).points
+    state = solver.tell(state, quadratic(point[None], rows=100, value=9.0))
+    assert state.failed
+    assert len(solver.ask(searched(solver, state, rows=100)).points) == 2
+
+
+def quadratic(points: np.ndarray, rows: int, value: float | None = None) -> Evaluation:
+    """Half the squared distance from ones, or a value in its place."""
+    values = 0.5 * ((points - 1) ** 2).sum(axis=(1, 2)) if value is None else np.full(1, value)
+    return Evaluation(values, points - 1, np.zeros(len(points)), rows, share=0.3)
+
+
+def searched(solver: Newton, state: NewtonState, rows: int) -> NewtonState:
+    while not state.trials:
+        state = solver.tell(state, quadratic(solver.ask(state).points, rows))
+    return state
+
+
+def after_a_search(solver: Newton, rows: int) -> NewtonState:
+    at = np.zeros((3, 2))
+    return searched(solver, solver.start(at, quadratic(at[None], rows), at), rows)
 
 
 @pytest.mark.slow
