@@ -14,8 +14,9 @@ Every matrix product has a shape that follows from the data and the points alone
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -186,7 +187,27 @@ def _logistic_residual(raw: Array, codes: Array, loss: Array, correct: Array) ->
     z -= label
 
 
-def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> LossSums:
+class Beside(NamedTuple):
+    """What else to predict in the same product, and who sees it.
+
+    Attributes
+    ----------
+    columns : (n_features + 1, n_others)
+    see : told of the rows, and of their raw predictions (n_models * n_columns + n_others, b)
+    """
+
+    columns: Array
+    see: Callable[[slice, Array], None]
+
+
+def side_by_side(points: Array, columns: Array) -> Array:
+    """Return points, a stack of them, and other columns as one point with all of the columns."""
+    return np.concatenate([*points, columns], axis=1)[None]
+
+
+def loss_gradient(
+    chunk: Chunk, points: Array, shift: Array | None = None, beside: Beside | None = None
+) -> LossSums:
     """Return the sums of loss and gradient over a chunk, for every model of the stack.
 
     Parameters
@@ -196,6 +217,7 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
     points : array of shape (n_models, n_features + 1, n_columns)
     shift : array of shape (n_features,), optional
         Subtracted from every row first; the points are those of the shifted features.
+    beside : Beside, optional
 
     Returns
     -------
@@ -203,7 +225,7 @@ def loss_gradient(chunk: Chunk, points: Array, shift: Array | None = None) -> Lo
         Not finite where the points or the rows are not: the caller decides which.
     """
     weights = model_weights(chunk.sample_weight, points.dtype)
-    loss, correct, gradient = row_losses(chunk, points, shift, weights)
+    loss, correct, gradient = row_losses(chunk, points, shift, weights, beside)
     return loss_sums(loss, correct, gradient, weights)
 
 
@@ -214,7 +236,11 @@ def loss_sums(loss: Array, correct: Array, gradient: Array, weights: Array | Non
 
 
 def row_losses(
-    chunk: Chunk, points: Array, shift: Array | None, weights: Array | None
+    chunk: Chunk,
+    points: Array,
+    shift: Array | None,
+    weights: Array | None,
+    beside: Beside | None = None,
 ) -> tuple[Array, Array, Array]:
     """Return loss and whether it is right of each row, (n_models, rows), and the gradients."""
     n_models, n_rows, n_columns = points.shape
@@ -222,12 +248,17 @@ def row_losses(
     correct = np.empty(loss.shape, bool)
     gradient = np.zeros((n_models * n_columns, n_rows - 1))
     intercept = np.zeros(len(gradient))
-    length, panel = _lengths(points, len(chunk.X))
+    predicted = points if beside is None else side_by_side(points, beside.columns)
+    length, _ = _lengths(predicted, len(chunk.X))
+    panel = panel_length(n_rows - 1, len(gradient), length)
     products = np.empty((length // panel, *gradient.shape), points.dtype)
     ones = np.ones(len(chunk.X), points.dtype)
     # Overflow is not an accident here but a point gone astray, which the trainer reports.
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows, block, raw in raw_blocks(chunk.X, points, shift):
+        for rows, block, raw in raw_blocks(chunk.X, predicted, shift):
+            if beside is not None:
+                beside.see(rows, raw[0])
+                raw = raw[0, : len(gradient)].reshape(n_models, n_columns, -1)
             softmax_residual(raw, chunk.codes[rows], loss[:, rows], correct[:, rows])
             if weights is not None:
                 raw *= weights[:, None, rows]

@@ -8,12 +8,12 @@ from operator import add
 
 import numpy as np
 
-from dsoftmax.loss import LossSums, loss_gradient
+from dsoftmax.loss import Beside, LossSums, loss_gradient
 from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.reduction import Array, Chunk, Reduction, Several, several
 from dsoftmax.scaling import Coordinates, Moments, kernel_shift, moments
 from dsoftmax.solvers.base import Evaluation, largest
-from dsoftmax.subsample import Influence
+from dsoftmax.subsample import ByInfluence, Influence, rows_of
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
 LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
@@ -34,7 +34,9 @@ def partial_moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) 
     return sums
 
 
-def partial_gradient(chunk: Chunk, points: Array, shift: Array | None) -> LossSums:
+def partial_gradient(
+    chunk: Chunk, points: Array, shift: Array | None, beside: Beside | None = None
+) -> LossSums:
     """Return the sums of loss and gradient of a chunk.
 
     Raises
@@ -43,10 +45,26 @@ def partial_gradient(chunk: Chunk, points: Array, shift: Array | None) -> LossSu
         If they are not finite because X is not; sums that are not finite because the
         points are far out are returned.
     """
-    sums = loss_gradient(chunk, points, shift)
+    sums = loss_gradient(chunk, points, shift, beside)
     if not (np.isfinite(sums.loss).all() and np.isfinite(sums.gradient).all()):
         chunk.require_finite(points.dtype)
     return sums
+
+
+def partial_gradient_and_rows(
+    chunk: Chunk, points: Array, shift: Array | None, rule: ByInfluence
+) -> Several:
+    """Return `partial_gradient` at one point, and the rows that matter there.
+
+    One product tells both what the model predicts.
+    """
+    parts = np.empty((len(chunk.X), 2))
+
+    def see(rows: slice, raw: Array) -> None:
+        parts[rows] = rule.influence.of_raw(raw)
+
+    sums = partial_gradient(chunk, points, shift, Beside(rule.influence.others, see))
+    return Several((sums, rule.pick(chunk, rule.influence.weighted(parts, chunk))))
 
 
 def moments_of(n_classes: int, dtype: np.dtype[np.floating]) -> Reduction[Moments]:
@@ -87,6 +105,14 @@ class Objective:
     def reduction(self, points: Array) -> Reduction[LossSums]:
         """Return the reduction that evaluates a stack of a solver's points."""
         chunk = partial(partial_gradient, points=self.kernel(points), shift=self.coordinates.shift)
+        return Reduction("partial_gradient", chunk, add)
+
+    def reduction_and_rows(self, points: Array, rule: ByInfluence) -> Reduction[Several]:
+        """Return that reduction and the one that picks the rows which matter at the first point."""
+        if len(points) > 1:
+            return several(self.reduction(points), rows_of(rule))
+        points, shift = self.kernel(points), self.coordinates.shift
+        chunk = partial(partial_gradient_and_rows, points=points, shift=shift, rule=rule)
         return Reduction("partial_gradient", chunk, add)
 
     def kernel(self, points: Array) -> Array:

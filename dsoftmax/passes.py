@@ -26,6 +26,7 @@ from dsoftmax.scaling import Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers.base import Evaluation, Request, Rows
 from dsoftmax.subproblem import Subproblem
+from dsoftmax.subsample import rows_of
 from dsoftmax.validation import Apart, scored, sums_apart
 
 Note = Callable[[Outcome], None]
@@ -129,9 +130,10 @@ class Passes(Reads):
         weight, fit_intercept = self._labelled.class_weight, self._settings.fit_intercept
         point = intercept_only(self._source.n_features, weight / weight.sum(), fit_intercept)
         judges = self._judges(point[None].astype(self._source.dtype), None)
-        rule = self.first_rule() if sampled else None
-        reduction = moments_of(n_classes, self._source.dtype)
-        sums, judged = self.read_all(reduction, judges, rule)
+        reduction: Reduction[Any] = moments_of(n_classes, self._source.dtype)
+        if sampled:
+            reduction = several(reduction, rows_of(self.first_rule()))
+        sums, judged = self.read_all(reduction, judges, picks=sampled)
         self._judged = judged[0] if judged else None
         return sums, True
 
@@ -207,8 +209,12 @@ class Passes(Reads):
                 objective, ends, request.root, self._settings.seed, self._sample_size
             )
         judges = self._judges(objective.kernel(points), objective.coordinates.shift)
-        reduction, keep = objective.reduction(points), not self.only_batches
-        sums, judged = self.read_all(reduction, judges, rule, keep=keep)
+        reduction: Reduction[Any] = objective.reduction(points)
+        if rule is not None:
+            reduction = objective.reduction_and_rows(points, rule)
+        sums, judged = self.read_all(
+            reduction, judges, picks=rule is not None, keep=not self.only_batches
+        )
         if not self.only_batches:
             self._ledger.steps += 1
         result = objective.evaluation(points, sums, self.n_rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import add
 from typing import Any
 
 from dsoftmax.errors import DataError
@@ -16,7 +15,7 @@ from dsoftmax.runtime.spans import Span, around
 from dsoftmax.runtime.worker import Outcome
 from dsoftmax.runtime.workers import require_sample_fits
 from dsoftmax.settings import Settings
-from dsoftmax.subsample import ByClass, ByInfluence, Subsample, auto_size, class_rates
+from dsoftmax.subsample import ByClass, Subsample, auto_size, class_rates
 
 Watch = Callable[[Outcome, Begun], None]
 
@@ -56,23 +55,25 @@ class Reads:
 
     def read_all(
         self, reduction: Reduction[Any], others: Sequence[Reduction[Any]] = (),
-        rule: ByClass | ByInfluence | None = None, *, keep: bool = True,
+        *, picks: bool = False, keep: bool = True,
     ) -> tuple[Any, list[Any]]:  # fmt: skip
-        """Reduce over all rows, and keep those in memory that a rule picks.
+        """Reduce over all rows.
+
+        With `picks`, the reduction is one of two: the second picks rows, to keep in memory.
 
         Returns
         -------
         what the reduction adds up to, and what the others do
         """
-        picks = () if rule is None else (Reduction("rows", rule, add),)
         sums, spent = reduce(
-            self._executor, self._source, several(reduction, *others, *picks), self._leaves,
+            self._executor, self._source, several(reduction, *others), self._leaves,
             keep=self._key if keep else None, begun=self._taken_up(), watch=self._watch,
         )  # fmt: skip
         self._ledger.spend(spent)
         first, *rest = sums.parts
-        if rule is not None:
-            self._keep_in_memory(rest.pop())
+        if picks:
+            first, picked = first.parts
+            self._keep_in_memory(picked)
         return first, rest
 
     def first_rule(self) -> ByClass:

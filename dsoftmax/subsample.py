@@ -19,11 +19,12 @@ not after it, have more of it than thousands of others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from operator import add
 
 import numpy as np
 
-from dsoftmax.loss import probabilities, raw_blocks
-from dsoftmax.reduction import Array, Chunk
+from dsoftmax.loss import probabilities, raw_blocks, side_by_side
+from dsoftmax.reduction import Array, Chunk, Reduction
 
 _CERTAIN = 0.05  # what a row counts for that the model is certain of; 1 is the most
 _LEAST_CLASS = 0.5  # share of the sample that is dealt out to the classes alike
@@ -116,24 +117,39 @@ class Influence:
 
     def __call__(self, chunk: Chunk) -> Array:
         """Return a number for each row."""
-        return np.asarray(self.parts(chunk) @ self.shares)
+        return self.total(self.parts(chunk))
+
+    def total(self, parts: Array) -> Array:
+        """Return one number for each row, (rows,), for its parts."""
+        return np.asarray(parts @ self.shares)
 
     def parts(self, chunk: Chunk) -> Array:
         """Return two for each row, (rows, 2): at the point in all directions, and on the way."""
+        ends, others = self.ends[:1], self.others
         result = np.empty((len(chunk.X), 2))
-        n_columns = self.ends.shape[2]
-        together = np.concatenate([*self.ends, *self.sketch], axis=1)[None]  # one product for all
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows, _, (raw,) in raw_blocks(chunk.X, together, self.shift):
-                ends = raw[: 2 * n_columns].reshape(2, n_columns, -1)
-                projected = raw[2 * n_columns :]
-                p, step = probabilities(ends), ends[0] - ends[1]
-                leverage = (projected * projected).mean(axis=0)
-                result[rows, 0] = (1 + _CERTAIN - (p[0] * p[0]).sum(axis=0)) * leverage
-                result[rows, 1] = _curvature(p, step).max(axis=0)
-        if chunk.sample_weight is not None:
-            result *= chunk.sample_weight[:, None]
-        return result
+            for rows, _, (raw,) in raw_blocks(chunk.X, side_by_side(ends, others), self.shift):
+                result[rows] = self.of_raw(raw)
+        return self.weighted(result, chunk)
+
+    @property
+    def others(self) -> Array:
+        """What is to be predicted besides that point: (n_features + 1, n_others)."""
+        return np.concatenate([self.ends[1], *self.sketch], axis=1)
+
+    def of_raw(self, raw: Array) -> Array:
+        """Return the parts of rows, (b, 2), for raw predictions of that point and `others`."""
+        n_columns = self.ends.shape[2]
+        ends = raw[: 2 * n_columns].reshape(2, n_columns, -1)
+        projected = raw[2 * n_columns :]
+        p, step = probabilities(ends), ends[0] - ends[1]
+        leverage = (projected * projected).mean(axis=0)
+        alike = (1 + _CERTAIN - (p[0] * p[0]).sum(axis=0)) * leverage
+        return np.stack([alike, _curvature(p, step).max(axis=0)], axis=1)
+
+    def weighted(self, parts: Array, chunk: Chunk) -> Array:
+        """Return parts of the rows of a chunk times the weights that these have."""
+        return parts if chunk.sample_weight is None else parts * chunk.sample_weight[:, None]
 
     def balanced(self, parts: Array) -> Influence:
         """Return the same with shares by which both count alike, over rows of these parts."""
@@ -151,7 +167,11 @@ class ByInfluence:
 
     def __call__(self, chunk: Chunk) -> Subsample:
         """Return the rows picked of a chunk."""
-        influence = self.influence(chunk)
+        return self.pick(chunk, self.influence.parts(chunk))
+
+    def pick(self, chunk: Chunk, parts: Array) -> Subsample:
+        """Return those that are picked for the parts of their influence."""
+        influence = self.influence.total(parts)
         # An infinite scale picks every row, one without influence too: inf * 0 is then one.
         with np.errstate(invalid="ignore"):
             probability = np.fmin(1.0, self.scale * influence)
@@ -176,6 +196,11 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample
     stands_for = 1 / probability[rows]
     fold = () if chunk.fold is None else (chunk.fold[rows],)
     return Subsample((chunk.X[rows],), (codes,), (weight[rows] * stands_for,), (stands_for,), fold)
+
+
+def rows_of(rule: ByClass | ByInfluence) -> Reduction[Subsample]:
+    """Return the reduction that finds the rows which a rule picks."""
+    return Reduction("rows", rule, add)
 
 
 def auto_size(n_rows: int, n_features: int, n_classes: int, row_bytes: int) -> int:

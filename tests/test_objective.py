@@ -19,6 +19,7 @@ from dsoftmax.solvers.base import Evaluation, Request, Rows, State, Status
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.schedules import constant
 from dsoftmax.solvers.sgd import SGD
+from dsoftmax.subsample import ByInfluence
 
 FACES = [(K, i, s, w) for K in (2, 3) for i in (0, 1) for s in (0, 1) for w in (0, 1)]
 faces = pytest.mark.parametrize(("K", "intercept", "standardize", "weighted"), FACES)
@@ -48,6 +49,28 @@ def build(
 def evaluate(objective: Objective, chunk: Chunk, points: Array, **options: Any) -> Evaluation:
     sums = objective.reduction(points).chunk(chunk)
     return objective.evaluation(points, sums, len(chunk.X), **options)
+
+
+@faces
+@pytest.mark.parametrize("n_points", [1, 2])
+def test_rows_picked_beside_the_gradient_are_those_that_matter_at_the_first_point(
+    K: int, intercept: int, standardize: int, weighted: int, n_points: int
+) -> None:
+    chunk = rows(K, bool(weighted))
+    objective = build(chunk, K, fit_intercept=bool(intercept), standardize=bool(standardize))
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(n_points, *objective.intercept_only.shape))
+    ends = np.stack([points[0], objective.intercept_only])
+    influence = objective.influence(ends, rng.normal(size=(5, 8)))
+    rule = ByInfluence(influence, 60 / influence(chunk).sum(), 0)
+    sums, picked = objective.reduction_and_rows(points, rule).chunk(chunk).parts
+    alone = objective.reduction(points).chunk(chunk)
+    for name in ("loss", "gradient", "correct", "weight"):
+        np.testing.assert_allclose(getattr(sums, name), getattr(alone, name), rtol=1e-10, atol=1e-9)
+    expected = rule(chunk)
+    assert 10 < picked.n_rows < 150
+    assert np.array_equal(picked.X[0], expected.X[0])
+    assert np.array_equal(picked.weight[0], expected.weight[0])
 
 
 @faces

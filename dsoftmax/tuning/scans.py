@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from dsoftmax.judging import FoldSums, Judged
 from dsoftmax.reads import Reads
-from dsoftmax.reduction import Array
+from dsoftmax.reduction import Array, Reduction, several
 from dsoftmax.runtime.executors import ThreadExecutor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.subproblem import Subproblem
+from dsoftmax.subsample import rows_of
 from dsoftmax.tuning.members import Member
 from dsoftmax.tuning.moments import FoldMoments, fold_moments_of
 from dsoftmax.tuning.stack import Stack, evaluate_on_sample, judge_of
@@ -31,8 +33,10 @@ class Scans(Reads):
 
     def moments(self, n_folds: int, n_classes: int, *, sampled: bool) -> FoldMoments:
         """Read the moments of each fold; with `sampled`, some rows are kept in memory."""
-        reduction = fold_moments_of(n_folds, n_classes, self._source.dtype)
-        sums: FoldMoments = self.read_all(reduction, rule=self.first_rule() if sampled else None)[0]
+        reduction: Reduction[Any] = fold_moments_of(n_folds, n_classes, self._source.dtype)
+        if sampled:
+            reduction = several(reduction, rows_of(self.first_rule()))
+        sums: FoldMoments = self.read_all(reduction, picks=sampled)[0]
         return sums
 
     def affordable(self, reads: int, reserve: int) -> bool:
@@ -56,7 +60,10 @@ class Scans(Reads):
                 objective, ends, request.root, self._settings.seed, self._sample_size
             )
         stack = Stack(members, requests)
-        sums: FoldSums = self.read_all(stack.reduction, rule=rule)[0]
+        reduction: Reduction[Any] = stack.reduction
+        if rule is not None:
+            reduction = several(reduction, rows_of(rule))
+        sums: FoldSums = self.read_all(reduction, picks=rule is not None)[0]
         self._ledger.steps += 1
         results = []
         for member, request, own in zip(members, requests, stack.split(sums), strict=True):
