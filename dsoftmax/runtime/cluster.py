@@ -20,6 +20,7 @@ from dsoftmax.runtime import blas, loading
 from dsoftmax.runtime.executors import Home, Result
 from dsoftmax.runtime.homes import assigned
 from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
+from dsoftmax.runtime.shipping import shipped
 from dsoftmax.runtime.window import Backlog, Call, Window
 from dsoftmax.sources.base import Source
 
@@ -115,14 +116,16 @@ class ClusterExecutor:
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, homes: Sequence[Home] = (), few: bool = False,
+        *, shared: tuple[Any, ...] = (), homes: Sequence[Home] = (), few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
         self._round, self._filled = self._round + 1, 0.0
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
         self._hasten()
         workers = self._at_home(homes) or repeat(None)
-        backlog = Backlog(Call(*call) for call in zip(count(), tasks, workers, strict=False))
+        last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
+        calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
+        backlog = Backlog(Call(*call) for call in calls)
         window = Window(self.client, function, prefix)
         fill = self._fill_at_home if homes and self._workers else partial(self._fill, few=few)
         try:

@@ -85,14 +85,15 @@ class Executor(Protocol):
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, homes: Sequence[Home] = (), few: bool = False,
+        *, shared: tuple[Any, ...] = (), homes: Sequence[Home] = (), few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order.
 
         Parameters
         ----------
         name : what the dashboard shows
-        function, tasks : what to call, and its arguments for each task
+        function, tasks : what to call, and its first arguments for each task
+        shared : its last arguments, of all tasks
         homes : of the tasks, if there is something on workers to come back to
         few : keep few tasks under way, since each brings blocks to its worker
         """
@@ -204,24 +205,24 @@ class ThreadExecutor:
 
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, homes: Sequence[Home] = (), few: bool = False,
+        *, shared: tuple[Any, ...] = (), homes: Sequence[Home] = (), few: bool = False,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
         if len(tasks) == 1 or self.slots == 1:
             for task in tasks:
-                yield function(*task)
+                yield function(*task, *shared)
             return
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(self.slots, "dsoftmax")
-        calls = iter(tasks)
-        under_way = {self._pool.submit(function, *task) for task in islice(calls, 2 * self.slots)}
+        calls = ((*task, *shared) for task in tasks)
+        under_way = {self._pool.submit(function, *call) for call in islice(calls, 2 * self.slots)}
         try:
             while under_way:
                 done, under_way = concurrent.futures.wait(
                     under_way, return_when=concurrent.futures.FIRST_COMPLETED
                 )
                 under_way |= {
-                    self._pool.submit(function, *task) for task in islice(calls, len(done))
+                    self._pool.submit(function, *call) for call in islice(calls, len(done))
                 }
                 while done:
                     yield done.pop().result()

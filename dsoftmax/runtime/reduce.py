@@ -168,10 +168,15 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     # Blocks that a cluster holds draw tasks to them, unless these have rows to come back to.
     homes = [_home(task) for task in tasks if task.keep is not None or not source.futures]
-    calls = [(task, reduction) for task in tasks]
+    calls = [(task,) for task in tasks]
     try:
         yield from executor.run(
-            reduction.name, reduce_leaves, calls, homes=homes, few=bool(source.futures)
+            reduction.name,
+            reduce_leaves,
+            calls,
+            shared=(reduction,),
+            homes=homes,
+            few=bool(source.futures),
         )
     except TaskKilledError as error:
         rows = [

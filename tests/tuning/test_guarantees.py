@@ -200,7 +200,7 @@ def test_several_reads_a_round_find_what_one_finds(
 ) -> None:
     params: dict[str, Any] = {"alphas": [0.1, 1.0, 10.0], "tol": 1e-6, "sample_size": 1000}
     one = found(path, max_iter=60, prune=False, **params)
-    monkeypatch.setattr(stack, "_STACK_BYTES", 5 * 8 * 65 * 10)
+    monkeypatch.setattr(stack, "_STACK_BYTES", 2 * 8 * 65 * 10)
     several = found(path, max_iter=200, prune=False, **params)
     assert several.n_iter_ > 1.5 * one.n_iter_
     np.testing.assert_allclose(several.objectives_, one.objectives_, rtol=1e-6)
