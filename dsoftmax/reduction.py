@@ -157,7 +157,8 @@ class Several:
     parts: tuple[Any, ...]
 
     def __add__(self, other: Several) -> Several:
-        return Several(tuple(map(add, self.parts, other.parts)))
+        pairs = zip(self.parts, other.parts, strict=True)
+        return Several(tuple(add(*pair) for pair in pairs))
 
 
 def several(first: Reduction[Any], *others: Reduction[Any]) -> Reduction[Several]:

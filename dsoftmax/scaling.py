@@ -100,7 +100,7 @@ def _products(weighted: Array, deviation: Array, *, wide: bool) -> Array:
     """Return the sum of products of each feature.
 
     In float64 where they could be beyond the range of float32, which the squares of what is
-    stored in two bytes are not.
+    stored in two bytes are not, with weights of one on average.
     """
     if wide:
         return np.asarray(np.einsum("ij,ij->j", weighted, deviation, dtype=np.float64))

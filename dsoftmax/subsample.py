@@ -19,6 +19,7 @@ not after it, have more of it than thousands of others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from operator import add
 
 import numpy as np
@@ -115,10 +116,6 @@ class Influence:
     shift: Array | None
     shares: Array = field(default_factory=lambda: np.ones(2))
 
-    def __call__(self, chunk: Chunk) -> Array:
-        """Return a number for each row."""
-        return self.total(self.parts(chunk))
-
     def total(self, parts: Array) -> Array:
         """Return one number for each row, (rows,), for its parts."""
         return np.asarray(parts @ self.shares)
@@ -132,7 +129,7 @@ class Influence:
                 result[rows] = self.of_raw(raw)
         return self.weighted(result, chunk)
 
-    @property
+    @cached_property
     def others(self) -> Array:
         """What is to be predicted besides that point: (n_features + 1, n_others)."""
         return np.concatenate([self.ends[1], *self.sketch], axis=1)
@@ -183,9 +180,9 @@ def _curvature(p: Array, step: Array) -> Array:
     if len(step) < p.shape[1]:
         step = np.concatenate([np.zeros_like(step), step])
     deviation = step - (p * step).sum(axis=1, keepdims=True)
-    deviation *= deviation
-    deviation *= p
-    return np.asarray(deviation.sum(axis=1))
+    weighted = p * deviation  # first, since the square may be infinite where p is zero
+    weighted *= deviation
+    return np.asarray(weighted.sum(axis=1))
 
 
 def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample:

@@ -62,7 +62,7 @@ def test_rows_picked_beside_the_gradient_are_those_that_matter_at_the_first_poin
     points = rng.normal(size=(n_points, *objective.intercept_only.shape))
     ends = np.stack([points[0], objective.intercept_only])
     influence = objective.influence(ends, rng.normal(size=(5, 8)))
-    rule = ByInfluence(influence, 60 / influence(chunk).sum(), 0)
+    rule = ByInfluence(influence, 60 / influence.parts(chunk).sum(), 0)
     sums, picked = objective.reduction_and_rows(points, rule).chunk(chunk).parts
     alone = objective.reduction(points).chunk(chunk)
     for name in ("loss", "gradient", "correct", "weight"):

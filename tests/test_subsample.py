@@ -47,7 +47,7 @@ def test_rows_are_picked_by_their_influence_as_many_as_were_asked_for(size: int)
     ends = rng.normal(size=(2, 5, 3)).astype("f4")
     influence = Influence(ends, rng.normal(size=(1, 5, 8)).astype("f4"), None)
     rows = chunk()
-    scores = influence(rows)
+    scores = influence.total(influence.parts(rows))
     scale = scale_for(scores, np.ones(len(scores)), size)
     np.testing.assert_allclose(np.minimum(1, scale * scores).sum(), size, rtol=1e-9)
     picked = ByInfluence(influence, scale, 0)(rows)
@@ -62,7 +62,8 @@ def test_a_row_that_the_model_is_certain_of_has_little_influence_unless_it_is_fa
     sketch[0, :2] = np.eye(2)
     X = np.array([[0, 1], [1, 0], [0, 50], [1, 50]], dtype="f4")
     influence = Influence(np.concatenate([point, point]), sketch, None)
-    certain_near, far, certain_far = influence(Chunk(X, np.zeros(4, int), None, 0))[[1, 2, 3]]
+    parts = influence.parts(Chunk(X, np.zeros(4, int), None, 0))
+    certain_near, far, certain_far = influence.total(parts)[[1, 2, 3]]
     assert certain_near < certain_far < far
 
 
@@ -94,7 +95,8 @@ def test_both_influences_count_alike_and_a_way_of_no_length_not_at_all() -> None
     balanced = influence.balanced(parts)
     np.testing.assert_allclose((parts * balanced.shares).sum(axis=0), 1)
     nowhere = Influence(np.stack([ends[0], ends[0]]), sketch, None)
-    scores = nowhere.balanced(nowhere.parts(chunk()))(chunk())
+    parts = nowhere.parts(chunk())
+    scores = nowhere.balanced(parts).total(parts)
     np.testing.assert_allclose(scores, parts[:, 0] / parts[:, 0].sum())
 
 
@@ -145,3 +147,11 @@ def test_the_share_of_a_sample_is_that_of_the_rows_that_count() -> None:
     weighted = ByClass(np.ones(3), 7)(rows._replace(sample_weight=weight))
     assert weighted.n_rows == 3000
     assert weighted.share == 1
+
+
+def test_a_step_gone_astray_gives_rows_that_the_model_is_certain_of_no_influence() -> None:
+    ends = np.zeros((2, 2, 2), "f4")
+    ends[:, 0, 0] = 3e19, 1e19  # the square of the step is infinite in float32
+    rows = Chunk(np.ones((4, 1), "f4"), np.zeros(4, int), None, 0)
+    parts = Influence(ends, np.ones((1, 2, 1), "f4"), None).parts(rows)
+    assert np.array_equal(parts[:, 1], np.zeros(4))

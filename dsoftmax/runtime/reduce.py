@@ -224,7 +224,7 @@ def task_runs(
         length = -(-len(leaves) // slots)  # no subtrees: a task returns several nodes, at no cost
         return [(i, min(i + length, len(leaves))) for i in range(0, len(leaves), length)]
     rows = max((sum(piece.rows for piece in leaf) for leaf in leaves), default=0)
-    return cut_tasks(len(leaves), rows * source.row_bytes, slots, threads=source.X.in_memory)
+    return cut_tasks(len(leaves), rows * source.row_bytes, slots, in_memory=source.X.in_memory)
 
 
 def _without_done(runs: Sequence[Span], missing: Sequence[int]) -> Iterator[Span]:

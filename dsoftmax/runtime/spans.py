@@ -58,14 +58,14 @@ def around(holes: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
     return kept
 
 
-def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, threads: bool = False) -> list[Span]:
+def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = False) -> list[Span]:
     """Return runs of 2^k leaves, each a whole subtree, that become shorter towards the end.
 
     Tasks become shorter so that slots end together (guided self-scheduling: Polychronopoulos and
     Kuck, 1987): each takes half of a slot's share of the leaves that are left, since a slot is
     given two at once. But a task of less than 32 MiB is mostly overhead, and one of more than
     256 MiB is long to lose; from 64 slots on both bounds grow with their number, so that the
-    scheduler keeps up. No slot stays without a task. To `threads` of one process a task costs
+    scheduler keeps up. No slot stays without a task. Where the rows are `in_memory` a task costs
     nothing, and has no least size.
 
     Examples
@@ -77,7 +77,7 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, threads: bool = Fal
     largest = max(_MOST_TASK_BYTES, slots * _MORE_A_SLOT)
     bounds = largest // _LEAST_SHARE, largest
     least, most = (max(1, size // max(leaf_bytes, 1)) for size in bounds)
-    least = 1 if threads else least
+    least = 1 if in_memory else least
     runs, start = [], 0
     while start < n_leaves:
         leaves = max(min((n_leaves - start) // (_TASKS_A_SLOT * slots), most), min(least, even), 1)

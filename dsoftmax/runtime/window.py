@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,9 +13,11 @@ from distributed import KilledWorker
 from dsoftmax.runtime import worker
 from dsoftmax.runtime.executors import TaskKilledError
 
+_LONGEST = 600.0
 
-class LostResultError(Exception):
-    """A worker has died with a result that nobody had fetched yet."""
+
+class LateResultError(Exception):
+    """A result that was there could not be fetched in time."""
 
 
 class Call(NamedTuple):
@@ -81,6 +84,7 @@ class Window:
         self._held: Counter[str | None] = Counter()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._submitted = 0
+        self._patience = 0.0  # seconds that a result may take to come here
         self.freed: str | None = None
 
     def __len__(self) -> int:
@@ -118,14 +122,14 @@ class Window:
             if future not in self._calls:  # it was released, and submitted again
                 continue
             try:
-                result = _fetched(future, timeout)
+                result = _fetched(future, max(self._patience, timeout))
             except KilledWorker as error:
                 lost = getattr(error.last_worker, "address", error.last_worker)
                 position = self._removed(future).position
                 raise TaskKilledError(position, f"the last was {lost}") from error
-            except LostResultError:
-                self._submit_anew(future)
-                continue
+            except LateResultError:
+                self._put_back(future, timeout)
+                raise queue.Empty from None
             self._removed(future)
             future.release()  # or sums would pile up on the workers until the end
             return result
@@ -146,6 +150,18 @@ class Window:
             if call.worker is not None and call.worker not in workers and not future.done():
                 self._submit_anew(future)
 
+    def _put_back(self, future: Any, timeout: float) -> None:
+        """Wait longer for a result that is still there; submit one that is lost anew.
+
+        Its worker has died with it. The scheduler has such a result computed once more, but not if
+        the task was meant for that worker and no other was there just then.
+        """
+        if future.done():
+            self._patience = min(2 * max(self._patience, timeout), _LONGEST)
+            self._done.put(future)
+        else:
+            self._submit_anew(future)
+
     def _submit_anew(self, future: Any) -> None:
         """Submit its call once more, for any worker."""
         call = self._removed(future)
@@ -159,20 +175,17 @@ class Window:
 
 
 def _fetched(future: Any, timeout: float) -> Any:
-    """Return its result, however long the way takes, unless it is lost.
+    """Return the result of a future.
 
     Raises
     ------
-    LostResultError
-        The scheduler computes such a result once more, but not if the task is meant for the worker
-        that died and no other was there just then.
+    LateResultError
+        If it is not here in time.
     """
-    while True:
-        try:
-            return future.result(timeout)
-        except TimeoutError:
-            if future.status == "error":  # the task's own
-                raise
-            if not future.done():
-                raise LostResultError from None
-            timeout *= 2
+    started = time.monotonic()
+    try:
+        return future.result(timeout)
+    except TimeoutError as error:
+        if future.status == "error" or time.monotonic() - started < 0.9 * timeout:
+            raise  # the task's own, or of the connection
+        raise LateResultError from error

@@ -82,7 +82,7 @@ class Request:
         the rows that come first
     renew : (n_features + 1, n_columns), to keep other rows in memory, those that matter at the
         first point and on the way to it from this one; None to keep the same
-    root : with `renew`, of the metric by which rows differ (see Evaluation), if it is known
+    root : of the metric by which rows differ (see Evaluation), if it is known; for `renew`
     rivals : whether the best of the points counts, not the first
     double : whether to compute in float64, of the rows that are kept in memory
     """

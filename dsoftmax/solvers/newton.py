@@ -8,7 +8,7 @@ other rows, which matter at the point that it evaluates; a model whose rows are 
 earlier pass is bent by what all rows have told since about the difference of the two curvatures.
 The minimum of the model is sought in memory: by L-BFGS in coordinates in which the sample's
 features are uncorrelated, or by FISTA where the penalty has corners. A pass then evaluates where
-that search ended; and once a model was not to be trusted, a rival: where the search was after a
+that search ended; and where a model is not to be trusted, a rival: where the search was after a
 quarter of its way, which is the more cautious step.
 """
 
@@ -149,6 +149,10 @@ class Newton(Solver[NewtonState]):
     def _cornered(self) -> bool:
         return self.penalty.alpha * self.penalty.l1_ratio > 0
 
+    def _cautious(self, state: NewtonState) -> bool:
+        """Whether the next pass evaluates a rival."""
+        return self.rivals and (state.thin or state.failed)
+
     def _searcher(self, state: NewtonState) -> Any:
         noise = min(self.noise, _NOISE_OF_DOUBLE) if state.double else self.noise
         if self._cornered:
@@ -192,7 +196,7 @@ class Newton(Solver[NewtonState]):
         search = searcher.tell(search, model.evaluation(searcher.ask(search).points, result))
         state = replace(state, search=search, evaluations=state.evaluations + 1)
         limit = self._limit(state)
-        if state.early is None and state.evaluations >= limit // 4:
+        if self._cautious(state) and state.early is None and state.evaluations >= limit // 4:
             state = replace(state, early=self._trial(model, search))
         if search.status is Status.RUNNING and state.evaluations < limit:
             return state
@@ -217,7 +221,7 @@ class Newton(Solver[NewtonState]):
             return replace(state, model=None, rounds=1)
         if best is None:
             return replace(state, status=Status.PRECISION)
-        if not (self.rivals and (state.thin or state.failed)):
+        if not self._cautious(state):
             return replace(state, trials=(best,), early=None)
         early = state.early
         if early is None or np.array_equal(early.point, best.point):

@@ -51,7 +51,8 @@ class NewtonState(State):
     trials : what to evaluate on all rows next
     rounds : how often that was done
     failed : whether the model has ever promised far too much
-    thin : whether the sample has fewer rows than there are coefficients, and can fit anything
+    thin : whether the sample has fewer rows than there are coefficients, and can fit anything;
+        those of a fold that is left out count too
     ratio : of what the last trial gained to what the model had said
     distance : estimate of how far `value` is above its minimum
     least_norm, idle : as of L-BFGS

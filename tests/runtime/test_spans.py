@@ -53,8 +53,8 @@ def test_the_last_tasks_are_short_so_that_slots_end_together() -> None:
     assert sizes == [32] + [16] * 4 + [8] * 3 + [4] * 6 + [3]
 
 
-def test_threads_share_few_leaves_out_evenly() -> None:
-    sizes = [stop - start for start, stop in cut_tasks(12, 4 << 20, slots=2, threads=True)]
+def test_few_leaves_in_memory_are_shared_out_evenly() -> None:
+    sizes = [stop - start for start, stop in cut_tasks(12, 4 << 20, slots=2, in_memory=True)]
     assert sizes == [2, 2, 2, 1, 1, 1, 1, 1, 1]
 
 
