@@ -236,12 +236,9 @@ def loss_sums(loss: Array, correct: Array, gradient: Array, weights: Array | Non
 
 
 def row_losses(
-    chunk: Chunk,
-    points: Array,
-    shift: Array | None,
-    weights: Array | None,
+    chunk: Chunk, points: Array, shift: Array | None, weights: Array | None,
     beside: Beside | None = None,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return loss and whether it is right of each row, (n_models, rows), and the gradients."""
     n_models, n_rows, n_columns = points.shape
     loss = np.empty((n_models, len(chunk.X)), points.dtype)

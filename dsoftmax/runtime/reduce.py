@@ -171,13 +171,9 @@ def _outcomes(
     calls = [(task,) for task in tasks]
     try:
         yield from executor.run(
-            reduction.name,
-            reduce_leaves,
-            calls,
-            shared=(reduction,),
-            homes=homes,
+            reduction.name, reduce_leaves, calls, shared=(reduction,), homes=homes,
             few=bool(source.futures),
-        )
+        )  # fmt: skip
     except TaskKilledError as error:
         rows = [
             (piece.start, piece.stop) for leaf in tasks[error.position].leaves for piece in leaf
