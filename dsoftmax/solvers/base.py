@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
@@ -124,6 +124,13 @@ class Evaluation:
     metric: Array | None = None
     root: Array | None = None
     renewed: bool = False
+
+    def at(self, index: int) -> Evaluation:
+        """Return what was evaluated at one of the points."""
+        own = slice(index, index + 1)
+        return replace(
+            self, value=self.value[own], gradient=self.gradient[own], accuracy=self.accuracy[own]
+        )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.room import n_pairs
 
 _EFFORT = 0.5
+_LAST_EFFORT = 0.25
 _OTHER_SIZE = 2.0
 
 
@@ -76,9 +77,18 @@ def _objectives(
     return build(first.without(fold), own), None
 
 
-def unhurried(solver: Solver[Any]) -> Solver[Any]:
+def unhurried(member: Member, n_heads: int) -> Solver[Any]:
     """Return a member's solver for when few are left: what it is for one model."""
-    return replace(solver, rivals=True, effort=1.0) if isinstance(solver, Newton) else solver
+    solver = member.solver
+    if not isinstance(solver, Newton):
+        return solver
+    alone = solver.alone or (n_heads == 1 and member.fold == ALL)
+    return replace(solver, rivals=True, effort=1.0, alone=alone)
+
+
+def settling(solver: Solver[Any]) -> Solver[Any]:
+    """Return a member's solver for its last step, which is short."""
+    return replace(solver, effort=_LAST_EFFORT) if isinstance(solver, Newton) else solver
 
 
 def build_members(
@@ -137,6 +147,14 @@ def started(member: Member, point: Array) -> State:
     objective = member.objective
     state: State = member.solver.start(point, objective.known, objective.intercept_only)
     return state
+
+
+def carried(point: Array, before: Member, after: Member) -> Array:
+    """Return a point of one model in the coordinates of another, as it is where they are equal."""
+    old, new = before.objective.coordinates, after.objective.coordinates
+    if np.array_equal(old.scale, new.scale) and np.array_equal(old.centre, new.centre):
+        return point
+    return new.from_coefficients(*old.to_coefficients(point))
 
 
 def reached(member: Member, state: State) -> tuple[Array, float]:

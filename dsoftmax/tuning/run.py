@@ -33,7 +33,6 @@ from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.drive import Drive
 from dsoftmax.tuning.folding import folded, require_folds
 from dsoftmax.tuning.found import Found
-from dsoftmax.tuning.leading import led
 from dsoftmax.tuning.members import (
     Member,
     build_members,
@@ -187,16 +186,17 @@ class Search:
         numbers = [ALL] if folds is None else list(range(folds.n_folds))
         members = build(tried.pairs, numbers)
         leads = folds is not None and kind is Newton
-        self._start(members, build(tried.pairs, [ALL]) if leads else [])
+        leaders = build(tried.pairs, [ALL]) if leads else []
+        self._start(members, leaders)
         if self._course.cursor.chosen is None:
-            self._drive(members, tried)
+            self._drive([*members, *leaders], tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
         if folds is not None and options.refit and not self._interrupted:
             (last,) = build([tried.pairs[winner]], [ALL])
             self._start_last(last, members, winner)
-            members = [*members, last]
-            self._drive(members, tried)
-        return self._finish(members, tried, winner)
+            self._drive([*members, *leaders, last], tried)
+            leaders = [*leaders, last]
+        return self._finish([*members, *leaders], tried, winner)
 
     def _first_read(self, kind: Kind) -> FoldMoments:
         course = self._course
@@ -210,28 +210,37 @@ class Search:
         return first
 
     def _start(self, members: list[Member], leaders: list[Member]) -> None:
-        """Start all members from the intercepts alone, or from their leaders, unless they were."""
+        """Start all members from the intercepts alone, unless they were, with leaders ahead."""
         cursor = self._course.cursor
         if cursor.states:
             return
         assert cursor.first is not None, "it was read"
-        if leaders:
-            states = tuple(led(members, leaders, self._scans))
-        else:
-            states = tuple(started(member, member.objective.intercept_only) for member in members)
+        states = tuple(
+            started(member, member.objective.intercept_only) for member in (*members, *leaders)
+        )
         scores = np.array([score_of_intercepts(member, cursor.first) for member in members])
-        self._course.move(replace(cursor, states=states, scores=scores))
+        led = tuple(leader.candidate for leader in leaders)
+        self._course.move(replace(cursor, states=states, scores=scores, led=led))
 
     def _start_last(self, last: Member, members: list[Member], winner: int) -> None:
-        """Start the winner on all rows from the mean of its models, unless it has been."""
+        """Start the winner on all rows, unless it has been.
+
+        Where its leader is; or else at the mean of its models.
+        """
         cursor = self._course.cursor
         if cursor.chosen is not None:
             return
-        own = [index for index, member in enumerate(members) if member.candidate == winner]
-        mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
-        point = last.objective.coordinates.from_coefficients(*mean)
-        states = (*cursor.states, started(last, point))
-        self._course.move(replace(cursor, states=states, chosen=winner, few=None))
+        n_tried = len(members)
+        if len(cursor.states) > n_tried:
+            state = cursor.states[n_tried + winner]
+            if not state.status.converged or state.status is Status.RULED_OUT:
+                state = replace(state, status=Status.RUNNING)
+        else:
+            own = [index for index, member in enumerate(members) if member.candidate == winner]
+            mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
+            state = started(last, last.objective.coordinates.from_coefficients(*mean))
+        states = (*cursor.states, state)
+        self._course.move(replace(cursor, states=states, chosen=winner, n_heads=None))
 
     def _drive(self, members: list[Member], tried: Candidates) -> None:
         drive = Drive(
@@ -250,7 +259,7 @@ class Search:
         cursor, ledger, n_tried = course.cursor, course.ledger, len(course.cursor.scores)
         n_folds = n_tried // len(tried.pairs)
         states = cursor.states[:n_tried]
-        points, values = zip(*map(reached, members, states), strict=True)
+        points, values = zip(*map(reached, members[:n_tried], states), strict=True)
         found = [
             np.vstack(member.objective.coefficients(point)).T
             for member, point in zip(members, points, strict=False)
@@ -278,9 +287,8 @@ class Search:
         cursor = self._course.cursor
         n_tried = len(cursor.scores)
         own = [i for i, member in enumerate(members[:n_tried]) if member.candidate == winner]
-        last = zip(members[n_tried:], cursor.states[n_tried:], strict=True)
-        if any(has_moved(*pair) for pair in last):
-            own = [n_tried]
+        if cursor.chosen is not None and has_moved(members[-1], cursor.states[-1]):
+            own = [len(cursor.states) - 1]
         states = [cursor.states[index] for index in own]
         coef, intercept = mean_of([members[index] for index in own], states)
         status = self._status(states)
