@@ -151,6 +151,18 @@ class State:
     status: Status
 
 
+@dataclass(frozen=True)
+class AimedState(State):
+    """What the state of a solver of full passes holds besides.
+
+    Attributes
+    ----------
+    target : the norm of the projected gradient to reach
+    """
+
+    target: float
+
+
 S = TypeVar("S", bound=State)
 
 

@@ -76,7 +76,7 @@ class Newton(Solver[NewtonState]):
         gradient = known.gradient[0]
         norm = self._norm(at, gradient)
         status = Status.CONVERGED if norm == 0 else Status.RUNNING
-        state = NewtonState(at, float(known.value[0]), norm, status, gradient, self.tol * norm)
+        state = NewtonState(at, float(known.value[0]), norm, status, self.tol * norm, gradient)
         if np.array_equal(point, at):
             return state
         return replace(state, trials=(Trial(point, 0.0, None),))
@@ -86,16 +86,16 @@ class Newton(Solver[NewtonState]):
 
         Parameters
         ----------
-        state : of this model, or of that one with the target of this
+        state : of this model; or of that one, with the target of this
         point : (n_features + 1, n_columns)
         known : the objective of this model there
         """
-        gradient, norm = known.gradient[0], self._norm(point, known.gradient[0])
+        gradient = known.gradient[0]
         after = replace(
             state, point=point, value=float(known.value[0]) + self.penalty.absolute(point),
-            gradient=gradient, gradient_norm=norm, rounds=max(1, state.rounds), trials=(),
-            search=None, model=None, secants=(), double=False, idle=0, least_norm=np.inf,
-            status=Status.CONVERGED if norm <= state.target else Status.RUNNING,
+            gradient=gradient, gradient_norm=self._norm(point, gradient), status=Status.RUNNING,
+            trials=(), search=None, model=None, secants=(), rounds=max(1, state.rounds),
+            double=False, idle=0, least_norm=np.inf,
         )  # fmt: skip
         return replace(after, distance=self._distance(state, after, np.nan))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsoftmax.cursor import Standing
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.base import AimedState, Status
 from dsoftmax.subsample import Subsample
 from dsoftmax.tuning.moments import FoldMoments
 
@@ -24,7 +24,7 @@ class Parting:
     """
 
     led: tuple[int, ...]
-    states: tuple[State, ...]
+    states: tuple[AimedState, ...]
     scores: Array
 
 
@@ -53,7 +53,7 @@ class SearchCursor(Standing):
 
     first: FoldMoments | None = None
     sample: Subsample | None = None
-    states: tuple[State, ...] = ()
+    states: tuple[AimedState, ...] = ()
     scores: Array = field(default_factory=lambda: np.empty((0, 3)))
     led: tuple[int, ...] = ()
     settling: tuple[int, ...] = ()
@@ -117,6 +117,6 @@ class SearchCursor(Standing):
         )
         return replace(self, states=tuple(states))
 
-    def with_state(self, index: int, state: State) -> Self:
+    def with_state(self, index: int, state: AimedState) -> Self:
         """Return the cursor with another state of a member."""
         return replace(self, states=(*self.states[:index], state, *self.states[index + 1 :]))

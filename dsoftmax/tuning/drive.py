@@ -9,7 +9,7 @@ import numpy as np
 
 from dsoftmax.course import Course
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import Request, Rows, State, Status
+from dsoftmax.solvers.base import AimedState, Request, Rows, Status
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.stopping import status_after
 from dsoftmax.tuning.candidates import Candidates
@@ -213,10 +213,10 @@ class Drive:
         for index, found in zip(self._roles.followers(cursor, head), results, strict=True):
             follower, known = self._members[index], found.result.at(best)
             state = followed(follower, cursor.states[index], leader, ahead, known)
-            cursor = _scored(self._with_state(cursor, index, state), index, found, best)
+            cursor = _scored(cursor.with_state(index, state), index, found, best)
         return cursor
 
-    def _with_state(self, cursor: SearchCursor, index: int, state: State) -> SearchCursor:
+    def _with_state(self, cursor: SearchCursor, index: int, state: AimedState) -> SearchCursor:
         gap = self._members[index].solver.gap(state)
         status = status_after(state, gap, self._settings, None, self._scans.n_rows)
         return cursor.with_state(index, replace(state, status=status))
@@ -277,7 +277,7 @@ class Drive:
         self._course.move(cursor, pass_ended=pass_ended)
 
 
-def _which(request: Request, state: State) -> int | None:
+def _which(request: Request, state: AimedState) -> int | None:
     """Return which of the points asked for a model has gone to."""
     found = (i for i, point in enumerate(request.points) if np.array_equal(point, state.point))
     return next(found, None)

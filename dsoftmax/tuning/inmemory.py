@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dsoftmax.solvers.base import Request, Rows, Solver, State, Status
+from dsoftmax.solvers.base import AimedState, Request, Rows, Solver, Status
 from dsoftmax.tuning.members import Member
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.tuning.stack import Group, block_length
 
 
 def searched(
-    members: Sequence[Member], solvers: Sequence[Solver[Any]], states: Sequence[State],
+    members: Sequence[Member], solvers: Sequence[Solver[Any]], states: Sequence[AimedState],
     heads: Sequence[int], scans: Scans,
-) -> Iterator[tuple[State, ...]]:  # fmt: skip
+) -> Iterator[tuple[AimedState, ...]]:  # fmt: skip
     """Let some of the models go on with what they can learn from the rows in memory.
 
     Yields
@@ -32,7 +32,7 @@ def searched(
 
 
 def _asking(
-    solvers: Sequence[Solver[Any]], states: Sequence[State], heads: Sequence[int]
+    solvers: Sequence[Solver[Any]], states: Sequence[AimedState], heads: Sequence[int]
 ) -> list[tuple[int, Request]]:
     """Return which of them ask for rows in memory, and for what."""
     running = [index for index in heads if states[index].status is Status.RUNNING]

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, State, Status
+from dsoftmax.solvers.base import AimedState, Evaluation, Status
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.tuning.members import Member, carried, guess_of_sample
@@ -27,8 +27,8 @@ _OWN_WAY = 0.1
 
 
 def followed(
-    follower: Member, state: State, leader: Member, ahead: State, known: Evaluation
-) -> State:
+    follower: Member, state: AimedState, leader: Member, ahead: AimedState, known: Evaluation
+) -> AimedState:
     """Return the state of a follower where its leader is.
 
     Parameters
@@ -40,12 +40,12 @@ def followed(
     assert isinstance(follower.solver, Newton)
     assert isinstance(state, NewtonState)
     assert isinstance(ahead, NewtonState)
-    # What the leader knows of the sample holds in its own coordinates alone.
+    # What the leader knows holds in its own coordinates alone.
     base = state if follower.whole is None else replace(ahead, target=state.target)
     return follower.solver.moved(base, carried(ahead.point, leader, follower), known)
 
 
-def is_ahead(leader: Member, ahead: State, gaps: Sequence[float | None]) -> bool:
+def is_ahead(leader: Member, ahead: AimedState, gaps: Sequence[float | None]) -> bool:
     """Whether followers still go the way of their leader.
 
     Parameters
@@ -59,21 +59,21 @@ def is_ahead(leader: Member, ahead: State, gaps: Sequence[float | None]) -> bool
     return gap is None or not known or gap > _OWN_WAY * float(np.mean(known))
 
 
-def left(state: State) -> tuple[State, bool]:
+def left(member: Member, state: AimedState) -> tuple[AimedState, bool]:
     """Return the state of a follower whose leader has left it, and whether it is to settle.
 
-    It has not left the rows that judge it yet, which were among those of its leader. Where it is
-    near enough to its minimum by its own gradient, the model of the rows in memory, corrected by
-    that, is enough to take the last step, and a read is to judge it alone: that is approximate
+    It has not left the rows that judge it yet, which were among those of its leader: its gradient
+    is to fall to a tenth. Where that is small enough already, the model of the rows in memory,
+    corrected by it, tells the last step, and a read is to judge that alone: approximate
     cross-validation (Wilson, Kasy and Mackey, Approximate cross-validation: guarantees for model
     assessment and selection, 2020), with a search in place of a single Newton step.
     """
-    if state.status is not Status.CONVERGED or not getattr(state, "target", 0) > 0:
-        return state, False
-    return replace(state, status=Status.RUNNING), True
+    if state.gradient_norm <= state.target:
+        return state, True
+    return replace(state, target=min(state.target, _OWN_WAY * state.gradient_norm)), False
 
 
-def settled(member: Member, state: State) -> State:
+def settled(member: Member, state: AimedState) -> AimedState:
     """Return the state at its guess, as if that had been found to be what it is promised."""
     found = member.solver.guess(state)
     assert isinstance(state, NewtonState)
@@ -83,7 +83,7 @@ def settled(member: Member, state: State) -> State:
     return replace(after, status=Status.CONVERGED)
 
 
-def scouted(member: Member, state: State, scout: Member, ahead: State) -> State:
+def scouted(member: Member, state: AimedState, scout: Member, ahead: AimedState) -> AimedState:
     """Return the state of a candidate after a scout, where that is better than what it knows.
 
     Parameters

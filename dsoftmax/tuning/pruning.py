@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.base import AimedState, Status
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.tuning.candidates import by_fold
 from dsoftmax.tuning.cursor import SearchCursor
@@ -59,8 +59,7 @@ class Pruning:
             state, goes = cursor.states[index], lost[member.candidate]
             if index >= n_tried and member.candidate not in cursor.led:
                 continue
-            follows = member.candidate in cursor.led and state.status is Status.CONVERGED
-            if (follows or state.status is Status.RUNNING) and goes:
+            if state.status is Status.RUNNING and goes:
                 cursor = cursor.with_state(index, replace(state, status=Status.RULED_OUT))
             elif state.status is Status.RULED_OUT and not goes:
                 # What was the best has become worse on its way to its minimum.
@@ -100,12 +99,13 @@ class Pruning:
         return float(np.array_equal(cursor.states[index].point, cursor.states[at].point))
 
 
-def degrees_of_freedom(member: Member, state: State) -> float:
+def degrees_of_freedom(member: Member, state: AimedState) -> float:
     """Return how many coefficients a model has, as far as its penalty leaves them free.
 
     The trace of H (H + A)^-1, where A is the curvature of the penalty and H that of the loss, the
     same for each class (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning,
-    2009, section 7.6). Without a metric, and under an L1 penalty, all are taken to be free.
+    2009, section 7.6). H is the metric of a search, which some noise makes larger than it is.
+    Without a metric, and under an L1 penalty, all are taken to be free.
     """
     height, width = state.point.shape
     n_free = float(height)

@@ -51,7 +51,7 @@ class Roles:
         if cursor.chosen is not None or first < 0:
             return ()
         own = range(first, first + self.n_folds)
-        return tuple(i for i in own if getattr(cursor.states[i], "target", 0) > 0)
+        return tuple(i for i in own if cursor.states[i].target > 0)
 
     def parted(self, cursor: SearchCursor) -> SearchCursor:
         """Return the cursor in which those go their own ways whose leader is done."""
@@ -64,7 +64,7 @@ class Roles:
         settling = list(cursor.settling)
         for candidate in candidates:
             for index in self.followers(cursor, self._leader(candidate)):
-                state, settles = left(cursor.states[index])
+                state, settles = left(self.members[index], cursor.states[index])
                 cursor = cursor.with_state(index, state)
                 settling += [index] if settles else []
         led = tuple(candidate for candidate in cursor.led if candidate not in candidates)

@@ -23,7 +23,7 @@ from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.runtime.workers import require_states_fit
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.base import AimedState, Status
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import solver_kind
 from dsoftmax.sources.base import Source
@@ -44,7 +44,7 @@ from dsoftmax.tuning.members import (
 )
 from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.options import Options
-from dsoftmax.tuning.room import model_size, state_bytes
+from dsoftmax.tuning.room import model_size, n_states, state_bytes
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.validation import Apart, require_labels
 
@@ -171,7 +171,8 @@ class Search:
 
     def _require_room(self, kind: Kind) -> None:
         size = model_size(self._source.n_features, len(self._found.classes))
-        require_states_fit(self._n_models, state_bytes(kind, size, self._n_models))
+        held = n_states(kind, self._options.n_candidates, self._n_folds)
+        require_states_fit(held, state_bytes(kind, size, held))
 
     def _attempt(self, kind: Kind) -> Found:
         first, folds = self._first_read(kind), self._found.source.folds
@@ -184,9 +185,10 @@ class Search:
         (like,), options = build([(1.0, 0.0)], [ALL]), self._options
         tried = candidates(options.alphas, options.l1_ratios, like.objective)
         numbers = [ALL] if folds is None else list(range(folds.n_folds))
-        members = build(tried.pairs, numbers)
-        leads = folds is not None and kind is Newton
-        leaders = build(tried.pairs, [ALL]) if leads else []
+        held = n_states(kind, len(tried.pairs), self._n_folds)
+        members = build(tried.pairs, numbers, n_states=held)
+        leads = held > len(members)
+        leaders = build(tried.pairs, [ALL], n_states=held) if leads else []
         self._start(members, leaders)
         if self._course.cursor.chosen is None:
             self._drive([*members, *leaders], tried)
@@ -225,12 +227,11 @@ class Search:
     def _start_last(self, last: Member, members: list[Member], winner: int) -> None:
         """Start the winner on all rows, unless it has been.
 
-        Where its leader is; or else at the mean of its models.
+        It goes on from its leader, or else from the mean of its models.
         """
-        cursor = self._course.cursor
+        cursor, n_tried = self._course.cursor, len(members)
         if cursor.chosen is not None:
             return
-        n_tried = len(members)
         if len(cursor.states) > n_tried:
             state = cursor.states[n_tried + winner]
             if not state.status.converged or state.status is Status.RULED_OUT:
@@ -297,7 +298,7 @@ class Search:
             coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
         )
 
-    def _status(self, winners: Sequence[State]) -> Status:
+    def _status(self, winners: Sequence[AimedState]) -> Status:
         """Return why the search has ended early, or else why models of the winner have."""
         if self._interrupted:
             return Status.INTERRUPTED
@@ -307,5 +308,5 @@ class Search:
         return max(statuses, key=lambda status: not status.converged)
 
 
-def _is_at_minimum(state: State) -> bool:
+def _is_at_minimum(state: AimedState) -> bool:
     return state.status.converged and state.status is not Status.RULED_OUT
