@@ -97,6 +97,8 @@ def scouted(member: Member, state: AimedState, scout: Member, ahead: AimedState)
     point = carried(ahead.point, scout, member)
     known = _known(member, point, scout, ahead)
     moved = member.solver.moved(state, point, known)
+    if moved.gradient_norm <= moved.target:
+        return replace(moved, status=Status.CONVERGED)
     guess = guess_of_sample(member, state)
     # In the sample, a minimum is as far below that of all rows as it is above that in all rows.
     return moved if guess is None or moved.value <= guess[1] + 2 * state.distance else state
