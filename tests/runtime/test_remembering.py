@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pytest
+import zarr
 from distributed import Client
 
 from dsoftmax import DataError, open_data
@@ -18,6 +20,7 @@ from dsoftmax.reduction import Reduction
 from dsoftmax.runtime.executors import Executor, ThreadExecutor, executor_for
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.sources import decoded
 from dsoftmax.sources.base import Source
 
 Store = Callable[..., str]
@@ -76,6 +79,35 @@ def test_of_data_that_do_not_fit_the_same_part_is_remembered(source: Source) -> 
 def test_nothing_is_remembered_where_that_is_switched_off(source: Source, setting: Any) -> None:
     with dask.config.set({"dsoftmax.cache": setting}), ThreadExecutor() as executor:
         assert [one_pass(executor, source, "a")[1] for _ in range(2)] == [10, 10]
+
+
+def labels_held(path: Path, setting: Any) -> list[tuple[int, ...]]:
+    """Return which chunks of y, each of the rows of three of X, are held after a pass.
+
+    The last one has the rows of one: it is read whole, and not held.
+    """
+    rng = np.random.default_rng(0)
+    zarr.create_array(path / "X", data=rng.normal(size=(ROWS, 3)), chunks=(CHUNK, 3))
+    zarr.create_array(path / "y", data=np.arange(ROWS) % 4, chunks=(3 * CHUNK,))
+    source = open_data(path / "X", path / "y").with_classes(np.arange(4))
+    decoded.forget_chunks()
+    with dask.config.set({"dsoftmax.cache": setting}), ThreadExecutor() as executor:
+        executor.slots = 1
+        one_pass(executor, source, "a")
+        return [number for _, _, number in decoded._held]
+
+
+def test_chunks_of_labels_are_remembered_where_that_is_on(tmp_path: Path) -> None:
+    assert labels_held(tmp_path, "1 MiB") == [(0,), (1,), (2,)]
+
+
+def test_where_it_is_off_only_the_chunk_of_labels_stays_that_was_used_last(tmp_path: Path) -> None:
+    assert labels_held(tmp_path, 0) == [(2,)]
+
+
+def test_a_run_that_ends_leaves_no_labels(tmp_path: Path) -> None:
+    labels_held(tmp_path, "1 MiB")
+    assert list(decoded._held) == []
 
 
 def test_a_process_that_has_much_memory_already_remembers_no_more(source: Source) -> None:
