@@ -78,8 +78,9 @@ class Loader:
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._task.keep is None or self._task.keep.most == 0:
-            forget_chunks(but_newest=True)
+        keep = self._task.keep
+        if keep is None or keep.all_in_turn or keep.most == 0:
+            forget_chunks(but_newest=True)  # mini-batches come back to others
 
     def load(self, piece: Piece) -> Loaded:
         """Return the rows of a piece, and begin to read the next one if that pays."""

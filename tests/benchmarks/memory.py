@@ -1,4 +1,10 @@
-"""Peak memory of a worker: the same for any number of chunks, and below the plan."""
+"""Peak memory of a worker: the same for any number of chunks, and below the plan.
+
+    python -m tests.benchmarks.memory
+
+prints the peaks on 1, 10 and 50 times the memory of the worker, which takes some minutes. The rows
+are the same in all chunks, so that the disk needs little; decoded, they take what others do.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +23,7 @@ from tests.benchmarks.measure import Result
 
 CHUNK, FEATURES, LIMIT = 8192, 784, 400 << 20
 FEW, AS_MUCH, MANY = 13, 65, 650  # chunks: about a fifth of the limit, the limit, 10 times
+SIZES = (1, 10, 50)
 
 
 def build(folder: str, chunks: int) -> str:
@@ -63,3 +70,22 @@ def _result(name: str, ratios: list[float], goal: float, note: str) -> Result:
     ratios = sorted(ratios)
     middle = ratios[len(ratios) // 2]
     return Result(name, middle, ratios[0], ratios[-1], goal, at_most=True, note=note)
+
+
+def main() -> None:
+    """Print the peaks of a worker that makes two passes over more and more data."""
+    print(f"a worker of {LIMIT >> 20} MiB, chunks of {CHUNK * FEATURES / 2**20:.1f} MiB")
+    for times in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = build(folder, -(-times * LIMIT // (CHUNK * FEATURES)))
+            for cached in (True, False):
+                got, planned = peak(path, cached=cached)
+                print(
+                    f"{times:>3}x the memory, {'cached' if cached else 'no cache':<9}"
+                    f"{got >> 20:>5} of {planned >> 20} MiB planned  {got / planned:.3f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

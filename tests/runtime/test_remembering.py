@@ -36,14 +36,16 @@ def source(store: Store) -> Source:
     return open_data(f"{path}/X", f"{path}/y").with_classes(np.arange(4))
 
 
-def one_pass(executor: Executor, source: Source, run: str | None) -> tuple[bytes, int]:
+def one_pass(
+    executor: Executor, source: Source, run: str | None, *, batch: bool = False
+) -> tuple[bytes, int]:
     """Return the bits of a gradient, and how many spans were decoded for it."""
     points = np.random.default_rng(1).normal(size=(1, 4, 4)).astype("f4")
     kernel = partial(partial_gradient, points=points, shift=None)
     spans = cut_spans(source.chunks, source.row_bytes)
     sums, spent = reduce(
         executor, source, Reduction("partial_gradient", kernel, operator.add), full_pass(spans),
-        keep=None if run is None else f"{executor.run_key}-{run}",
+        keep=None if run is None else f"{executor.run_key}-{run}", batch=batch,
     )  # fmt: skip
     assert spent.work.rows == ROWS
     return sums.gradient.tobytes() + sums.loss.tobytes(), spent.work.reads
@@ -81,8 +83,8 @@ def test_nothing_is_remembered_where_that_is_switched_off(source: Source, settin
         assert [one_pass(executor, source, "a")[1] for _ in range(2)] == [10, 10]
 
 
-def labels_held(path: Path, setting: Any) -> list[tuple[int, ...]]:
-    """Return which chunks of y, each of the rows of three of X, are held after a pass.
+def labels_held(path: Path, setting: Any, *, batch: bool) -> list[tuple[int, ...]]:
+    """Return which chunks of y, each of the rows of three of X, are held after all are read.
 
     The last one has the rows of one: it is read whole, and not held.
     """
@@ -93,20 +95,23 @@ def labels_held(path: Path, setting: Any) -> list[tuple[int, ...]]:
     decoded.forget_chunks()
     with dask.config.set({"dsoftmax.cache": setting}), ThreadExecutor() as executor:
         executor.slots = 1
-        one_pass(executor, source, "a")
+        one_pass(executor, source, "a", batch=batch)
         return [number for _, _, number in decoded._held]
 
 
-def test_chunks_of_labels_are_remembered_where_that_is_on(tmp_path: Path) -> None:
-    assert labels_held(tmp_path, "1 MiB") == [(0,), (1,), (2,)]
+def test_mini_batches_remember_chunks_of_labels(tmp_path: Path) -> None:
+    assert labels_held(tmp_path, "1 MiB", batch=True) == [(0,), (1,), (2,)]
 
 
-def test_where_it_is_off_only_the_chunk_of_labels_stays_that_was_used_last(tmp_path: Path) -> None:
-    assert labels_held(tmp_path, 0) == [(2,)]
+@pytest.mark.parametrize(("setting", "batch"), [("1 MiB", False), (0, False), (0, True)])
+def test_who_reads_in_order_remembers_the_chunk_of_labels_that_was_used_last(
+    tmp_path: Path, setting: Any, batch: bool
+) -> None:
+    assert labels_held(tmp_path, setting, batch=batch) == [(2,)]
 
 
 def test_a_run_that_ends_leaves_no_labels(tmp_path: Path) -> None:
-    labels_held(tmp_path, "1 MiB")
+    labels_held(tmp_path, "1 MiB", batch=True)
     assert list(decoded._held) == []
 
 
