@@ -26,7 +26,7 @@ from dsoftmax.places import names_of_ours, open_folder
 from dsoftmax.records import flatten, restore
 from dsoftmax.reduction import Array
 
-_FORMAT = 6
+_FORMAT = 7
 _KEPT = 2
 _START = "checkpoint-"
 _NAME = re.compile(rf"{_START}\d{{8,}}")

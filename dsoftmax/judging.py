@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from dsoftmax.folds import in_turn, learned_and_judged
+from dsoftmax.folds import ALL, in_turn, learned_and_judged
 from dsoftmax.loss import (
     LossSums,
     loss_sums,
@@ -41,6 +41,13 @@ class Judged:
             self.loss + other.loss, self.correct + other.correct, self.weight + other.weight
         )
 
+    def means(self, model: int) -> tuple[float, float]:
+        """Return loss and accuracy of a model on average, NaN if no rows judge it."""
+        weight = float(self.weight[model])
+        if weight <= 0:
+            return float("nan"), float("nan")
+        return float(self.loss[model]) / weight, float(self.correct[model]) / weight
+
 
 @dataclass(frozen=True)
 class FoldSums:
@@ -60,24 +67,25 @@ class FoldSums:
         )
         return FoldSums(LossSums(**learned), Judged(**judged))
 
-    def without(self, folds: Array, left_out: Array, which: Array) -> FoldSums:
-        """Return the sums of models each of which does not learn from one fold.
+    def left_out(self, fold: int, points: slice, n_points: int) -> FoldSums:
+        """Return the sums of a model that does not learn from one fold, or learns from ALL.
 
         Parameters
         ----------
-        folds : sorted, those whose sums `loss_of_folds` has found
-        left_out : array of shape (n_models,), of these
-        which : array of shape (n_models,), the points that the models are at
+        fold : int
+        points : those that it asks for
+        n_points : how many there were, for which `loss_of_folds` has found the sums of all folds
         """
-        n_points = len(self.learned.loss) // (len(folds) + 1)
-        own = np.searchsorted(folds, left_out)
-        rest = own[:, None] + np.arange(1, len(folds) + 1)  # the others, in turn
-        rest %= len(folds) + 1
+
+        def of(array: Array) -> Array:
+            return array.reshape(-1, n_points, *array.shape[1:])[:, points]
+
+        own = [] if fold == ALL else [fold]
         learned = {
-            name: np.stack([array[index].sum(axis=0) for index in rest * n_points + which[:, None]])
+            name: np.delete(of(array), own, axis=0).sum(axis=0)
             for name, array in vars(self.learned).items()
         }
-        judged = {name: array[own * n_points + which] for name, array in vars(self.judged).items()}
+        judged = {name: of(array)[own].sum(axis=0) for name, array in vars(self.judged).items()}
         return FoldSums(LossSums(**learned), Judged(**judged))
 
 

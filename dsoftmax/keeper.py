@@ -40,7 +40,7 @@ from dsoftmax.solvers.model import Model
 from dsoftmax.solvers.newton_state import NewtonState, Trial
 from dsoftmax.sources.faults import Fault
 from dsoftmax.subsample import Subsample
-from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.cursor import Parting, SearchCursor
 from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.validation import Best
 
@@ -79,7 +79,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         AutoState, Begun, Bend, Best, Cursor, FISTAState, Fault, Final, FirstRead,
-        FoldMoments, FoldSums, Judged, SearchCursor, Identity,
+        FoldMoments, FoldSums, Judged, Parting, SearchCursor, Identity,
         LBFGSState, LineSearch, LossSums, MetricSums, MiniBatchState, Model, Moments, NewtonState,
         Pair, Pairs, Place, Sample, Saved, Search, Secant, Several, Snapshot, Spent, Status,
         Subsample, Tally, Trial, Work,

@@ -84,9 +84,9 @@ def test_a_checkpoint_is_read_by_numpy_alone(tmp_path: Path) -> None:
     with file.open("rb") as stream:
         header = json.loads(stream.readline())
         payload = stream.read()
-    assert header["format"] == 6
+    assert header["format"] == 7
     assert header["bytes"] == len(payload)
-    assert header["sha256"] == hashlib.sha256(payload + b"format 6").hexdigest()
+    assert header["sha256"] == hashlib.sha256(payload + b"format 7").hexdigest()
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["array-0"], NEW["point"])
         assert json.loads(bytes(arrays["tree"]))["dict"][0] == ["step", 2]
@@ -107,7 +107,7 @@ def test_a_thousand_damaged_files_give_the_state_before_or_a_clear_error(tmp_pat
         older.write_bytes(intact[older])
 
 
-def forged(payload: bytes, version: int = 6) -> bytes:
+def forged(payload: bytes, version: int = 7) -> bytes:
     """Return a file that anyone can make, with a SHA-256 that is right."""
     sha256 = hashlib.sha256(payload + f"format {version}".encode()).hexdigest()
     header = {"format": version, "sha256": sha256, "bytes": len(payload)}
@@ -204,14 +204,14 @@ def test_a_first_line_of_anything_else_is_damage(tmp_path: Path, header: bytes) 
         assert same(CheckpointFolder(tmp_path).read({}), OLD)
 
 
-@pytest.mark.parametrize("version", [5, 7])
+@pytest.mark.parametrize("version", [6, 8])
 def test_another_format_is_no_damage(tmp_path: Path, version: int) -> None:
     newer = both(tmp_path)[1]
     newer.write_bytes(forged(b"of another time", version))
     complaint = rf"00000002 has format {version}.*the version that wrote it"
     with pytest.raises(CheckpointError, match=complaint):
         CheckpointFolder(tmp_path).read({})
-    newer.write_bytes(forged(b"of the future", 6).replace(b'"format": 6', b'"format": 7'))
+    newer.write_bytes(forged(b"of the future", 7).replace(b'"format": 7', b'"format": 8'))
     with pytest.warns(UserWarning, match="SHA-256"):
         assert same(CheckpointFolder(tmp_path).read({}), OLD)
 

@@ -25,6 +25,7 @@ from dsoftmax import (
     plan_fit,
 )
 from dsoftmax.cli.demo import peak_memory
+from dsoftmax.events import Callback, CandidatesJudged, Event
 from dsoftmax.runtime import local
 from dsoftmax.runtime.connect import local_workers
 
@@ -199,7 +200,7 @@ def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("classes", "solver", "n_alphas", "reads_a_round"),
-    [(2, "lbfgs", 5, 4), (3, "lbfgs", 5, 4), (3, "newton", 5, 4), (3, "newton", 8, 6)],
+    [(2, "lbfgs", 5, 4), (3, "lbfgs", 5, 4), (3, "newton", 5, 5), (3, "newton", 8, 8)],
 )
 def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
     monkeypatch: pytest.MonkeyPatch, classes: int, solver: str, n_alphas: int, reads_a_round: int
@@ -209,24 +210,36 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
     columns = 1 if classes == 2 else classes
     monkeypatch.setattr("dsoftmax.tuning.stack._STACK_BYTES", 8 * 6 * columns * 4)  # four points
 
-    def search(max_iter: int) -> SoftmaxRegressionCV:
+    class After:
+        def __init__(self, reads: int) -> None:
+            self.left = reads
+
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, CandidatesJudged):  # before the first read too; the last is lost
+                self.left -= 1
+                if self.left < 0:
+                    raise KeyboardInterrupt
+
+    def search(*callbacks: Callback, max_iter: int = 100) -> SoftmaxRegressionCV:
         return SoftmaxRegressionCV(
             alphas=n_alphas, cv=3, solver=solver, max_iter=max_iter, tol=1e-9, prune=False,
-            random_state=0, refit=False,
+            random_state=0, refit=False, callbacks=callbacks,
         )  # fmt: skip
 
-    plan = plan_fit(X, y, search(100))
+    plan = plan_fit(X, y, search())
     assert plan.n_models == 3 * n_alphas
     assert plan.reads_a_round == reads_a_round
     assert f"models, at first {reads_a_round} passes for a step of each" in str(plan)
     assert any("too large for one read" in text for text in plan.advice)
-    objectives = []
+    found = []
     for reads in (0, reads_a_round - 1, reads_a_round):
-        with pytest.warns(ConvergenceWarning, match="budget"):
-            objectives.append(search(1 + reads).fit(X, y).objectives_)
-    start, before, after = objectives
-    assert (before == start).all()  # a round is for all of them, or for none
+        with pytest.warns(ConvergenceWarning, match="interrupted"):
+            found.append(search(After(1 + reads)).fit(X, y).objectives_)
+    start, before, after = found
+    assert (before == start).any()
     assert not (after == start).any()
+    with pytest.warns(ConvergenceWarning, match="budget"):  # a round is for all, or for none
+        assert (search(max_iter=4).fit(X, y).objectives_ == start).all()
 
 
 def test_a_search_whose_models_do_not_fit_this_process_is_refused_before_x_is_read(
@@ -238,9 +251,9 @@ def test_a_search_whose_models_do_not_fit_this_process_is_refused_before_x_is_re
             chunk.write_bytes(b"not to be read")
     model = SoftmaxRegressionCV(alphas=30, cv=3)
     planned = plan_fit(f"{path}/X", f"{path}/y", model)
-    assert planned.states_bytes == 90 * 8 * 31 * 4 * (2 * 20 + 12)
-    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", planned.states_bytes // 90 * 89)
-    said = "a search of 90 models, whose solvers remember .* at most 89 models"
+    assert planned.states_bytes == 120 * 8 * 31 * 4 * (2 * 20 + 12)
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", planned.states_bytes // 120 * 119)
+    said = "a search of 120 models, whose solvers remember .* at most 119 models"
     for call in (plan_fit, lambda X, y, model: model.fit(X, y)):
         with pytest.raises(MemoryBoundError, match=said):
             call(f"{path}/X", f"{path}/y", model)

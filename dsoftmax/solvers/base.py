@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
@@ -125,6 +125,13 @@ class Evaluation:
     root: Array | None = None
     renewed: bool = False
 
+    def at(self, index: int) -> Evaluation:
+        """Return what was evaluated at one of the points."""
+        own = slice(index, index + 1)
+        return replace(
+            self, value=self.value[own], gradient=self.gradient[own], accuracy=self.accuracy[own]
+        )
+
 
 @dataclass(frozen=True)
 class State:
@@ -142,6 +149,18 @@ class State:
     value: float
     gradient_norm: float
     status: Status
+
+
+@dataclass(frozen=True)
+class AimedState(State):
+    """What the state of a solver of full passes holds besides.
+
+    Attributes
+    ----------
+    target : the norm of the projected gradient to reach
+    """
+
+    target: float
 
 
 S = TypeVar("S", bound=State)

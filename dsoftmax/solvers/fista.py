@@ -15,7 +15,7 @@ import numpy as np
 
 from dsoftmax.penalty import ElasticNet
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Request, Solver, State, Status, largest
+from dsoftmax.solvers.base import AimedState, Evaluation, Request, Solver, Status, largest
 
 _GROWTH = 1.2
 _LEAST_STEP = 1e-12
@@ -23,12 +23,11 @@ _MOST_IDLE = 30
 
 
 @dataclass(frozen=True)
-class FISTAState(State):
+class FISTAState(AimedState):
     """State of FISTA.
 
     Attributes
     ----------
-    target : the norm of the projected gradient to reach
     smooth, gradient : smooth part of the objective at `point`, and its gradient
     base, base_smooth, base_gradient : the same where the step is taken from
     candidate, ahead : (n_features + 1, n_columns), the points of the next request
@@ -38,7 +37,6 @@ class FISTAState(State):
     idle : evaluations in a row that lowered neither the value, beyond rounding, nor that norm
     """
 
-    target: float
     smooth: float
     gradient: Array
     base: Array

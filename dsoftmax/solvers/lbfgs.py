@@ -14,7 +14,7 @@ import numpy as np
 
 from dsoftmax.reduction import Array
 from dsoftmax.solvers import line_search
-from dsoftmax.solvers.base import Evaluation, Request, Solver, State, Status, largest
+from dsoftmax.solvers.base import AimedState, Evaluation, Request, Solver, Status, largest
 from dsoftmax.solvers.line_search import LineSearch, Search
 
 _MOST_IDLE = 10
@@ -30,13 +30,12 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LBFGSState(State):
+class LBFGSState(AimedState):
     """State of L-BFGS.
 
     Attributes
     ----------
     gradient : (n_features + 1, n_columns), at `point`
-    target : the gradient norm to reach
     pairs : the last differences of points and of gradients, oldest first
     direction : (n_features + 1, n_columns), of the search under way
     search : LineSearch, or None before the first evaluation at `point`
@@ -45,7 +44,6 @@ class LBFGSState(State):
     """
 
     gradient: Array
-    target: float
     pairs: tuple[Pair, ...]
     direction: Array
     search: LineSearch | None
@@ -82,7 +80,7 @@ class LBFGS(Solver[LBFGSState]):
         value, gradient = float(known.value[0]), known.gradient[0]
         target = self.tol * largest(gradient)
         state = LBFGSState(
-            at, value, largest(gradient), Status.RUNNING, gradient, target, pairs, -gradient, None
+            at, value, largest(gradient), Status.RUNNING, target, gradient, pairs, -gradient, None
         )  # fmt: skip
         if np.array_equal(point, at):
             return self._aim(state)

@@ -74,12 +74,30 @@ class Newton(Solver[NewtonState]):
     def start(self, point: Array, known: Evaluation, at: Array) -> NewtonState:
         """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
         gradient = known.gradient[0]
-        norm = largest(self.penalty.projected(at, gradient))
+        norm = self._norm(at, gradient)
         status = Status.CONVERGED if norm == 0 else Status.RUNNING
-        state = NewtonState(at, float(known.value[0]), norm, status, gradient, self.tol * norm)
+        state = NewtonState(at, float(known.value[0]), norm, status, self.tol * norm, gradient)
         if np.array_equal(point, at):
             return state
         return replace(state, trials=(Trial(point, 0.0, None),))
+
+    def moved(self, state: NewtonState, point: Array, known: Evaluation) -> NewtonState:
+        """Return the state at a point to which another model has led the way.
+
+        Parameters
+        ----------
+        state : of this model; or of that one, with the target of this
+        point : (n_features + 1, n_columns)
+        known : the objective of this model there
+        """
+        gradient = known.gradient[0]
+        after = replace(
+            state, point=point, value=float(known.value[0]) + self.penalty.absolute(point),
+            gradient=gradient, gradient_norm=self._norm(point, gradient), status=Status.RUNNING,
+            trials=(), search=None, model=None, secants=(), rounds=max(1, state.rounds),
+            double=False, idle=0, least_norm=np.inf,
+        )  # fmt: skip
+        return replace(after, distance=self._distance(state, after, np.nan))
 
     def ask(self, state: NewtonState) -> Request:
         """Return the trials, the centre of a new model, or the next point of the search."""
@@ -144,6 +162,9 @@ class Newton(Solver[NewtonState]):
         if state.evaluations >= self._limit(state):
             return None
         return state.trials[0].point, state.value + state.trials[0].gain
+
+    def _norm(self, point: Array, gradient: Array) -> float:
+        return largest(self.penalty.projected(point, gradient))
 
     @property
     def _cornered(self) -> bool:
@@ -236,7 +257,7 @@ class Newton(Solver[NewtonState]):
         values = np.where(np.isfinite(result.value), result.value + absolute, np.inf)
         best = int(np.argmin(values))
         after = self._learned(state, values, result)
-        norm = largest(self.penalty.projected(trials[best].point, result.gradient[best]))
+        norm = self._norm(trials[best].point, result.gradient[best])
         noise = self.noise * abs(state.value)
         lower = values[best] < state.value - noise
         flatter = norm < min(state.least_norm, state.gradient_norm)

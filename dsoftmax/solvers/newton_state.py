@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import State
+from dsoftmax.solvers.base import AimedState
 from dsoftmax.solvers.bend import Secant
 from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
@@ -32,13 +32,12 @@ class Trial(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NewtonState(State):
+class NewtonState(AimedState):
     """State of Newton's method; `point` is the centre of the model.
 
     Attributes
     ----------
     gradient : (n_features + 1, n_columns), of the smooth part on all rows, at `point`
-    target : the norm of the projected gradient to reach
     damping : of the next model
     model : Model, or None while the sample at `point` is unknown
     root, knows_metric : of the sample's metric, and whether it was asked for
@@ -59,7 +58,6 @@ class NewtonState(State):
     """
 
     gradient: Array
-    target: float
     damping: float = 0.0
     model: Model | None = None
     root: Array | None = None

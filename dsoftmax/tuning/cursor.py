@@ -9,9 +9,23 @@ import numpy as np
 
 from dsoftmax.cursor import Standing
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.base import AimedState, Status
 from dsoftmax.subsample import Subsample
 from dsoftmax.tuning.moments import FoldMoments
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where models were when the budget had followers leave their leaders early.
+
+    Attributes
+    ----------
+    led, states, scores : as of SearchCursor
+    """
+
+    led: tuple[int, ...]
+    states: tuple[AimedState, ...]
+    scores: Array
 
 
 @dataclass(frozen=True)
@@ -22,11 +36,15 @@ class SearchCursor(Standing):
     ----------
     first : FoldMoments, once they are read
     sample : the rows that are kept in memory
-    states : of the solver of each member, and then of the winner on all rows
+    states : of the solver of each member, then of each leader, and last of the winner on all rows
     scores : (n_members, 3), mean loss and accuracy on the rows that judge each, and accuracy on
         those that it learns from; NaN where not known
-    few : whether those that go on in the round under way are so few that each takes what it would
-        alone; None before it
+    led : the candidates whose leader is ahead of their models
+    settling : those that their leader has left near enough to their minima: what is still to be
+        known of them is what judges them there
+    parting : where the budget ended that, for a larger one to go on from
+    scout : the member that is ahead of all candidates, if one is
+    n_heads : how many search in the round under way; None before it
     waiting : which members the round under way has not read for yet
     renewed : whether other rows were kept in memory in this round
     chosen : the candidate that has won, once it is fitted to all rows
@@ -35,9 +53,13 @@ class SearchCursor(Standing):
 
     first: FoldMoments | None = None
     sample: Subsample | None = None
-    states: tuple[State, ...] = ()
+    states: tuple[AimedState, ...] = ()
     scores: Array = field(default_factory=lambda: np.empty((0, 3)))
-    few: bool | None = None
+    led: tuple[int, ...] = ()
+    settling: tuple[int, ...] = ()
+    parting: Parting | None = None
+    scout: int | None = None
+    n_heads: int | None = None
     waiting: tuple[int, ...] = ()
     renewed: bool = False
     chosen: int | None = None
@@ -72,15 +94,20 @@ class SearchCursor(Standing):
     def reopened(self) -> Self:
         """Return the cursor before the budget was found to be spent."""
         states = self.all_as(Status.BUDGET, Status.RUNNING).states
+        opened = replace(self, states=states, begun=None, done=False, n_heads=None)
+        if (before := self.parting) is not None:
+            return replace(
+                opened, states=before.states, scores=before.scores, led=before.led, settling=(),
+                chosen=None, parting=None,
+            )  # fmt: skip
         tried = states[: len(self.scores)]
-        opened = replace(self, states=states, begun=None, done=False, few=None)
-        if any(state.status is Status.RUNNING for state in tried):  # another one may win then
-            return replace(opened, states=tried, chosen=None)
-        return opened
+        if self.chosen is None or all(state.status is not Status.RUNNING for state in tried):
+            return opened
+        return replace(opened, states=states[:-1], chosen=None)  # another one may win then
 
     def spent(self) -> Self:
         """Return the cursor whose members go on no more, since the budget has no room."""
-        return replace(self.all_as(Status.RUNNING, Status.BUDGET), waiting=(), few=None)
+        return replace(self.all_as(Status.RUNNING, Status.BUDGET), waiting=(), n_heads=None)
 
     def all_as(self, before: Status, after: Status) -> Self:
         """Return the cursor in which all states of one status have another."""
@@ -90,6 +117,6 @@ class SearchCursor(Standing):
         )
         return replace(self, states=tuple(states))
 
-    def with_state(self, index: int, state: State) -> Self:
+    def with_state(self, index: int, state: AimedState) -> Self:
         """Return the cursor with another state of a member."""
         return replace(self, states=(*self.states[:index], state, *self.states[index + 1 :]))

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from dsoftmax.course import Course
-from dsoftmax.events import CandidatesJudged, ValidationScores
-from dsoftmax.judging import Judged
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import Evaluation, Request, Status
+from dsoftmax.solvers.base import AimedState, Request, Rows, Status
+from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.stopping import status_after
-from dsoftmax.tuning.candidates import Candidates, by_fold
-from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.candidates import Candidates
+from dsoftmax.tuning.cursor import Parting, SearchCursor
 from dsoftmax.tuning.inmemory import searched
-from dsoftmax.tuning.members import Member, reached, unhurried
+from dsoftmax.tuning.leading import SCOUTED, followed, scouted, settled
+from dsoftmax.tuning.members import Member, reached, settling, unhurried
 from dsoftmax.tuning.options import Options
 from dsoftmax.tuning.pruning import Pruning
+from dsoftmax.tuning.roles import Roles
 from dsoftmax.tuning.room import are_few
-from dsoftmax.tuning.scans import Scans
-from dsoftmax.tuning.stack import block_length
+from dsoftmax.tuning.scans import Scans, Told
+from dsoftmax.tuning.stack import Group, block_length
+from dsoftmax.tuning.telling import judged_so_far, tell
 from dsoftmax.validation import Apart
 
 _FEW = 0.25  # of the rows: as long as so many judge at most, to ask them once more is cheap
@@ -30,12 +32,14 @@ _FEW = 0.25  # of the rows: as long as so many judge at most, to ask them once m
 class Drive:
     """Runs the solvers of all members until none goes on.
 
-    In a round, all members search in memory, and are then evaluated on all rows, in as many reads
-    as they need. At its end those leave that cannot win any more.
+    In a round, those that are ahead of others, or go their own ways, search in memory, and are then
+    evaluated on all rows, in as many reads as they need. At its end those leave that cannot win any
+    more.
 
     Parameters
     ----------
-    members : those of the candidates, and then perhaps the winner on all rows
+    members : those of the candidates, then perhaps a leader of each, and last the winner on all
+        rows, once it is known
     found, options, settings : of the search
     scans, course : of the run
     apart : rows that judge the members, if those are no part of the source
@@ -47,11 +51,12 @@ class Drive:
     ) -> None:  # fmt: skip
         self._members, self._found, self._options = members, found, options
         self._settings, self._scans, self._course, self._apart = settings, scans, course, apart
-        n_tried = len(course.cursor.scores)
-        self._n_folds = n_tried // len(found.pairs)
+        self._n_tried = len(course.cursor.scores)
+        self._roles = Roles(members, self._n_tried, self._n_tried // len(found.pairs))
         self._prunes = options.prune and options.scoring == "neg_log_loss"
+        tried = members if course.cursor.chosen is None else members[:-1]
         self._pruning = Pruning(
-            members[:n_tried], self._n_folds, options.select, scans.n_used,
+            tried, self._roles.n_folds, options.select, scans.n_used,
             None if apart is None else apart.source.n_samples,
         )  # fmt: skip
 
@@ -63,122 +68,196 @@ class Drive:
         whether it was interrupted; the cursor is then where the search goes on
         """
         try:
-            self._course.ledger.emit(self._candidates(self._course.cursor))
-            while self._course.cursor.running:
+            cursor = self._course.cursor
+            self._course.ledger.emit(judged_so_far(cursor, self._found))
+            while self._roles.heads(self._begun()):
                 self._round()
         except KeyboardInterrupt:
             return True
         return False
 
+    def _group(self, cursor: SearchCursor, head: int) -> Group:
+        """Return what a member asks for, and who follows it."""
+        request = self._solvers[head].ask(cursor.states[head])
+        followers = (self._members[index] for index in self._roles.followers(cursor, head))
+        return Group(self._members[head], request, tuple(followers))
+
+    def _begun(self) -> SearchCursor:
+        """Return the cursor in the round under way, or at the beginning of the next one."""
+        cursor = self._course.cursor
+        if cursor.n_heads is None:
+            cursor = self._roles.parted(cursor)
+            self._move(replace(cursor, n_heads=len(self._roles.heads(cursor))))
+        return self._course.cursor
+
     def _round(self) -> None:
-        self._begin_round()
+        self._choose_solvers()
         if not self._course.cursor.waiting:
             self._search_in_memory()
             cursor = self._pruned_by_sample(self._course.cursor)
-            reads, reserve = self._reads(cursor), self._reserve(cursor)
+            waiting = self._waiting(cursor)
+            reads, reserve = self._reads(cursor, waiting), self._reserve(cursor)
             if reads and not self._scans.affordable(reads, reserve):
-                self._move(self._spent(self._course.cursor))
+                self._move(replace(self._cut_short(cursor), n_heads=None))
                 return
-            self._move(replace(cursor, waiting=cursor.running, renewed=False))
+            n_heads = cursor.n_heads if waiting else None
+            self._move(replace(cursor, waiting=waiting, renewed=False, n_heads=n_heads))
         while waiting := self._course.cursor.waiting:
             self._read(waiting)
 
-    def _reads(self, cursor: SearchCursor) -> int:
-        """Return how many reads a round of all members that go on takes: a round is all or none."""
-        requests = [self._solvers[i].ask(cursor.states[i]) for i in cursor.running]
+    def _cut_short(self, cursor: SearchCursor) -> SearchCursor:
+        """Return the cursor in which the budget has leaders go no further, or else all members."""
+        if not self._roles.leading(cursor):
+            return self._spent(cursor)
+        before = Parting(cursor.led, cursor.states, cursor.scores)
+        return replace(self._roles.without_leaders(cursor, cursor.led), parting=before)
+
+    def _waiting(self, cursor: SearchCursor) -> tuple[int, ...]:
+        """Return which members ask for a read: none that has just lost its leader does."""
+        heads = self._roles.heads(cursor)
+        asked = [self._solvers[head].ask(cursor.states[head]) for head in heads]
+        pairs = zip(heads, asked, strict=True)
+        return tuple(head for head, request in pairs if request.rows is Rows.ALL)
+
+    def _reads(self, cursor: SearchCursor, waiting: tuple[int, ...]) -> int:
+        """Return how many reads a round of all of them takes: a round is all or none."""
+        groups = [self._group(cursor, head) for head in waiting if not self._settles(cursor, head)]
         reads = 0
-        while requests:
-            requests, reads = requests[block_length(requests) :], reads + 1
-        return reads
+        while groups:
+            groups, reads = groups[block_length(groups) :], reads + 1
+        return reads or min(len(waiting), 1)
 
     def _reserve(self, cursor: SearchCursor) -> int:
-        """Return how many passes the candidates leave to the fit of the winner to all rows."""
-        candidates_only = len(cursor.states) == len(cursor.scores)
-        refit = self._options.refit and self._apart is None and candidates_only
+        """Return how many passes are left to others: to models that follow, and to the winner."""
+        if self._roles.leading(cursor):
+            return self._settings.max_iter // 2
+        refit = self._options.refit and self._apart is None and cursor.chosen is None
         return self._settings.max_iter // 4 if refit else 0
 
     def _spent(self, cursor: SearchCursor) -> SearchCursor:
         """Return the cursor whose members go on no more, since the budget has no room."""
-        return (cursor if self._apart is None else self._judged_apart(cursor, self._apart)).spent()
+        if self._apart is None:
+            return cursor.spent()
+        return self._judged_apart(_unjudged(cursor, range(self._n_tried)), self._apart).spent()
 
-    def _begin_round(self) -> None:
+    def _choose_solvers(self) -> None:
         """Let members that are few take what they would take alone: they cost little more."""
         cursor = self._course.cursor
-        if cursor.few is None:
-            n_columns = cursor.states[0].point.shape[1]
-            cursor = replace(cursor, few=are_few(len(cursor.running), n_columns))
-            self._move(cursor)
-        own = [member.solver for member in self._members]
-        self._solvers = [unhurried(solver) for solver in own] if cursor.few else own
+        n_heads, n_columns = cursor.n_heads or 0, cursor.states[0].point.shape[1]
+        self._solvers = [
+            unhurried(member, n_heads) if are_few(n_heads, n_columns) else member.solver
+            for member in self._members
+        ]
+        for index in cursor.settling:
+            self._solvers[index] = settling(self._members[index].solver)
 
     def _search_in_memory(self) -> None:
-        """Let all members go on with what they can learn from the rows in memory."""
-        cursor = self._course.cursor
-        for states in searched(self._members, self._solvers, cursor.states, self._scans):
-            self._move(replace(self._course.cursor, states=states))
+        """Let members go on with what they can learn from the rows in memory."""
+        states, heads = self._course.cursor.states, self._roles.heads(self._course.cursor)
+        for found in searched(self._members, self._solvers, states, heads, self._scans):
+            self._move(replace(self._course.cursor, states=found))
 
     def _read(self, waiting: tuple[int, ...]) -> None:
         """Evaluate as many members on all rows as one read serves."""
         cursor = self._course.cursor
-        requests = [self._solvers[i].ask(cursor.states[i]) for i in waiting]
-        length = block_length(requests)
-        own, requests = waiting[:length], requests[:length]
-        members = [self._members[index] for index in own]
+        settling = [index for index in waiting if self._settles(cursor, index)]
+        waiting = tuple(head for head in waiting if head not in settling)
+        groups = [self._group(cursor, head) for head in waiting]
+        length = block_length(groups) if groups else 0
+        heads, groups = waiting[:length], groups[:length]
         # Candidates that a larger budget lets go on are to find the rows that they left.
-        may_renew = len(cursor.states) == len(cursor.scores) and not cursor.renewed
-        renew = may_renew and any(request.renew is not None for request in requests)
-        results = self._scans.evaluate(members, requests, renew=renew)
-        renewed = cursor.renewed or results[0][0].renewed
+        may_renew = cursor.chosen is None and cursor.parting is None and not cursor.renewed
+        renew = may_renew and any(group.request.renew is not None for group in groups)
+        ends = [settled(self._members[index], cursor.states[index]) for index in settling]
+        beside = [(self._members[i], end.point) for i, end in zip(settling, ends, strict=True)]
+        results, judged = self._scans.evaluate(groups, renew=renew, beside=beside)
+        renewed = cursor.renewed or any(own.result.renewed for own, *_ in results)
         cursor = replace(
             cursor, waiting=waiting[length:], renewed=renewed, sample=self._scans.sample
         )
-        for index, request, (result, judged) in zip(own, requests, results, strict=True):
-            cursor = self._told(cursor, index, request, replace(result, renewed=renewed), judged)
+        for head, group, (own, *others) in zip(heads, groups, results, strict=True):
+            cursor = self._told(cursor, head, group.request, own)
+            cursor = self._followed(cursor, head, group.request, others)
+        for index, end, means in zip(settling, ends, judged, strict=True):
+            cursor = _judged(cursor.with_state(index, end), index, means)
         if not cursor.waiting:
-            cursor = replace(self._end_round(cursor), few=None)
-        self._tell(cursor)
+            cursor = replace(self._end_round(cursor), n_heads=None)
+        tell(cursor, self._members, self._found, self._course.ledger)
         self._move(cursor, pass_ended=True)
 
+    def _settles(self, cursor: SearchCursor, index: int) -> bool:
+        """Whether a member is to be judged alone; one whose model cannot be trusted is not."""
+        member, state = self._members[index], cursor.states[index]
+        return index in cursor.settling and member.solver.guess(state) is not None
+
     def _told(
-        self, cursor: SearchCursor, index: int, request: Request, result: Evaluation,
-        judged: Judged,
-    ) -> SearchCursor:  # fmt: skip
+        self, cursor: SearchCursor, index: int, request: Request, found: Told
+    ) -> SearchCursor:
         """Return the cursor after the evaluation of a member."""
         before, solver = cursor.states[index], self._solvers[index]
-        state = solver.tell(before, result)
-        status = status_after(state, solver.gap(state), self._settings, None, self._scans.n_rows)
-        cursor = cursor.with_state(index, replace(state, status=status))
-        where = [i for i, point in enumerate(request.points) if np.array_equal(point, state.point)]
-        if index >= len(cursor.scores) or not (where or self._apart):
+        result = replace(found.result, renewed=cursor.renewed)
+        cursor = self._with_state(cursor, index, solver.tell(before, result))
+        best = _which(request, cursor.states[index])
+        if index < self._n_tried and best is not None:
+            return _scored(cursor, index, found, best)
+        return cursor if self._apart is None else _unjudged(cursor, [index])
+
+    def _followed(
+        self, cursor: SearchCursor, head: int, request: Request, results: Sequence[Told]
+    ) -> SearchCursor:
+        """Return the cursor in which the followers of a member are where that has gone."""
+        ahead, leader = cursor.states[head], self._members[head]
+        best = _which(request, ahead)
+        if best is None:
             return cursor
-        scores = cursor.scores.copy()
-        scores[index, :2] = np.nan
-        if not where:
-            return replace(cursor, scores=scores)
-        best = where[0]
-        scores[index, 2] = result.accuracy[best]
-        if judged.weight[best] > 0:
-            scores[index, :2] = judged.loss[best], judged.correct[best]
-            scores[index, :2] /= judged.weight[best]
-        return replace(cursor, scores=scores)
+        for index, found in zip(self._roles.followers(cursor, head), results, strict=True):
+            follower, known = self._members[index], found.result.at(best)
+            state = followed(follower, cursor.states[index], leader, ahead, known)
+            cursor = _scored(cursor.with_state(index, state), index, found, best)
+        return cursor
+
+    def _with_state(self, cursor: SearchCursor, index: int, state: AimedState) -> SearchCursor:
+        gap = self._members[index].solver.gap(state)
+        status = status_after(state, gap, self._settings, None, self._scans.n_rows)
+        return cursor.with_state(index, replace(state, status=status))
 
     def _end_round(self, cursor: SearchCursor) -> SearchCursor:
         """Have rows that are apart judge, and let those go that cannot win any more."""
         if self._apart is not None:
             cursor = self._judged_apart(cursor, self._apart)
-        return self._pruning.pruned(cursor) if self._prunes else cursor
+        if self._prunes:
+            cursor = self._pruning.pruned(cursor)
+        return cursor if cursor.scout is None else self._scouted(cursor, cursor.scout)
+
+    def _scouted(self, cursor: SearchCursor, scout: int) -> SearchCursor:
+        """Have all candidates go on from where the scout is, if that has gone its way."""
+        ahead = cursor.states[scout]
+        assert isinstance(ahead, NewtonState)
+        if ahead.status is Status.RUNNING and ahead.rounds < SCOUTED:
+            return cursor
+        for index in (other for other in cursor.running if other != scout):
+            member = self._members[index]
+            state = scouted(member, cursor.states[index], self._members[scout], ahead)
+            cursor = _unjudged(self._with_state(cursor, index, state), [index])
+        return replace(cursor, scout=None)
 
     def _pruned_by_sample(self, cursor: SearchCursor) -> SearchCursor:
-        """Let candidates go that the sample alone rules out: no pass is for them."""
+        """Let candidates go that the sample alone rules out: no pass is for them.
+
+        Of many that are left, the one that is best so far is to scout.
+        """
         apart = self._apart
         if not self._prunes or apart is None or not self._pruning.is_first(cursor):
             return cursor
         if apart.source.n_samples > _FEW * self._scans.n_rows:
             return cursor
-        out = cursor.all_as(Status.RUNNING, Status.RULED_OUT)
+        out = self._pruning.at_minima_of_sample(cursor)
         cursor = self._pruning.pruned(self._judged_apart(out, apart))
-        goes_on = [[state.status is Status.RUNNING] for state in cursor.states]
-        return replace(cursor, scores=np.where(goes_on, np.nan, cursor.scores))
+        running = cursor.running
+        if not are_few(len(running), cursor.states[0].point.shape[1]):
+            losses = cursor.scores[list(running), 0]
+            return replace(cursor, scout=running[int(np.argmin(losses))])
+        return _unjudged(cursor, running)
 
     def _judged_apart(self, cursor: SearchCursor, apart: Apart) -> SearchCursor:
         """Return the cursor with scores by the rows that are apart, where there are none yet."""
@@ -186,53 +265,41 @@ class Drive:
         new = np.flatnonzero(np.isnan(scores[:, 0])).tolist()
         while new:
             points = [reached(self._members[index], cursor.states[index])[0] for index in new]
-            length = block_length([Request(point[None]) for point in points])
-            own, new = new[:length], new[length:]
-            members = [self._members[index] for index in own]
+            members = [self._members[index] for index in new]
+            requests = [Request(point[None]) for point in points]
+            length = block_length(list(map(Group, members, requests)))
+            own, new, members = new[:length], new[length:], members[:length]
             sums = self._scans.judge(apart, members, points[:length])
-            scores[own, :2] = np.stack([sums.loss, sums.correct], axis=1) / sums.weight[:, None]
+            scores[own, :2] = [sums.means(place) for place in range(length)]
         return replace(cursor, scores=scores)
-
-    def _gap(self, cursor: SearchCursor, index: int) -> float | None:
-        return self._members[index].solver.gap(cursor.states[index])
-
-    def _tell(self, cursor: SearchCursor) -> None:
-        """Tell of a read, by how the candidate stands that is the best so far."""
-        event = self._candidates(cursor)
-        members = [i for i in range(len(cursor.scores)) if self._members[i].candidate == event.best]
-        if len(cursor.states) > len(cursor.scores):
-            members = [len(cursor.scores)]
-        states = [cursor.states[index] for index in members]
-        loss, norm = (
-            float(np.mean([getattr(state, name) for state in states]))
-            for name in ("value", "gradient_norm")
-        )
-        gaps = [gap for index in members if (gap := self._gap(cursor, index)) is not None]
-        accuracy = by_fold(cursor.scores[:, 2], self._n_folds)[:, event.best].mean()
-        ledger = self._course.ledger
-        ledger.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
-        scores = event.losses[event.best], event.accuracies[event.best]
-        validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
-        ledger.emit(event)
-        ledger.emit(ledger.end_pass(validation, max(gaps, default=None)))
-
-    def _candidates(self, cursor: SearchCursor) -> CandidatesJudged:
-        losses = by_fold(cursor.scores[:, 0], self._n_folds)
-        means = losses.mean(axis=0)
-        best = 0 if np.isnan(means).all() else int(np.nanargmin(means))
-        best = best if cursor.chosen is None else cursor.chosen
-        statuses = [state.status for state in cursor.states[: len(cursor.scores)]]
-        running, lost = (
-            by_fold(np.array([status is wanted for status in statuses]), self._n_folds)
-            for wanted in (Status.RUNNING, Status.RULED_OUT)
-        )
-        alphas, l1_ratios = zip(*self._found.pairs, strict=True)
-        return CandidatesJudged(
-            alphas, l1_ratios, tuple(means.tolist()),
-            tuple((losses.std(axis=0) / max(len(losses) - 1, 1) ** 0.5).tolist()),
-            tuple(by_fold(cursor.scores[:, 1], self._n_folds).mean(axis=0).tolist()),
-            tuple(running.sum(axis=0).tolist()), tuple(map(any, lost.T.tolist())), best,
-        )  # fmt: skip
 
     def _move(self, cursor: SearchCursor, *, pass_ended: bool = False) -> None:
         self._course.move(cursor, pass_ended=pass_ended)
+
+
+def _which(request: Request, state: AimedState) -> int | None:
+    """Return which of the points asked for a model has gone to."""
+    found = (i for i, point in enumerate(request.points) if np.array_equal(point, state.point))
+    return next(found, None)
+
+
+def _scored(cursor: SearchCursor, index: int, found: Told, best: int) -> SearchCursor:
+    """Return the cursor with what is known of a member at one of its points."""
+    cursor = _judged(cursor, index, found.judged.means(best))
+    cursor.scores[index, 2] = found.result.accuracy[best]
+    return cursor
+
+
+def _judged(cursor: SearchCursor, index: int, means: tuple[float, float]) -> SearchCursor:
+    """Return the cursor with what rows held out say of a member."""
+    scores = cursor.scores.copy()
+    scores[index, :2] = means
+    return replace(cursor, scores=scores)
+
+
+def _unjudged(cursor: SearchCursor, members: Iterable[int]) -> SearchCursor:
+    """Return the cursor without what rows that are apart have said of some members that run."""
+    scores = cursor.scores.copy()
+    own = [index for index in members if cursor.states[index].status is not Status.RULED_OUT]
+    scores[own, :2] = np.nan
+    return replace(cursor, scores=scores)

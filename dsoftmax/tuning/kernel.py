@@ -9,6 +9,7 @@ from operator import add
 
 import numpy as np
 
+from dsoftmax.folds import of_fold
 from dsoftmax.judging import FoldSums, Judged, judge, loss_by_fold, loss_of_folds
 from dsoftmax.loss import loss_gradient
 from dsoftmax.reduction import Array, Chunk
@@ -38,9 +39,33 @@ def partial_folds(chunk: Chunk, points: Array, folds: Array, shift: Array | None
     DataError
         If they are not finite because X is not.
     """
-    copied = max(_COPIED // max(chunk.X[:1].nbytes, 1), _LEAST_ROWS)
-    parts = (loss_of_folds(part, points, folds, shift) for part in _parts(chunk, points, copied))
-    return _checked(reduce(add, parts), chunk, points)
+    parts = _parts(chunk, points, _few_bytes(chunk))
+    sums = reduce(add, (loss_of_folds(part, points, folds, shift) for part in parts))
+    return _checked(sums, chunk, points)
+
+
+def partial_judge_folds(
+    chunk: Chunk, points: Array, left_out: Array, shift: Array | None
+) -> Judged:
+    """Return the sums that judge models by the rows of a chunk in the fold that each leaves out.
+
+    Raises
+    ------
+    DataError
+        If they are not finite because X is not.
+    """
+    result = np.zeros((3, len(points)))
+    for part in _parts(chunk, points, _few_bytes(chunk)):
+        for fold in np.unique(left_out):
+            rows, own = of_fold(part, fold), left_out == fold
+            sums = partial_judge(rows._replace(sample_weight=rows.held_out), points[own], shift)
+            result[:, own] += sums.loss, sums.correct, sums.weight
+    return Judged(*result)
+
+
+def _few_bytes(chunk: Chunk) -> int:
+    """Return how many rows are put in the order of their folds at once."""
+    return int(max(_COPIED // max(chunk.X[:1].nbytes, 1), _LEAST_ROWS))
 
 
 def _checked(sums: FoldSums, chunk: Chunk, points: Array) -> FoldSums:

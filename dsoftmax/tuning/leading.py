@@ -1,52 +1,114 @@
-"""The start of a search on folds: at the minimum that a candidate has in the sample as a whole.
+"""Models that go ahead, and those that go on from where they are.
 
-The models of a candidate differ by their folds alone, so little that one search in memory serves
-them all, and one point in the first read.
+The models of a candidate differ by their folds alone, so little that the way to all their minima
+is that of one model of all rows. It leads: a read evaluates it, for the rows of each fold apart,
+which tells the objectives of its followers there. They go their own ways when what is left of its
+way is less than what tells them apart.
+
+Candidates differ by their penalties alone. Where rows that are apart judge, one of them scouts:
+the loss where it is, and its gradient, are those of all candidates there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.base import AimedState, Evaluation, Status
+from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.newton_state import NewtonState
-from dsoftmax.tuning.inmemory import searched
-from dsoftmax.tuning.members import Member, started
-from dsoftmax.tuning.scans import Scans
+from dsoftmax.tuning.members import Member, carried, guess_of_sample
+
+SCOUTED = 2  # rounds of a scout
+_OWN_WAY = 0.1
 
 
-def led(members: Sequence[Member], leaders: Sequence[Member], scans: Scans) -> Iterator[State]:
-    """Yield the states of members that go where the leaders of their candidates have gone.
+def followed(
+    follower: Member, state: AimedState, leader: Member, ahead: AimedState, known: Evaluation
+) -> AimedState:
+    """Return the state of a follower where its leader is.
 
     Parameters
     ----------
-    members : of all candidates and folds
-    leaders : of each candidate, the model of all rows
-    scans : with rows in memory
+    follower, state : the model, and where it is
+    leader, ahead : the other, and where that is
+    known : the objective of the follower there
     """
-    states = [started(leader, leader.objective.intercept_only) for leader in leaders]
-    for found in searched(leaders, [leader.solver for leader in leaders], states, scans):
-        states = list(found)
-    for member in members:
-        yield _following(member, leaders[member.candidate], states[member.candidate])
-
-
-def _following(member: Member, leader: Member, ahead: State) -> State:
-    own = started(member, member.objective.intercept_only)
-    if own.status is not Status.RUNNING:
-        return own
-    assert isinstance(own, NewtonState)
+    assert isinstance(follower.solver, Newton)
+    assert isinstance(state, NewtonState)
     assert isinstance(ahead, NewtonState)
-    if member.whole is None:
-        coef, intercept = leader.objective.coefficients(_end(ahead))
-        return started(member, member.objective.coordinates.from_coefficients(coef, intercept))
-    return replace(
-        ahead, value=own.value, gradient=own.gradient, gradient_norm=own.gradient_norm,
-        target=own.target, status=own.status,
-    )  # fmt: skip
+    # What the leader knows holds in its own coordinates alone.
+    base = state if follower.whole is None else replace(ahead, target=state.target)
+    return follower.solver.moved(base, carried(ahead.point, leader, follower), known)
 
 
-def _end(state: NewtonState) -> Array:
-    return state.trials[0].point if state.trials else state.point
+def is_ahead(leader: Member, ahead: AimedState, gaps: Sequence[float | None]) -> bool:
+    """Whether followers still go the way of their leader.
+
+    Parameters
+    ----------
+    leader, ahead : the model, and where it is
+    gaps : by how much each follower is above its own minimum there, by estimate
+    """
+    if ahead.status is not Status.RUNNING:
+        return ahead.status is Status.RULED_OUT  # and may come back
+    gap, known = leader.solver.gap(ahead), [own for own in gaps if own is not None]
+    return gap is None or not known or gap > _OWN_WAY * float(np.mean(known))
+
+
+def left(member: Member, state: AimedState) -> tuple[AimedState, bool]:
+    """Return the state of a follower whose leader has left it, and whether it is to settle.
+
+    It has not left the rows that judge it yet, which were among those of its leader: its gradient
+    is to fall to a tenth. Where that is small enough already, the model of the rows in memory,
+    corrected by it, tells the last step, and a read is to judge that alone: approximate
+    cross-validation (Wilson, Kasy and Mackey, Approximate cross-validation: guarantees for model
+    assessment and selection, 2020), with a search in place of a single Newton step.
+    """
+    if state.gradient_norm <= state.target:
+        return state, True
+    return replace(state, target=min(state.target, _OWN_WAY * state.gradient_norm)), False
+
+
+def settled(member: Member, state: AimedState) -> AimedState:
+    """Return the state at its guess, as if that had been found to be what it is promised."""
+    found = member.solver.guess(state)
+    assert isinstance(state, NewtonState)
+    assert found is not None, "it has one"
+    point, value, gap = found
+    after = replace(state, point=point, value=value, distance=gap, trials=(), model=None)
+    return replace(after, status=Status.CONVERGED)
+
+
+def scouted(member: Member, state: AimedState, scout: Member, ahead: AimedState) -> AimedState:
+    """Return the state of a candidate after a scout, where that is better than what it knows.
+
+    Parameters
+    ----------
+    member, state : the candidate, with the minimum that it has in the sample to be evaluated
+    scout, ahead : the other, and where that is
+    """
+    assert isinstance(member.solver, Newton)
+    if not (isinstance(state, NewtonState) and isinstance(ahead, NewtonState)):
+        return state
+    point = carried(ahead.point, scout, member)
+    known = _known(member, point, scout, ahead)
+    moved = member.solver.moved(state, point, known)
+    guess = guess_of_sample(member, state)
+    # In the sample, a minimum is as far below that of all rows as it is above that in all rows.
+    return moved if guess is None or moved.value <= guess[1] + 2 * state.distance else state
+
+
+def _known(member: Member, point: Array, scout: Member, ahead: NewtonState) -> Evaluation:
+    """Return a candidate's objective where the scout is: the loss is that of both."""
+    own, other = member.objective.penalty, scout.objective.penalty
+    value, gradient = other.smooth(ahead.point)
+    loss = ahead.value - value - other.absolute(ahead.point)
+    slope = ahead.gradient - gradient
+    scale, scouts = member.objective.coordinates.scale, scout.objective.coordinates.scale
+    slope[:-1] *= (scouts / scale)[:, None]
+    value, gradient = own.smooth(point)
+    return Evaluation(np.array([loss + value]), (slope + gradient)[None], np.empty(0))

@@ -14,7 +14,7 @@ from dsoftmax.reduction import Array
 from dsoftmax.scaling import Coordinates, Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import Solver, State, Status
+from dsoftmax.solvers.base import AimedState, Solver, Status
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.newton_state import NewtonState
@@ -23,6 +23,7 @@ from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.room import n_pairs
 
 _EFFORT = 0.5
+_LAST_EFFORT = 0.4
 _OTHER_SIZE = 2.0
 
 
@@ -76,18 +77,27 @@ def _objectives(
     return build(first.without(fold), own), None
 
 
-def unhurried(solver: Solver[Any]) -> Solver[Any]:
+def unhurried(member: Member, n_heads: int) -> Solver[Any]:
     """Return a member's solver for when few are left: what it is for one model."""
-    return replace(solver, rivals=True, effort=1.0) if isinstance(solver, Newton) else solver
+    solver = member.solver
+    if not isinstance(solver, Newton):
+        return solver
+    alone = solver.alone or (n_heads == 1 and member.fold == ALL)
+    return replace(solver, rivals=True, effort=1.0, alone=alone)
+
+
+def settling(solver: Solver[Any]) -> Solver[Any]:
+    """Return a member's solver for its last step, which is short."""
+    return replace(solver, effort=_LAST_EFFORT) if isinstance(solver, Newton) else solver
 
 
 def build_members(
     pairs: Sequence[tuple[float, float]], folds: Sequence[int], first: FoldMoments, n_rows: int,
-    settings: Settings, kind: Kind, dtype: np.dtype[np.floating],
+    settings: Settings, kind: Kind, dtype: np.dtype[np.floating], n_states: int = 1,
 ) -> list[Member]:  # fmt: skip
     """Return a model for each pair of alpha and l1_ratio, and each fold that is left out.
 
-    Those of a pair are next to each other.
+    Those of a pair are next to each other. `n_states` says how many share memory and time.
     """
     members = []
     for index, (alpha, l1_ratio) in enumerate(pairs):
@@ -96,10 +106,10 @@ def build_members(
             objectives = _objectives(first, n_rows, own, dtype, fold)
             solver = build_solver(kind, own, objectives[0], n_rows, n_rows)
             members.append(Member(index, fold, *objectives, solver))
-    return [replace(member, solver=_modest(member, len(members))) for member in members]
+    return [replace(member, solver=_modest(member, n_states)) for member in members]
 
 
-def _modest(member: Member, n_members: int) -> Solver[Any]:
+def _modest(member: Member, n_states: int) -> Solver[Any]:
     """Return a member's solver that leaves the others their share of memory and time.
 
     Searches are half as long, and a pass evaluates one point each: the second one that is cheap
@@ -107,11 +117,11 @@ def _modest(member: Member, n_members: int) -> Solver[Any]:
     memory, which are those of no single one.
     """
     solver, size = member.solver, member.objective.intercept_only.size
-    if isinstance(solver, Newton) and n_members > 1:
-        memory = n_pairs(type(solver), size, n_members)
+    if isinstance(solver, Newton) and n_states > 1:
+        memory = n_pairs(type(solver), size, n_states)
         return replace(solver, rivals=False, memory=memory, effort=_EFFORT, alone=False)
     if isinstance(solver, LBFGS):
-        return replace(solver, memory=n_pairs(type(solver), size, n_members))
+        return replace(solver, memory=n_pairs(type(solver), size, n_states))
     return solver
 
 
@@ -132,14 +142,22 @@ def score_of_intercepts(member: Member, first: FoldMoments) -> tuple[float, floa
     return loss, float(judging[p.argmax()]), float(share[p.argmax()])
 
 
-def started(member: Member, point: Array) -> State:
+def started(member: Member, point: Array) -> AimedState:
     """Return the state of a member's solver at a point."""
     objective = member.objective
-    state: State = member.solver.start(point, objective.known, objective.intercept_only)
+    state: AimedState = member.solver.start(point, objective.known, objective.intercept_only)
     return state
 
 
-def reached(member: Member, state: State) -> tuple[Array, float]:
+def carried(point: Array, before: Member, after: Member) -> Array:
+    """Return a point of one model in the coordinates of another, as it is where they are equal."""
+    old, new = before.objective.coordinates, after.objective.coordinates
+    if np.array_equal(old.scale, new.scale) and np.array_equal(old.centre, new.centre):
+        return point
+    return new.from_coefficients(*old.to_coefficients(point))
+
+
+def reached(member: Member, state: AimedState) -> tuple[Array, float]:
     """Return the point at which a model is, and its objective there.
 
     For one that was ruled out before it was evaluated on all rows, they are the sample's.
@@ -148,20 +166,20 @@ def reached(member: Member, state: State) -> tuple[Array, float]:
     return guess or (state.point, state.value)
 
 
-def guess_of_sample(member: Member, state: State) -> tuple[Array, float] | None:
+def guess_of_sample(member: Member, state: AimedState) -> tuple[Array, float] | None:
     """Return where the sample alone has its minimum, and what it is; None if that is not known."""
     if isinstance(member.solver, Newton) and isinstance(state, NewtonState):
         return member.solver.guess_of_sample(state)
     return None
 
 
-def has_moved(member: Member, state: State) -> bool:
+def has_moved(member: Member, state: AimedState) -> bool:
     """Whether a model was ever evaluated but at the intercepts alone."""
     start = member.objective.intercept_only
     return bool(np.isfinite(state.value)) and not np.array_equal(state.point, start)
 
 
-def mean_of(members: Sequence[Member], states: Sequence[State]) -> tuple[Array, Array]:
+def mean_of(members: Sequence[Member], states: Sequence[AimedState]) -> tuple[Array, Array]:
     """Return the coefficients and intercepts of some models in the mean, in units of the data."""
     pairs = zip(members, states, strict=True)
     found = [member.objective.coefficients(reached(member, state)[0]) for member, state in pairs]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Status
+from dsoftmax.solvers.base import AimedState, Status
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.tuning.candidates import by_fold
 from dsoftmax.tuning.cursor import SearchCursor
@@ -22,7 +22,7 @@ class Pruning:
 
     Attributes
     ----------
-    members : those of the candidates
+    members : those of the candidates, and then their leaders
     n_folds : of the scores
     select : as for `chosen`
     n_used : how many rows count
@@ -39,12 +39,26 @@ class Pruning:
         """Whether no model was evaluated on all rows yet, but in memory."""
         return all(isinstance(state, NewtonState) and not state.rounds for state in cursor.states)
 
+    def at_minima_of_sample(self, cursor: SearchCursor) -> SearchCursor:
+        """Return the cursor in which all stand where the sample has their minima, ruled out."""
+        assert cursor.sample is not None, "it was searched"
+        for index, member in enumerate(self.members):
+            state = cursor.states[index]
+            if isinstance(state, NewtonState) and guess_of_sample(member, state):
+                n_free = degrees_of_freedom(member, state)
+                gap = gap_of_a_sample(n_free, cursor.sample.weight[0])
+                cursor = cursor.with_state(index, replace(state, distance=gap))
+        return cursor.all_as(Status.RUNNING, Status.RULED_OUT)
+
     def pruned(self, cursor: SearchCursor) -> SearchCursor:
         """Return the cursor in which those do not run that cannot win, as far as is known."""
         losses = by_fold(cursor.scores[:, 0], self.n_folds)
         lost = ruled_out(-losses, self._doubts(cursor), self.select)
+        n_tried = len(cursor.scores)
         for index, member in enumerate(self.members):
             state, goes = cursor.states[index], lost[member.candidate]
+            if index >= n_tried and member.candidate not in cursor.led:
+                continue
             if state.status is Status.RUNNING and goes:
                 cursor = cursor.with_state(index, replace(state, status=Status.RULED_OUT))
             elif state.status is Status.RULED_OUT and not goes:
@@ -55,14 +69,16 @@ class Pruning:
     def _doubts(self, cursor: SearchCursor) -> Array:
         """Return by how much losses on held-out rows may still change (n_folds, n_candidates)."""
         assert cursor.first is not None, "it was read"
-        height, width = cursor.states[0].point.shape
-        n_coefficients, doubts = height * max(width - 1, 1), []
-        for index, member in enumerate(self.members):
+        doubts, n_free = [], 0.0
+        for index, member in enumerate(self.members[: len(cursor.scores)]):
+            state = cursor.states[index]
+            if index % self.n_folds == 0:
+                n_free = degrees_of_freedom(member, state)  # about that of all of its folds
             n_judging = self._n_judging(cursor.first, member.fold)
             n_learned = self.n_used - (n_judging if self.n_apart is None else 0)
-            gap = self._gap(cursor, index, n_coefficients)
+            gap = member.solver.gap(state)
             seen = self._seen(cursor, index)
-            doubts.append(doubt(gap, n_coefficients, max(n_learned, 1), max(n_judging, 1), seen))
+            doubts.append(doubt(gap, n_free, max(n_learned, 1), max(n_judging, 1), seen))
         return by_fold(np.array(doubts), self.n_folds)
 
     def _n_judging(self, first: FoldMoments, fold: int) -> int:
@@ -75,20 +91,30 @@ class Pruning:
     def _seen(self, cursor: SearchCursor, index: int) -> float:
         """Return the share of a model's judges that it has learned from all the same.
 
-        They were in the sample whose minimum it started from.
+        They were among the rows of its leader.
         """
-        state = cursor.states[index]
-        starts = isinstance(state, NewtonState) and state.rounds <= 1
-        if self.n_apart is not None or cursor.sample is None or not starts:
+        at = len(cursor.scores) + self.members[index].candidate
+        if at >= len(self.members):
             return 0.0
-        return min(1.0, cursor.sample.n_rows / max(self.n_used, 1))
+        return float(np.array_equal(cursor.states[index].point, cursor.states[at].point))
 
-    def _gap(self, cursor: SearchCursor, index: int, n_coefficients: int) -> float | None:
-        member, state = self.members[index], cursor.states[index]
-        if guess_of_sample(member, state):
-            assert cursor.sample is not None, "it was searched"
-            return gap_of_a_sample(n_coefficients, cursor.sample.weight[0])
-        return member.solver.gap(state)
+
+def degrees_of_freedom(member: Member, state: AimedState) -> float:
+    """Return how many coefficients a model has, as far as its penalty leaves them free.
+
+    The trace of H (H + A)^-1, where A is the curvature of the penalty and H that of the loss, the
+    same for each class (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning,
+    2009, section 7.6). H is the metric of a search, which some noise makes larger than it is.
+    Without a metric, and under an L1 penalty, all are taken to be free.
+    """
+    height, width = state.point.shape
+    n_free = float(height)
+    penalty = member.objective.penalty
+    if isinstance(state, NewtonState) and state.root is not None:
+        own = penalty.alpha * (1 - penalty.l1_ratio) * penalty.unit[:, 0] ** 2
+        variance = np.square(state.root[:, :-1]).sum(axis=0)  # the diagonal of (H + A)^-1
+        n_free -= float(own @ variance)
+    return float(max(n_free, 1.0) * max(width - 1, 1))
 
 
 def ruled_out(scores: Array, doubts: Array, select: str) -> Array:
@@ -110,22 +136,23 @@ def ruled_out(scores: Array, doubts: Array, select: str) -> Array:
 
 
 def doubt(
-    gap: float | None, n_coefficients: int, n_learned: int, n_judging: int, seen: float = 0.0
+    gap: float | None, n_free: float, n_learned: int, n_judging: int, seen: float = 0.0
 ) -> float:
     """Return by how much the mean loss on held-out rows may change until a model is at its minimum.
 
     Parameters
     ----------
     gap : by how much its objective is above that by estimate, or None
-    n_coefficients, n_learned, n_judging : of them, of rows learned from, and of rows held out
+    n_free : of coefficients, see `degrees_of_freedom`
+    n_learned, n_judging : of rows learned from, and of rows held out
     seen : share of the rows held out that have taken part in finding where the model is
 
     Notes
     -----
     Near the minimum a loss is a quadratic form. With a gap g, the change on all rows that there
     could be is at most g + 2 (g u)^(1/2), where u is how far the minimum for the rows learned from
-    is above theirs (Cauchy and Schwarz, in the metric of the Hessian): half the number of
-    coefficients over that of rows, at most (Wilks, 1938). What is left of the way does not know
+    is above theirs (Cauchy and Schwarz, in the metric of the Hessian): half the number of free
+    coefficients over that of rows (Wilks, 1938). What is left of the way does not know
     the rows held out, whose mean differs from that by three standard errors, at most, of a
     difference with the variance 2 g. Where a share s of the rows held out had a part in finding the
     point, the gradients of theirs and of the others' losses cancel there, which makes another
@@ -133,19 +160,18 @@ def doubt(
     """
     if gap is None:
         return float("inf")
-    uncertain = n_coefficients / (2 * n_learned)
+    uncertain = n_free / (2 * n_learned)
     slope = 1 + np.sqrt(seen * n_learned / n_judging)
     chance = 3 * np.sqrt(2 * gap / n_judging)
     return float(gap + 2 * np.sqrt(gap * uncertain) * slope + chance)
 
 
-def gap_of_a_sample(n_coefficients: int, weight: Array) -> float:
+def gap_of_a_sample(n_free: float, weight: Array) -> float:
     """Return by how much the minimum for a sample is above that for all rows, at most.
 
     Twice the number of rows times it has a chi-squared distribution, by Wilks' theorem, of as
-    many degrees of freedom as there are coefficients, and fewer with a penalty: here it is three
-    standard deviations above its mean. Rows of unlike weights count as Kish's number of them
-    (Survey Sampling, 1965).
+    many degrees of freedom as there are free coefficients: here it is three standard deviations
+    above its mean. Rows of unlike weights count as Kish's number of them (Survey Sampling, 1965).
     """
     n_rows = float(weight.sum()) ** 2 / float(weight @ weight)
-    return float(n_coefficients + 3 * np.sqrt(2 * n_coefficients)) / (2 * n_rows)
+    return float(n_free + 3 * np.sqrt(2 * n_free)) / (2 * n_rows)

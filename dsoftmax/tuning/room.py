@@ -22,6 +22,19 @@ def model_size(n_features: int, n_classes: int) -> int:
     return (n_features + 1) * (n_classes if n_classes > 2 else 1)
 
 
+def n_states(kind: Kind, n_candidates: int, n_folds: int) -> int:
+    """Return how many models have a state: with folds, Newton's method has leaders besides.
+
+    Parameters
+    ----------
+    kind : of the solvers
+    n_candidates : int
+    n_folds : 0 where other rows judge
+    """
+    leaders = n_candidates if n_folds and kind is Newton else 0
+    return n_candidates * max(n_folds, 1) + leaders
+
+
 def n_pairs(kind: Kind, size: int, n_models: int) -> int:
     """Return how many updates the solver of each model remembers.
 

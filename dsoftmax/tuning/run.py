@@ -23,7 +23,7 @@ from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.runtime.workers import require_states_fit
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.base import AimedState, Status
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solving import solver_kind
 from dsoftmax.sources.base import Source
@@ -33,7 +33,6 @@ from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.drive import Drive
 from dsoftmax.tuning.folding import folded, require_folds
 from dsoftmax.tuning.found import Found
-from dsoftmax.tuning.leading import led
 from dsoftmax.tuning.members import (
     Member,
     build_members,
@@ -45,7 +44,7 @@ from dsoftmax.tuning.members import (
 )
 from dsoftmax.tuning.moments import FoldMoments
 from dsoftmax.tuning.options import Options
-from dsoftmax.tuning.room import model_size, state_bytes
+from dsoftmax.tuning.room import model_size, n_states, state_bytes
 from dsoftmax.tuning.scans import Scans
 from dsoftmax.validation import Apart, require_labels
 
@@ -172,7 +171,8 @@ class Search:
 
     def _require_room(self, kind: Kind) -> None:
         size = model_size(self._source.n_features, len(self._found.classes))
-        require_states_fit(self._n_models, state_bytes(kind, size, self._n_models))
+        held = n_states(kind, self._options.n_candidates, self._n_folds)
+        require_states_fit(held, state_bytes(kind, size, held))
 
     def _attempt(self, kind: Kind) -> Found:
         first, folds = self._first_read(kind), self._found.source.folds
@@ -185,18 +185,20 @@ class Search:
         (like,), options = build([(1.0, 0.0)], [ALL]), self._options
         tried = candidates(options.alphas, options.l1_ratios, like.objective)
         numbers = [ALL] if folds is None else list(range(folds.n_folds))
-        members = build(tried.pairs, numbers)
-        leads = folds is not None and kind is Newton
-        self._start(members, build(tried.pairs, [ALL]) if leads else [])
+        held = n_states(kind, len(tried.pairs), self._n_folds)
+        members = build(tried.pairs, numbers, n_states=held)
+        leads = held > len(members)
+        leaders = build(tried.pairs, [ALL], n_states=held) if leads else []
+        self._start(members, leaders)
         if self._course.cursor.chosen is None:
-            self._drive(members, tried)
+            self._drive([*members, *leaders], tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
         if folds is not None and options.refit and not self._interrupted:
             (last,) = build([tried.pairs[winner]], [ALL])
             self._start_last(last, members, winner)
-            members = [*members, last]
-            self._drive(members, tried)
-        return self._finish(members, tried, winner)
+            self._drive([*members, *leaders, last], tried)
+            leaders = [*leaders, last]
+        return self._finish([*members, *leaders], tried, winner)
 
     def _first_read(self, kind: Kind) -> FoldMoments:
         course = self._course
@@ -210,28 +212,36 @@ class Search:
         return first
 
     def _start(self, members: list[Member], leaders: list[Member]) -> None:
-        """Start all members from the intercepts alone, or from their leaders, unless they were."""
+        """Start all members from the intercepts alone, unless they were, with leaders ahead."""
         cursor = self._course.cursor
         if cursor.states:
             return
         assert cursor.first is not None, "it was read"
-        if leaders:
-            states = tuple(led(members, leaders, self._scans))
-        else:
-            states = tuple(started(member, member.objective.intercept_only) for member in members)
+        states = tuple(
+            started(member, member.objective.intercept_only) for member in (*members, *leaders)
+        )
         scores = np.array([score_of_intercepts(member, cursor.first) for member in members])
-        self._course.move(replace(cursor, states=states, scores=scores))
+        led = tuple(leader.candidate for leader in leaders)
+        self._course.move(replace(cursor, states=states, scores=scores, led=led))
 
     def _start_last(self, last: Member, members: list[Member], winner: int) -> None:
-        """Start the winner on all rows from the mean of its models, unless it has been."""
-        cursor = self._course.cursor
+        """Start the winner on all rows, unless it has been.
+
+        It goes on from its leader, or else from the mean of its models.
+        """
+        cursor, n_tried = self._course.cursor, len(members)
         if cursor.chosen is not None:
             return
-        own = [index for index, member in enumerate(members) if member.candidate == winner]
-        mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
-        point = last.objective.coordinates.from_coefficients(*mean)
-        states = (*cursor.states, started(last, point))
-        self._course.move(replace(cursor, states=states, chosen=winner, few=None))
+        if len(cursor.states) > n_tried:
+            state = cursor.states[n_tried + winner]
+            if not state.status.converged or state.status is Status.RULED_OUT:
+                state = replace(state, status=Status.RUNNING)
+        else:
+            own = [index for index, member in enumerate(members) if member.candidate == winner]
+            mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
+            state = started(last, last.objective.coordinates.from_coefficients(*mean))
+        states = (*cursor.states, state)
+        self._course.move(replace(cursor, states=states, chosen=winner, n_heads=None))
 
     def _drive(self, members: list[Member], tried: Candidates) -> None:
         drive = Drive(
@@ -250,7 +260,7 @@ class Search:
         cursor, ledger, n_tried = course.cursor, course.ledger, len(course.cursor.scores)
         n_folds = n_tried // len(tried.pairs)
         states = cursor.states[:n_tried]
-        points, values = zip(*map(reached, members, states), strict=True)
+        points, values = zip(*map(reached, members[:n_tried], states), strict=True)
         found = [
             np.vstack(member.objective.coefficients(point)).T
             for member, point in zip(members, points, strict=False)
@@ -278,9 +288,8 @@ class Search:
         cursor = self._course.cursor
         n_tried = len(cursor.scores)
         own = [i for i, member in enumerate(members[:n_tried]) if member.candidate == winner]
-        last = zip(members[n_tried:], cursor.states[n_tried:], strict=True)
-        if any(has_moved(*pair) for pair in last):
-            own = [n_tried]
+        if cursor.chosen is not None and has_moved(members[-1], cursor.states[-1]):
+            own = [len(cursor.states) - 1]
         states = [cursor.states[index] for index in own]
         coef, intercept = mean_of([members[index] for index in own], states)
         status = self._status(states)
@@ -289,7 +298,7 @@ class Search:
             coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
         )
 
-    def _status(self, winners: Sequence[State]) -> Status:
+    def _status(self, winners: Sequence[AimedState]) -> Status:
         """Return why the search has ended early, or else why models of the winner have."""
         if self._interrupted:
             return Status.INTERRUPTED
@@ -299,5 +308,5 @@ class Search:
         return max(statuses, key=lambda status: not status.converged)
 
 
-def _is_at_minimum(state: State) -> bool:
+def _is_at_minimum(state: AimedState) -> bool:
     return state.status.converged and state.status is not Status.RULED_OUT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,18 @@ from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.subproblem import Subproblem
-from dsoftmax.subsample import rows_of
+from dsoftmax.subsample import ByInfluence, rows_of
 from dsoftmax.tuning.members import Member
 from dsoftmax.tuning.moments import FoldMoments, fold_moments_of
-from dsoftmax.tuning.stack import Stack, evaluate_on_sample, judge_of
+from dsoftmax.tuning.stack import Group, Stack, evaluate_on_sample, judge_folds_of, judge_of
 from dsoftmax.validation import Apart, readable
+
+
+class Told(NamedTuple):
+    """What a model is told of its points: its objective, and what rows held out say."""
+
+    result: Evaluation
+    judged: Judged
 
 
 class Scans(Reads):
@@ -44,33 +51,49 @@ class Scans(Reads):
         return self._ledger.passes + reads + reserve <= self._settings.max_iter
 
     def evaluate(
-        self, members: Sequence[Member], requests: Sequence[Request], *, renew: bool
-    ) -> list[tuple[Evaluation, Judged]]:
-        """Return the objectives of some models on all rows, and what rows held out say of them.
+        self, groups: Sequence[Group], *, renew: bool, beside: Sequence[tuple[Member, Array]] = ()
+    ) -> tuple[list[list[Told]], list[tuple[float, float]]]:
+        """Return the objectives of the models of some groups on all rows, and what judges them.
 
-        With `renew`, rows are kept in memory that matter to the one in the middle.
+        With `renew`, rows are kept in memory that matter to the group in the middle.
+
+        Returns
+        -------
+        what each model of each group is told, and loss and accuracy of points of members beside
+        those, on the rows held out
         """
-        rule = None
-        if renew and self._sample_size < self.n_rows:
-            middle = len(members) // 2
-            objective, request = members[middle].objective, requests[middle]
-            here = request.points[0]
-            ends = np.stack([here, here if request.renew is None else request.renew])
-            rule = self._subproblem.rule(
-                objective, ends, request.root, self._settings.seed, self._sample_size
-            )
-        stack = Stack(members, requests)
-        reduction: Reduction[Any] = stack.reduction
+        rule = self._rule(groups[len(groups) // 2]) if renew else None
+        stack = Stack(groups)
+        reductions: list[Reduction[Any]] = [stack.reduction] if groups else []
         if rule is not None:
-            reduction = several(reduction, rows_of(rule))
-        sums: FoldSums = self.read_all(reduction, picks=rule is not None)[0]
+            reductions = [several(*reductions, rows_of(rule))]
+        if beside:
+            members, points = zip(*beside, strict=True)
+            reductions.append(judge_folds_of(members, points))
+        first, rest = self.read_all(reductions[0], reductions[1:], picks=rule is not None)
         self._ledger.steps += 1
-        results = []
-        for member, request, own in zip(members, requests, stack.split(sums), strict=True):
-            objective = member.objective
-            found = objective.evaluation(request.points, own.learned, objective.n_rows)
-            results.append((replace(found, renewed=rule is not None), own.judged))
-        return results
+        sums = [*rest, first][0]
+        judged = [sums.means(place) for place in range(len(beside))]
+        if not groups:
+            return [], judged
+        return [
+            [
+                _result(member, points, found, renewed=rule is not None)
+                for (member, points), found in zip(group.asked(), own, strict=True)
+            ]
+            for group, own in zip(groups, stack.split(first), strict=True)
+        ], judged
+
+    def _rule(self, group: Group) -> ByInfluence | None:
+        """Return what picks the rows that matter to a group; None if all are in memory."""
+        if self._sample_size >= self.n_rows:
+            return None
+        request, objective = group.request, group.member.objective
+        here = request.points[0]
+        ends = np.stack([here, here if request.renew is None else request.renew])
+        return self._subproblem.rule(
+            objective, ends, request.root, self._settings.seed, self._sample_size
+        )
 
     def evaluate_sample(
         self, members: Sequence[Member], requests: Sequence[Request]
@@ -95,3 +118,9 @@ class Scans(Reads):
     def _subproblem(self) -> Subproblem:
         assert self.sample is not None, "the first read has picked some rows"
         return Subproblem(self.sample, self._source.dtype, ThreadExecutor())
+
+
+def _result(member: Member, points: Array, sums: FoldSums, *, renewed: bool) -> Told:
+    objective = member.objective
+    found = objective.evaluation(points, sums.learned, objective.n_rows)
+    return Told(replace(found, renewed=renewed), sums.judged)

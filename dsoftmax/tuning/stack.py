@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise, starmap
 from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
 from dsoftmax.folds import ALL
 from dsoftmax.judging import FoldSums, Judged
-from dsoftmax.reduction import Array, Reduction
+from dsoftmax.reduction import Array, Reduction, Several, several
 from dsoftmax.solvers.base import Evaluation, Request
 from dsoftmax.subproblem import Subproblem
-from dsoftmax.tuning.kernel import partial_folds, partial_judge, partial_stack
-from dsoftmax.tuning.members import Member
+from dsoftmax.tuning.kernel import partial_folds, partial_judge, partial_judge_folds, partial_stack
+from dsoftmax.tuning.members import Member, carried
 
 _STACK_BYTES = 1 << 24  # of the gradients of a stack
 _ROOT_BYTES = 1 << 28  # of what makes the features of a sample uncorrelated
@@ -33,10 +34,30 @@ def stack_width(n_features: int, n_columns: int) -> int:
     return max(1, _STACK_BYTES // (8 * (n_features + 1) * n_columns))
 
 
-def block_length(requests: Sequence[Request]) -> int:
-    """Return how many of the models that ask come into one read."""
-    n_rows, n_columns = requests[0].points.shape[1:]
-    ends = np.cumsum([len(request.points) for request in requests])
+class Group(NamedTuple):
+    """A model, what it asks for, and those that follow it: its own without one fold each."""
+
+    member: Member
+    request: Request
+    followers: tuple[Member, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many gradients tell what it asks for."""
+        return len(self.request.points) * (len(self.followers) + 1)
+
+    def asked(self) -> Iterator[tuple[Member, Array]]:
+        """Yield each model, and the points in its coordinates."""
+        yield self.member, self.request.points
+        for follower in self.followers:
+            points = [carried(point, self.member, follower) for point in self.request.points]
+            yield follower, np.stack(points)
+
+
+def block_length(groups: Sequence[Group]) -> int:
+    """Return how many of the groups come into one read."""
+    n_rows, n_columns = groups[0].request.points.shape[1:]
+    ends = np.cumsum([group.width for group in groups])
     return max(1, int(np.searchsorted(ends, stack_width(n_rows - 1, n_columns), side="right")))
 
 
@@ -46,6 +67,14 @@ def judge_of(members: Sequence[Member], points: Sequence[Array]) -> Reduction[Ju
     return Reduction("evaluate", partial(partial_judge, points=kernel, shift=shift), add)
 
 
+def judge_folds_of(members: Sequence[Member], points: Sequence[Array]) -> Reduction[Judged]:
+    """Return the reduction that judges a point of each member by the fold that it leaves out."""
+    kernel, shift = _kernel(members, [point[None] for point in points])
+    left_out = np.array([member.fold for member in members])
+    chunk = partial(partial_judge_folds, points=kernel, left_out=left_out, shift=shift)
+    return Reduction("partial_gradient", chunk, add)
+
+
 def _kernel(members: Sequence[Member], points: Sequence[Array]) -> tuple[Array, Array | None]:
     pairs = zip(members, points, strict=True)
     kernel = np.concatenate([member.objective.kernel(own) for member, own in pairs])
@@ -53,45 +82,61 @@ def _kernel(members: Sequence[Member], points: Sequence[Array]) -> tuple[Array, 
 
 
 class Stack:
-    """What some members ask for, as one reduction.
+    """What some groups ask for, as one reduction.
 
-    Where the models of several folds are at the same point, it is evaluated once, for the rows of
-    each fold apart.
-
-    Parameters
-    ----------
-    members, requests : of the same length
+    What followers are to know is evaluated once, for the rows of each fold apart.
     """
 
-    def __init__(self, members: Sequence[Member], requests: Sequence[Request]) -> None:
-        self._lengths = [len(request.points) for request in requests]
-        self._left_out = np.repeat([member.fold for member in members], self._lengths)
-        kernel, self._shift = _kernel(members, [request.points for request in requests])
-        new = [True, *(not np.array_equal(*pair) for pair in pairwise(kernel))]
-        shares = self._left_out.min() >= 0 and not all(new)
-        self._which = np.cumsum(new) - 1 if shares else None
-        self._points = kernel[new] if shares else kernel
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._alone = [group for group in groups if not group.followers]
+        self._led = [group for group in groups if group.followers]
+        self._folds = np.unique([own.fold for group in self._led for own in group.followers])
 
     @property
-    def reduction(self) -> Reduction[FoldSums]:
+    def reduction(self) -> Reduction[Several]:
         """What sums over the rows."""
-        points, shift = self._points, self._shift
-        chunk = partial(partial_stack, points=points, left_out=self._left_out, shift=shift)
-        if self._which is not None:
-            chunk = partial(partial_folds, points=points, folds=self._folds, shift=shift)
-        return Reduction("partial_gradient", chunk, add)
+        return several(*self._reductions())
 
-    @property
-    def _folds(self) -> Array:
-        return np.unique(self._left_out)
+    def _reductions(self) -> Iterator[Reduction[FoldSums]]:
+        if self._alone:
+            folds = [group.member.fold for group in self._alone]
+            left_out = np.repeat(folds, _lengths(self._alone))
+            yield self._reduction(partial(partial_stack, left_out=left_out), self._alone)
+        if self._led:
+            yield self._reduction(partial(partial_folds, folds=self._folds), self._led)
 
-    def split(self, sums: FoldSums) -> Iterator[FoldSums]:
-        """Yield the part of the sums that is each request's own."""
-        if self._which is not None:
-            sums = sums.without(self._folds, self._left_out, self._which)
-        start = 0
-        for length in self._lengths:
-            yield sums.models(slice(start, start := start + length))
+    def _reduction(
+        self, chunk: Callable[..., FoldSums], groups: Sequence[Group]
+    ) -> Reduction[FoldSums]:
+        members, requests, _ = zip(*groups, strict=True)
+        points, shift = _kernel(members, [request.points for request in requests])
+        return Reduction("partial_gradient", partial(chunk, points=points, shift=shift), add)
+
+    def split(self, sums: Several) -> list[list[FoldSums]]:
+        """Return what the sums tell the models of each group: its own, and then its followers'."""
+        alone, led = _slices(self._alone), _slices(self._led)
+        return [
+            self._of_led(group, next(led), sums.parts[-1])
+            if group.followers
+            else [sums.parts[0].models(next(alone))]
+            for group in self._groups
+        ]
+
+    def _of_led(self, group: Group, own: slice, sums: FoldSums) -> list[FoldSums]:
+        n_points = sum(_lengths(self._led))
+        folds = self._folds.tolist()
+        left_out = (folds.index(follower.fold) for follower in group.followers)
+        return [sums.left_out(fold, own, n_points) for fold in (ALL, *left_out)]
+
+
+def _lengths(groups: Sequence[Group]) -> list[int]:
+    return [len(group.request.points) for group in groups]
+
+
+def _slices(groups: Sequence[Group]) -> Iterator[slice]:
+    """Yield where the points of each group are among those of all."""
+    return starmap(slice, pairwise([0, *accumulate(_lengths(groups))]))
 
 
 def evaluate_on_sample(
@@ -100,12 +145,12 @@ def evaluate_on_sample(
     """Return the objectives of some members, as far as the rows in memory tell them."""
     if len(members) == 1 and members[0].fold == ALL:  # as in a fit, which knows float64 too
         return [sample.evaluate(members[0].objective, requests[0])]
-    stack = Stack(members, requests)
+    stack = Stack(list(map(Group, members, requests)))
     sums = sample.reduce(stack.reduction)
     metric = any(request.metric for request in requests)
     roots = _Roots(sample, members) if metric else None
     results = []
-    for member, request, own in zip(members, requests, stack.split(sums), strict=True):
+    for member, request, (own,) in zip(members, requests, stack.split(sums), strict=True):
         here = member.objective.over(float(own.learned.weight[0]), sample.rows.n_rows)
         result = here.evaluation(request.points, own.learned, sample.rows.n_rows)
         result = replace(result, share=sample.rows.share)

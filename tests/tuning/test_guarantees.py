@@ -12,6 +12,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import CheckpointError, ChunkError, SoftmaxRegressionCV, open_data
@@ -22,6 +23,9 @@ from tests.tuning.test_search import problem
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
+
+JUDGES = tuple(array[:300] for array in load_digits(return_X_y=True))
+SCOUT: dict[str, Any] = {"alphas": 12, "cv": None}
 
 pytestmark = pytest.mark.usefixtures("small_spans")
 
@@ -46,7 +50,9 @@ def found(path: str, **changes: Any) -> SoftmaxRegressionCV:
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return SoftmaxRegressionCV(**(params | changes)).fit(f"{path}/X", f"{path}/y")
+        search = SoftmaxRegressionCV(**(params | changes))
+        apart = {} if search.cv else {"X_val": JUDGES[0], "y_val": JUDGES[1]}
+        return search.fit(f"{path}/X", f"{path}/y", **apart)
 
 
 def bits(model: SoftmaxRegressionCV) -> tuple[bytes, ...]:
@@ -56,7 +62,9 @@ def bits(model: SoftmaxRegressionCV) -> tuple[bytes, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("params", [{}, {"solver": "lbfgs"}, {"l1_ratios": (0.0, 0.5)}], ids=str)
+@pytest.mark.parametrize(
+    "params", [{}, SCOUT, {"solver": "lbfgs"}, {"l1_ratios": (0.0, 0.5)}], ids=str
+)
 def test_the_bits_of_a_search_do_not_depend_on_where_it_runs(
     path: str, params: dict[str, Any]
 ) -> None:
@@ -103,18 +111,21 @@ class After:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [None, 2], ids=["one-read", "several-reads"])
+@pytest.mark.parametrize(
+    ("width", "params"), [(None, {}), (2, {}), (None, SCOUT)], ids=["one", "several", "scout"]
+)
 def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_bits(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int | None
-) -> None:
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int | None,
+    params: dict[str, Any],
+) -> None:  # fmt: skip
     if width:
         monkeypatch.setattr(stack, "_STACK_BYTES", width * 8 * 65 * 10)
-    expected = bits(found(path))
+    expected = bits(found(path, **params))
     for events in (0, 30, 60):
         place = tmp_path / f"at-{events}"
         with pytest.raises(StopError):
-            found(path, checkpoint=place, callbacks=[After(events)])
-        assert bits(found(path, checkpoint=place)) == expected
+            found(path, checkpoint=place, callbacks=[After(events)], **params)
+        assert bits(found(path, checkpoint=place, **params)) == expected
 
 
 @pytest.mark.slow

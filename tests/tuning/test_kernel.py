@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsoftmax.folds import NEVER
+from dsoftmax.folds import ALL, NEVER
 from dsoftmax.reduction import Chunk
 from dsoftmax.tuning.kernel import partial_folds, partial_stack
 
@@ -24,11 +24,13 @@ def test_the_models_of_all_folds_at_one_point_have_the_sums_of_each_of_them(
     X = rng.normal(size=(rows, 4)).astype("f4")
     chunk = Chunk(X, codes, weight, 0, held_out=np.where(fold < 0, 0, judging), fold=fold)
     points = rng.normal(size=(2, 5, n_columns)).astype("f4")
-    which, left_out = np.array([0, 0, 1, 1, 1]), np.array([0, 2, 0, 1, 2])
+    which, left_out = np.array([0, 0, 1, 1, 1, 0]), np.array([0, 2, 0, 1, 2, ALL])
     shift = np.ones(4, "f4")
     each = partial_stack(chunk, points[which], left_out, shift)
-    shared = partial_folds(chunk, points, np.unique(left_out), shift)
-    found = shared.without(np.unique(left_out), left_out, which)
-    for mine, other in ((found.learned, each.learned), (found.judged, each.judged)):
-        for name, expected in vars(other).items():
-            np.testing.assert_allclose(getattr(mine, name), expected, rtol=2e-5, atol=1e-4)
+    shared = partial_folds(chunk, points, np.arange(3), shift)
+    for index, (point, fold) in enumerate(zip(which, left_out, strict=True)):
+        mine = shared.left_out(int(fold), slice(point, point + 1), len(points))
+        other = each.models(slice(index, index + 1))
+        for sums, expected in ((mine.learned, other.learned), (mine.judged, other.judged)):
+            for name, array in vars(expected).items():
+                np.testing.assert_allclose(getattr(sums, name), array, rtol=2e-5, atol=1e-4)

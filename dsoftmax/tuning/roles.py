@@ -1,0 +1,80 @@
+"""Who of a search goes ahead, who follows, and who goes a way of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dsoftmax.solvers.base import Status
+from dsoftmax.tuning.cursor import SearchCursor
+from dsoftmax.tuning.leading import is_ahead, left
+from dsoftmax.tuning.members import Member
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Tells the members of a search apart by what a cursor says.
+
+    Attributes
+    ----------
+    members : those of the candidates, then perhaps a leader of each, and last the winner on all
+        rows, once it is known
+    n_tried : how many are those of the candidates
+    n_folds : of each candidate
+    """
+
+    members: Sequence[Member]
+    n_tried: int
+    n_folds: int
+
+    def heads(self, cursor: SearchCursor) -> tuple[int, ...]:
+        """Return the members that are ahead of others, or go their own ways."""
+        if cursor.chosen is not None:
+            heads: Sequence[int] = [len(cursor.states) - 1]
+        elif cursor.scout is not None:
+            heads = [cursor.scout]
+        else:
+            own = [i for i in range(self.n_tried) if self.members[i].candidate not in cursor.led]
+            heads = [*own, *map(self._leader, cursor.led)]
+        return tuple(i for i in heads if cursor.states[i].status is Status.RUNNING)
+
+    def leading(self, cursor: SearchCursor) -> bool:
+        """Whether leaders are ahead."""
+        return cursor.chosen is None and any(i >= self.n_tried for i in self.heads(cursor))
+
+    def followers(self, cursor: SearchCursor, head: int) -> tuple[int, ...]:
+        """Return the members that follow one: those of its candidate, if it leads.
+
+        Models that have nothing to learn are where they end from the start.
+        """
+        first = (head - self.n_tried) * self.n_folds
+        if cursor.chosen is not None or first < 0:
+            return ()
+        own = range(first, first + self.n_folds)
+        return tuple(i for i in own if cursor.states[i].target > 0)
+
+    def parted(self, cursor: SearchCursor) -> SearchCursor:
+        """Return the cursor in which those go their own ways whose leader is done."""
+        if cursor.chosen is not None:
+            return cursor
+        return self.without_leaders(cursor, [c for c in cursor.led if not self._led(cursor, c)])
+
+    def without_leaders(self, cursor: SearchCursor, candidates: Sequence[int]) -> SearchCursor:
+        """Return the cursor in which the models of some candidates go their own ways."""
+        settling = list(cursor.settling)
+        for candidate in candidates:
+            for index in self.followers(cursor, self._leader(candidate)):
+                state, settles = left(self.members[index], cursor.states[index])
+                cursor = cursor.with_state(index, state)
+                settling += [index] if settles else []
+        led = tuple(candidate for candidate in cursor.led if candidate not in candidates)
+        return replace(cursor, led=led, settling=tuple(settling))
+
+    def _leader(self, candidate: int) -> int:
+        return self.n_tried + candidate
+
+    def _led(self, cursor: SearchCursor, candidate: int) -> bool:
+        head, states = self._leader(candidate), cursor.states
+        own = self.followers(cursor, head)
+        gaps = [self.members[index].solver.gap(states[index]) for index in own]
+        return is_ahead(self.members[head], states[head], gaps)
