@@ -59,7 +59,7 @@ class SoftmaxRegressionCV(LinearClassifier):
         penalty, where the distance to a minimum is known): those whose loss is higher than the
         best by more than what both may still change until they are at their minima, see the
         notes. Their scores and coefficients are what they were then, their objectives perhaps
-        the sample's.
+        the sample's; with folds, the rows that judge them may still have had a part in them.
         If False, every model is followed to its minimum.
     fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
         Class weights "balanced" are those of all rows.
@@ -103,20 +103,29 @@ class SoftmaxRegressionCV(LinearClassifier):
     Notes
     -----
     With a gap g to its minimum, by estimate, the mean loss of a model on m held-out rows changes by
-    at most ``g + 2 * sqrt(g * p / (2 * n)) + 3 * sqrt(2 * g / m)``, where p is the number
-    of coefficients and n that of rows learned from. Candidates leave at the ends of passes, by
-    numbers that do not depend on the cluster. With `X_val` they also leave before the first pass
-    to all: the minimum for a sample of s rows is at most ``(p + 3 * sqrt(2 * p)) / (2 * s)`` above
-    that for all. With folds, the models of a candidate start where the sample as a whole has its
-    minimum; in their first pass the share q of the rows held out that were in the sample counts,
-    with r rows learned from for each that judges: the second term grows by ``1 + sqrt(q * r)``.
+    at most ``g + 2 * sqrt(g * p / (2 * n)) + 3 * sqrt(2 * g / m)``, where n is the number of rows
+    learned from, and p that of coefficients as far as the penalty leaves them free: the trace of
+    H (H + A)^-1, with the curvatures H of the loss and A of the penalty. Candidates leave at the
+    ends of passes, by numbers that do not depend on the cluster. With `X_val` they also leave
+    before the first pass to all: the minimum for a sample of s rows is at most
+    ``(p + 3 * sqrt(2 * p)) / (2 * s)`` above that for all. Of those that are left, if they are
+    many, one goes two passes ahead, and the others start where it is.
+
+    With folds and "newton", the model of all rows leads those of its candidate, until its gap is a
+    tenth of theirs; each pass evaluates its point for the rows of every fold apart. With r rows
+    learned from for each that judges, the second term above is larger by ``1 + sqrt(r)`` there.
+    Then each model goes on from its own gradient until that has fallen to `tol`, and to a tenth; if
+    it is at `tol` from the start, by one search in memory whose end is only judged, and whose
+    objective is what that search promises (approximate cross-validation).
 
     As many models share a read as have gradients of 16 MiB together; more take several.
 
     References
     ----------
     Friedman, Hastie and Tibshirani, Journal of Statistical Software 33, 2010 (paths); Breiman,
-    Friedman, Olshen and Stone, Classification and Regression Trees, 1984 ("1se").
+    Friedman, Olshen and Stone, Classification and Regression Trees, 1984 ("1se"); Hastie,
+    Tibshirani and Friedman, The Elements of Statistical Learning, 2009, section 7.6 (degrees of
+    freedom); Wilson, Kasy and Mackey, Approximate cross-validation, 2020.
 
     Examples
     --------
