@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -23,6 +23,11 @@ class ByteCache(Generic[Key, Value]):
         """Return the bytes of what is held under the keys that meet a condition."""
         with self._lock:
             return sum(size for key, (_, size) in self._held.items() if condition(key))
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys, those that were used least recently first."""
+        with self._lock:
+            return iter(list(self._held))
 
     def get(self, key: Key) -> Value | None:
         """Return what is held under `key`, now the most recently used, or None."""

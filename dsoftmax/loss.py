@@ -14,6 +14,7 @@ Every matrix product has a shape that follows from the data and the points alone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -161,12 +162,21 @@ def softmax_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> N
     flat = raw.reshape(-1)
     of_label = flat.take(own)
     np.equal(of_label, 0, out=correct)
+    np.maximum(raw, _least_exponent(raw.dtype), out=raw)
     np.exp(raw, out=raw)
     total = raw.sum(axis=1, keepdims=True)
     raw /= total
     flat[own] -= 1
     np.log(total[:, 0], out=loss)
     loss -= of_label
+
+
+def _least_exponent(dtype: np.dtype[np.floating]) -> float:
+    """Return an exponent whose power a product can still take without subnormal numbers.
+
+    With those, products take up to 17 times as long; what is lost is below 1e-34.
+    """
+    return 0.9 * math.log(np.finfo(dtype).tiny)
 
 
 def _of_own_class(raw: Array, codes: Array) -> Array:
@@ -180,7 +190,7 @@ def _of_own_class(raw: Array, codes: Array) -> Array:
 def _logistic_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
     z = raw[:, 0]
     label = codes == 1
-    tail = np.exp(-np.abs(z))
+    tail = np.exp(np.maximum(-np.abs(z), _least_exponent(z.dtype)))
     np.add(np.maximum(z, 0) - np.where(label, z, 0), np.log1p(tail), out=loss)
     np.equal(z > 0, label, out=correct)
     np.divide(np.where(z >= 0, 1, tail), 1 + tail, out=z)

@@ -38,6 +38,8 @@ class ElasticNet:
 
     def absolute(self, point: Array) -> float:
         """Return the value of the L1 part."""
+        if not self._has_corners:
+            return 0.0
         return self.alpha * self.l1_ratio * float(np.abs(self.unit * point[:-1]).sum())
 
     def prox(self, point: Array, step: float | Array) -> Array:
@@ -45,6 +47,8 @@ class ElasticNet:
 
         `step` is a number, or an array of the shape of `point`, one for each coordinate.
         """
+        if not self._has_corners:
+            return point
         length = step[:-1] if isinstance(step, np.ndarray) else step
         return _shrunk(point, length * self._threshold)
 
@@ -53,11 +57,17 @@ class ElasticNet:
 
         It is zero at the minimum and nowhere else.
         """
+        if not self._has_corners:
+            return gradient
         signs = np.sign(point[:-1]) * self._threshold
         at_zero = _shrunk(gradient, self._threshold)
         projected = gradient.copy()
         projected[:-1] = np.where(point[:-1] == 0, at_zero[:-1], gradient[:-1] + signs)
         return projected
+
+    @property
+    def _has_corners(self) -> bool:
+        return self.alpha * self.l1_ratio > 0
 
     @property
     def _threshold(self) -> Array:

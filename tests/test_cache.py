@@ -36,6 +36,14 @@ def test_the_least_recently_used_goes_first() -> None:
     assert held(cache) == [4]
 
 
+def test_keys_come_in_the_order_of_their_use() -> None:
+    cache: ByteCache[str, int] = ByteCache()
+    for key in "abc":
+        cache.put(key, 0, 1, most=3)
+    cache.get("a")
+    assert list(cache) == ["b", "c", "a"]
+
+
 def test_what_is_too_large_is_not_held_and_drives_nothing_out() -> None:
     cache: ByteCache[int] = ByteCache()
     cache.put(0, 0, 5, most=10)

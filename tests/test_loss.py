@@ -17,6 +17,7 @@ from dsoftmax.loss import (
     narrow,
     probabilities,
     raw_blocks,
+    softmax_residual,
 )
 from dsoftmax.reduction import Array, Chunk
 
@@ -167,6 +168,27 @@ def test_far_out_raw_predictions_stay_exact(dtype: str, K: int, largest: float) 
     )
     np.testing.assert_allclose(by_row, exact.astype(float), rtol=4 * eps, atol=2 * eps)
     close(sums.gradient, oracle(chunk, points)[1], 4 * eps)
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_no_residual_is_subnormal_since_products_with_those_take_long(
+    dtype: str, columns: int
+) -> None:
+    # Nor is its product with a feature, or a weight, of 1e-3.
+    raw = np.linspace(-800, 800, 4001 * columns).astype(dtype).reshape(1, columns, -1)
+    raw[:, 0] = 0 if columns > 1 else raw[:, 0]
+    codes = np.zeros(4001, int)
+    softmax_residual(raw, codes, np.empty((1, 4001), dtype), np.empty((1, 4001), bool))
+    least = 1e-3 * np.abs(raw[raw != 0]).min()
+    assert least >= np.finfo(dtype).tiny
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_what_is_no_number_stays_none(columns: int) -> None:
+    raw = np.full((1, columns, 2), np.nan, "f4")
+    softmax_residual(raw, np.zeros(2, int), np.empty((1, 2), "f4"), np.empty((1, 2), bool))
+    assert np.isnan(raw).all()
 
 
 @pytest.mark.parametrize("K", [2, 3])

@@ -67,7 +67,9 @@ def test_prox_gives_exact_zeros_within_the_threshold_and_only_there() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "l1_ratio"), [(0.0, 1.0), (3.0, 0.0)])
-def test_prox_without_an_l1_part_changes_nothing(alpha: float, l1_ratio: float) -> None:
-    kept = POINT.copy()
-    np.testing.assert_array_equal(ElasticNet(alpha, l1_ratio, UNIT).prox(POINT, 5.0), kept)
+def test_without_an_l1_part_nothing_is_changed(alpha: float, l1_ratio: float) -> None:
+    penalty, kept = ElasticNet(alpha, l1_ratio, UNIT), POINT.copy()
+    np.testing.assert_array_equal(penalty.prox(POINT, 5.0), kept)
+    np.testing.assert_array_equal(penalty.projected(-POINT, POINT), kept)
+    assert penalty.absolute(POINT) == 0
     np.testing.assert_array_equal(POINT, kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from itertools import count, repeat
@@ -163,16 +164,21 @@ class ClusterExecutor:
         """
         if not backlog:
             return
-        names = self._with_room(window)
+        names, calls = self._with_room(window), list[Call]()
+        held = Counter({name: window.held(name) for name in names})
         for name in names:
-            threads, held = self._workers[name], window.held(name)
-            if held < _FEW * threads:
+            threads = self._workers[name]
+            if held[name] < _FEW * threads:
                 share = backlog.left_for(name) // (_SHARE * threads)
                 most = max(_FEW, min(share, _SEVERAL)) * threads
-                window.submit(backlog.next_for(name, most - held))
+                own = backlog.next_for(name, most - held[name])
+                held[name] += len(own)
+                calls += own
         for name in names:
-            while window.held(name) < self._workers[name] and (call := backlog.last_of_most(name)):
-                window.submit([call])
+            while held[name] < self._workers[name] and (call := backlog.last_of_most(name)):
+                held[name] += 1
+                calls.append(call)
+        window.submit(calls)
 
     def _with_room(self, window: Window) -> list[str]:
         """Return who may have room: whose task has ended, or all when there may be others."""

@@ -18,6 +18,7 @@ from dsoftmax.reduction import Chunk
 from dsoftmax.runtime.remembered import Keep, Key, Loaded, Remembered
 from dsoftmax.sampling import Leaf, Piece, permutation
 from dsoftmax.sources.base import Source
+from dsoftmax.sources.decoded import forget_chunks
 from dsoftmax.sources.faults import retries_here
 from dsoftmax.sources.timing import decoded_here, decoding
 
@@ -62,7 +63,7 @@ class Task(NamedTuple):
 class Loader:
     """Loads the pieces of a task, one after the other.
 
-    As a context, it lets go of what it has begun to read.
+    As a context, it lets go of what it has begun to read, and of what is not to be remembered.
     """
 
     def __init__(self, task: Task) -> None:
@@ -77,6 +78,9 @@ class Loader:
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+        keep = self._task.keep
+        if keep is None or keep.all_in_turn or keep.most == 0:
+            forget_chunks(but_newest=True)  # mini-batches come back to others
 
     def load(self, piece: Piece) -> Loaded:
         """Return the rows of a piece, and begin to read the next one if that pays."""
@@ -169,3 +173,4 @@ spans = Remembered()
 def forget(run: str) -> None:
     """Drop what this process remembers of a run: its end leaves no memory behind."""
     spans.forget(run)
+    forget_chunks()

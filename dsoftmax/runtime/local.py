@@ -47,12 +47,18 @@ _ENVIRONMENT = {
     # Dask's profiler looks at the stacks 100 times a second by default, for 3% of the time.
     "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "100ms",
 }
+_OF_WORKERS = {
+    # And keeps what it has seen for each second of the last 1,000, at 50 kB a second.
+    "DASK_DISTRIBUTED__WORKER__PROFILE__CYCLE": "10s",
+    "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "100",
+}
 
 
 class _Server(Subprocess):  # type: ignore[misc]  # distributed is untyped here
     """A Dask server in a process of its own, with the folder it writes to."""
 
     process: Process | None
+    environment: Mapping[str, str] = _ENVIRONMENT
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -74,7 +80,7 @@ class _Server(Subprocess):  # type: ignore[misc]  # distributed is untyped here
         with _log(self._folder).open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *command,
-                env=os.environ | _ENVIRONMENT,
+                env=os.environ | self.environment,
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -118,6 +124,8 @@ class _Scheduler(_Server):
 
 class _Nanny(_Server):
     """A nanny, which starts its worker in one more process, and again when it dies."""
+
+    environment = _ENVIRONMENT | _OF_WORKERS
 
     def __init__(self, scheduler: str, folder: Path, memory_limit: int | str, name: int) -> None:
         # `name` is not passed on: SpecCluster gives up a worker it knows by name after 15 seconds.

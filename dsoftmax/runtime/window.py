@@ -5,10 +5,13 @@ from __future__ import annotations
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import dask
 from distributed import KilledWorker
+from distributed.utils_comm import gather_from_workers
 
 from dsoftmax.runtime import worker
 from dsoftmax.runtime.executors import TaskKilledError
@@ -95,23 +98,23 @@ class Window:
         return self._held[worker]
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Submit tasks for one worker, or for any; futures in them arrive there as their values.
+        """Submit tasks; futures in them arrive there as their values.
 
         In one message: each would cost the scheduler five times as much by itself.
         """
         if not calls:
             return
-        name = calls[0].worker
         first, self._submitted = self._submitted, self._submitted + len(calls)
-        futures = self._client.map(
-            worker.with_one_blas_thread,
-            [self._function] * len(calls),
-            *map(list, zip(*(call.task for call in calls), strict=True)),
-            key=[f"{self._prefix}-{number}" for number in range(first, self._submitted)],
-            pure=False, workers=name, allow_other_workers=name is not None,
-        )  # fmt: skip
-        self._held[name] += len(calls)
+        keys = [f"{self._prefix}-{number}" for number in range(first, self._submitted)]
+        with _meant_for({key: call.worker for key, call in zip(keys, calls, strict=True)}):
+            futures = self._client.map(
+                worker.with_one_blas_thread,
+                [self._function] * len(calls),
+                *map(list, zip(*(call.task for call in calls), strict=True)),
+                key=keys, pure=False,
+            )  # fmt: skip
         for future, call in zip(futures, calls, strict=True):
+            self._held[call.worker] += 1
             self._calls[future] = call
             future.add_done_callback(self._done.put)
 
@@ -121,8 +124,9 @@ class Window:
             future = self._done.get(timeout=timeout)
             if future not in self._calls:  # it was released, and submitted again
                 continue
+            meant_for, patience = self._calls[future].worker, max(self._patience, timeout)
             try:
-                result = _fetched(future, max(self._patience, timeout))
+                result = _fetched(self._client, future, meant_for, patience)
             except KilledWorker as error:
                 lost = getattr(error.last_worker, "address", error.last_worker)
                 position = self._removed(future).position
@@ -174,8 +178,16 @@ class Window:
             future.release()
 
 
-def _fetched(future: Any, timeout: float) -> Any:
-    """Return the result of a future.
+def _meant_for(workers: Mapping[str, str | None]) -> Any:
+    """Have tasks run on the workers that are named, or on others if those are busy or gone."""
+    if not any(workers.values()):
+        return nullcontext()
+    named = {key: [] if name is None else [name] for key, name in workers.items()}
+    return dask.annotate(workers=named.__getitem__, allow_other_workers=True)
+
+
+def _fetched(client: Any, future: Any, worker: str | None, timeout: float) -> Any:
+    """Return the result of a future, which is most likely on a worker.
 
     Raises
     ------
@@ -184,8 +196,25 @@ def _fetched(future: Any, timeout: float) -> Any:
     """
     started = time.monotonic()
     try:
+        for result in _held_by(client, worker, future, timeout):
+            return result
         return future.result(timeout)
     except TimeoutError as error:
         if future.status == "error" or time.monotonic() - started < 0.9 * timeout:
             raise  # the task's own, or of the connection
         raise LateResultError from error
+
+
+def _held_by(client: Any, worker: str | None, future: Any, timeout: float) -> list[Any]:
+    """Return a result if a worker has it, and the client may ask it and is connected to it.
+
+    Dask would ask the scheduler first who has it, which is a third of the way there and back. It
+    would also wait for a worker that has died, if there were no connection.
+    """
+    known = worker is not None and client.direct_to_workers and client.rpc.available.get(worker)
+    if not known or future.status != "finished":
+        return []
+    found, *_ = client.sync(
+        gather_from_workers, {future.key: [worker]}, rpc=client.rpc, callback_timeout=timeout
+    )
+    return list(found.values())

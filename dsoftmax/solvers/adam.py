@@ -34,6 +34,8 @@ class Adam(MiniBatch):
         mean = _BETA1 * mean + (1 - _BETA1) * gradient
         square = _BETA2 * square + (1 - _BETA2) * gradient**2
         count = state.step + 1
-        spread = np.sqrt(square / (1 - _BETA2**count)) + _EPSILON
-        length = rate / spread
+        length = square / (1 - _BETA2**count)
+        np.sqrt(length, out=length)
+        length += _EPSILON
+        np.divide(rate, length, out=length)
         return (mean, square), length * mean / (1 - _BETA1**count), length

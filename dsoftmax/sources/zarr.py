@@ -18,7 +18,6 @@ import zarr
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from dsoftmax.cache import ByteCache
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.reduction import Array
 from dsoftmax.sources.address import (
@@ -30,12 +29,12 @@ from dsoftmax.sources.address import (
     travels,
     url_of,
 )
+from dsoftmax.sources.decoded import whole_chunk
 from dsoftmax.sources.grid import Grid, GridRows, Index, cuts_every
 from dsoftmax.sources.timing import decoding
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 _METADATA = ("zarr.json", ".zarray")
-_DECODED_BYTES = 1 << 26
 _SHARD_BYTES = 1 << 26  # decoded, of the rows of a shard that are read at once
 _LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as they were
 
@@ -198,12 +197,9 @@ class ZarrArray:
         )
 
     def _remembered(self, number: tuple[int, ...]) -> Array:
+        own = self._bounds(number)
         key = (self.name, self.token, number)
-        rows = _decoded.get(key)
-        if rows is None:
-            rows = np.asarray(self.array()[self._bounds(number)])
-            _decoded.put(key, rows, rows.nbytes, _DECODED_BYTES)
-        return rows
+        return whole_chunk(key, lambda: np.asarray(self.array()[own]))
 
     def _key(self, index: tuple[int, ...]) -> str:
         """Return the key in the store of the chunk or shard that holds a value."""
@@ -301,6 +297,3 @@ def _overlap(a: slice, b: slice) -> slice:
 
 def _less(a: slice, start: int) -> slice:
     return slice(a.start - start, a.stop - start)
-
-
-_decoded: ByteCache[tuple[str, str, tuple[int, ...]], Array] = ByteCache()

@@ -1,4 +1,10 @@
-"""Peak memory of a worker: the same for any number of chunks, and below the plan."""
+"""Peak memory of a worker: the same for any number of chunks, and below the plan.
+
+    python -m tests.benchmarks.memory
+
+prints the peaks on 1, 10 and 50 times the memory of the worker, which takes some minutes. The rows
+are the same in all chunks, so that the disk needs little; decoded, they take what others do.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +23,11 @@ from tests.benchmarks.measure import Result
 
 CHUNK, FEATURES, LIMIT = 8192, 784, 400 << 20
 FEW, AS_MUCH, MANY = 13, 65, 650  # chunks: about a fifth of the limit, the limit, 10 times
+SIZES = (1, 10, 50)
 
 
 def build(folder: str, chunks: int) -> str:
-    """Write rows that take next to no place on the disk."""
+    """Write rows that take next to no place on the disk, y in chunks of the same size for all."""
     group = zarr.open_group(f"{folder}/{chunks}", mode="w")
     shape = (chunks * CHUNK, FEATURES)
     X = group.create_array("X", shape=shape, chunks=(CHUNK, FEATURES), dtype="u1")
@@ -28,7 +35,7 @@ def build(folder: str, chunks: int) -> str:
     rows = (labels[:, None] + np.arange(FEATURES) % 7).astype("u1")
     for start in range(0, chunks * CHUNK, CHUNK):
         X[start : start + CHUNK] = rows
-    group.create_array("y", data=np.tile(labels, chunks), chunks=(1 << 20,))
+    group.create_array("y", data=np.tile(labels, chunks), chunks=(FEW * CHUNK,))
     return f"{folder}/{chunks}"
 
 
@@ -48,11 +55,10 @@ def peak(path: str, *, cached: bool) -> tuple[int, int]:
 def measure() -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder:
         few, as_much, many = (build(folder, chunks) for chunks in (FEW, AS_MUCH, MANY))
-        least = [peak(few, cached=False)[0] for _ in range(3)]
-        most = peak(many, cached=False)[0]
+        pairs = [[peak(path, cached=False)[0] for path in (many, few)] for _ in range(3)]
         yield _result(
-            f"memory, {MANY} / {FEW} chunks, no cache", [most / size for size in least], 1.05,
-            f"{most >> 20} MiB",
+            f"memory, {MANY} / {FEW} chunks, no cache", [most / least for most, least in pairs],
+            1.05, f"{pairs[-1][0] >> 20} MiB",
         )  # fmt: skip
         for name, path in (("1x", as_much), ("10x", many)):
             got, planned = peak(path, cached=True)
@@ -64,3 +70,22 @@ def _result(name: str, ratios: list[float], goal: float, note: str) -> Result:
     ratios = sorted(ratios)
     middle = ratios[len(ratios) // 2]
     return Result(name, middle, ratios[0], ratios[-1], goal, at_most=True, note=note)
+
+
+def main() -> None:
+    """Print the peaks of a worker that makes two passes over more and more data."""
+    print(f"a worker of {LIMIT >> 20} MiB, chunks of {CHUNK * FEATURES / 2**20:.1f} MiB")
+    for times in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = build(folder, -(-times * LIMIT // (CHUNK * FEATURES)))
+            for cached in (True, False):
+                got, planned = peak(path, cached=cached)
+                print(
+                    f"{times:>3}x the memory, {'cached' if cached else 'no cache':<9}"
+                    f"{got >> 20:>5} of {planned >> 20} MiB planned  {got / planned:.3f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import dask
 import psutil
 import pytest
 from distributed import Client, default_client
@@ -183,6 +184,15 @@ def test_workers_start_with_malloc_settings_that_keep_decoded_chunks(client: Cli
         assert environment["MALLOC_MMAP_THRESHOLD_"] == str(2**30)
         assert environment["MALLOC_ARENA_MAX"] == "1"
         assert environment["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_workers_keep_little_of_what_the_profiler_sees_and_the_scheduler_all_events(
+    client: Client,
+) -> None:
+    names = ("distributed.worker.profile.cycle", "distributed.admin.low-level-log-length")
+    workers = client.run(lambda: [dask.config.get(name) for name in names])
+    assert list(workers.values()) == [["10s", 100]] * len(workers)
+    assert client.run_on_scheduler(lambda: dask.config.get(names[1])) == 1000
 
 
 def test_workers_have_one_thread_each(client: Client) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pytest
+import zarr
 from distributed import Client
 
 from dsoftmax import DataError, open_data
@@ -18,6 +20,7 @@ from dsoftmax.reduction import Reduction
 from dsoftmax.runtime.executors import Executor, ThreadExecutor, executor_for
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.sources import decoded
 from dsoftmax.sources.base import Source
 
 Store = Callable[..., str]
@@ -33,14 +36,16 @@ def source(store: Store) -> Source:
     return open_data(f"{path}/X", f"{path}/y").with_classes(np.arange(4))
 
 
-def one_pass(executor: Executor, source: Source, run: str | None) -> tuple[bytes, int]:
+def one_pass(
+    executor: Executor, source: Source, run: str | None, *, batch: bool = False
+) -> tuple[bytes, int]:
     """Return the bits of a gradient, and how many spans were decoded for it."""
     points = np.random.default_rng(1).normal(size=(1, 4, 4)).astype("f4")
     kernel = partial(partial_gradient, points=points, shift=None)
     spans = cut_spans(source.chunks, source.row_bytes)
     sums, spent = reduce(
         executor, source, Reduction("partial_gradient", kernel, operator.add), full_pass(spans),
-        keep=None if run is None else f"{executor.run_key}-{run}",
+        keep=None if run is None else f"{executor.run_key}-{run}", batch=batch,
     )  # fmt: skip
     assert spent.work.rows == ROWS
     return sums.gradient.tobytes() + sums.loss.tobytes(), spent.work.reads
@@ -76,6 +81,38 @@ def test_of_data_that_do_not_fit_the_same_part_is_remembered(source: Source) -> 
 def test_nothing_is_remembered_where_that_is_switched_off(source: Source, setting: Any) -> None:
     with dask.config.set({"dsoftmax.cache": setting}), ThreadExecutor() as executor:
         assert [one_pass(executor, source, "a")[1] for _ in range(2)] == [10, 10]
+
+
+def labels_held(path: Path, setting: Any, *, batch: bool) -> list[tuple[int, ...]]:
+    """Return which chunks of y, each of the rows of three of X, are held after all are read.
+
+    The last one has the rows of one: it is read whole, and not held.
+    """
+    rng = np.random.default_rng(0)
+    zarr.create_array(path / "X", data=rng.normal(size=(ROWS, 3)), chunks=(CHUNK, 3))
+    zarr.create_array(path / "y", data=np.arange(ROWS) % 4, chunks=(3 * CHUNK,))
+    source = open_data(path / "X", path / "y").with_classes(np.arange(4))
+    decoded.forget_chunks()
+    with dask.config.set({"dsoftmax.cache": setting}), ThreadExecutor() as executor:
+        executor.slots = 1
+        one_pass(executor, source, "a", batch=batch)
+        return [number for _, _, number in decoded._held]
+
+
+def test_mini_batches_remember_chunks_of_labels(tmp_path: Path) -> None:
+    assert labels_held(tmp_path, "1 MiB", batch=True) == [(0,), (1,), (2,)]
+
+
+@pytest.mark.parametrize(("setting", "batch"), [("1 MiB", False), (0, False), (0, True)])
+def test_who_reads_in_order_remembers_the_chunk_of_labels_that_was_used_last(
+    tmp_path: Path, setting: Any, batch: bool
+) -> None:
+    assert labels_held(tmp_path, setting, batch=batch) == [(2,)]
+
+
+def test_a_run_that_ends_leaves_no_labels(tmp_path: Path) -> None:
+    labels_held(tmp_path, "1 MiB", batch=True)
+    assert list(decoded._held) == []
 
 
 def test_a_process_that_has_much_memory_already_remembers_no_more(source: Source) -> None:

@@ -196,7 +196,7 @@ def test_the_key_is_in_no_task_no_log_no_command_and_no_checkpoint(
     said = [" ".join(p.cmdline()) + str(p.environ()) for p in processes]
     said += [json.dumps(dict(cluster.get_scheduler_logs())), (folder / "log").read_text()]
     written = [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()]
-    assert len(sent) > 10
+    assert len(sent) > 3
     assert len(processes) >= 5
     assert len(written) > 5
     for content in (*sent, *(text.encode() for text in said), *written):

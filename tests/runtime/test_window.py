@@ -6,17 +6,19 @@ import os
 import queue
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, Event
 
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.executors import Home
 from dsoftmax.runtime.local import local_cluster
-from dsoftmax.runtime.window import Backlog, Call, Window
+from dsoftmax.runtime.window import Backlog, Call, Window, _fetched, _held_by
 
 SECONDS = 60  # a wait that is never over in a test that passes
 
@@ -76,9 +78,79 @@ def test_what_a_worker_that_is_held_up_has_left_is_done_by_others(
     busy.result(timeout=SECONDS)
 
 
-def test_a_result_that_dies_with_the_only_worker_is_computed_once_more() -> None:
-    with local_cluster(1) as workers, Client(workers, set_as_default=False) as client:
+def test_a_round_is_one_message_that_names_a_worker_for_each_task(
+    cluster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[list[str]] = []
+    send = cluster.map
+
+    def noted(*args: Any, key: list[str], **keywords: Any) -> Any:
+        named = dask.get_annotations()["workers"]
+        messages.append([name for one in key for name in named(one)])
+        return send(*args, key=key, **keywords)
+
+    monkeypatch.setattr(cluster, "map", noted)
+    executor = ClusterExecutor(cluster)
+    homes, tasks = [Home(0, 1), Home(1, 1)], [(2, 2), (3, 2)]
+    assert sorted(executor.run("power", pow, tasks, homes=homes)) == [4, 9]
+    assert [sorted(names) for names in messages] == [sorted(executor._workers)]
+
+
+@pytest.fixture
+def direct(cluster: Client) -> Iterator[Client]:
+    """A client that may ask workers, and is connected to all of them."""
+    with Client(
+        cluster.scheduler.address, security=cluster.security, set_as_default=False,
+        direct_to_workers=True,
+    ) as client:  # fmt: skip
+        for worker in client.scheduler_info()["workers"]:
+            client.submit(pow, 1, 1, workers=worker, pure=False).result(timeout=SECONDS)
+            assert client.rpc.available[worker]
+        yield client
+
+
+def ended(client: Client, worker: str) -> Any:
+    future = client.submit(pow, 3, 2, workers=worker, pure=False)
+    future.exception(timeout=SECONDS)
+    return future
+
+
+def test_a_client_that_may_asks_the_worker_and_not_the_scheduler(
+    direct: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = direct.scheduler_info()["workers"]
+    future = ended(direct, one)
+    monkeypatch.setattr(type(future), "result", None)
+    assert _fetched(direct, future, one, SECONDS) == 9
+
+
+def test_a_result_that_another_worker_has_is_found(direct: Client) -> None:
+    one, other = direct.scheduler_info()["workers"]
+    assert _fetched(direct, ended(direct, one), other, SECONDS) == 9
+
+
+def test_a_worker_that_is_gone_is_not_waited_for(direct: Client) -> None:
+    one, _ = direct.scheduler_info()["workers"]
+    gone = "tls://127.0.0.1:1"  # nobody is ever there, and Dask tries for half a minute
+    assert _held_by(direct, gone, ended(direct, one), SECONDS) == []
+
+
+def test_the_error_of_a_task_is_raised(direct: Client) -> None:
+    one, _ = direct.scheduler_info()["workers"]
+    future = direct.submit(pow, 0, -1, workers=one, pure=False)
+    future.exception(timeout=SECONDS)
+    with pytest.raises(ZeroDivisionError):
+        _fetched(direct, future, one, SECONDS)
+
+
+@pytest.mark.parametrize("direct", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_result_that_dies_with_the_only_worker_is_computed_once_more(direct: bool) -> None:
+    with (
+        local_cluster(1) as workers,
+        Client(workers, set_as_default=False, direct_to_workers=direct) as client,
+    ):
         ((address, process),) = client.run(os.getpid).items()
+        assert client.submit(pow, 1, 1).result(timeout=SECONDS) == 1  # connected to it, if direct
         window = Window(client, pow, "power")
         window.submit([Call(0, (3, 2), address)])
         (future,) = window._calls
