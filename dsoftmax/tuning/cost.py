@@ -12,7 +12,7 @@ from dsoftmax.solvers.newton import Newton
 from dsoftmax.sources.base import Source
 from dsoftmax.tuning.folding import fold_names_source, with_cv
 from dsoftmax.tuning.options import Options
-from dsoftmax.tuning.room import are_few, model_size, n_states, state_bytes
+from dsoftmax.tuning.room import are_few, model_size, state_bytes
 from dsoftmax.tuning.stack import stack_width
 
 _FOLD_BYTES = 8 << 20  # of folds that are read to count them
@@ -57,19 +57,20 @@ def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, classe
         return Cost(0, 1, 0, 8 * (source.n_features + 1) * classes)
     size = model_size(source.n_features, classes)
     n_candidates, n_folds = options.n_candidates, _n_folds(source, cv, options)
-    held = n_states(kind, n_candidates, n_folds)
-    state = state_bytes(kind, size, held)
-    require_states_fit(held, state)
+    n_models = n_candidates * max(n_folds, 1)
+    each_state = state_bytes(kind, size, n_candidates, n_folds)
+    require_states_fit(n_models, each_state)
     width = stack_width(source.n_features, size // (source.n_features + 1))
     # A leader's own read is for all of its followers; any other point is for one model.
     led = n_folds > 0 and kind is Newton
     each = n_folds + 1 if led else 1
-    n_models = n_candidates * max(n_folds, 1)
     rivals = kind is Newton and are_few(n_models, size // (source.n_features + 1))
     most = n_models * (2 if rivals or kind is FISTA else 1)
     points = n_candidates if led else most
     sums = min(max(most, points * each), max(width, each))
-    return Cost(n_models, -(-points // max(width // each, 1)), held * state, 8 * size * sums)
+    return Cost(
+        n_models, -(-points // max(width // each, 1)), n_models * each_state, 8 * size * sums
+    )
 
 
 def _n_folds(source: Source, cv: Any, options: Options) -> int:

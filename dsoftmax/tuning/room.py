@@ -55,13 +55,15 @@ def n_pairs(kind: Kind, size: int, n_models: int) -> int:
     return min(max(_PAIRS_BYTES // (16 * size * n_models), _LEAST_PAIRS), most)
 
 
-def state_bytes(kind: Kind, size: int, n_models: int) -> int:
-    """Return what the state of a model takes, at most.
+def state_bytes(kind: Kind, size: int, n_candidates: int, n_folds: int) -> int:
+    """Return what the states of a search take for each of its models, at most.
 
     Parameters
     ----------
-    kind : of its solver
-    size, n_models : as for `n_pairs`
+    kind : of the solvers
+    size : of a model, in coefficients
+    n_candidates, n_folds : as for `n_states`
     """
-    pairs = n_pairs(kind, size, n_models) if kind in (Newton, LBFGS) else 0
-    return 8 * size * (2 * pairs + _OTHER_VECTORS)
+    held = n_states(kind, n_candidates, n_folds)
+    pairs = n_pairs(kind, size, held) if kind in (Newton, LBFGS) else 0
+    return -(-8 * size * (2 * pairs + _OTHER_VECTORS) * held // (n_candidates * max(n_folds, 1)))

@@ -171,8 +171,8 @@ class Search:
 
     def _require_room(self, kind: Kind) -> None:
         size = model_size(self._source.n_features, len(self._found.classes))
-        held = n_states(kind, self._options.n_candidates, self._n_folds)
-        require_states_fit(held, state_bytes(kind, size, held))
+        each = state_bytes(kind, size, self._options.n_candidates, self._n_folds)
+        require_states_fit(self._n_models, each)
 
     def _attempt(self, kind: Kind) -> Found:
         first, folds = self._first_read(kind), self._found.source.folds
