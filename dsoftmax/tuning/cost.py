@@ -64,13 +64,12 @@ def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, classe
     # A leader's own read is for all of its followers; any other point is for one model.
     led = n_folds > 0 and kind is Newton
     each = n_folds + 1 if led else 1
-    rivals = kind is Newton and are_few(n_models, size // (source.n_features + 1))
-    most = n_models * (2 if rivals or kind is FISTA else 1)
-    points = n_candidates if led else most
-    sums = min(max(most, points * each), max(width, each))
-    return Cost(
-        n_models, -(-points // max(width // each, 1)), n_models * each_state, 8 * size * sums
-    )
+    heads = n_candidates if led else n_models
+    rivals = kind is Newton and are_few(heads, size // (source.n_features + 1))
+    most = heads * (2 if rivals or kind is FISTA else 1)
+    reads = -(-(heads if led else most) // max(width // each, 1))
+    sums = min(max(n_models, most * each), max(width, each))
+    return Cost(n_models, reads, n_models * each_state, 8 * size * sums)
 
 
 def _n_folds(source: Source, cv: Any, options: Options) -> int:

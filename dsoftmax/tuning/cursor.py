@@ -84,7 +84,7 @@ class SearchCursor(Standing):
     @property
     def out_of_budget(self) -> bool:
         """Whether it has ended with its budget, so that a larger one would let it go on."""
-        return self.done and self.is_spent
+        return self.is_spent or (self.parting is not None and not self.done)
 
     @property
     def is_spent(self) -> bool:
@@ -94,7 +94,7 @@ class SearchCursor(Standing):
     def reopened(self) -> Self:
         """Return the cursor before the budget was found to be spent."""
         states = self.all_as(Status.BUDGET, Status.RUNNING).states
-        opened = replace(self, states=states, begun=None, done=False, n_heads=None)
+        opened = replace(self, states=states, begun=None, waiting=(), done=False, n_heads=None)
         if (before := self.parting) is not None:
             return replace(
                 opened, states=before.states, scores=before.scores, led=before.led, settling=(),

@@ -9,20 +9,20 @@ import numpy as np
 
 from dsoftmax.course import Course
 from dsoftmax.settings import Settings
-from dsoftmax.solvers.base import AimedState, Request, Rows, Status
+from dsoftmax.solvers.base import AimedState, Request, Status
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.stopping import status_after
 from dsoftmax.tuning.candidates import Candidates
 from dsoftmax.tuning.cursor import Parting, SearchCursor
 from dsoftmax.tuning.inmemory import searched
-from dsoftmax.tuning.leading import SCOUTED, followed, scouted, settled
-from dsoftmax.tuning.members import Member, reached, settling, unhurried
+from dsoftmax.tuning.leading import SCOUTED, followed, promised, scouted, settled
+from dsoftmax.tuning.members import Member, for_last_step, reached, unhurried
 from dsoftmax.tuning.options import Options
 from dsoftmax.tuning.pruning import Pruning
 from dsoftmax.tuning.roles import Roles
 from dsoftmax.tuning.room import are_few
 from dsoftmax.tuning.scans import Scans, Told
-from dsoftmax.tuning.stack import Group, block_length
+from dsoftmax.tuning.stack import Group, block_length, stack_width
 from dsoftmax.tuning.telling import judged_so_far, tell
 from dsoftmax.validation import Apart
 
@@ -72,6 +72,8 @@ class Drive:
             self._course.ledger.emit(judged_so_far(cursor, self._found))
             while self._roles.heads(self._begun()):
                 self._round()
+            if self._apart is not None:
+                self._move(self._judged_apart(self._course.cursor, self._apart))
         except KeyboardInterrupt:
             return True
         return False
@@ -86,7 +88,8 @@ class Drive:
         """Return the cursor in the round under way, or at the beginning of the next one."""
         cursor = self._course.cursor
         if cursor.n_heads is None:
-            cursor = self._roles.parted(cursor)
+            if not cursor.is_spent:
+                cursor = self._roles.parted(self._scouted(cursor))
             self._move(replace(cursor, n_heads=len(self._roles.heads(cursor))))
         return self._course.cursor
 
@@ -95,7 +98,7 @@ class Drive:
         if not self._course.cursor.waiting:
             self._search_in_memory()
             cursor = self._pruned_by_sample(self._course.cursor)
-            waiting = self._waiting(cursor)
+            waiting = self._roles.heads(cursor)
             reads, reserve = self._reads(cursor, waiting), self._reserve(cursor)
             if reads and not self._scans.affordable(reads, reserve):
                 self._move(replace(self._cut_short(cursor), n_heads=None))
@@ -112,20 +115,14 @@ class Drive:
         before = Parting(cursor.led, cursor.states, cursor.scores)
         return replace(self._roles.without_leaders(cursor, cursor.led), parting=before)
 
-    def _waiting(self, cursor: SearchCursor) -> tuple[int, ...]:
-        """Return which members ask for a read: none that has just lost its leader does."""
-        heads = self._roles.heads(cursor)
-        asked = [self._solvers[head].ask(cursor.states[head]) for head in heads]
-        pairs = zip(heads, asked, strict=True)
-        return tuple(head for head, request in pairs if request.rows is Rows.ALL)
-
     def _reads(self, cursor: SearchCursor, waiting: tuple[int, ...]) -> int:
         """Return how many reads a round of all of them takes: a round is all or none."""
-        groups = [self._group(cursor, head) for head in waiting if not self._settles(cursor, head)]
+        last = [index for index in waiting if self._settles(cursor, index)]
+        groups = [self._group(cursor, head) for head in waiting if head not in last]
         reads = 0
         while groups:
             groups, reads = groups[block_length(groups) :], reads + 1
-        return reads or min(len(waiting), 1)
+        return max(reads, -(-len(last) // self._width))
 
     def _reserve(self, cursor: SearchCursor) -> int:
         """Return how many passes are left to others: to models that follow, and to the winner."""
@@ -138,7 +135,7 @@ class Drive:
         """Return the cursor whose members go on no more, since the budget has no room."""
         if self._apart is None:
             return cursor.spent()
-        return self._judged_apart(_unjudged(cursor, range(self._n_tried)), self._apart).spent()
+        return self._judged_apart(cursor, self._apart).spent()
 
     def _choose_solvers(self) -> None:
         """Let members that are few take what they would take alone: they cost little more."""
@@ -149,7 +146,7 @@ class Drive:
             for member in self._members
         ]
         for index in cursor.settling:
-            self._solvers[index] = settling(self._members[index].solver)
+            self._solvers[index] = for_last_step(self._members[index].solver)
 
     def _search_in_memory(self) -> None:
         """Let members go on with what they can learn from the rows in memory."""
@@ -160,35 +157,52 @@ class Drive:
     def _read(self, waiting: tuple[int, ...]) -> None:
         """Evaluate as many members on all rows as one read serves."""
         cursor = self._course.cursor
-        settling = [index for index in waiting if self._settles(cursor, index)]
-        waiting = tuple(head for head in waiting if head not in settling)
-        groups = [self._group(cursor, head) for head in waiting]
+        last = [index for index in waiting if self._settles(cursor, index)]
+        heads = [index for index in waiting if index not in last]
+        groups = [self._group(cursor, head) for head in heads]
         length = block_length(groups) if groups else 0
-        heads, groups = waiting[:length], groups[:length]
+        own, groups, settling = heads[:length], groups[:length], last[: self._width]
         # Candidates that a larger budget lets go on are to find the rows that they left.
         may_renew = cursor.chosen is None and cursor.parting is None and not cursor.renewed
         renew = may_renew and any(group.request.renew is not None for group in groups)
         ends = [settled(self._members[index], cursor.states[index]) for index in settling]
         beside = [(self._members[i], end.point) for i, end in zip(settling, ends, strict=True)]
         results, judged = self._scans.evaluate(groups, renew=renew, beside=beside)
-        renewed = cursor.renewed or any(own.result.renewed for own, *_ in results)
-        cursor = replace(
-            cursor, waiting=waiting[length:], renewed=renewed, sample=self._scans.sample
-        )
-        for head, group, (own, *others) in zip(heads, groups, results, strict=True):
-            cursor = self._told(cursor, head, group.request, own)
+        renewed = cursor.renewed or any(found.result.renewed for found, *_ in results)
+        left = (*heads[length:], *last[self._width :])
+        cursor = replace(cursor, waiting=left, renewed=renewed, sample=self._scans.sample)
+        for head, group, (found, *others) in zip(own, groups, results, strict=True):
+            cursor = self._told(cursor, head, group.request, found)
             cursor = self._followed(cursor, head, group.request, others)
         for index, end, means in zip(settling, ends, judged, strict=True):
-            cursor = _judged(cursor.with_state(index, end), index, means)
+            cursor = self._settled(cursor, index, end, means)
         if not cursor.waiting:
             cursor = replace(self._end_round(cursor), n_heads=None)
         tell(cursor, self._members, self._found, self._course.ledger)
         self._move(cursor, pass_ended=True)
 
+    @property
+    def _width(self) -> int:
+        """How many points one read serves."""
+        height, n_columns = self._course.cursor.states[0].point.shape
+        return stack_width(height - 1, n_columns)
+
     def _settles(self, cursor: SearchCursor, index: int) -> bool:
-        """Whether a member is to be judged alone; one whose model cannot be trusted is not."""
-        member, state = self._members[index], cursor.states[index]
-        return index in cursor.settling and member.solver.guess(state) is not None
+        """Whether a member is only to be judged: its step is short, and its model to be trusted."""
+        if index not in cursor.settling:
+            return False
+        gain = promised(self._members[index], cursor.states[index])
+        return gain is not None and self._pruning.is_short(cursor, index, gain)
+
+    def _settled(
+        self, cursor: SearchCursor, index: int, end: AimedState, means: tuple[float, float]
+    ) -> SearchCursor:
+        """Return the cursor in which a member is where it settles, or is to be evaluated there."""
+        gain = cursor.states[index].value - end.value
+        if self._pruning.is_likely(cursor, index, gain, means):
+            return _judged(cursor.with_state(index, end), index, means)
+        settling = tuple(other for other in cursor.settling if other != index)
+        return replace(cursor, settling=settling)
 
     def _told(
         self, cursor: SearchCursor, index: int, request: Request, found: Told
@@ -225,21 +239,24 @@ class Drive:
         """Have rows that are apart judge, and let those go that cannot win any more."""
         if self._apart is not None:
             cursor = self._judged_apart(cursor, self._apart)
-        if self._prunes:
-            cursor = self._pruning.pruned(cursor)
-        return cursor if cursor.scout is None else self._scouted(cursor, cursor.scout)
+        return self._pruning.pruned(cursor) if self._prunes else cursor
 
-    def _scouted(self, cursor: SearchCursor, scout: int) -> SearchCursor:
+    def _scouted(self, cursor: SearchCursor) -> SearchCursor:
         """Have all candidates go on from where the scout is, if that has gone its way."""
-        ahead = cursor.states[scout]
+        if cursor.scout is None or self._apart is None:
+            return cursor
+        scout, ahead = self._members[cursor.scout], cursor.states[cursor.scout]
         assert isinstance(ahead, NewtonState)
         if ahead.status is Status.RUNNING and ahead.rounds < SCOUTED:
             return cursor
-        for index in (other for other in cursor.running if other != scout):
-            member = self._members[index]
-            state = scouted(member, cursor.states[index], self._members[scout], ahead)
-            cursor = _unjudged(self._with_state(cursor, index, state), [index])
-        return replace(cursor, scout=None)
+        moved = []
+        for index in (other for other in cursor.running if other != cursor.scout):
+            before = cursor.states[index]
+            state = scouted(self._members[index], before, scout, ahead)
+            moved += [index] if state is not before else []
+            cursor = cursor.with_state(index, state)
+        cursor = _unjudged(replace(cursor, scout=None), moved)
+        return self._judged_apart(cursor, self._apart)
 
     def _pruned_by_sample(self, cursor: SearchCursor) -> SearchCursor:
         """Let candidates go that the sample alone rules out: no pass is for them.
@@ -251,13 +268,12 @@ class Drive:
             return cursor
         if apart.source.n_samples > _FEW * self._scans.n_rows:
             return cursor
-        out = self._pruning.at_minima_of_sample(cursor)
-        cursor = self._pruning.pruned(self._judged_apart(out, apart))
+        cursor = _unjudged(self._pruning.at_minima_of_sample(cursor), range(self._n_tried))
+        cursor = self._pruning.pruned(self._judged_apart(cursor, apart))
         running = cursor.running
-        if not are_few(len(running), cursor.states[0].point.shape[1]):
-            losses = cursor.scores[list(running), 0]
-            return replace(cursor, scout=running[int(np.argmin(losses))])
-        return _unjudged(cursor, running)
+        if are_few(len(running), cursor.states[0].point.shape[1]):
+            return replace(cursor, scout=None)
+        return replace(cursor, scout=min(running, key=lambda index: cursor.scores[index, 0]))
 
     def _judged_apart(self, cursor: SearchCursor, apart: Apart) -> SearchCursor:
         """Return the cursor with scores by the rows that are apart, where there are none yet."""
@@ -285,9 +301,9 @@ def _which(request: Request, state: AimedState) -> int | None:
 
 def _scored(cursor: SearchCursor, index: int, found: Told, best: int) -> SearchCursor:
     """Return the cursor with what is known of a member at one of its points."""
-    cursor = _judged(cursor, index, found.judged.means(best))
-    cursor.scores[index, 2] = found.result.accuracy[best]
-    return cursor
+    scores = cursor.scores.copy()
+    scores[index] = *found.judged.means(best), found.result.accuracy[best]
+    return replace(cursor, scores=scores)
 
 
 def _judged(cursor: SearchCursor, index: int, means: tuple[float, float]) -> SearchCursor:
@@ -298,8 +314,7 @@ def _judged(cursor: SearchCursor, index: int, means: tuple[float, float]) -> Sea
 
 
 def _unjudged(cursor: SearchCursor, members: Iterable[int]) -> SearchCursor:
-    """Return the cursor without what rows that are apart have said of some members that run."""
+    """Return the cursor without what rows that are apart have said of some members."""
     scores = cursor.scores.copy()
-    own = [index for index in members if cursor.states[index].status is not Status.RULED_OUT]
-    scores[own, :2] = np.nan
+    scores[list(members), :2] = np.nan
     return replace(cursor, scores=scores)

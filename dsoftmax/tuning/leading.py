@@ -24,6 +24,7 @@ from dsoftmax.tuning.members import Member, carried, guess_of_sample
 
 SCOUTED = 2  # rounds of a scout
 _OWN_WAY = 0.1
+_TRUSTED = 0.75  # of what a model has promised was so
 
 
 def followed(
@@ -68,9 +69,19 @@ def left(member: Member, state: AimedState) -> tuple[AimedState, bool]:
     cross-validation (Wilson, Kasy and Mackey, Approximate cross-validation: guarantees for model
     assessment and selection, 2020), with a search in place of a single Newton step.
     """
-    if state.gradient_norm <= state.target:
-        return state, True
-    return replace(state, target=min(state.target, _OWN_WAY * state.gradient_norm)), False
+    target = min(state.target, _OWN_WAY * state.gradient_norm)
+    return replace(state, target=target), state.gradient_norm <= state.target
+
+
+def promised(member: Member, state: AimedState) -> float | None:
+    """Return by how much a last step is to lower an objective, None if that is not to be trusted.
+
+    The model has to be one that the leader could trust, of enough rows.
+    """
+    found = member.solver.guess(state)
+    if member.whole is None or found is None or not isinstance(state, NewtonState):
+        return None
+    return found[2] if state.ratio >= _TRUSTED and not state.thin else None
 
 
 def settled(member: Member, state: AimedState) -> AimedState:
@@ -99,6 +110,8 @@ def scouted(member: Member, state: AimedState, scout: Member, ahead: AimedState)
     moved = member.solver.moved(state, point, known)
     if moved.gradient_norm <= moved.target:
         return replace(moved, status=Status.CONVERGED)
+    if moved.value > state.value:
+        return state
     guess = guess_of_sample(member, state)
     # In the sample, a minimum is as far below that of all rows as it is above that in all rows.
     return moved if guess is None or moved.value <= guess[1] + 2 * state.distance else state

@@ -14,7 +14,7 @@ from dsoftmax.reduction import Array
 from dsoftmax.scaling import Coordinates, Moments
 from dsoftmax.settings import Settings
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import AimedState, Solver, Status
+from dsoftmax.solvers.base import AimedState, Solver
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.newton_state import NewtonState
@@ -86,8 +86,8 @@ def unhurried(member: Member, n_heads: int) -> Solver[Any]:
     return replace(solver, rivals=True, effort=1.0, alone=alone)
 
 
-def settling(solver: Solver[Any]) -> Solver[Any]:
-    """Return a member's solver for its last step, which is short."""
+def for_last_step(solver: Solver[Any]) -> Solver[Any]:
+    """Return a member's solver for a step that is short."""
     return replace(solver, effort=_LAST_EFFORT) if isinstance(solver, Newton) else solver
 
 
@@ -160,9 +160,9 @@ def carried(point: Array, before: Member, after: Member) -> Array:
 def reached(member: Member, state: AimedState) -> tuple[Array, float]:
     """Return the point at which a model is, and its objective there.
 
-    For one that was ruled out before it was evaluated on all rows, they are the sample's.
+    For one of all rows that was never evaluated on them, they are the sample's.
     """
-    guess = guess_of_sample(member, state) if state.status is Status.RULED_OUT else None
+    guess = guess_of_sample(member, state) if member.fold == ALL else None
     return guess or (state.point, state.value)
 
 

@@ -74,28 +74,45 @@ class Pruning:
             state = cursor.states[index]
             if index % self.n_folds == 0:
                 n_free = degrees_of_freedom(member, state)  # about that of all of its folds
-            n_judging = self._n_judging(cursor.first, member.fold)
-            n_learned = self.n_used - (n_judging if self.n_apart is None else 0)
-            gap = member.solver.gap(state)
-            seen = self._seen(cursor, index)
-            doubts.append(doubt(gap, n_free, max(n_learned, 1), max(n_judging, 1), seen))
+            n_learned, n_judging = self._n_rows(cursor.first, member.fold)
+            gap, seen = member.solver.gap(state), self._seen(cursor, index)
+            doubts.append(doubt(gap, n_free, n_learned, n_judging, seen))
         return by_fold(np.array(doubts), self.n_folds)
 
-    def _n_judging(self, first: FoldMoments, fold: int) -> int:
-        """Return how many rows judge the models without a fold, by what they weigh."""
+    def _n_rows(self, first: FoldMoments, fold: int) -> tuple[int, int]:
+        """Return how many rows a model learns from, and is judged by, by what they weigh."""
         if self.n_apart is not None:
-            return self.n_apart
-        share = first.judging[fold].sum() / first.judging.sum()
-        return int(share * self.n_used)
+            return max(self.n_used, 1), max(self.n_apart, 1)
+        n_judging = int(first.judging[fold].sum() / first.judging.sum() * self.n_used)
+        return max(self.n_used - n_judging, 1), max(n_judging, 1)
+
+    def is_short(self, cursor: SearchCursor, index: int, gain: float) -> bool:
+        """Whether a step gains no more than leaving the rows out that judge a model would."""
+        assert cursor.first is not None, "it was read"
+        member = self.members[index]
+        n_learned, _ = self._n_rows(cursor.first, member.fold)
+        n_free = degrees_of_freedom(member, cursor.states[index])
+        return gain <= gap_of_a_sample(n_free, np.ones(n_learned))
+
+    def is_likely(
+        self, cursor: SearchCursor, index: int, gain: float, means: tuple[float, float]
+    ) -> bool:
+        """Whether such a step changes the loss on held-out rows by no more than it could."""
+        assert cursor.first is not None, "it was read"
+        member = self.members[index]
+        n_free = degrees_of_freedom(member, cursor.states[index])
+        most = doubt(gain, n_free, *self._n_rows(cursor.first, member.fold), seen=1.0)
+        return bool(abs(means[0] - cursor.scores[index, 0]) <= most)
 
     def _seen(self, cursor: SearchCursor, index: int) -> float:
         """Return the share of a model's judges that it has learned from all the same.
 
         They were among the rows of its leader.
         """
-        at = len(cursor.scores) + self.members[index].candidate
-        if at >= len(self.members):
-            return 0.0
+        candidate = self.members[index].candidate
+        at = len(cursor.scores) + candidate
+        if at >= len(self.members) or candidate in cursor.led:
+            return float(candidate in cursor.led)
         return float(np.array_equal(cursor.states[index].point, cursor.states[at].point))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dsoftmax.solvers.base import Status
 from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.leading import is_ahead, left
@@ -34,7 +36,8 @@ class Roles:
         elif cursor.scout is not None:
             heads = [cursor.scout]
         else:
-            own = [i for i in range(self.n_tried) if self.members[i].candidate not in cursor.led]
+            followers = {i for c in cursor.led for i in self.followers(cursor, self._leader(c))}
+            own = [i for i in range(self.n_tried) if i not in followers]
             heads = [*own, *map(self._leader, cursor.led)]
         return tuple(i for i in heads if cursor.states[i].status is Status.RUNNING)
 
@@ -45,13 +48,19 @@ class Roles:
     def followers(self, cursor: SearchCursor, head: int) -> tuple[int, ...]:
         """Return the members that follow one: those of its candidate, if it leads.
 
-        Models that have nothing to learn are where they end from the start.
+        But for those that are where they end from the start, since they have nothing to learn; and
+        for those that are to know nothing of a class, of which the leader does.
         """
         first = (head - self.n_tried) * self.n_folds
         if cursor.chosen is not None or first < 0:
             return ()
-        own = range(first, first + self.n_folds)
-        return tuple(i for i in own if cursor.states[i].target > 0)
+        known = self.members[head].objective.class_share > 0
+        return tuple(
+            index
+            for index in range(first, first + self.n_folds)
+            if cursor.states[index].status is not Status.CONVERGED
+            and np.array_equal(self.members[index].objective.class_share > 0, known)
+        )
 
     def parted(self, cursor: SearchCursor) -> SearchCursor:
         """Return the cursor in which those go their own ways whose leader is done."""

@@ -62,9 +62,10 @@ class Scans(Reads):
         what each model of each group is told, and loss and accuracy of points of members beside
         those, on the rows held out
         """
-        rule = self._rule(groups[len(groups) // 2]) if renew else None
-        stack = Stack(groups)
-        reductions: list[Reduction[Any]] = [stack.reduction] if groups else []
+        reductions: list[Reduction[Any]] = []
+        stack, rule = Stack(groups), self._rule(groups[len(groups) // 2]) if renew else None
+        if groups:
+            reductions.append(stack.reduction)
         if rule is not None:
             reductions = [several(*reductions, rows_of(rule))]
         if beside:
@@ -72,17 +73,15 @@ class Scans(Reads):
             reductions.append(judge_folds_of(members, points))
         first, rest = self.read_all(reductions[0], reductions[1:], picks=rule is not None)
         self._ledger.steps += 1
-        sums = [*rest, first][0]
-        judged = [sums.means(place) for place in range(len(beside))]
-        if not groups:
-            return [], judged
-        return [
+        judged = (rest[0] if groups else first) if beside else None
+        told = [
             [
                 _result(member, points, found, renewed=rule is not None)
                 for (member, points), found in zip(group.asked(), own, strict=True)
             ]
-            for group, own in zip(groups, stack.split(first), strict=True)
-        ], judged
+            for group, own in zip(groups, stack.split(first) if groups else [], strict=True)
+        ]
+        return told, [judged.means(place) for place in range(len(beside))] if judged else []
 
     def _rule(self, group: Group) -> ByInfluence | None:
         """Return what picks the rows that matter to a group; None if all are in memory."""
