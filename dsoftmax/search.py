@@ -67,7 +67,8 @@ class SoftmaxRegressionCV(LinearClassifier):
         As for `SoftmaxRegression`; "newton" keeps one sample for all models, and rules
         candidates out.
     max_iter : int, default=100
-        Budget in passes over X, for everything together; a quarter of it is left to the refit.
+        Budget in passes over X, for everything together; a quarter is left to the refit, and half
+        to the models of folds by those that lead them.
     tol : float or "auto", default=1e-4
         As for `SoftmaxRegression`, for each model.
     sample_size, random_state, checkpoint, callbacks, verbose : as for `SoftmaxRegression`
@@ -81,7 +82,8 @@ class SoftmaxRegressionCV(LinearClassifier):
         Descending.
     l1_ratios_ : ndarray of shape (n_l1_ratios,)
     scores_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
-        Of the models on the rows that they did not learn from; one "fold" with `X_val`.
+        Of the models on the rows that they did not learn from; one "fold" with `X_val`. Of those
+        that lead them, if the search is interrupted before.
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas, n_classes, n_features + 1)
         Of the models, intercepts last; one class for two.
     objectives_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
@@ -114,18 +116,17 @@ class SoftmaxRegressionCV(LinearClassifier):
     With folds and "newton", the model of all rows leads those of its candidate, until its gap is a
     tenth of theirs; each pass evaluates its point for the rows of every fold apart. With r rows
     learned from for each that judges, the second term above is larger by ``1 + sqrt(r)`` there.
-    Then each model goes on from its own gradient until that has fallen to `tol`, and to a tenth; if
-    it is at `tol` from the start, by one search in memory whose end is only judged, and whose
+    Then each model goes on from its own gradient until that has fallen to `tol`, and to a third; if
+    it is at `tol` by then, by one short search in memory whose end is only judged, and whose
     objective is what that search promises (approximate cross-validation).
 
-    As many models share a read as have gradients of 16 MiB together; more take several.
+    As many models share a read as have gradients of 16 MiB together.
 
     References
     ----------
-    Friedman, Hastie and Tibshirani, Journal of Statistical Software 33, 2010 (paths); Breiman,
-    Friedman, Olshen and Stone, Classification and Regression Trees, 1984 ("1se"); Hastie,
-    Tibshirani and Friedman, The Elements of Statistical Learning, 2009, section 7.6 (degrees of
-    freedom); Wilson, Kasy and Mackey, Approximate cross-validation, 2020.
+    Friedman, Hastie and Tibshirani, Journal of Statistical Software 33, 2010; Breiman, Friedman,
+    Olshen and Stone, Classification and Regression Trees, 1984; Hastie, Tibshirani and Friedman,
+    Elements of Statistical Learning, 2009; Wilson, Kasy and Mackey, Approximate CV, 2020.
 
     Examples
     --------

@@ -24,7 +24,8 @@ from dsoftmax.tuning.members import Member, carried, guess_of_sample
 
 SCOUTED = 2  # rounds of a scout
 _OWN_WAY = 0.1
-_TRUSTED = 0.75  # of what a model has promised was so
+_NEARER = 1 / 3  # of its gradient may be left of what its leader has left a follower
+_TRUSTED = 0.5  # of what a model has promised was so
 
 
 def followed(
@@ -64,12 +65,12 @@ def left(member: Member, state: AimedState) -> tuple[AimedState, bool]:
     """Return the state of a follower whose leader has left it, and whether it is to settle.
 
     It has not left the rows that judge it yet, which were among those of its leader: its gradient
-    is to fall to a tenth. Where that is small enough already, the model of the rows in memory,
+    is to fall to a third. Where that is small enough already, the model of the rows in memory,
     corrected by it, tells the last step, and a read is to judge that alone: approximate
     cross-validation (Wilson, Kasy and Mackey, Approximate cross-validation: guarantees for model
     assessment and selection, 2020), with a search in place of a single Newton step.
     """
-    target = min(state.target, _OWN_WAY * state.gradient_norm)
+    target = min(state.target, _NEARER * state.gradient_norm)
     return replace(state, target=target), state.gradient_norm <= state.target
 
 

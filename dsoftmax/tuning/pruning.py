@@ -15,6 +15,8 @@ from dsoftmax.tuning.cursor import SearchCursor
 from dsoftmax.tuning.members import Member, guess_of_sample
 from dsoftmax.tuning.moments import FoldMoments
 
+_ROWS_A_COEFFICIENT = 4  # in memory, for their model to be believed
+
 
 @dataclass(frozen=True)
 class Pruning:
@@ -46,7 +48,7 @@ class Pruning:
             state = cursor.states[index]
             if isinstance(state, NewtonState) and guess_of_sample(member, state):
                 n_free = degrees_of_freedom(member, state)
-                gap = gap_of_a_sample(n_free, cursor.sample.weight[0])
+                gap = gap_of_a_sample(n_free, effective(cursor.sample.weight[0]))
                 cursor = cursor.with_state(index, replace(state, distance=gap))
         return cursor.all_as(Status.RUNNING, Status.RULED_OUT)
 
@@ -87,12 +89,22 @@ class Pruning:
         return max(self.n_used - n_judging, 1), max(n_judging, 1)
 
     def is_short(self, cursor: SearchCursor, index: int, gain: float) -> bool:
-        """Whether a step gains no more than leaving the rows out that judge a model would."""
+        """Whether a step gains about what it does to leave out the rows that judge a model.
+
+        A part of the rows leaves half the degrees of freedom over their number uncertain, of which
+        the share is left that the others do not know: twice that, at most. And the rows in memory
+        are to tell so much.
+        """
         assert cursor.first is not None, "it was read"
+        assert cursor.sample is not None, "it was searched"
         member = self.members[index]
-        n_learned, _ = self._n_rows(cursor.first, member.fold)
+        n_learned, n_judging = self._n_rows(cursor.first, member.fold)
         n_free = degrees_of_freedom(member, cursor.states[index])
-        return gain <= gap_of_a_sample(n_free, np.ones(n_learned))
+        share = n_judging / (n_learned + n_judging)
+        height, width = cursor.states[index].point.shape
+        if cursor.sample.n_rows < _ROWS_A_COEFFICIENT * height * max(width - 1, 1):
+            return False
+        return gain <= 2 * share * gap_of_a_sample(n_free, n_learned)
 
     def is_likely(
         self, cursor: SearchCursor, index: int, gain: float, means: tuple[float, float]
@@ -183,12 +195,16 @@ def doubt(
     return float(gap + 2 * np.sqrt(gap * uncertain) * slope + chance)
 
 
-def gap_of_a_sample(n_free: float, weight: Array) -> float:
+def gap_of_a_sample(n_free: float, n_rows: float) -> float:
     """Return by how much the minimum for a sample is above that for all rows, at most.
 
     Twice the number of rows times it has a chi-squared distribution, by Wilks' theorem, of as
     many degrees of freedom as there are free coefficients: here it is three standard deviations
-    above its mean. Rows of unlike weights count as Kish's number of them (Survey Sampling, 1965).
+    above its mean.
     """
-    n_rows = float(weight.sum()) ** 2 / float(weight @ weight)
     return float(n_free + 3 * np.sqrt(2 * n_free)) / (2 * n_rows)
+
+
+def effective(weight: Array) -> float:
+    """Return as how many rows those of unlike weights count (Kish, Survey Sampling, 1965)."""
+    return float(weight.sum()) ** 2 / float(weight @ weight)

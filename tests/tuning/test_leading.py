@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_near_its_minimum_a_model_is_only_judged_once_more(monkeypatch: pytest.M
 
     monkeypatch.setattr(drive.Scans, "evaluate", watched)
     params: dict[str, Any] = {"cv": 3, "prune": False, "random_state": 0, "sample_size": 3000}
-    rough = SoftmaxRegressionCV([1e-2, 1e-4], tol=0.1, **params).fit(X, y)
+    rough = SoftmaxRegressionCV([1e-2, 1e-4], tol=0.05, **params).fit(X, y)
     assert sum(settled) == 6
     settled.clear()
     SoftmaxRegressionCV([1e-2, 1e-4], tol=1e-6, **params).fit(X, y)
@@ -75,6 +76,112 @@ def test_near_its_minimum_a_model_is_only_judged_once_more(monkeypatch: pytest.M
             losses = np.log(np.exp(raw).sum(axis=1)) - raw[np.arange(len(y)), y]
             # Of three folds of one size, the other two are what it has learned from.
             assert promised == pytest.approx((3 * losses.mean() - held) / 2 + penalty, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_features", "sample_size", "tol"),
+    [(800, 30, 100, 0.3), (800, 30, 100, 0.03), (800, 30, 300, 0.1), (4000, 40, 200, 0.1)],
+)
+def test_what_is_promised_of_a_last_step_is_not_believed_blindly(
+    rows: int, n_features: int, sample_size: int, tol: float
+) -> None:
+    X, y = noisy(rows, n_features, 2, signal=0.5)
+    cv, alphas = np.arange(rows) % 5, np.array([1.0, 0.1, 1e-2, 1e-3])
+    model = SoftmaxRegressionCV(
+        alphas, cv=cv, sample_size=sample_size, tol=tol, prune=False, solver="newton",
+        random_state=0,
+    ).fit(X, y)  # fmt: skip
+    for fold in range(5):
+        own = cv != fold
+        for index, alpha in enumerate(alphas):
+            theta = model.coefs_paths_[fold, 0, index, 0]
+            raw = np.where(y[own] == 1, 1, -1) * (X[own] @ theta[:-1] + theta[-1])
+            value = np.logaddexp(0, -raw).mean() + 0.5 * alpha * (theta[:-1] ** 2).sum()
+            assert model.objectives_[fold, 0, index] == pytest.approx(value, rel=0.05)
+            best = SoftmaxRegression(alpha).fit(X[own], y[own])
+            held = best.evaluate(X[~own], y[~own])["log_loss"]
+            assert -model.scores_[fold, 0, index] == pytest.approx(held, rel=0.35)
+
+
+def test_a_class_that_a_fold_is_to_know_nothing_of_is_not_learned_from_a_leader() -> None:
+    X, y = noisy(1200, n_features=6, n_classes=3, signal=1.0)
+    cv = np.where(y == 2, 0, np.arange(1200) % 3)
+    with pytest.warns(UserWarning, match="cannot know them"):
+        model = SoftmaxRegressionCV(
+            [1e-2, 1e-6], cv=cv, prune=False, solver="newton", random_state=0
+        ).fit(X, y)
+    of_unknown = model.coefs_paths_[0, 0, :, 2]
+    known = np.abs(model.coefs_paths_[1, 0, :, 2, :-1]).max()
+    assert np.abs(of_unknown[:, :-1]).max() < known / 2
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("tol", [1e-4, "auto"])
+@pytest.mark.parametrize("largest", [1e8, 1e-4])
+def test_candidates_are_judged_wherever_a_scout_ends(
+    dtype: str, tol: float | str, largest: float
+) -> None:
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(4500, 10)).astype(dtype), rng.integers(0, 10, 4500)
+    model = SoftmaxRegressionCV(
+        np.geomspace(1e-6 * largest, largest, 10), cv=None, tol=tol, solver="newton", random_state=0
+    ).fit(X[:4000], y[:4000], X_val=X[4000:], y_val=y[4000:])
+    assert np.isfinite(model.scores_).all()
+    assert model.stop_reason_.startswith("converged")
+    assert model.scores_.max() == pytest.approx(-np.log(10), abs=0.02)
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3])
+def test_a_budget_that_ends_around_a_scout_changes_no_bits_later(
+    tmp_path: Path, budget: int
+) -> None:
+    X, y = noisy(4500, n_features=20, n_classes=10, signal=0.3)
+    apart = {"X_val": X[4000:], "y_val": y[4000:]}
+    params: dict[str, Any] = {"alphas": 10, "cv": None, "random_state": 0, "sample_size": 600}
+    params["solver"] = "newton"
+    whole = SoftmaxRegressionCV(**params).fit(X[:4000], y[:4000], **apart)
+    early = SoftmaxRegressionCV(max_iter=budget, checkpoint=tmp_path, **params)
+    with pytest.warns(ConvergenceWarning, match="budget"):
+        early.fit(X[:4000], y[:4000], **apart)
+    assert np.isfinite(early.scores_).all()
+    later = SoftmaxRegressionCV(checkpoint=tmp_path, **params).fit(X[:4000], y[:4000], **apart)
+    assert later.coefs_paths_.tobytes() == whole.coefs_paths_.tobytes()
+    assert later.scores_.tobytes() == whole.scores_.tobytes()
+
+
+class StopError(Exception):
+    pass
+
+
+class After:
+    """Stops the search after so many looks at its candidates."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, CandidatesJudged):
+            self.left -= 1
+            if self.left < 0:
+                raise StopError
+
+
+@pytest.mark.parametrize("looks", [2, 3, 4, 5, 6])
+def test_a_stop_after_the_budget_has_bitten_goes_on_with_a_larger_one(
+    tmp_path: Path, looks: int
+) -> None:
+    X, y = noisy(1500, n_features=20)
+    params: dict[str, Any] = {"alphas": [1.0, 0.1, 1e-3], "cv": 3, "random_state": 0}
+    params |= {"tol": 1e-7, "solver": "newton", "sample_size": 400}
+    whole = SoftmaxRegressionCV(**params).fit(X, y)
+    with pytest.raises(StopError):
+        SoftmaxRegressionCV(
+            max_iter=6, checkpoint=tmp_path, callbacks=[After(looks)], **params
+        ).fit(X, y)
+    later = SoftmaxRegressionCV(checkpoint=tmp_path, **params).fit(X, y)
+    assert later.stop_reason_.startswith("converged")
+    assert later.coefs_paths_.tobytes() == whole.coefs_paths_.tobytes()
+    assert later.coef_.tobytes() == whole.coef_.tobytes()
 
 
 def test_a_scout_saves_reads_of_many_models_and_changes_no_choice(digits: Data) -> None:
