@@ -2,15 +2,21 @@
 
 With few columns BLAS spends as long on copying the rows together as on multiplying them. OpenBLAS
 has kernels that do not copy, for matrices within the bounds used here, where there is AVX-512: with
-them all products of 784 features and 10 columns take 0.6 of the time. Elsewhere they take as long
-in panels as in one, within a tenth or so.
+them all products of 784 features and 10 columns take 0.6 of the time. Elsewhere panels cost a tenth
+more, and a block is multiplied at once: which it is, is a matter of the BLAS kernel, by which
+results round differently anyway.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from dsoftmax.reduction import Array
+
+_AS_THEY_LIE = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # what OpenBLAS calls its kernels
 
 _COLUMNS, _FEATURES = 16, 128  # at most, and at least: else it does not pay
 _ENTRIES = 1200  # of the product of a panel
@@ -19,11 +25,22 @@ _ROWS = 32
 
 
 def panel_length(n_features: int, n_columns: int, length: int) -> int:
-    """Return how many rows of a block of `length` are multiplied at once: a power of two, or all.
+    """Return how many rows of a block of `length` are multiplied at once: a power of two, or all."""
+    return fitting(n_features, n_columns, length) if _takes_panels() else length
+
+
+@cache
+def _takes_panels() -> bool:
+    """Whether the BLAS of NumPy multiplies small matrices as they lie."""
+    return any(library.get("architecture") in _AS_THEY_LIE for library in threadpool_info())
+
+
+def fitting(n_features: int, n_columns: int, length: int) -> int:
+    """Return how many rows of a block of `length` are within those bounds: a power of two, or all.
 
     Examples
     --------
-    >>> panel_length(784, 10, length=512), panel_length(784, 100, length=512)
+    >>> fitting(784, 10, length=512), fitting(784, 100, length=512)
     (64, 512)
     """
     if not 1 < n_columns <= _COLUMNS or n_features < _FEATURES:
@@ -34,6 +51,8 @@ def panel_length(n_features: int, n_columns: int, length: int) -> int:
 
 def by_row(block: Array, coef: Array, panel: int) -> Array:
     """Return block @ coef.T, (rows, n_columns), in panels of so many rows."""
+    if len(block) <= panel:
+        return np.asarray(block @ coef.T)
     whole = len(block) // panel * panel
     product = np.empty((len(block), len(coef)), block.dtype)
     panels = block[:whole].reshape(-1, panel, block.shape[1])
