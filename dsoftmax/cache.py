@@ -29,6 +29,11 @@ class ByteCache(Generic[Key, Value]):
         with self._lock:
             return iter(list(self._held))
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether something is held under `key`, which does not count as a use."""
+        with self._lock:
+            return key in self._held
+
     def get(self, key: Key) -> Value | None:
         """Return what is held under `key`, now the most recently used, or None."""
         with self._lock:

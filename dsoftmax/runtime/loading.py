@@ -95,8 +95,11 @@ class Loader:
         return loaded
 
     def _pays(self, piece: Piece) -> bool:
-        stored = self._task.parts[piece.start].X.may_wait
-        return stored and not self._task.targets_only and _storage.share > _WORTH_IT
+        task = self._task
+        if task.targets_only or _storage.share <= _WORTH_IT:
+            return False
+        held = task.keep is not None and _key(piece, task.keep) in spans
+        return task.parts[piece.start].X.may_wait and not held
 
 
 class _Storage:

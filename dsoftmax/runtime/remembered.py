@@ -82,6 +82,10 @@ class Remembered:
         self._lock = threading.Lock()
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether a span is held, or has been begun."""
+        return key in self._begun or key in self._held
+
     def get(self, key: Key, keep: Keep, read: Callable[[], Loaded]) -> Loaded:
         """Return a span that is held, or has been begun, or is read now."""
         started = time.perf_counter()

@@ -7,6 +7,7 @@ tree, and in whatever order the parts arrive, the total has the same bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -62,8 +63,8 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = F
     """Return runs of 2^k leaves, each a whole subtree, that become shorter towards the end.
 
     Tasks become shorter so that slots end together (guided self-scheduling: Polychronopoulos and
-    Kuck, 1987): each takes half of a slot's share of the leaves that are left, since a slot is
-    given two at once. But a task of less than 32 MiB is mostly overhead, and one of more than
+    Kuck, 1987): each takes about half of a slot's share of the leaves that are left, since a slot
+    is given two at once. But a task of less than 32 MiB is mostly overhead, and one of more than
     256 MiB is long to lose; from 64 slots on both bounds grow with their number, so that the
     scheduler keeps up. No slot stays without a task. Where the rows are `in_memory` a task costs
     nothing, and has no least size.
@@ -71,7 +72,7 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = F
     Examples
     --------
     >>> [stop - start for start, stop in cut_tasks(50, 1 << 24, slots=2)]
-    [8, 8, 8, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2]
+    [16, 8, 8, 4, 4, 2, 2, 2, 2, 2]
     """
     even = max(1, n_leaves // slots)
     largest = max(_MOST_TASK_BYTES, slots * _MORE_A_SLOT)
@@ -80,11 +81,17 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = F
     least = 1 if in_memory else least
     runs, start = [], 0
     while start < n_leaves:
-        leaves = max(min((n_leaves - start) // (_TASKS_A_SLOT * slots), most), min(least, even), 1)
+        share = _nearest_power((n_leaves - start) / (_TASKS_A_SLOT * slots))
+        leaves = max(min(share, most, even), min(least, even), 1)
         stop = start + (1 << (leaves.bit_length() - 1))
         runs.append((start, min(stop, n_leaves)))
         start = stop
     return runs
+
+
+def _nearest_power(number: float) -> int:
+    """Return the power of two that is nearest to a number by its ratio, and at least one."""
+    return 1 << max(0, round(math.log2(number)))
 
 
 @dataclass
