@@ -146,7 +146,8 @@ class Course(Generic[C]):
 
     def note(self, outcome: Outcome) -> None:
         """Take note of who has computed something."""
-        self._note(outcome.numerics, outcome.worker)
+        for who, kind in outcome.numerics.items():
+            self._note(kind, who)
 
     def _note(self, kind: str, who: str) -> None:
         known = self.cursor.numerics

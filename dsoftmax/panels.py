@@ -25,7 +25,7 @@ _ROWS = 32
 
 
 def panel_length(n_features: int, n_columns: int, length: int) -> int:
-    """Return how many rows of a block of `length` are multiplied at once: a power of two, or all."""
+    """Return how many rows of a block of `length` to multiply at once: a power of two, or all."""
     return fitting(n_features, n_columns, length) if _takes_panels() else length
 
 

@@ -18,15 +18,16 @@ from dask.utils import parse_timedelta
 
 from dsoftmax.errors import OutageError
 from dsoftmax.runtime import blas, loading
-from dsoftmax.runtime.executors import Home, Result
+from dsoftmax.runtime.executors import FAN_IN, Home, Merging, Result
 from dsoftmax.runtime.homes import assigned
 from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
 from dsoftmax.runtime.shipping import shipped
-from dsoftmax.runtime.window import Backlog, Call, Window
+from dsoftmax.runtime.window import Backlog, Call, Window, grouped
 from dsoftmax.sources.base import Source
 
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
 _FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
+_OF_GROUPS = 3  # tasks a slot: one more, while the results of others are merged
 _SHARE = 4  # of its own tasks a worker is given one in so many at once, if that is more than few
 _WATCH_SECONDS = 5
 _POLL_SECONDS = 0.1
@@ -118,6 +119,7 @@ class ClusterExecutor:
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
         *, shared: tuple[Any, ...] = (), homes: Sequence[Home] = (), few: bool = False,
+        merging: Merging | None = None,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
         self._round, self._filled = self._round + 1, 0.0
@@ -125,10 +127,13 @@ class ClusterExecutor:
         self._hasten()
         workers = self._at_home(homes) or repeat(None)
         last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
-        calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
-        backlog = Backlog(Call(*call) for call in calls)
-        window = Window(self.client, function, prefix)
+        each = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
+        calls = [Call(*call) for call in each]
         fill = self._fill_at_home if homes and self._workers else partial(self._fill, few=few)
+        if merging is not None:
+            calls, fill = grouped(calls, merging.groups), self._fill_groups
+        backlog = Backlog(calls)
+        window = Window(self.client, function, prefix, merging and merging.function)
         try:
             fill(window, backlog)
             while len(window) > 0:
@@ -156,6 +161,10 @@ class ClusterExecutor:
         most = (_FEW if few else _SEVERAL) * self.slots
         if few or len(window) <= most // 2:
             window.submit(backlog.next_for(None, most - len(window)))
+
+    def _fill_groups(self, window: Window, backlog: Backlog) -> None:
+        """Have so many groups of tasks under way that a slot has some while others are merged."""
+        window.submit(backlog.next_for(None, -(-_OF_GROUPS * self.slots // FAN_IN) - len(window)))
 
     def _fill_at_home(self, window: Window, backlog: Backlog) -> None:
         """Give workers their own tasks, and the idle ones those that others have left.

@@ -19,6 +19,7 @@ from dask.system import CPU_COUNT
 from dsoftmax.errors import DataError
 from dsoftmax.runtime import blas, loading
 from dsoftmax.runtime.memory import cache_room
+from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
     require_owner,
@@ -31,6 +32,7 @@ from dsoftmax.sources.base import Source
 Result = TypeVar("Result")
 
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
+FAN_IN = 8  # large results of so many tasks become one, on clusters of at least as many slots
 
 
 class TaskKilledError(Exception):
@@ -52,6 +54,19 @@ class Home(NamedTuple):
 
     name: Hashable
     rows: int
+
+
+class Merging(NamedTuple):
+    """How workers make one result of several, where these are too large to be all fetched.
+
+    Attributes
+    ----------
+    function : takes the results of consecutive tasks, a list
+    groups : ranges of the tasks whose results become one
+    """
+
+    function: Callable[[Any], Any]
+    groups: Sequence[Span]
 
 
 class Executor(Protocol):
@@ -86,6 +101,7 @@ class Executor(Protocol):
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
         *, shared: tuple[Any, ...] = (), homes: Sequence[Home] = (), few: bool = False,
+        merging: Merging | None = None,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order.
 
@@ -96,6 +112,7 @@ class Executor(Protocol):
         shared : its last arguments, of all tasks
         homes : of the tasks, if there is something on workers to come back to
         few : keep few tasks under way, since each brings blocks to its worker
+        merging : how a cluster is to make few results of many
         """
         ...
 
@@ -206,6 +223,7 @@ class ThreadExecutor:
     def run(
         self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
         *, shared: tuple[Any, ...] = (), homes: Sequence[Home] = (), few: bool = False,
+        merging: Merging | None = None,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
         if len(tasks) == 1 or self.slots == 1:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from dsoftmax.errors import ChunkError, MemoryBoundError
 from dsoftmax.reduction import Reduction
-from dsoftmax.runtime.executors import Executor, Home, TaskKilledError
+from dsoftmax.runtime.executors import FAN_IN, Executor, Home, Merging, TaskKilledError
 from dsoftmax.runtime.loading import Task
 from dsoftmax.runtime.remembered import Keep
-from dsoftmax.runtime.spans import Span, Tree, around, cut_tasks
-from dsoftmax.runtime.worker import Nodes, Outcome, Work, reduce_leaves
+from dsoftmax.runtime.shipping import LARGE, array_bytes
+from dsoftmax.runtime.spans import Span, Tree, around, cut_groups, cut_tasks
+from dsoftmax.runtime.worker import Nodes, Outcome, Work, merged, reduce_leaves
 from dsoftmax.sampling import Leaf, whole_span
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
@@ -143,7 +145,8 @@ def reduce(
     slots = min(executor.slots, len(tasks))
     work = Work()
     faults: list[Fault] = []
-    for outcome in _outcomes(executor, source, reduction, tasks):
+    merging = _merging(executor, source, reduction, tasks)
+    for outcome in _outcomes(executor, source, reduction, tasks, merging):
         for (level, index), sums in outcome.nodes.items():
             tree.add(level, index, sums)
         work += outcome.work
@@ -164,15 +167,16 @@ def _spent(work: Work, started: float, slots: int) -> Spent:
 
 
 def _outcomes(
-    executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task]
-) -> Iterator[Outcome]:
+    executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task],
+    merging: Merging | None,
+) -> Iterator[Outcome]:  # fmt: skip
     # Blocks that a cluster holds draw tasks to them, unless these have rows to come back to.
     homes = [_home(task) for task in tasks if task.keep is not None or not source.futures]
     calls = [(task,) for task in tasks]
     try:
         yield from executor.run(
             reduction.name, reduce_leaves, calls, shared=(reduction,), homes=homes,
-            few=bool(source.futures),
+            few=bool(source.futures), merging=merging,
         )  # fmt: skip
     except TaskKilledError as error:
         rows = [
@@ -184,6 +188,21 @@ def _outcomes(
             f"them ({error}), most likely for want of memory: give the workers more, or store "
             "smaller chunks"
         ) from error
+
+
+def _merging(
+    executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task]
+) -> Merging | None:
+    """Return how large sums become few on the way: what is large to send is so to fetch.
+
+    With few workers they come to this process about as soon as to another worker.
+    """
+    if executor.slots < FAN_IN or source.futures or array_bytes(reduction) < LARGE:
+        return None
+    runs = [(task.first, task.first + len(task.leaves)) for task in tasks]
+    groups = cut_groups(runs, FAN_IN)
+    function = partial(merged, combine=reduction.combine, n_leaves=tasks[0].n_leaves)
+    return Merging(function, groups) if len(groups) < len(tasks) else None
 
 
 def _home(task: Task) -> Home:

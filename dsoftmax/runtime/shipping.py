@@ -9,7 +9,7 @@ from typing import Any
 import dask
 import numpy as np
 
-_LARGE = 1 << 20
+LARGE = 1 << 20
 
 
 def array_bytes(value: Any) -> int:
@@ -35,7 +35,7 @@ def shipped(client: Any, value: Any, key: str) -> Any:
     Workers have a future's value from each other, once each; if all that have it die, the scheduler
     makes it anew, which it could not do of data that were scattered.
     """
-    if array_bytes(value) < _LARGE:
+    if array_bytes(value) < LARGE:
         return value
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
         return client.submit(_itself, value, key=key, pure=False)

@@ -89,6 +89,34 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = F
     return runs
 
 
+def cut_groups(runs: Sequence[Span], fan_in: int) -> list[Span]:
+    """Return ranges of consecutive tasks whose sums are best added up before they travel on.
+
+    They are at most `fan_in`, within a subtree of so many times the leaves of the first one: their
+    sums become one, or few.
+
+    Parameters
+    ----------
+    runs : the leaves of each task, in order
+    fan_in : int, a power of two
+
+    Examples
+    --------
+    >>> cut_groups([(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 22)], fan_in=4)
+    [(0, 4), (4, 6)]
+    """
+    groups, first = [], 0
+    while first < len(runs):
+        start, stop = runs[first]
+        leaves = fan_in << (stop - start - 1).bit_length()
+        end, last = (start // leaves + 1) * leaves, first + 1
+        while last < min(first + fan_in, len(runs)) and runs[last][1] <= end:
+            last += 1
+        groups.append((first, last))
+        first = last
+    return groups
+
+
 def _nearest_power(number: float) -> int:
     """Return the power of two that is nearest to a number by its ratio, and at least one."""
     return 1 << max(0, round(math.log2(number)))

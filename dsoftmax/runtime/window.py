@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 import dask
@@ -15,6 +16,7 @@ from distributed.utils_comm import gather_from_workers
 
 from dsoftmax.runtime import worker
 from dsoftmax.runtime.executors import TaskKilledError
+from dsoftmax.runtime.spans import Span
 
 _LONGEST = 600.0
 
@@ -24,11 +26,29 @@ class LateResultError(Exception):
 
 
 class Call(NamedTuple):
-    """A task, its position, and the worker that it is meant for, or None."""
+    """A task, its position, and the worker that it is meant for, or None.
+
+    Or several whose results workers merge: the `parts`, which have workers of their own.
+    """
 
     position: int
     task: tuple[Any, ...]
     worker: str | None
+    parts: tuple[Call, ...] = ()
+
+    @property
+    def workers(self) -> set[str]:
+        """All that it is meant for."""
+        return {call.worker for call in (self, *self.parts) if call.worker is not None}
+
+    def for_anyone(self) -> Call:
+        """Return the same, meant for no one in particular."""
+        return self._replace(worker=None, parts=tuple(part.for_anyone() for part in self.parts))
+
+
+def grouped(calls: Sequence[Call], groups: Sequence[Span]) -> list[Call]:
+    """Return a call for each range of calls, which merges what they return."""
+    return [Call(first, (), None, tuple(calls[first:last])) for first, last in groups]
 
 
 class Backlog:
@@ -75,14 +95,19 @@ class Window:
     client : distributed.Client
     function : what is called for each task
     prefix : of their keys
+    merge : what makes one result of those of the parts of a call
 
     Attributes
     ----------
     freed : the worker that the last task to end was meant for, or None
     """
 
-    def __init__(self, client: Any, function: Callable[..., Any], prefix: str) -> None:
-        self._client, self._function, self._prefix = client, function, prefix
+    def __init__(
+        self, client: Any, function: Callable[..., Any], prefix: str,
+        merge: Callable[..., Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._client, self._function, self._prefix, self._merge = client, function, prefix, merge
+        self._positions: dict[str, int] = {}
         self._calls: dict[Any, Call] = {}
         self._held: Counter[str | None] = Counter()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -104,19 +129,32 @@ class Window:
         """
         if not calls:
             return
-        first, self._submitted = self._submitted, self._submitted + len(calls)
-        keys = [f"{self._prefix}-{number}" for number in range(first, self._submitted)]
-        with _meant_for({key: call.worker for key, call in zip(keys, calls, strict=True)}):
-            futures = self._client.map(
-                worker.with_one_blas_thread,
-                [self._function] * len(calls),
-                *map(list, zip(*(call.task for call in calls), strict=True)),
-                key=keys, pure=False,
-            )  # fmt: skip
-        for future, call in zip(futures, calls, strict=True):
+        for future, call in zip(self._sent(calls), calls, strict=True):
             self._held[call.worker] += 1
             self._calls[future] = call
             future.add_done_callback(self._done.put)
+
+    def _sent(self, calls: Sequence[Call]) -> list[Any]:
+        """Return futures of calls, of which either all have parts or none has."""
+        if self._merge is None:
+            return self._map(self._function, self._prefix, calls)
+        parts = [part for call in calls for part in call.parts]
+        results = iter(self._map(self._function, self._prefix, parts))
+        whole = [call._replace(task=(list(islice(results, len(call.parts))),)) for call in calls]
+        return self._map(self._merge, f"merge-{self._prefix}", whole)
+
+    def _map(self, function: Callable[..., Any], prefix: str, calls: Sequence[Call]) -> list[Any]:
+        first, self._submitted = self._submitted, self._submitted + len(calls)
+        keys = [f"{prefix}-{number}" for number in range(first, self._submitted)]
+        self._positions |= {key: call.position for key, call in zip(keys, calls, strict=True)}
+        with _meant_for({key: call.worker for key, call in zip(keys, calls, strict=True)}):
+            futures: list[Any] = self._client.map(
+                worker.with_one_blas_thread,
+                [function] * len(calls),
+                *map(list, zip(*(call.task for call in calls), strict=True)),
+                key=keys, pure=False,
+            )  # fmt: skip
+        return futures
 
     def next_result(self, timeout: float) -> Any:
         """Return the result of a task that has ended; raise queue.Empty if none does in time."""
@@ -129,7 +167,7 @@ class Window:
                 result = _fetched(self._client, future, meant_for, patience)
             except KilledWorker as error:
                 lost = getattr(error.last_worker, "address", error.last_worker)
-                position = self._removed(future).position
+                position = self._positions[str(error.task)]
                 raise TaskKilledError(position, f"the last was {lost}") from error
             except LateResultError:
                 self._put_back(future, timeout)
@@ -151,7 +189,7 @@ class Window:
         was none at all when the task came.
         """
         for future, call in list(self._calls.items()):
-            if call.worker is not None and call.worker not in workers and not future.done():
+            if not call.workers.issubset(workers) and not future.done():
                 self._submit_anew(future)
 
     def _put_back(self, future: Any, timeout: float) -> None:
@@ -170,7 +208,7 @@ class Window:
         """Submit its call once more, for any worker."""
         call = self._removed(future)
         future.release()
-        self.submit([call._replace(worker=None)])
+        self.submit([call.for_anyone()])
 
     def close(self) -> None:
         """Let go of what has not ended."""

@@ -7,7 +7,7 @@ the next mini-batch are a cache, and a worker that has lost them decodes them ag
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -69,15 +69,13 @@ class Outcome(NamedTuple):
     nodes : finished nodes of its part of the tree
     work : Work
     faults : chunks that cannot be read, whose leaves are missing among the nodes
-    worker : address of the worker, or what this process is called
-    numerics : what its arithmetic depends on
+    numerics : what the arithmetic depends on, by the address of the worker or the name of this host
     """
 
     nodes: Nodes
     work: Work
     faults: tuple[Fault, ...]
-    worker: str
-    numerics: str
+    numerics: dict[str, str]
 
 
 def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
@@ -101,7 +99,23 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
             tree.add(0, index, sums)
             work += done
     read_ahead(task)
-    return Outcome(tree.nodes, work, tuple(faults), worker_name(), numerics())
+    return Outcome(tree.nodes, work, tuple(faults), {worker_name(): numerics()})
+
+
+def merged(
+    outcomes: Sequence[Outcome], combine: Callable[[Any, Any], Any], n_leaves: int
+) -> Outcome:
+    """Return what several tasks have found as if they had been one, added up in the fixed tree."""
+    tree: Tree[Any] = Tree(n_leaves, combine)
+    for outcome in outcomes:
+        for (level, index), sums in outcome.nodes.items():
+            tree.add(level, index, sums)
+    return Outcome(
+        tree.nodes,
+        sum((outcome.work for outcome in outcomes), Work()),
+        tuple(fault for outcome in outcomes for fault in outcome.faults),
+        {who: kind for outcome in outcomes for who, kind in outcome.numerics.items()},
+    )
 
 
 def _reduce_leaf(

@@ -1,0 +1,179 @@
+"""Large sums become few on the workers, before they come to the client."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsoftmax import DataError, MemoryBoundError, open_data
+from dsoftmax.events import RowsDone
+from dsoftmax.objective import moments_of
+from dsoftmax.runtime.connect import local_workers
+from dsoftmax.runtime.executors import ThreadExecutor, executor_for
+from dsoftmax.runtime.local import local_cluster
+from dsoftmax.runtime.reduce import Begun, full_pass, reduce
+from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
+from dsoftmax.runtime.window import Call, Window, grouped
+from dsoftmax.runtime.worker import Outcome
+from dsoftmax.sources.base import Source
+from tests.faulty import Faulty
+from tests.runtime.test_window import SECONDS, result_of
+from tests.test_faults import bits, model_of
+from tests.test_losses import Once
+from tests.test_resume import fitted
+
+Store = Callable[..., str]
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@given(st.integers(1, 3000), st.integers(2, 300), st.sampled_from([2, 4, 8]))
+def test_groups_are_consecutive_tasks_of_one_subtree(
+    n_leaves: int, slots: int, fan_in: int
+) -> None:
+    runs = cut_tasks(n_leaves, 1 << 24, slots)
+    groups = cut_groups(runs, fan_in)
+    assert [task for group in groups for task in range(*group)] == list(range(len(runs)))
+    for first, last in groups:
+        assert last - first <= fan_in
+        leaves = fan_in << (runs[first][1] - runs[first][0] - 1).bit_length()
+        assert runs[first][0] // leaves == (runs[last - 1][1] - 1) // leaves
+
+
+def test_the_sums_of_equal_tasks_become_one() -> None:
+    runs = [(first, first + 4) for first in range(0, 256, 4)]
+    for first, last in cut_groups(runs, 8):
+        tree = Tree(256, int.__add__)
+        for leaf in range(runs[first][0], runs[last - 1][1]):
+            tree.add(0, leaf, 1)
+        assert list(tree.nodes.values()) == [32]
+
+
+@pytest.fixture
+def merging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merge the sums of two tasks, however small they and the cluster are."""
+    monkeypatch.setattr("dsoftmax.runtime.reduce.FAN_IN", 2)
+    monkeypatch.setattr("dsoftmax.runtime.cluster.FAN_IN", 2)
+    monkeypatch.setattr("dsoftmax.runtime.reduce.LARGE", 0)
+    monkeypatch.setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)
+
+
+@pytest.fixture
+def path(digits: Arrays, store: Store) -> str:
+    X, y = digits
+    return store(rows=97, X=X.astype("f4"), y=y)
+
+
+@pytest.fixture
+def source(path: str) -> Source:
+    return open_data(f"{path}/X", f"{path}/y").with_classes(np.arange(10))
+
+
+@pytest.mark.usefixtures("merging", "cluster")
+def test_merged_sums_have_the_bits_of_this_process_and_count_every_row(source: Source) -> None:
+    leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
+    reduction = moments_of(10, source.dtype)
+    seen: list[tuple[Outcome, Begun]] = []
+    with executor_for(source) as executor:
+        got, spent = reduce(
+            executor, source, reduction, leaves, watch=lambda *told: seen.append(told)
+        )
+    with ThreadExecutor() as here:
+        expected, _ = reduce(here, source, reduction, leaves)
+    assert got.class_offset.tobytes() == expected.class_offset.tobytes()
+    tasks = cut_tasks(len(leaves), source.row_bytes * 97, 2)
+    assert len(seen) == len(cut_groups(tasks, 2)) < len(tasks)
+    assert spent.work.rows == sum(outcome.work.rows for outcome, _ in seen) == source.n_samples
+    assert {who for outcome, _ in seen for who in outcome.numerics} <= set(executor._workers)
+
+
+@pytest.mark.usefixtures("merging")
+@pytest.mark.parametrize("solver", ["newton", "lbfgs", "sgd"])
+def test_a_fit_whose_sums_are_merged_has_the_bits_of_one_in_this_process(
+    path: str, solver: str, request: pytest.FixtureRequest
+) -> None:
+    expected = fitted(path, solver)
+    request.getfixturevalue("cluster")
+    assert bits(fitted(path, solver)) == bits(expected)
+
+
+@pytest.mark.usefixtures("merging", "cluster")
+def test_chunks_that_tasks_of_a_group_cannot_read_are_all_left_out(
+    path: str, tmp_path: Path
+) -> None:
+    script = {row: ["bad"] for row in (97, 194, 970)}
+    policy = {"on_bad_chunk": "skip", "max_bad_chunks": 5}
+    source = open_data(f"{path}/X", f"{path}/y", **policy)  # type: ignore[arg-type]
+    source = replace(source, X=Faulty(source.X, script, tmp_path))
+    with pytest.warns(match="chunks"):
+        model = model_of("lbfgs", tol=0.5).fit(source)
+    assert [fault["start"] for fault in model.quarantined_] == [97, 194, 970]
+
+
+@pytest.mark.usefixtures("merging", "cluster")
+def test_a_value_that_a_task_of_a_group_refuses_is_named(digits: Arrays, store: Store) -> None:
+    X, y = digits[0].astype("f4"), digits[1]
+    X[1000, 7] = np.nan
+    path = store(rows=97, X=X, y=y)
+    with pytest.raises(DataError, match="row 1000, column 7"):
+        fitted(path, "lbfgs")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("merging")
+def test_a_worker_that_dies_with_what_was_to_be_merged_changes_no_bit(path: str) -> None:
+    expected = fitted(path, "lbfgs")
+    with local_workers(2) as client:
+        pids = client.run(os.getpid).values()
+        kill = Once(RowsDone, lambda: os.kill(next(iter(pids)), signal.SIGKILL))
+        model = fitted(path, "lbfgs", callbacks=[kill])
+    assert kill.done
+    assert bits(model) == bits(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("merging")
+def test_a_task_of_a_group_that_kills_its_workers_is_the_one_whose_rows_are_named(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
+    monkeypatch.setattr(
+        "dsoftmax.runtime.reduce.cut_tasks", lambda n, *_, **__: [(i, i + 1) for i in range(n)]
+    )
+
+    class Deadly(Faulty):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            if start <= 500 < stop:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self.array.read(start, stop)
+
+    source = open_data(f"{path}/X", f"{path}/y")
+    source = replace(source, X=Deadly(source.X, {}, tmp_path))
+    with local_workers(2), pytest.raises(MemoryBoundError, match=r"rows 485 to 581 of .*X have"):
+        model_of("lbfgs").fit(source)
+
+
+def test_a_merged_result_that_dies_with_the_only_worker_is_computed_once_more() -> None:
+    with (
+        local_cluster(1) as workers,
+        Client(workers, set_as_default=False) as client,
+    ):
+        ((address, process),) = client.run(os.getpid).items()
+        window = Window(client, pow, "power", sum)
+        parts = [Call(number, (number, 2), address) for number in range(4)]
+        window.submit(grouped(parts, [(0, 4)]))
+        (future,) = window._calls
+        future.exception(timeout=SECONDS)  # it has ended
+        os.kill(process, signal.SIGKILL)
+        while address in client.scheduler_info()["workers"]:
+            time.sleep(0.05)
+        assert result_of(window) == 0 + 1 + 4 + 9
