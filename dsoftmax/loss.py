@@ -23,13 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dsoftmax.panels import by_column, by_row, panel_length
+from dsoftmax.panels import by_column, by_row, is_turned, panel_length
 from dsoftmax.reduction import Array, Chunk
 
 _BLOCK_BYTES = 7 << 18  # of narrowed rows and their raw predictions: they share a 2 MiB cache
 _RAW_BYTES = 1 << 23
 _LONGEST = 4096  # rows of a block, and rows that are added up before their sum is widened
-_WIDE = 256  # columns from which a product is written by class at once, not turned afterwards
 
 
 def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
@@ -123,7 +122,8 @@ def raw_blocks(
     by_column = np.ascontiguousarray(points.transpose(0, 2, 1)).reshape(width, n_features + 1)
     coef, intercept = by_column[:, :-1], by_column[:, -1:]
     length, panel = _lengths(points, len(X))
-    if width < _WIDE:
+    turned = is_turned(width)
+    if turned:
         coef = np.asarray(coef, order="C" if panel < length else "F")
     blocks = np.empty((length, n_features), points.dtype)
     raw = np.empty(width * length, points.dtype)
@@ -131,7 +131,7 @@ def raw_blocks(
         rows = slice(start, min(start + length, len(X)))
         block = narrow(X[rows], shift, blocks[: rows.stop - rows.start])
         by_class = raw[: width * len(block)].reshape(width, len(block))
-        if width < _WIDE:
+        if turned:
             np.add(by_row(block, coef, panel).T, intercept, out=by_class)
         else:
             np.matmul(coef, block.T, out=by_class)
