@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from operator import add
+from operator import add, itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -81,13 +81,13 @@ class Chunk(NamedTuple):
 
     def take(self, picked: Array) -> Chunk:
         """Return the given rows, in the given order."""
-        return self._at(picked)._replace(picked=picked)
+        return self._each(partial(np.take, indices=picked, axis=0))._replace(picked=picked)
 
     def rows(self, low: int, high: int) -> Chunk:
         """Return the rows from low to high, as views."""
         if low == 0 and high == len(self.X):
             return self
-        chunk, picked = self._at(slice(low, high)), self.picked
+        chunk, picked = self._each(itemgetter(slice(low, high))), self.picked
         if picked is None:
             return chunk._replace(start=self.start + low)
         return chunk._replace(picked=picked[low:high])
@@ -97,7 +97,7 @@ class Chunk(NamedTuple):
         held_out = np.empty(0) if self.held_out is None else self.held_out
         rows = np.flatnonzero(held_out)
         picked = rows if self.picked is None else self.picked[rows]
-        chunk = self._at(rows)
+        chunk = self.take(rows)
         return chunk._replace(picked=picked, sample_weight=chunk.held_out, held_out=None)
 
     def where(self, row: int) -> str:
@@ -107,12 +107,12 @@ class Chunk(NamedTuple):
     def _number(self, row: int) -> int:
         return self.start + (row if self.picked is None else int(self.picked[row]))
 
-    def _at(self, where: Array | slice) -> Chunk:
+    def _each(self, select: Callable[[Array], Array]) -> Chunk:
         y, weight, left_out, held_out, fold = (
-            None if array is None else array[where] for array in self._by_row
+            None if array is None else select(array) for array in self._by_row
         )
         return self._replace(
-            X=self.X[where], y=y, sample_weight=weight, left_out=left_out, held_out=held_out,
+            X=select(self.X), y=y, sample_weight=weight, left_out=left_out, held_out=held_out,
             fold=fold,
         )  # fmt: skip
 

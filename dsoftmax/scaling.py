@@ -122,7 +122,7 @@ def _add_by_class(total: Array, rows: Array, codes: Array) -> None:
         return
     order = np.argsort(codes, kind="stable")
     present, first = np.unique(codes[order], return_index=True)
-    total[present] += np.add.reduceat(rows[order], first, axis=0)
+    total[present] += np.add.reduceat(rows.take(order, axis=0), first, axis=0)
 
 
 def _about_the_mean(shift: Array, class_weight: Array, total: Array, square: Array) -> Moments:

@@ -189,10 +189,11 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample
     weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
     lucky = np.random.default_rng(key).random(len(weight)) < probability
     rows = np.flatnonzero(lucky & (weight > 0))
+    X = chunk.X.take(rows, axis=0)
     codes = chunk.codes[rows].astype(np.int64)
     stands_for = 1 / probability[rows]
     fold = () if chunk.fold is None else (chunk.fold[rows],)
-    return Subsample((chunk.X[rows],), (codes,), (weight[rows] * stands_for,), (stands_for,), fold)
+    return Subsample((X,), (codes,), (weight[rows] * stands_for,), (stands_for,), fold)
 
 
 def rows_of(rule: ByClass | ByInfluence) -> Reduction[Subsample]:
