@@ -288,12 +288,13 @@ def row_losses(
 
 def weighted(loss: Array, correct: Array, weights: Array | None) -> tuple[Array, Array, Array]:
     """Return the sums over the rows of losses, of what is right, and of the weights, in float64."""
-    sums = []
     with np.errstate(over="ignore", invalid="ignore"):
-        for values in (loss, correct, np.ones_like(correct)):
-            own = values if weights is None else values * weights
-            sums.append(own.sum(axis=1, dtype=np.float64))
-    return sums[0], sums[1], sums[2]
+        if weights is None:
+            right = np.count_nonzero(correct, axis=1).astype(np.float64)
+            return loss.sum(axis=1, dtype=np.float64), right, np.full(len(loss), float(len(loss.T)))
+        each = (loss, correct, np.ones_like(correct))
+        total, right, weight = ((own * weights).sum(axis=1, dtype=np.float64) for own in each)
+    return total, right, weight
 
 
 def model_weights(weights: Array | None, dtype: np.dtype[np.floating]) -> Array | None:
