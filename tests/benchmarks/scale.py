@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from distributed import Client
 
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.executors import Home
-from dsoftmax.runtime.spans import cut_spans, cut_tasks
+from dsoftmax.runtime.executors import FAN_IN, Home, Merging
+from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
+from dsoftmax.runtime.worker import Outcome, Work, merged
 from tests.benchmarks.bare import PROCESSES
 from tests.benchmarks.measure import ROUNDS, Result, timed
 from tests.benchmarks.throughput import POINTS, gradient
@@ -21,6 +25,7 @@ from tests.benchmarks.throughput import POINTS, gradient
 CHUNKS, CHUNK_BYTES = 10_000, 1_000_000
 SLEEP, TASKS_A_WORKER = 0.5, 8
 WORKERS = (1, 4, 16, 64)
+SLOTS = 16
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,41 @@ def efficiency(workers: int) -> Result:
     return Result(name, ratios[1], ratios[0], ratios[-1], goal, note=f"tasks of {SLEEP} s")
 
 
+def large_sums(number: int) -> Outcome:
+    """Return, after a while, what a task has of 1,000 classes x 2,048 features: 16 MB."""
+    time.sleep(4 * SLEEP)
+    return Outcome({(0, number): np.ones((1, 2049, 1000))}, Work(), (), {})
+
+
+def merging() -> Result:
+    """Measure what large sums cost the client, merged by workers against fetched one by one."""
+    tasks = [(number,) for number in range(4 * SLOTS)]
+    runs = [(number, number + 1) for number in range(len(tasks))]
+    homes = [Home(number, 1) for number in range(len(tasks))]
+    function = partial(merged, combine=operator.add, n_leaves=len(tasks))
+    with (
+        Client(n_workers=4, threads_per_worker=4, dashboard_address="127.0.0.1:0") as client,
+        ClusterExecutor(client) as executor,
+    ):
+
+        def client_seconds(how: Merging | None) -> float:
+            tree, before = Tree(len(tasks), operator.add), time.process_time()
+            for outcome in executor.run("sums", large_sums, tasks, homes=homes, merging=how):
+                for (level, index), sums in outcome.nodes.items():
+                    tree.add(level, index, sums)
+            assert (tree.total == len(tasks)).all()
+            return time.process_time() - before
+
+        ways = (Merging(function, cut_groups(runs, FAN_IN)), None)
+        found = [[client_seconds(how) for how in ways] for _ in range(ROUNDS + 1)][1:]
+    note = "client {:.1f} s for 1 GB of sums, one by one {:.1f} s".format(*found[ROUNDS // 2])
+    ratios = sorted(together / each for together, each in found)
+    middle = ratios[ROUNDS // 2]
+    name = f"large sums, merged / not, {SLOTS} workers"
+    return Result(name, middle, ratios[0], ratios[-1], note=note)
+
+
 def measure(bytes_a_second: float) -> Iterator[Result]:
     yield scheduling(bytes_a_second)
     yield from map(efficiency, WORKERS)
+    yield merging()
