@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from dsoftmax.errors import DataError
 from dsoftmax.identity import described, first_values
 from dsoftmax.prediction import METHODS, LinearModel, require_features
 from dsoftmax.runtime.executors import Executor, executor_for
+from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.sources.address import absolute_url, storage_options
 from dsoftmax.sources.base import Source
@@ -29,6 +31,8 @@ from dsoftmax.stores import (
     require_apart,
     require_free,
 )
+
+Piece = tuple[Source, Span, list[tuple[Index, int, int]]]  # rows, and the boxes they fill
 
 _MARK = "dsoftmax_prediction"  # attribute: of what, so that no other is gone on with
 
@@ -110,12 +114,16 @@ def _write(
     row_bytes = n_columns * model.dtype(method, source.dtype).itemsize
     spans = cut_spans(out.boundaries, max(source.row_bytes, row_bytes))
     tasks = []
-    for span in spans:
-        part = source.part(*span)
-        boxes = list(out.regions(*span))
-        tasks.append((part, part.futures, model, method, url, span, boxes, resume))
+    for first, last in task_runs(source, full_pass(spans), executor.slots, batch=False):
+        pieces = [_piece(source, out, span) for span in spans[first:last]]
+        blocks = {key: block for part, *_ in pieces for key, block in part.futures.items()}
+        tasks.append((pieces, blocks, model, method, url, resume))
     for _ in executor.run(method, _write_rows, tasks, few=bool(source.futures)):
         pass
+
+
+def _piece(source: Source, out: Grid, span: Span) -> Piece:
+    return source.part(*span), span, list(out.regions(*span))
 
 
 def _evenly_cut(source: Source) -> tuple[Source, Grid]:
@@ -142,19 +150,19 @@ def _create_output(
 
 
 def _write_rows(
-    source: Source, blocks: dict[Any, Any], model: LinearModel, method: str, url: str, span: Span,
-    boxes: list[tuple[Index, int, int]], resume: bool,
+    pieces: Sequence[Piece], blocks: dict[Any, Any], model: LinearModel, method: str, url: str,
+    resume: bool,
 ) -> None:  # fmt: skip
     target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
-    if resume and all(_is_written(target, where) for where, _, _ in boxes):
-        return
-    start, stop = span
-    rows = source.with_blocks(blocks).read(start, stop)
-    values = model.apply(rows, method, source.dtype)
-    for where, first, last in boxes:
-        box = values[first - start : last - start]
-        shape = tuple(axis.stop - axis.start for axis in where)
-        target[where] = box.reshape(*shape, *box.shape[1:])
+    for source, (start, stop), boxes in pieces:
+        if resume and all(_is_written(target, where) for where, _, _ in boxes):
+            continue
+        rows = source.with_blocks(blocks).read(start, stop)
+        values = model.apply(rows, method, source.dtype)
+        for where, first, last in boxes:
+            box = values[first - start : last - start]
+            shape = tuple(axis.stop - axis.start for axis in where)
+            target[where] = box.reshape(*shape, *box.shape[1:])
 
 
 def _is_written(target: zarr.Array[Any], where: Index) -> bool:

@@ -167,7 +167,8 @@ class Window:
                 result = _fetched(self._client, future, meant_for, patience)
             except KilledWorker as error:
                 lost = getattr(error.last_worker, "address", error.last_worker)
-                position = self._positions[str(error.task)]
+                position = self._removed(future).position  # unless it was one of its parts
+                position = self._positions.get(str(error.task), position)
                 raise TaskKilledError(position, f"the last was {lost}") from error
             except LateResultError:
                 self._put_back(future, timeout)
