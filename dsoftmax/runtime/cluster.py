@@ -18,16 +18,16 @@ from dask.utils import parse_timedelta
 
 from dsoftmax.errors import OutageError
 from dsoftmax.runtime import blas, loading
-from dsoftmax.runtime.executors import FAN_IN, Home, Merging, Result
+from dsoftmax.runtime.executors import Home, Result
+from dsoftmax.runtime.groups import Call, Merging
 from dsoftmax.runtime.homes import assigned
 from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
-from dsoftmax.runtime.shipping import shipped
-from dsoftmax.runtime.window import Backlog, Call, Window, grouped
+from dsoftmax.runtime.shipping import LARGE, array_bytes, shipped
+from dsoftmax.runtime.window import NOT_YET, Backlog, Window
 from dsoftmax.sources.base import Source
 
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
 _FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
-_OF_GROUPS = 3  # tasks a slot: one more, while the results of others are merged
 _SHARE = 4  # of its own tasks a worker is given one in so many at once, if that is more than few
 _WATCH_SECONDS = 5
 _POLL_SECONDS = 0.1
@@ -44,6 +44,7 @@ class ClusterExecutor:
         self._round = 0
         self._filled = 0.0  # the look at the workers after which all of them were given tasks
         self._assigned: dict[Hashable, str] = {}
+        self._large: set[str] = set()  # of what the last result that was fetched was large
         self._address = client.scheduler.address
         self.refresh()
 
@@ -127,21 +128,28 @@ class ClusterExecutor:
         self._hasten()
         workers = self._at_home(homes) or repeat(None)
         last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
-        each = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
-        calls = [Call(*call) for call in each]
+        calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
+        backlog = Backlog(Call(*call) for call in calls)
+        window = Window(self.client, function, prefix, merging)
+        window.merges = name in self._large
         fill = self._fill_at_home if homes and self._workers else partial(self._fill, few=few)
-        if merging is not None:
-            calls, fill = grouped(calls, merging.groups), self._fill_groups
-        backlog = Backlog(calls)
-        window = Window(self.client, function, prefix, merging and merging.function)
         try:
             fill(window, backlog)
             while len(window) > 0:
                 result = self._next(window)
+                if merging is not None and result is not NOT_YET:
+                    window.merges |= self._is_large(name, result)  # what is kept is merged
                 fill(window, backlog)
-                yield result
+                if result is not NOT_YET:
+                    yield result
         finally:
             window.close()
+
+    def _is_large(self, name: str, result: Any) -> bool:
+        """Whether results of a kind are better merged before they are fetched, as far as known."""
+        large = array_bytes(result) >= LARGE
+        (self._large.add if large else self._large.discard)(name)
+        return large
 
     def _hasten(self) -> None:
         """Have the client send tasks as soon as the scheduler does: by default it saves them up."""
@@ -161,10 +169,6 @@ class ClusterExecutor:
         most = (_FEW if few else _SEVERAL) * self.slots
         if few or len(window) <= most // 2:
             window.submit(backlog.next_for(None, most - len(window)))
-
-    def _fill_groups(self, window: Window, backlog: Backlog) -> None:
-        """Have so many groups of tasks under way that a slot has some while others are merged."""
-        window.submit(backlog.next_for(None, -(-_OF_GROUPS * self.slots // FAN_IN) - len(window)))
 
     def _fill_at_home(self, window: Window, backlog: Backlog) -> None:
         """Give workers their own tasks, and the idle ones those that others have left.

@@ -18,8 +18,8 @@ from dask.system import CPU_COUNT
 
 from dsoftmax.errors import DataError
 from dsoftmax.runtime import blas, loading
+from dsoftmax.runtime.groups import Merging
 from dsoftmax.runtime.memory import cache_room
-from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.versions import require_same_versions
 from dsoftmax.runtime.workers import (
     require_owner,
@@ -32,7 +32,6 @@ from dsoftmax.sources.base import Source
 Result = TypeVar("Result")
 
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
-FAN_IN = 8  # large results of so many tasks become one, on clusters of at least as many slots
 
 
 class TaskKilledError(Exception):
@@ -54,19 +53,6 @@ class Home(NamedTuple):
 
     name: Hashable
     rows: int
-
-
-class Merging(NamedTuple):
-    """How workers make one result of several, where these are too large to be all fetched.
-
-    Attributes
-    ----------
-    function : takes the results of consecutive tasks, a list
-    groups : ranges of the tasks whose results become one
-    """
-
-    function: Callable[[Any], Any]
-    groups: Sequence[Span]
 
 
 class Executor(Protocol):
@@ -112,7 +98,7 @@ class Executor(Protocol):
         shared : its last arguments, of all tasks
         homes : of the tasks, if there is something on workers to come back to
         few : keep few tasks under way, since each brings blocks to its worker
-        merging : how a cluster is to make few results of many
+        merging : how a cluster is to make few results of many, if they are large
         """
         ...
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from dsoftmax.errors import ChunkError, MemoryBoundError
 from dsoftmax.reduction import Reduction
-from dsoftmax.runtime.executors import FAN_IN, Executor, Home, Merging, TaskKilledError
+from dsoftmax.runtime.executors import Executor, Home, TaskKilledError
+from dsoftmax.runtime.groups import Merging
 from dsoftmax.runtime.loading import Task
 from dsoftmax.runtime.remembered import Keep
-from dsoftmax.runtime.shipping import LARGE, array_bytes
 from dsoftmax.runtime.spans import Span, Tree, around, cut_groups, cut_tasks
 from dsoftmax.runtime.worker import Nodes, Outcome, Work, merged, reduce_leaves
 from dsoftmax.sampling import Leaf, whole_span
@@ -21,6 +21,8 @@ from dsoftmax.sources.base import Source
 from dsoftmax.sources.faults import Fault
 
 Sums = TypeVar("Sums")
+
+FAN_IN = 8  # large sums of so many tasks become one, on clusters of at least as many slots
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def reduce(
     begun : Begun, optional
         What an earlier call with the same reduction and leaves has told `watch`.
     watch : callable, optional
-        Told of each task as it ends, and of the sum so far.
+        Told of each task as it ends, or of several whose sums were merged, and of the sum so far.
 
     Raises
     ------
@@ -193,16 +195,15 @@ def _outcomes(
 def _merging(
     executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task]
 ) -> Merging | None:
-    """Return how large sums become few on the way: what is large to send is so to fetch.
+    """Return how workers are to merge sums, should these turn out to be large.
 
     With few workers they come to this process about as soon as to another worker.
     """
-    if executor.slots < FAN_IN or source.futures or array_bytes(reduction) < LARGE:
+    if executor.slots < FAN_IN or source.futures or not tasks:
         return None
     runs = [(task.first, task.first + len(task.leaves)) for task in tasks]
-    groups = cut_groups(runs, FAN_IN)
     function = partial(merged, combine=reduction.combine, n_leaves=tasks[0].n_leaves)
-    return Merging(function, groups) if len(groups) < len(tasks) else None
+    return Merging(function, cut_groups(runs, FAN_IN))
 
 
 def _home(task: Task) -> Home:

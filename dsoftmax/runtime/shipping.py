@@ -13,7 +13,7 @@ LARGE = 1 << 20
 
 
 def array_bytes(value: Any) -> int:
-    """Return the bytes of the arrays that a function, or what is bound to it, takes along.
+    """Return the bytes of the arrays that a value, or what is bound to a function, takes along.
 
     Examples
     --------
@@ -26,6 +26,8 @@ def array_bytes(value: Any) -> int:
         value = (value.func, *value.args, *value.keywords.values())
     elif is_dataclass(value) and not isinstance(value, type):
         value = tuple(getattr(value, field.name) for field in fields(value))
+    elif isinstance(value, dict):
+        value = tuple(value.values())
     return sum(map(array_bytes, value)) if isinstance(value, tuple | list) else 0
 
 

@@ -7,8 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import dask
 from distributed import KilledWorker
@@ -16,7 +15,7 @@ from distributed.utils_comm import gather_from_workers
 
 from dsoftmax.runtime import worker
 from dsoftmax.runtime.executors import TaskKilledError
-from dsoftmax.runtime.spans import Span
+from dsoftmax.runtime.groups import Call, Groups, Merging
 
 _LONGEST = 600.0
 
@@ -25,30 +24,7 @@ class LateResultError(Exception):
     """A result that was there could not be fetched in time."""
 
 
-class Call(NamedTuple):
-    """A task, its position, and the worker that it is meant for, or None.
-
-    Or several whose results workers merge: the `parts`, which have workers of their own.
-    """
-
-    position: int
-    task: tuple[Any, ...]
-    worker: str | None
-    parts: tuple[Call, ...] = ()
-
-    @property
-    def workers(self) -> set[str]:
-        """All that it is meant for."""
-        return {call.worker for call in (self, *self.parts) if call.worker is not None}
-
-    def for_anyone(self) -> Call:
-        """Return the same, meant for no one in particular."""
-        return self._replace(worker=None, parts=tuple(part.for_anyone() for part in self.parts))
-
-
-def grouped(calls: Sequence[Call], groups: Sequence[Span]) -> list[Call]:
-    """Return a call for each range of calls, which merges what they return."""
-    return [Call(first, (), None, tuple(calls[first:last])) for first, last in groups]
+NOT_YET = object()  # what there is of a task whose result is to be merged with others
 
 
 class Backlog:
@@ -95,25 +71,27 @@ class Window:
     client : distributed.Client
     function : what is called for each task
     prefix : of their keys
-    merge : what makes one result of those of the parts of a call
+    merging : how several results become one, if they do
 
     Attributes
     ----------
     freed : the worker that the last task to end was meant for, or None
+    merges : whether results are merged before they are fetched
     """
 
     def __init__(
         self, client: Any, function: Callable[..., Any], prefix: str,
-        merge: Callable[..., Any] | None = None,
+        merging: Merging | None = None,
     ) -> None:  # fmt: skip
-        self._client, self._function, self._prefix, self._merge = client, function, prefix, merge
-        self._positions: dict[str, int] = {}
+        self._client, self._function, self._prefix = client, function, prefix
+        self._groups = Groups(merging)
         self._calls: dict[Any, Call] = {}
         self._held: Counter[str | None] = Counter()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._submitted = 0
         self._patience = 0.0  # seconds that a result may take to come here
         self.freed: str | None = None
+        self.merges = False
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -127,55 +105,63 @@ class Window:
 
         In one message: each would cost the scheduler five times as much by itself.
         """
-        if not calls:
-            return
-        for future, call in zip(self._sent(calls), calls, strict=True):
-            self._held[call.worker] += 1
-            self._calls[future] = call
-            future.add_done_callback(self._done.put)
+        if calls:
+            self._send(self._function, self._prefix, calls)
 
-    def _sent(self, calls: Sequence[Call]) -> list[Any]:
-        """Return futures of calls, of which either all have parts or none has."""
-        if self._merge is None:
-            return self._map(self._function, self._prefix, calls)
-        parts = [part for call in calls for part in call.parts]
-        results = iter(self._map(self._function, self._prefix, parts))
-        whole = [call._replace(task=(list(islice(results, len(call.parts))),)) for call in calls]
-        return self._map(self._merge, f"merge-{self._prefix}", whole)
-
-    def _map(self, function: Callable[..., Any], prefix: str, calls: Sequence[Call]) -> list[Any]:
+    def _send(self, function: Callable[..., Any], prefix: str, calls: Sequence[Call]) -> None:
         first, self._submitted = self._submitted, self._submitted + len(calls)
         keys = [f"{prefix}-{number}" for number in range(first, self._submitted)]
-        self._positions |= {key: call.position for key, call in zip(keys, calls, strict=True)}
         with _meant_for({key: call.worker for key, call in zip(keys, calls, strict=True)}):
-            futures: list[Any] = self._client.map(
+            futures = self._client.map(
                 worker.with_one_blas_thread,
                 [function] * len(calls),
                 *map(list, zip(*(call.task for call in calls), strict=True)),
                 key=keys, pure=False,
             )  # fmt: skip
-        return futures
+        for future, call in zip(futures, calls, strict=True):
+            self._held[call.worker] += 1
+            self._calls[future] = call
+            future.add_done_callback(self._done.put)
 
     def next_result(self, timeout: float) -> Any:
-        """Return the result of a task that has ended; raise queue.Empty if none does in time."""
+        """Return the result of a task that has ended; raise queue.Empty if none does in time.
+
+        NOT_YET if it stays where it is until others are there, with which it is merged.
+        """
         while True:
             future = self._done.get(timeout=timeout)
             if future not in self._calls:  # it was released, and submitted again
                 continue
+            if self.merges and self._stays(future):
+                return NOT_YET
             meant_for, patience = self._calls[future].worker, max(self._patience, timeout)
             try:
                 result = _fetched(self._client, future, meant_for, patience)
             except KilledWorker as error:
                 lost = getattr(error.last_worker, "address", error.last_worker)
-                position = self._removed(future).position  # unless it was one of its parts
-                position = self._positions.get(str(error.task), position)
+                position = self._removed(future).position
                 raise TaskKilledError(position, f"the last was {lost}") from error
             except LateResultError:
                 self._put_back(future, timeout)
                 raise queue.Empty from None
-            self._removed(future)
+            self._groups.leave_out(self._removed(future))
             future.release()  # or sums would pile up on the workers until the end
             return result
+
+    def _stays(self, future: Any) -> bool:
+        """Keep a result that is to be merged, and have that done if it was the last of its group.
+
+        An error is none, and nor is what has been merged.
+        """
+        call = self._calls[future]
+        if future.status != "finished" or call.parts or not self._groups.has(call):
+            return False
+        self._merge_with(self._removed(future), future)
+        return True
+
+    def _merge_with(self, call: Call, future: Any) -> None:
+        if (whole := self._groups.keep(call, future)) is not None:
+            self._send(self._groups.function, f"merge-{self._prefix}", [whole])
 
     def _removed(self, future: Any) -> Call:
         call = self._calls.pop(future)
@@ -206,10 +192,16 @@ class Window:
             self._submit_anew(future)
 
     def _submit_anew(self, future: Any) -> None:
-        """Submit its call once more, for any worker."""
+        """Submit its call once more, for any worker, with what it needs and is not there."""
         call = self._removed(future)
         future.release()
-        self.submit([call.for_anyone()])
+        results = call.task[0] if call.parts else [None]
+        for part, result in zip(call.parts or [call], results, strict=True):
+            for_anyone = part._replace(worker=None)
+            if result is not None and result.status == "finished":
+                self._merge_with(for_anyone, result)
+            else:
+                self.submit([for_anyone])
 
     def close(self) -> None:
         """Let go of what has not ended."""

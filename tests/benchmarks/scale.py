@@ -15,7 +15,9 @@ from distributed import Client
 
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.executors import FAN_IN, Home, Merging
+from dsoftmax.runtime.executors import Home
+from dsoftmax.runtime.groups import Merging
+from dsoftmax.runtime.reduce import FAN_IN
 from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
 from dsoftmax.runtime.worker import Outcome, Work, merged
 from tests.benchmarks.bare import PROCESSES

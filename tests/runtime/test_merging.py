@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +21,23 @@ from dsoftmax import DataError, MemoryBoundError, open_data
 from dsoftmax.events import RowsDone
 from dsoftmax.objective import moments_of
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.executors import ThreadExecutor, executor_for
+from dsoftmax.runtime.executors import Executor, ThreadExecutor, executor_for
+from dsoftmax.runtime.groups import Call, Groups, Merging
 from dsoftmax.runtime.local import local_cluster
-from dsoftmax.runtime.reduce import Begun, full_pass, reduce
+from dsoftmax.runtime.reduce import Begun, Spent, full_pass, reduce
 from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
-from dsoftmax.runtime.window import Call, Window, grouped
+from dsoftmax.runtime.window import NOT_YET, Window
 from dsoftmax.runtime.worker import Outcome
 from dsoftmax.sources.base import Source
 from tests.faulty import Faulty
-from tests.runtime.test_window import SECONDS, result_of
+from tests.runtime.test_window import SECONDS
 from tests.test_faults import bits, model_of
 from tests.test_losses import Once
 from tests.test_resume import fitted
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
+Reduced = tuple[bytes, Spent, list[tuple[Outcome, Begun]]]
 
 
 @given(st.integers(1, 3000), st.integers(2, 300), st.sampled_from([2, 4, 8]))
@@ -62,9 +66,16 @@ def test_the_sums_of_equal_tasks_become_one() -> None:
 def merging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merge the sums of two tasks, however small they and the cluster are."""
     monkeypatch.setattr("dsoftmax.runtime.reduce.FAN_IN", 2)
-    monkeypatch.setattr("dsoftmax.runtime.cluster.FAN_IN", 2)
-    monkeypatch.setattr("dsoftmax.runtime.reduce.LARGE", 0)
+    monkeypatch.setattr("dsoftmax.runtime.cluster.LARGE", 0)
+
+
+@pytest.fixture(autouse=True)
+def many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a task of every chunk."""
     monkeypatch.setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)
+    monkeypatch.setattr(
+        "dsoftmax.runtime.reduce.cut_tasks", lambda n, *_, **__: [(i, i + 1) for i in range(n)]
+    )
 
 
 @pytest.fixture
@@ -78,22 +89,46 @@ def source(path: str) -> Source:
     return open_data(f"{path}/X", f"{path}/y").with_classes(np.arange(10))
 
 
+def reduced(executor: Executor, source: Source, begun: Begun | None = None) -> Reduced:
+    """Return the total of a pass, what it cost, and what was told of it meanwhile."""
+    leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
+    seen: list[tuple[Outcome, Begun]] = []
+    total, spent = reduce(
+        executor, source, moments_of(10, source.dtype), leaves, begun=begun,
+        watch=lambda *told: seen.append(told),
+    )  # fmt: skip
+    return total.class_offset.tobytes(), spent, seen
+
+
 @pytest.mark.usefixtures("merging", "cluster")
 def test_merged_sums_have_the_bits_of_this_process_and_count_every_row(source: Source) -> None:
-    leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
-    reduction = moments_of(10, source.dtype)
-    seen: list[tuple[Outcome, Begun]] = []
-    with executor_for(source) as executor:
-        got, spent = reduce(
-            executor, source, reduction, leaves, watch=lambda *told: seen.append(told)
-        )
     with ThreadExecutor() as here:
-        expected, _ = reduce(here, source, reduction, leaves)
-    assert got.class_offset.tobytes() == expected.class_offset.tobytes()
-    tasks = cut_tasks(len(leaves), source.row_bytes * 97, 2)
-    assert len(seen) == len(cut_groups(tasks, 2)) < len(tasks)
-    assert spent.work.rows == sum(outcome.work.rows for outcome, _ in seen) == source.n_samples
-    assert {who for outcome, _ in seen for who in outcome.numerics} <= set(executor._workers)
+        expected, *_ = reduced(here, source)
+    with executor_for(source) as executor:
+        rounds = [reduced(executor, source) for _ in range(2)]
+    for bits_, spent, seen in rounds:
+        assert bits_ == expected
+        assert spent.work.rows == sum(outcome.work.rows for outcome, _ in seen) == source.n_samples
+        assert set().union(*(outcome.numerics for outcome, _ in seen)) == set(executor._workers)
+    first, second = (len(seen) for *_, seen in rounds)
+    assert second == 10 < first < 19, "of 19 tasks; that sums are large is known from the first on"
+
+
+@pytest.mark.usefixtures("merging", "cluster")
+def test_a_pass_goes_on_from_any_part_of_it(source: Source) -> None:
+    with executor_for(source) as executor:
+        expected, _, seen = reduced(executor, source)
+        for _, begun in seen:
+            got, spent, _ = reduced(executor, source, begun)
+            assert got == expected
+            assert spent.work.rows == source.n_samples
+
+
+@pytest.mark.usefixtures("cluster")
+def test_small_sums_are_not_merged(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsoftmax.runtime.reduce.FAN_IN", 2)
+    with executor_for(source) as executor:
+        assert [len(reduced(executor, source)[2]) for _ in range(2)] == [19, 19]
 
 
 @pytest.mark.usefixtures("merging")
@@ -146,9 +181,6 @@ def test_a_task_of_a_group_that_kills_its_workers_is_the_one_whose_rows_are_name
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
-    monkeypatch.setattr(
-        "dsoftmax.runtime.reduce.cut_tasks", lambda n, *_, **__: [(i, i + 1) for i in range(n)]
-    )
 
     class Deadly(Faulty):
         def read(self, start: int, stop: int) -> np.ndarray:
@@ -162,18 +194,42 @@ def test_a_task_of_a_group_that_kills_its_workers_is_the_one_whose_rows_are_name
         model_of("lbfgs").fit(source)
 
 
-def test_a_merged_result_that_dies_with_the_only_worker_is_computed_once_more() -> None:
-    with (
-        local_cluster(1) as workers,
-        Client(workers, set_as_default=False) as client,
-    ):
+def ended(window: Window) -> None:
+    """Wait until all that was sent has ended."""
+    for future in window._calls:
+        future.exception(timeout=SECONDS)
+
+
+@pytest.mark.parametrize("merged_before", [True, False])
+def test_what_dies_with_the_only_worker_before_it_is_fetched_is_computed_once_more(
+    merged_before: bool,
+) -> None:
+    with local_cluster(1) as workers, Client(workers, set_as_default=False) as client:
         ((address, process),) = client.run(os.getpid).items()
-        window = Window(client, pow, "power", sum)
-        parts = [Call(number, (number, 2), address) for number in range(4)]
-        window.submit(grouped(parts, [(0, 4)]))
-        (future,) = window._calls
-        future.exception(timeout=SECONDS)  # it has ended
+        window = Window(client, pow, "power", Merging(sum, [(0, 4)]))
+        window.merges = True
+        window.submit([Call(number, (number, 2), address) for number in range(4)])
+        ended(window)
+        told = [window.next_result(SECONDS) for _ in range(4 if merged_before else 3)]
+        assert told == [NOT_YET] * len(told)
+        ended(window)
         os.kill(process, signal.SIGKILL)
         while address in client.scheduler_info()["workers"]:
             time.sleep(0.05)
-        assert result_of(window) == 0 + 1 + 4 + 9
+        found, deadline = NOT_YET, time.monotonic() + SECONDS
+        while found is NOT_YET and time.monotonic() < deadline:
+            window.unpin_from_all_but(client.scheduler_info()["workers"])  # as the executor does
+            with suppress(queue.Empty):
+                found = window.next_result(1)
+        assert found == 0 + 1 + 4 + 9
+        assert len(window) == 0
+
+
+def test_results_that_were_fetched_before_are_not_waited_for() -> None:
+    groups = Groups(Merging(sum, [(0, 3), (3, 4)]))
+    first, second, third, alone = (Call(number, (), None) for number in range(4))
+    groups.leave_out(first)
+    assert groups.keep(third, "third") is None
+    whole = groups.keep(second, "second")
+    assert whole == Call(0, (["second", "third"],), None, (second, third))
+    assert not groups.has(alone)

@@ -17,8 +17,9 @@ from distributed import Client, Event
 
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.executors import Home
+from dsoftmax.runtime.groups import Call
 from dsoftmax.runtime.local import local_cluster
-from dsoftmax.runtime.window import Backlog, Call, Window, _fetched, _held_by
+from dsoftmax.runtime.window import Backlog, Window, _fetched, _held_by
 
 SECONDS = 60  # a wait that is never over in a test that passes
 
