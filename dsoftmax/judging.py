@@ -9,16 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from dsoftmax.folds import ALL, in_turn, learned_and_judged
-from dsoftmax.loss import (
-    LossSums,
-    loss_sums,
-    model_weights,
-    raw_blocks,
-    row_losses,
-    softmax_residual,
-    weighted,
-)
+from dsoftmax.loss import LossSums, loss_sums, model_weights, raw_blocks, row_losses, weighted
 from dsoftmax.reduction import Array, Chunk
+from dsoftmax.softmax import softmax_residual
 
 Sums = TypeVar("Sums")
 

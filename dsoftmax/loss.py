@@ -9,15 +9,13 @@ log(1 + exp(z)) - [k = 1] z.
 Shapes: a stack of points is (n_models, n_features + 1, n_columns), its last row the
 intercepts; a block of rows is (rows, n_features), C order; raw predictions are kept as
 (n_models, n_columns, rows), so that a reduction over classes runs along contiguous rows.
-Every matrix product has a shape that follows from the data and the points alone.
+Every matrix product has a shape that follows from the data, the points and the BLAS kernel alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +23,7 @@ import numpy.typing as npt
 
 from dsoftmax.panels import by_column, by_row, is_turned, panel_length
 from dsoftmax.reduction import Array, Chunk
+from dsoftmax.softmax import softmax_residual
 
 _BLOCK_BYTES = 7 << 18  # of narrowed rows and their raw predictions: they share a 2 MiB cache
 _RAW_BYTES = 1 << 23
@@ -44,8 +43,7 @@ def block_length(n_features: int, n_columns: int, itemsize: int) -> int:
     """Return how many rows stay in cache: a power of two from 64 to 4096.
 
     With many columns, which keep the block out of cache, it is longer, up to 1024 rows while
-    their raw predictions are within 8 MiB: adding up the gradient of a block costs as much as
-    computing that of a few dozen rows.
+    their raw predictions are within 8 MiB: to add up gradients costs as much as some dozen rows.
 
     Examples
     --------
@@ -146,62 +144,6 @@ def _lengths(points: Array, n_rows: int) -> tuple[int, int]:
     return length, panel_length(n_features, width, length)
 
 
-def softmax_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
-    """Turn raw predictions into residuals p - [j = k], in place.
-
-    Parameters
-    ----------
-    raw : array of shape (n_models, n_columns, b), overwritten
-    codes : integer array of shape (b,)
-    loss : array of shape (n_models, b), filled in
-    correct : boolean array of shape (n_models, b), filled in: where no class is more probable
-    """
-    if raw.shape[1] == 1:
-        _logistic_residual(raw, codes, loss, correct)
-        return
-    raw -= raw.max(axis=1, keepdims=True)
-    own = _of_own_class(raw, codes)
-    flat = raw.reshape(-1)
-    of_label = flat.take(own)
-    np.equal(of_label, 0, out=correct)
-    least = _least_exponent(raw.dtype)
-    if raw.min() < least:  # to look takes a fifth of the time of to clip
-        np.maximum(raw, least, out=raw)
-    np.exp(raw, out=raw)
-    total = raw.sum(axis=1, keepdims=True)
-    raw /= total
-    flat[own] -= 1
-    np.log(total[:, 0], out=loss)
-    loss -= of_label
-
-
-@cache
-def _least_exponent(dtype: np.dtype[np.floating]) -> float:
-    """Return an exponent whose power a product can still take without subnormal numbers.
-
-    With those, products take up to 17 times as long; what is lost is below 1e-34.
-    """
-    return 0.9 * math.log(np.finfo(dtype).tiny)
-
-
-def _of_own_class(raw: Array, codes: Array) -> Array:
-    """Return where in a flat `raw` the entries of each row's own class are: (n_models, b)."""
-    n_models, n_columns, b = raw.shape
-    own: Array = codes * b
-    own += np.arange(b)
-    return own[None] if n_models == 1 else np.arange(n_models)[:, None] * (n_columns * b) + own
-
-
-def _logistic_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> None:
-    z = raw[:, 0]
-    label = codes == 1
-    tail = np.exp(np.maximum(-np.abs(z), _least_exponent(z.dtype)))
-    np.add(np.maximum(z, 0) - np.where(label, z, 0), np.log1p(tail), out=loss)
-    np.equal(z > 0, label, out=correct)
-    np.divide(np.where(z >= 0, 1, tail), 1 + tail, out=z)
-    z -= label
-
-
 class Beside(NamedTuple):
     """What else to predict in the same product, and who sees it.
 
@@ -246,15 +188,18 @@ def loss_gradient(
 
 def loss_sums(loss: Array, correct: Array, gradient: Array, weights: Array | None) -> LossSums:
     """Return the sums of what `row_losses` found, for row weights as they were for it."""
-    loss, correct, weight = weighted(loss, correct, weights)
-    return LossSums(loss, gradient, correct, weight)
+    total, right, weight = weighted(loss, correct, weights)
+    return LossSums(total, gradient, right, weight)
 
 
 def row_losses(
     chunk: Chunk, points: Array, shift: Array | None, weights: Array | None,
     beside: Beside | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Return loss and whether it is right of each row, (n_models, rows), and the gradients."""
+    """Return loss and whether it is right of each row, (n_models, rows), and the gradients.
+
+    These are added up in the dtype of the kernel for 4,096 rows, and in float64 beyond.
+    """
     n_models, n_rows, n_columns = points.shape
     loss = np.empty((n_models, len(chunk.X)), points.dtype)
     correct = np.empty(loss.shape, bool)
@@ -266,7 +211,7 @@ def row_losses(
     panel = panel_length(n_rows - 1, len(gradient), length)
     products = np.empty((length // panel, *gradient.shape), points.dtype)
     ones = np.ones(len(chunk.X), points.dtype)
-    # Overflow is not an accident here but a point gone astray, which the trainer reports.
+    # Overflow is a point gone astray, which the trainer reports.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, block, raw in raw_blocks(chunk.X, predicted, shift):
             if beside is not None:
@@ -302,20 +247,3 @@ def model_weights(weights: Array | None, dtype: np.dtype[np.floating]) -> Array 
     if weights is None:
         return None
     return np.ascontiguousarray(np.atleast_2d(weights.T), dtype=dtype)
-
-
-def probabilities(raw: Array) -> Array:
-    """Return class probabilities of raw predictions: (..., n_columns, b) to (..., K, b), K >= 2."""
-    if raw.shape[-2] == 1:
-        raw = np.concatenate([np.zeros_like(raw), raw], axis=-2)
-    raw = np.exp(raw - raw.max(axis=-2, keepdims=True))
-    raw /= raw.sum(axis=-2, keepdims=True)
-    return raw
-
-
-def log_probabilities(raw: Array) -> Array:
-    """Return the logarithm of `probabilities(raw)`, without underflow."""
-    if len(raw) == 1:
-        raw = np.concatenate([np.zeros_like(raw), raw])
-    raw = raw - raw.max(axis=0)
-    return np.asarray(raw - np.log(np.exp(raw).sum(axis=0)))

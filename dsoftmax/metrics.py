@@ -8,8 +8,9 @@ from operator import add
 
 import numpy as np
 
-from dsoftmax.loss import log_probabilities, raw_blocks
+from dsoftmax.loss import raw_blocks
 from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.softmax import log_probabilities
 
 MOST_RANKED = 10
 BINS = np.linspace(0.0, 1.0, 16)  # of confidence: 15 of equal width

@@ -10,6 +10,8 @@ results round differently anyway.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -17,6 +19,14 @@ from threadpoolctl import threadpool_info
 from dsoftmax.reduction import Array
 
 _AS_THEY_LIE = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # what OpenBLAS calls its kernels
+
+
+def blas_of_numpy() -> list[dict[str, Any]]:
+    """Return the BLAS libraries of this process; SciPy's own is not what computes here."""
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    own = [library for library in found if "numpy" in str(Path(library["filepath"]).parent).lower()]
+    return own or found
+
 
 _COLUMNS, _FEATURES = 16, 128  # at most, and at least: else it does not pay
 _ENTRIES = 1200  # of the product of a panel
@@ -26,21 +36,21 @@ _ROWS = 32
 
 def panel_length(n_features: int, n_columns: int, length: int) -> int:
     """Return how many rows of a block of `length` to multiply at once: a power of two, or all."""
-    return fitting(n_features, n_columns, length) if _takes_panels() else length
+    return rows_that_fit(n_features, n_columns, length) if _takes_panels() else length
 
 
 @cache
 def _takes_panels() -> bool:
     """Whether the BLAS of NumPy multiplies small matrices as they lie."""
-    return any(library.get("architecture") in _AS_THEY_LIE for library in threadpool_info())
+    return any(library.get("architecture") in _AS_THEY_LIE for library in blas_of_numpy())
 
 
-def fitting(n_features: int, n_columns: int, length: int) -> int:
+def rows_that_fit(n_features: int, n_columns: int, length: int) -> int:
     """Return how many rows of a block of `length` are within those bounds: a power of two, or all.
 
     Examples
     --------
-    >>> fitting(784, 10, length=512), fitting(784, 100, length=512)
+    >>> rows_that_fit(784, 10, length=512), rows_that_fit(784, 100, length=512)
     (64, 512)
     """
     if not 1 < n_columns <= _COLUMNS or n_features < _FEATURES:

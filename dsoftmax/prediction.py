@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dsoftmax.errors import DataError
-from dsoftmax.loss import compute_dtype, log_probabilities, probabilities, raw_blocks
+from dsoftmax.loss import compute_dtype, raw_blocks
 from dsoftmax.reduction import Array, Chunk
+from dsoftmax.softmax import log_probabilities, probabilities
 from dsoftmax.sources.base import Source
 from dsoftmax.sources.grid import Grid, Index, index_in
 

@@ -27,6 +27,15 @@ def _nameless(row: int, column: int = 0) -> str:
     return ""
 
 
+def taken(array: Array, rows: Array) -> Array:
+    """Return some rows of an array, by their numbers.
+
+    Where each lies together `take` needs as little as a twentieth of the time of an index; an
+    array in another order it would first copy as a whole.
+    """
+    return array.take(rows, axis=0) if array.flags.c_contiguous else np.asarray(array[rows])
+
+
 class Chunk(NamedTuple):
     """Rows of a source, decoded.
 
@@ -80,8 +89,8 @@ class Chunk(NamedTuple):
         return slice(None) if self.left_out is None else self.left_out == 0
 
     def take(self, picked: Array) -> Chunk:
-        """Return the given rows, in the given order."""
-        return self._each(partial(np.take, indices=picked, axis=0))._replace(picked=picked)
+        """Return the rows of these numbers, an integer array, in that order."""
+        return self._each(partial(taken, rows=picked))._replace(picked=picked)
 
     def rows(self, low: int, high: int) -> Chunk:
         """Return the rows from low to high, as views."""

@@ -24,8 +24,9 @@ from operator import add
 
 import numpy as np
 
-from dsoftmax.loss import probabilities, raw_blocks, side_by_side
-from dsoftmax.reduction import Array, Chunk, Reduction
+from dsoftmax.loss import raw_blocks, side_by_side
+from dsoftmax.reduction import Array, Chunk, Reduction, taken
+from dsoftmax.softmax import probabilities
 
 _CERTAIN = 0.05  # what a row counts for that the model is certain of; 1 is the most
 _LEAST_CLASS = 0.5  # share of the sample that is dealt out to the classes alike
@@ -189,7 +190,7 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample
     weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
     lucky = np.random.default_rng(key).random(len(weight)) < probability
     rows = np.flatnonzero(lucky & (weight > 0))
-    X = chunk.X.take(rows, axis=0)
+    X = taken(chunk.X, rows)
     codes = chunk.codes[rows].astype(np.int64)
     stands_for = 1 / probability[rows]
     fold = () if chunk.fold is None else (chunk.fold[rows],)

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     0: {
         "cache", "errors", "folds", "holdout", "judging", "labels", "loss", "metrics", "panels",
-        "penalty", "reduction", "scaling", "solvers", "subsample",
+        "penalty", "reduction", "scaling", "softmax", "solvers", "subsample",
     },
     1: {
         "sampling", "sources",

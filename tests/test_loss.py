@@ -9,17 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
-from dsoftmax.loss import (
-    block_length,
-    compute_dtype,
-    log_probabilities,
-    loss_gradient,
-    narrow,
-    probabilities,
-    raw_blocks,
-    softmax_residual,
-)
+from dsoftmax.loss import block_length, compute_dtype, loss_gradient, narrow, raw_blocks
 from dsoftmax.reduction import Array, Chunk
+from dsoftmax.softmax import log_probabilities, probabilities, softmax_residual
 
 SHAPES = [(1, 1, 2), (1, 3, 3), (5, 1, 7), (4097, 3, 2), (4097, 3, 3), (70, 2, 10)]
 DTYPES = ["?", "u1", "i2", "f2", "f4", "i4", "i8", "f8"]

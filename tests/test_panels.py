@@ -3,8 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsoftmax.loss import block_length
-from dsoftmax.panels import by_column, by_row, panel_length
+from dsoftmax import panels
+from dsoftmax.loss import block_length, loss_gradient
+from dsoftmax.panels import by_column, by_row, panel_length, rows_that_fit
+from dsoftmax.scaling import moments
+from tests.test_loss import close, oracle, problem
 
 
 @given(
@@ -14,7 +17,8 @@ def test_full_blocks_are_whole_panels_that_blas_takes_as_they_lie(
     d: int, columns: int, itemsize: int
 ) -> None:
     length = block_length(d, columns, itemsize)
-    panel = panel_length(d, columns, length)
+    panel = rows_that_fit(d, columns, length)
+    assert panel_length(d, columns, length) in (panel, length)
     assert length % panel == 0
     assert panel == length or (panel * columns <= 1200 and panel * columns * d <= 1_000_000)
 
@@ -43,3 +47,22 @@ def test_the_bits_do_not_depend_on_where_the_rows_lie_in_memory() -> None:
         moved[:] = block
         assert by_row(moved, coef, 64).tobytes() == expected[0]
         assert by_column(residual, moved, 64, out).tobytes() == expected[1]
+
+
+@pytest.mark.parametrize(("rows", "d", "K"), [(1, 200, 10), (1500, 200, 10), (700, 150, 100)])
+@pytest.mark.parametrize("takes_panels", [True, False])
+@pytest.mark.parametrize("dtype", ["u1", "f8"])
+def test_loss_gradient_and_moments_are_the_same_however_a_block_is_multiplied(
+    rows: int, d: int, K: int, dtype: str, takes_panels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panels, "_takes_panels", lambda: takes_panels)
+    length = block_length(d, K, 8 if dtype == "f8" else 4)
+    assert (panel_length(d, K, length) < length) == (takes_panels and K == 10)
+    chunk, points = problem(rows, d, K, dtype=dtype)
+    sums, (loss, gradient) = loss_gradient(chunk, points / 10), oracle(chunk, points / 10)
+    tolerance = 1e-11 if dtype == "f8" else 1e-5
+    close(sums.loss, loss, tolerance)
+    close(sums.gradient, gradient, tolerance)
+    total = np.stack([chunk.X[chunk.codes == k].sum(axis=0, dtype="f8") for k in range(K)])
+    found = moments(chunk, K, points.dtype)
+    close(found.class_offset + np.outer(found.class_weight, found.mean), total, tolerance)

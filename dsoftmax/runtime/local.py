@@ -44,7 +44,10 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # Dask's profiler looks at the stacks 100 times a second by default, for 3% of the time.
+}
+# Settings of Dask, unless the user has others in the environment.
+_SETTINGS = {
+    # The profiler looks at the stacks 100 times a second by default, for 3% of the time.
     "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "100ms",
     # Each process looks 50 times a second whether its loop is late, and 10 times at its memory:
     # together 0.15 of a core, with two workers, when there is nothing to do.
@@ -52,7 +55,7 @@ _ENVIRONMENT = {
     "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "200ms",
 }
 _OF_WORKERS = {
-    # And keeps what it has seen for each second of the last 1,000, at 50 kB a second.
+    # The profiler keeps what it has seen for each second of the last 1,000, at 50 kB a second.
     "DASK_DISTRIBUTED__WORKER__PROFILE__CYCLE": "10s",
     "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "100",
 }
@@ -62,7 +65,7 @@ class _Server(Subprocess):  # type: ignore[misc]  # distributed is untyped here
     """A Dask server in a process of its own, with the folder it writes to."""
 
     process: Process | None
-    environment: Mapping[str, str] = _ENVIRONMENT
+    settings: Mapping[str, str] = _SETTINGS
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -84,7 +87,7 @@ class _Server(Subprocess):  # type: ignore[misc]  # distributed is untyped here
         with _log(self._folder).open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *command,
-                env=os.environ | self.environment,
+                env={**self.settings, **os.environ, **_ENVIRONMENT},
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -129,7 +132,7 @@ class _Scheduler(_Server):
 class _Nanny(_Server):
     """A nanny, which starts its worker in one more process, and again when it dies."""
 
-    environment = _ENVIRONMENT | _OF_WORKERS
+    settings = _SETTINGS | _OF_WORKERS
 
     def __init__(self, scheduler: str, folder: Path, memory_limit: int | str, name: int) -> None:
         # `name` is not passed on: SpecCluster gives up a worker it knows by name after 15 seconds.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import platform
 from functools import cache
-from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 from dsoftmax import __version__
+from dsoftmax.panels import blas_of_numpy
 
 
 @cache
@@ -20,17 +19,10 @@ def numerics() -> str:
 
     Two processes with the same line round alike; another CPU or BLAS may not.
     """
-    blas = sorted({_described(library) for library in _blas_of_numpy()})
+    blas = sorted({_described(library) for library in blas_of_numpy()})
     versions = [f"numpy {np.__version__}", f"dsoftmax {__version__}"]
     parts = [platform.machine(), *blas, _vector_instructions(), *versions]
     return "; ".join(filter(None, parts))
-
-
-def _blas_of_numpy() -> list[dict[str, Any]]:
-    """Return the BLAS libraries of this process; SciPy's own is not what computes here."""
-    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    own = [library for library in found if "numpy" in str(Path(library["filepath"]).parent).lower()]
-    return own or found
 
 
 def _described(library: dict[str, Any]) -> str:

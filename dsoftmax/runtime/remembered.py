@@ -83,8 +83,9 @@ class Remembered:
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     def __contains__(self, key: Key) -> bool:
-        """Whether a span is held, or has been begun."""
-        return key in self._begun or key in self._held
+        """Whether a span is held or being read; what waits for its turn is none of both."""
+        begun = self._begun.get(key)
+        return key in self._held or (begun is not None and begun.running())
 
     def get(self, key: Key, keep: Keep, read: Callable[[], Loaded]) -> Loaded:
         """Return a span that is held, or has been begun, or is read now."""

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsoftmax.loss import probabilities
 from dsoftmax.reduction import Array
+from dsoftmax.softmax import probabilities
 from dsoftmax.solvers.base import Evaluation, Request, Rows, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.preconditioner import preconditioner

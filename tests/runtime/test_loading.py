@@ -94,6 +94,24 @@ def test_nothing_is_read_ahead_if_storage_is_fast(source: Source, storage: Any) 
     assert set(X.readers.values()) == {threading.current_thread().name}
 
 
+def test_what_is_held_is_not_read_ahead(
+    source: Source, storage: Any, remembered: Remembered
+) -> None:
+    storage.share = 1.0
+    leaves = tuple((whole_span((start, start + 10)),) for start in (0, 10))
+    parts = {piece.start: source for (piece,) in leaves}
+    task = Task(parts, {}, False, leaves, 0, 2, keep(1 << 20)._replace(release=False))
+    total = Reduction("sum", lambda chunk: float(chunk.X.sum()), operator.add)
+    reduce_leaves(task, total)
+    X: Any = source.X
+    X.readers.clear()
+    with loading.Loader(task) as loader:
+        assert loader.load(leaves[0][0]).reads == 0
+        assert loader._pool is None
+    assert reduce_leaves(task, total).work.reads == 0
+    assert X.readers == {}
+
+
 def test_a_chunk_that_was_read_ahead_and_is_bad_is_named(source: Source, storage: Any) -> None:
     storage.share = 1.0
     source.X.broken = 10  # type: ignore[attr-defined]
