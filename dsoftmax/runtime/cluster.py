@@ -44,7 +44,7 @@ class ClusterExecutor:
         self._round = 0
         self._filled = 0.0  # the look at the workers after which all of them were given tasks
         self._assigned: dict[Hashable, str] = {}
-        self._large: set[str] = set()  # of what the last result that was fetched was large
+        self._large: set[str] = set()  # what had a large result the last time
         self._address = client.scheduler.address
         self.refresh()
 
@@ -138,18 +138,20 @@ class ClusterExecutor:
             while len(window) > 0:
                 result = self._next(window)
                 if merging is not None and result is not NOT_YET:
-                    window.merges |= self._is_large(name, result)  # what is kept is merged
+                    self._note_size(name, result)
+                    window.merges |= name in self._large  # to the end: what is kept waits for it
                 fill(window, backlog)
                 if result is not NOT_YET:
                     yield result
         finally:
             window.close()
 
-    def _is_large(self, name: str, result: Any) -> bool:
-        """Whether results of a kind are better merged before they are fetched, as far as known."""
-        large = array_bytes(result) >= LARGE
-        (self._large.add if large else self._large.discard)(name)
-        return large
+    def _note_size(self, name: str, result: Any) -> None:
+        """Take note whether results of a kind are large, and so better merged on workers."""
+        if array_bytes(result) >= LARGE:
+            self._large.add(name)
+        else:
+            self._large.discard(name)
 
     def _hasten(self) -> None:
         """Have the client send tasks as soon as the scheduler does: by default it saves them up."""

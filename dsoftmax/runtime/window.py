@@ -151,12 +151,16 @@ class Window:
     def _stays(self, future: Any) -> bool:
         """Keep a result that is to be merged, and have that done if it was the last of its group.
 
-        An error is none, and nor is what has been merged.
+        One that has died with its worker since is computed anew. An error is none, and nor is what
+        has been merged.
         """
         call = self._calls[future]
-        if future.status != "finished" or call.parts or not self._groups.has(call):
+        if call.parts or not self._groups.has(call) or future.status in ("error", "cancelled"):
             return False
-        self._merge_with(self._removed(future), future)
+        if future.status == "finished":
+            self._merge_with(self._removed(future), future)
+        else:
+            self._submit_anew(future)
         return True
 
     def _merge_with(self, call: Call, future: Any) -> None:
