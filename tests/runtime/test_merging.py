@@ -200,7 +200,7 @@ def ended(window: Window) -> None:
         future.exception(timeout=SECONDS)
 
 
-@pytest.mark.parametrize("kept", [0, 3, 4])
+@pytest.mark.parametrize("kept", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 3))])
 def test_what_dies_with_the_only_worker_before_it_is_fetched_is_computed_once_more(
     kept: int,
 ) -> None:
