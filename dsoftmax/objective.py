@@ -113,7 +113,7 @@ class Objective:
             return several(self.reduction(points), rows_of(rule))
         points, shift = self.kernel(points), self.coordinates.shift
         chunk = partial(partial_gradient_and_rows, points=points, shift=shift, rule=rule)
-        return Reduction("partial_gradient", chunk, add)
+        return Reduction("partial_gradient", chunk, add, grows=True)
 
     def kernel(self, points: Array) -> Array:
         """Return a stack of a solver's points as the kernel takes them."""

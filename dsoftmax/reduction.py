@@ -151,12 +151,14 @@ class Reduction(Generic[Sums]):
     """A sum over chunks: `chunk` maps rows to sums, `combine` adds two of them.
 
     Sums travel, never means, so that any grouping of chunks gives the same total.
-    `name` is what the Dask dashboard shows.
+    `name` is what the Dask dashboard shows; `grows` tells that sums become larger as they are
+    combined, since they hold rows.
     """
 
     name: str
     chunk: Callable[[Chunk], Sums]
     combine: Callable[[Sums, Sums], Sums]
+    grows: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ class Several:
 def several(first: Reduction[Any], *others: Reduction[Any]) -> Reduction[Several]:
     """Return the reduction that makes several, whose sums can be added, in one read."""
     chunks = tuple(reduction.chunk for reduction in (first, *others))
-    return Reduction(first.name, partial(_several, chunks=chunks), add)
+    grows = any(reduction.grows for reduction in (first, *others))
+    return Reduction(first.name, partial(_several, chunks=chunks), add, grows)
 
 
 def _several(chunk: Chunk, chunks: tuple[Callable[[Chunk], Any], ...]) -> Several:

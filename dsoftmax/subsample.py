@@ -199,7 +199,7 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Subsample
 
 def rows_of(rule: ByClass | ByInfluence) -> Reduction[Subsample]:
     """Return the reduction that finds the rows which a rule picks."""
-    return Reduction("rows", rule, add)
+    return Reduction("rows", rule, add, grows=True)
 
 
 def auto_size(n_rows: int, n_features: int, n_classes: int, row_bytes: int) -> int:

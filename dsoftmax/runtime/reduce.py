@@ -197,9 +197,10 @@ def _merging(
 ) -> Merging | None:
     """Return how workers are to merge sums, should these turn out to be large.
 
-    With few workers they come to this process about as soon as to another worker.
+    With few workers they come to this process about as soon as to another worker, and rows, which
+    do not become fewer by it, in any case.
     """
-    if executor.slots < FAN_IN or source.futures or not tasks:
+    if executor.slots < FAN_IN or reduction.grows or source.futures or not tasks:
         return None
     runs = [(task.first, task.first + len(task.leaves)) for task in tasks]
     function = partial(merged, combine=reduction.combine, n_leaves=tasks[0].n_leaves)

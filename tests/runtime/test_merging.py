@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from dsoftmax import DataError, MemoryBoundError, open_data
 from dsoftmax.events import RowsDone
 from dsoftmax.objective import moments_of
+from dsoftmax.reduction import several
 from dsoftmax.runtime.connect import local_workers
 from dsoftmax.runtime.executors import Executor, ThreadExecutor, executor_for
 from dsoftmax.runtime.groups import Call, Groups, Merging
@@ -29,6 +30,7 @@ from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
 from dsoftmax.runtime.window import NOT_YET, Window
 from dsoftmax.runtime.worker import Outcome
 from dsoftmax.sources.base import Source
+from dsoftmax.subsample import ByClass, rows_of
 from tests.faulty import Faulty
 from tests.runtime.test_window import SECONDS
 from tests.test_faults import bits, model_of
@@ -112,6 +114,18 @@ def test_merged_sums_have_the_bits_of_this_process_and_count_every_row(source: S
         assert set().union(*(outcome.numerics for outcome, _ in seen)) == set(executor._workers)
     first, second = (len(seen) for *_, seen in rounds)
     assert second == 10 < first < 19, "of 19 tasks; that sums are large is known from the first on"
+
+
+@pytest.mark.usefixtures("merging", "cluster")
+def test_rows_which_become_no_fewer_are_not_merged(source: Source) -> None:
+    leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
+    rows = rows_of(ByClass(np.full(10, 0.5), 0))
+    both = several(moments_of(10, source.dtype), rows)
+    with executor_for(source) as executor:
+        seen: list[Outcome] = []
+        for reduction in (rows, both, both):
+            reduce(executor, source, reduction, leaves, watch=lambda told, _: seen.append(told))
+    assert len(seen) == 3 * 19
 
 
 @pytest.mark.usefixtures("merging", "cluster")
