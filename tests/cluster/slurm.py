@@ -83,7 +83,7 @@ class Slurm:
         found = self.run("squeue", "--all", "--noheader", "--states=all", "-o", "%T", "-j", job)
         return " ".join(sorted(set(found.split())))
 
-    def wait_for_end(self, job: str, seconds: float = 150) -> str:
+    def wait_for_end(self, job: str, seconds: float = 500) -> str:
         """Return the last state of a job; what was sent back to the queue starts at once."""
         ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 
@@ -108,7 +108,7 @@ class Slurm:
                     self.run("scontrol", "update", f"JobId={number}", "StartTime=now+8")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 150) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it has not come to that"
