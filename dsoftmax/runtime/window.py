@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import time
 from collections import Counter, deque
@@ -138,15 +139,28 @@ class Window:
             try:
                 result = _fetched(self._client, future, meant_for, patience)
             except KilledWorker as error:
-                lost = getattr(error.last_worker, "address", error.last_worker)
-                position = self._removed(future).position
-                raise TaskKilledError(position, f"the last was {lost}") from error
+                lost = _address(error)
+                raise TaskKilledError(self._run_by(lost), f"the last was {lost}") from error
             except LateResultError:
                 self._put_back(future, timeout)
                 raise queue.Empty from None
             self._groups.leave_out(self._removed(future))
             future.release()  # or sums would pile up on the workers until the end
             return result
+
+    def _run_by(self, lost: str) -> int:
+        """Return the position of the task that a worker ran when it died for the last time.
+
+        Dask blames all that the worker had been given, of which it runs first what came first.
+        """
+        self._client.sync(asyncio.sleep, 0)  # the news of all that died with it come together
+        return next(
+            call.position
+            for future, call in self._calls.items()
+            if future.status == "error"
+            and isinstance(error := future.exception(), KilledWorker)
+            and _address(error) == lost
+        )
 
     def _stays(self, future: Any) -> bool:
         """Keep a result that is to be merged, and have that done if it was the last of its group.
@@ -211,6 +225,11 @@ class Window:
         """Let go of what has not ended."""
         for future in self._calls:
             future.release()
+
+
+def _address(error: KilledWorker) -> str:
+    """Return the address of the last worker to die."""
+    return str(getattr(error.last_worker, "address", error.last_worker))
 
 
 def _meant_for(workers: Mapping[str, str | None]) -> Any:
