@@ -1,7 +1,9 @@
 """Accelerated proximal gradient: FISTA with backtracking and restart, on all rows.
 
 Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm, 2009; restarts by the
-gradient test of O'Donoghue and Candès, Adaptive restart for accelerated gradient schemes, 2015.
+gradient test of O'Donoghue and Candès, Adaptive restart for accelerated gradient schemes, 2015;
+backtracking by gradients, where values differ by rounding only, after Becker, Candès and Grant,
+Templates for convex cone problems with applications to sparse signal recovery, 2011, section 5.3.
 Each request holds two points, the candidate and the extrapolation from it, so that one read
 serves both the backtracking test and the next step, and a restart costs no read of its own.
 """
@@ -20,6 +22,9 @@ from dsoftmax.solvers.base import AimedState, Evaluation, Request, Solver, Statu
 _GROWTH = 1.2
 _LEAST_STEP = 1e-12
 _MOST_IDLE = 30
+_ROUNDING = (
+    1e-6  # of products of differences of gradients, where a step is just as long as it may be
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class FISTA(Solver[FISTAState]):
     def tell(self, state: FISTAState, result: Evaluation) -> FISTAState:
         """Accept the candidate, go back to the best point, or shorten the step."""
         smooth = float(result.value[0])
-        if not self._is_below_the_model(state, smooth):
+        if not self._is_below_the_model(state, smooth, result.gradient[0]):
             return self._shorten(state)
         value = smooth + self.penalty.absolute(state.candidate)
         if value > state.value + self.noise * abs(state.value):
@@ -105,14 +110,16 @@ class FISTA(Solver[FISTAState]):
             return replace(state, status=Status.PRECISION)
         return self._propose(replace(state, step=state.step * _GROWTH))
 
-    def _is_below_the_model(self, state: FISTAState, smooth: float) -> bool:
+    def _is_below_the_model(self, state: FISTAState, smooth: float, gradient: Array) -> bool:
         """Whether the quadratic model of the step length bounds the value at the candidate."""
         if not np.isfinite(smooth) or not np.isfinite(state.base_smooth):
             return bool(np.isfinite(smooth))
         move = state.candidate - state.base
-        model = state.base_smooth + float(np.vdot(state.base_gradient, move))
-        slack = 2 * self.noise * abs(state.base_smooth)
-        return smooth <= model + float(np.vdot(move, move)) / (2 * state.step) + slack
+        bend = float(np.vdot(move, move)) / (2 * state.step)
+        rise = smooth - state.base_smooth - float(np.vdot(state.base_gradient, move))
+        if abs(rise - bend) > 2 * self.noise * abs(state.base_smooth):
+            return rise <= bend
+        return float(np.vdot(gradient - state.base_gradient, move)) <= 2 * bend * (1 + _ROUNDING)
 
     def _shorten(self, state: FISTAState) -> FISTAState:
         if state.step < _LEAST_STEP:
