@@ -23,7 +23,7 @@ from dsoftmax.runtime.groups import Call, Merging
 from dsoftmax.runtime.homes import assigned
 from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
 from dsoftmax.runtime.shipping import LARGE, array_bytes, shipped
-from dsoftmax.runtime.window import NOT_YET, Backlog, Window
+from dsoftmax.runtime.window import NOT_YET, Backlog, Window, release
 from dsoftmax.sources.base import Source
 
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
@@ -45,6 +45,7 @@ class ClusterExecutor:
         self._filled = 0.0  # the look at the workers after which all of them were given tasks
         self._assigned: dict[Hashable, str] = {}
         self._large: set[str] = set()  # what had a large result the last time
+        self._fetched: list[Any] = []  # results of the last tasks, which go when others are sent
         self._address = client.scheduler.address
         self.refresh()
 
@@ -114,6 +115,7 @@ class ClusterExecutor:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         blas.give_back()
+        release(self._fetched)
         if self.client.status == "running":
             self.client.run(loading.forget, self.run_key, on_error="ignore")
 
@@ -130,7 +132,7 @@ class ClusterExecutor:
         last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
         calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
         backlog = Backlog(Call(*call) for call in calls)
-        window = Window(self.client, function, prefix, merging)
+        window = Window(self.client, function, prefix, merging, self._fetched)
         window.merges = name in self._large
         fill = self._fill_at_home if homes and self._workers else partial(self._fill, few=few)
         try:

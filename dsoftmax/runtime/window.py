@@ -17,6 +17,7 @@ from distributed.utils_comm import gather_from_workers
 from dsoftmax.runtime import worker
 from dsoftmax.runtime.executors import TaskKilledError
 from dsoftmax.runtime.groups import Call, Groups, Merging
+from dsoftmax.runtime.shipping import LARGE, array_bytes
 
 _LONGEST = 600.0
 
@@ -73,6 +74,7 @@ class Window:
     function : what is called for each task
     prefix : of their keys
     merging : how several results become one, if they do
+    fetched : futures whose results have been fetched, let go of when more tasks are submitted
 
     Attributes
     ----------
@@ -82,9 +84,10 @@ class Window:
 
     def __init__(
         self, client: Any, function: Callable[..., Any], prefix: str,
-        merging: Merging | None = None,
+        merging: Merging | None = None, fetched: list[Any] | None = None,
     ) -> None:  # fmt: skip
         self._client, self._function, self._prefix = client, function, prefix
+        self._fetched = [] if fetched is None else fetched
         self._groups = Groups(merging)
         self._calls: dict[Any, Call] = {}
         self._held: Counter[str | None] = Counter()
@@ -123,6 +126,7 @@ class Window:
             self._held[call.worker] += 1
             self._calls[future] = call
             future.add_done_callback(self._done.put)
+        release(self._fetched)
 
     def next_result(self, timeout: float) -> Any:
         """Return the result of a task that has ended; raise queue.Empty if none does in time.
@@ -145,8 +149,18 @@ class Window:
                 self._put_back(future, timeout)
                 raise queue.Empty from None
             self._groups.leave_out(self._removed(future))
-            future.release()  # or sums would pile up on the workers until the end
+            self._let_go_of(future, result)
             return result
+
+    def _let_go_of(self, future: Any, result: Any) -> None:
+        """Let go of what has been fetched, or sums would pile up on the workers until the end.
+
+        A small one goes when the next tasks have been sent: the scheduler does not write to a
+        worker twice within 5 ms, and its word to forget a result would hold up the next task.
+        """
+        self._fetched.append(future)
+        if array_bytes(result) >= LARGE:
+            release(self._fetched)
 
     def _run_by(self, lost: str) -> int:
         """Return the position of the task that a worker ran when it died for the last time.
@@ -225,6 +239,12 @@ class Window:
         """Let go of what has not ended."""
         for future in self._calls:
             future.release()
+
+
+def release(futures: list[Any]) -> None:
+    """Let go of futures, and leave the list empty."""
+    while futures:
+        futures.pop().release()
 
 
 def _address(error: KilledWorker) -> str:
