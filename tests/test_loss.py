@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
+from dsoftmax import loss
 from dsoftmax.loss import block_length, compute_dtype, loss_gradient, narrow, raw_blocks
 from dsoftmax.reduction import Array, Chunk
 from dsoftmax.softmax import log_probabilities, probabilities, softmax_residual
@@ -228,10 +229,10 @@ def test_block_length_is_a_power_of_two_in_range(d: int, columns: int, itemsize:
     assert length.bit_count() == 1
     assert 64 <= length <= 4096
     assert block_length(2 * d, columns, itemsize) <= length
-    row = itemsize * (d + 2 * columns)
-    assert length <= max(64, min(8 * columns, 1024)) or length * row <= 7 << 18
-    assert length == 4096 or 2 * length * row > 7 << 18
-    assert length == 64 or length * row <= 7 << 18 or length * columns * itemsize <= 1 << 22
+    row, most = itemsize * (d + 2 * columns), loss._block_bytes()
+    assert length <= max(64, min(8 * columns, 1024)) or length * row <= most
+    assert length == 4096 or 2 * length * row > most
+    assert length == 64 or length * row <= most or length * columns * itemsize <= 1 << 22
 
 
 @pytest.mark.parametrize("columns", [1, 3, 255, 256, 300])
