@@ -36,6 +36,26 @@ def _vector_instructions() -> str:
     return " ".join(found[-1:])
 
 
+def blas_lags() -> bool:
+    """Whether the BLAS of this process leaves instructions of the processor unused."""
+    vectors = _vector_instructions()
+    return any(lags(library.get("architecture", ""), vectors) for library in blas_of_numpy())
+
+
+def lags(kernel: str, vectors: str) -> bool:
+    """Whether a kernel of OpenBLAS does without AVX-512 that NumPy has found.
+
+    OpenBLAS takes that for Haswell on processors that are newer than it.
+
+    Examples
+    --------
+    >>> lags("Haswell", "AVX512_ICL"), lags("Haswell", "AVX2"), lags("SkylakeX", "AVX512_ICL")
+    (True, False, False)
+    """
+    found = vectors.startswith("AVX512") or vectors == "X86_V4"
+    return found and kernel in ("Haswell", "Zen")
+
+
 def worker_name() -> str:
     """Return the address of the Dask worker that runs this, or the host of this process."""
     from distributed import get_worker
