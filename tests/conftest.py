@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 import pytest
+import s3fs
 import zarr
 from distributed import Client
 from sklearn.datasets import load_digits
@@ -85,37 +84,16 @@ def small_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)
 
 
-# Python's standard input ends with us, however that happens, and the server with it.
-_S3_SERVER = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
-"""
-
-
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
+def s3(s3_server: str) -> Iterator[str]:
     """Return the URL of an empty bucket; processes started meanwhile find it by themselves."""
-    pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    with (
-        subprocess.Popen(
-            [sys.executable, "-c", _S3_SERVER],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        ) as server,
-        pytest.MonkeyPatch.context() as patch,
-    ):  # fmt: skip
-        assert server.stdout is not None
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{int(server.stdout.readline())}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", s3_server)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         s3fs.S3FileSystem().mkdir("tests")
         yield "s3://tests"
-        server.kill()
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
