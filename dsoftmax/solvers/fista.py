@@ -2,7 +2,7 @@
 
 Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm, 2009; restarts by the
 gradient test of O'Donoghue and Candès, Adaptive restart for accelerated gradient schemes, 2015;
-backtracking by gradients, where values differ by rounding only, after Becker, Candès and Grant,
+backtracking by gradients, where values differ too little to tell, after Becker, Candès and Grant,
 Templates for convex cone problems with applications to sparse signal recovery, 2011, section 5.3.
 Each request holds two points, the candidate and the extrapolation from it, so that one read
 serves both the backtracking test and the next step, and a restart costs no read of its own.
@@ -22,9 +22,8 @@ from dsoftmax.solvers.base import AimedState, Evaluation, Request, Solver, Statu
 _GROWTH = 1.2
 _LEAST_STEP = 1e-12
 _MOST_IDLE = 30
-_ROUNDING = (
-    1e-6  # of products of differences of gradients, where a step is just as long as it may be
-)
+_TELLING = 32  # times the rounding error of a value: what differences have to be to be believed
+_SLACK = 1e-6  # of the test by gradients, which is an equality if all curvatures are alike
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,9 @@ class FISTA(Solver[FISTAState]):
         move = state.candidate - state.base
         bend = float(np.vdot(move, move)) / (2 * state.step)
         rise = smooth - state.base_smooth - float(np.vdot(state.base_gradient, move))
-        if abs(rise - bend) > 2 * self.noise * abs(state.base_smooth):
+        if max(abs(rise), bend) > _TELLING * self.noise * abs(state.base_smooth):
             return rise <= bend
-        return float(np.vdot(gradient - state.base_gradient, move)) <= 2 * bend * (1 + _ROUNDING)
+        return float(np.vdot(gradient - state.base_gradient, move)) <= 2 * bend * (1 + _SLACK)
 
     def _shorten(self, state: FISTAState) -> FISTAState:
         if state.step < _LEAST_STEP:
@@ -128,13 +127,14 @@ class FISTA(Solver[FISTAState]):
         return self._propose(replace(state, step=state.step / 2))
 
     def _go_back(self, state: FISTAState) -> FISTAState:
-        """Restart from the best point, whose gradient is known."""
+        """Restart from the best point, whose gradient is known; from there, with a shorter step."""
         if state.idle >= _MOST_IDLE:
             return replace(state, status=Status.PRECISION)
+        again = np.array_equal(state.base, state.point)
         return self._propose(
             replace(
                 state, base=state.point, base_smooth=state.smooth, base_gradient=state.gradient,
-                inertia=1.0, idle=state.idle + 1,
+                step=state.step / 2 if again else state.step, inertia=1.0, idle=state.idle + 1,
             )
         )  # fmt: skip
 
