@@ -36,13 +36,19 @@ _ROWS = 32
 
 def panel_length(n_features: int, n_columns: int, length: int) -> int:
     """Return how many rows of a block of `length` to multiply at once: a power of two, or all."""
-    return rows_that_fit(n_features, n_columns, length) if has_avx512() else length
+    return rows_that_fit(n_features, n_columns, length) if takes_panels() else length
 
 
 @cache
-def has_avx512() -> bool:
-    """Whether the BLAS of NumPy computes with AVX-512, and small matrices as they lie."""
-    return any(library.get("architecture") in _AS_THEY_LIE for library in blas_of_numpy())
+def takes_panels() -> bool:
+    """Whether the BLAS of NumPy multiplies small matrices as they lie."""
+    return bool(kernels_of_numpy() & _AS_THEY_LIE)
+
+
+@cache
+def kernels_of_numpy() -> frozenset[str]:
+    """Return what OpenBLAS calls the kernels with which it computes here; none for other BLAS."""
+    return frozenset(library.get("architecture", "") for library in blas_of_numpy())
 
 
 def rows_that_fit(n_features: int, n_columns: int, length: int) -> int:
@@ -61,7 +67,7 @@ def rows_that_fit(n_features: int, n_columns: int, length: int) -> int:
 
 def is_turned(n_columns: int) -> bool:
     """Whether the product of a block is faster made by row and turned than by column at once."""
-    return n_columns < (256 if has_avx512() else 64)
+    return n_columns < (256 if takes_panels() else 64)
 
 
 def by_row(block: Array, coef: Array, panel: int) -> Array:

@@ -264,6 +264,7 @@ def _advice(
         yield "float64 is computed in float64: open_data(dtype='float32') halves the arithmetic"
     if site.here and blas_lags():
         yield (
-            "NumPy's OpenBLAS does not know this processor, and leaves its AVX-512 unused: with "
-            "OPENBLAS_CORETYPE=SkylakeX in the environment products take about half the time"
+            "NumPy's OpenBLAS computes without this processor's AVX-512: with the environment "
+            "variable OPENBLAS_CORETYPE=SkylakeX, set before Python starts, products may take half "
+            "the time, and round differently"
         )

@@ -147,6 +147,8 @@ class ClusterExecutor:
                     yield result
         finally:
             window.close()
+            if len(tasks) > self.slots:  # not a mini-batch, on which the next follows at once
+                release(self._fetched)
 
     def _note_size(self, name: str, result: Any) -> None:
         """Take note whether results of a kind are large, and so better merged on workers."""

@@ -35,11 +35,11 @@ _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a clus
 
 
 class TaskKilledError(Exception):
-    """The task at a position has killed so many workers that Dask has given it up."""
+    """A task at one of some positions has killed so many workers that Dask has given it up."""
 
-    def __init__(self, position: int, last: str) -> None:
+    def __init__(self, positions: Sequence[int], last: str) -> None:
         super().__init__(last)
-        self.position = position
+        self.positions = positions
 
 
 class Home(NamedTuple):

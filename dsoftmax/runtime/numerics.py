@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax import __version__
-from dsoftmax.panels import blas_of_numpy
+from dsoftmax.panels import blas_of_numpy, kernels_of_numpy
 
 
 @cache
@@ -38,14 +38,13 @@ def _vector_instructions() -> str:
 
 def blas_lags() -> bool:
     """Whether the BLAS of this process leaves instructions of the processor unused."""
-    vectors = _vector_instructions()
-    return any(lags(library.get("architecture", ""), vectors) for library in blas_of_numpy())
+    return any(lags(kernel, _vector_instructions()) for kernel in kernels_of_numpy())
 
 
 def lags(kernel: str, vectors: str) -> bool:
     """Whether a kernel of OpenBLAS does without AVX-512 that NumPy has found.
 
-    OpenBLAS takes that for Haswell on processors that are newer than it.
+    OpenBLAS takes a processor that is newer than itself for an older one.
 
     Examples
     --------

@@ -181,15 +181,17 @@ def _outcomes(
             few=bool(source.futures), merging=merging,
         )  # fmt: skip
     except TaskKilledError as error:
-        rows = [
-            (piece.start, piece.stop) for leaf in tasks[error.position].leaves for piece in leaf
-        ]
-        first, last = min(rows)[0], max(rows)[1]
+        rows = " or ".join(_rows(tasks[position]) for position in sorted(error.positions))
         raise MemoryBoundError(
-            f"rows {first} to {last - 1} of {source.X.name} have killed every worker that read "
+            f"rows {rows} of {source.X.name} have killed every worker that read "
             f"them ({error}), most likely for want of memory: give the workers more, or store "
             "smaller chunks"
         ) from error
+
+
+def _rows(task: Task) -> str:
+    """Return the first and the last row of a task, for a message."""
+    return f"{min(p.start for p in task.pieces)} to {max(p.stop for p in task.pieces) - 1}"
 
 
 def _merging(

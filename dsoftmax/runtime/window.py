@@ -144,7 +144,9 @@ class Window:
                 result = _fetched(self._client, future, meant_for, patience)
             except KilledWorker as error:
                 lost = _address(error)
-                raise TaskKilledError(self._run_by(lost), f"the last was {lost}") from error
+                threads = getattr(error.last_worker, "nthreads", 1)
+                positions = self._given_up(lost)[:threads]
+                raise TaskKilledError(positions, f"the last was {lost}") from error
             except LateResultError:
                 self._put_back(future, timeout)
                 raise queue.Empty from None
@@ -162,19 +164,19 @@ class Window:
         if array_bytes(result) >= LARGE:
             release(self._fetched)
 
-    def _run_by(self, lost: str) -> int:
-        """Return the position of the task that a worker ran when it died for the last time.
+    def _given_up(self, lost: str) -> list[int]:
+        """Return the positions of the tasks that are given up since a worker died.
 
-        Dask blames all that the worker had been given, of which it runs first what came first.
+        Dask blames all that the worker had been given. It runs what came first, in each thread one.
         """
         self._client.sync(asyncio.sleep, 0)  # the news of all that died with it come together
-        return next(
+        return [
             call.position
             for future, call in self._calls.items()
             if future.status == "error"
             and isinstance(error := future.exception(), KilledWorker)
             and _address(error) == lost
-        )
+        ]
 
     def _stays(self, future: Any) -> bool:
         """Keep a result that is to be merged, and have that done if it was the last of its group.
