@@ -73,6 +73,11 @@ class ClusterExecutor:
         return found
 
     def _require_alive(self) -> None:
+        if self.client.status == "closed":
+            raise OutageError(
+                f"the client of the Dask cluster at {self._address} has been closed; leave it open "
+                "until all is done"
+            )
         if getattr(self.client.cluster, "alive", True) is False:
             raise OutageError(
                 "the local cluster has died, its scheduler or all of its workers; they may have "
@@ -125,6 +130,7 @@ class ClusterExecutor:
         merging: Merging | None = None,
     ) -> Iterator[Result]:  # fmt: skip
         """Yield the results as they come, in any order."""
+        self._require_alive()
         self._round, self._filled = self._round + 1, 0.0
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
         self._hasten()
@@ -210,6 +216,7 @@ class ClusterExecutor:
         """Return the next result, as long as anyone is there to work for it."""
         while True:
             if time.monotonic() - self._looked > _WATCH_SECONDS:
+                window.raise_if_given_up()  # or a worker would be waited for that may never come
                 self._look_around()
                 window.unpin_from_all_but(self._workers)
             try:
@@ -217,7 +224,8 @@ class ClusterExecutor:
             except queue.Empty:
                 continue
             except concurrent.futures.CancelledError as error:
-                raise self._gone(f"and the task {error} with it") from error
+                self._require_alive()
+                raise self._gone(f"or was restarted, and the task {error} with it") from error
 
     def _look_around(self) -> None:
         """Find out who has joined, to help with the pass, and whether anyone is left."""

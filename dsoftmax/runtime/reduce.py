@@ -181,7 +181,7 @@ def _outcomes(
             few=bool(source.futures), merging=merging,
         )  # fmt: skip
     except TaskKilledError as error:
-        rows = " or ".join(_rows(tasks[position]) for position in sorted(error.positions))
+        rows = _rows([tasks[position] for position in error.positions])
         raise MemoryBoundError(
             f"rows {rows} of {source.X.name} have killed every worker that read "
             f"them ({error}), most likely for want of memory: give the workers more, or store "
@@ -189,9 +189,16 @@ def _outcomes(
         ) from error
 
 
-def _rows(task: Task) -> str:
-    """Return the first and the last row of a task, for a message."""
-    return f"{min(p.start for p in task.pieces)} to {max(p.stop for p in task.pieces) - 1}"
+def _rows(tasks: Iterable[Task]) -> str:
+    """Return the spans from which tasks read, for a message."""
+    spans = sorted({(piece.start, piece.stop) for task in tasks for piece in task.pieces})
+    runs: list[Span] = []
+    for start, stop in spans:
+        if runs and runs[-1][1] == start:
+            runs[-1] = runs[-1][0], stop
+        else:
+            runs.append((start, stop))
+    return ", ".join(f"{start} to {stop - 1}" for start, stop in runs)
 
 
 def _merging(

@@ -143,10 +143,7 @@ class Window:
             try:
                 result = _fetched(self._client, future, meant_for, patience)
             except KilledWorker as error:
-                lost = _address(error)
-                threads = getattr(error.last_worker, "nthreads", 1)
-                positions = self._given_up(lost)[:threads]
-                raise TaskKilledError(positions, f"the last was {lost}") from error
+                raise self._killed(error) from error
             except LateResultError:
                 self._put_back(future, timeout)
                 raise queue.Empty from None
@@ -164,18 +161,27 @@ class Window:
         if array_bytes(result) >= LARGE:
             release(self._fetched)
 
-    def _given_up(self, lost: str) -> list[int]:
-        """Return the positions of the tasks that are given up since a worker died.
+    def raise_if_given_up(self) -> None:
+        """Raise TaskKilledError if Dask has given up a task whose turn has not come here."""
+        for _, error in self._given_up():
+            raise self._killed(error) from error
+
+    def _killed(self, error: KilledWorker) -> TaskKilledError:
+        """Return which tasks a worker ran when it died, after which Dask gave up some.
 
         Dask blames all that the worker had been given. It runs what came first, in each thread one.
         """
         self._client.sync(asyncio.sleep, 0)  # the news of all that died with it come together
+        lost = _address(error)
+        blamed = [position for position, other in self._given_up() if _address(other) == lost]
+        running = blamed[: getattr(error.last_worker, "nthreads", 1)]
+        return TaskKilledError(running, f"the last was {lost}")
+
+    def _given_up(self) -> list[tuple[int, KilledWorker]]:
         return [
-            call.position
+            (call.position, error)
             for future, call in self._calls.items()
-            if future.status == "error"
-            and isinstance(error := future.exception(), KilledWorker)
-            and _address(error) == lost
+            if future.status == "error" and isinstance(error := future.exception(), KilledWorker)
         ]
 
     def _stays(self, future: Any) -> bool:

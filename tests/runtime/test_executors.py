@@ -13,7 +13,8 @@ import zarr
 from distributed import Client, get_worker
 
 from dsoftmax import DataError, DsoftmaxError, SoftmaxRegression, open_data
-from dsoftmax.events import Event, FitStarted
+from dsoftmax.errors import OutageError
+from dsoftmax.events import Event, FitStarted, StepEnded
 from dsoftmax.labels import label_counts
 from dsoftmax.runtime import executors, local
 from dsoftmax.runtime.cluster import ClusterExecutor
@@ -174,6 +175,22 @@ def test_a_scheduler_that_dies_is_one_clear_error(store: Store) -> None:
         pytest.raises(DsoftmaxError, match="scheduler"),
     ):
         SoftmaxRegression(callbacks=[Killer()]).fit(f"{path}/X", f"{path}/y")
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_a_client_that_is_closed_too_early_is_one_clear_error(
+    store: Store, cluster: Client, solver: str
+) -> None:
+    path = store(rows=10, X=np.eye(95, 4), y=np.arange(95) % 4)
+    client = Client(cluster.cluster, set_as_default=False)
+
+    class Closer:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, StepEnded):
+                client.close()
+
+    with client.as_current(), pytest.raises(OutageError, match="has been closed"):
+        SoftmaxRegression(solver=solver, callbacks=[Closer()]).fit(f"{path}/X", f"{path}/y")
 
 
 @pytest.mark.slow

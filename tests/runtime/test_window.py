@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,10 +15,10 @@ from typing import Any
 
 import dask
 import pytest
-from distributed import Client, Event
+from distributed import Client, Event, LocalCluster
 
 from dsoftmax.runtime.cluster import ClusterExecutor
-from dsoftmax.runtime.executors import Home
+from dsoftmax.runtime.executors import Home, TaskKilledError
 from dsoftmax.runtime.groups import Call
 from dsoftmax.runtime.local import local_cluster
 from dsoftmax.runtime.window import Backlog, Window, _fetched, _held_by
@@ -167,3 +169,61 @@ def result_of(window: Window) -> Any:
         with suppress(queue.Empty):
             return window.next_result(1)
     raise TimeoutError
+
+
+class SlowToPickle:
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        time.sleep(3)
+        return int, ()
+
+
+def slow_to_fetch_or_deadly(position: int) -> Any:
+    if position == 0:
+        return SlowToPickle()
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
+@pytest.mark.slow
+def test_a_task_that_was_given_up_is_told_though_no_worker_is_left() -> None:
+    settings = {"distributed.scheduler.allowed-failures": 0, "dsoftmax.worker-timeout": "1 hour"}
+    with (
+        dask.config.set(settings),
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "distributed.cli.dask_worker", client.scheduler.address,
+                "--nthreads", "2", "--no-nanny", "--no-dashboard",
+            ],
+            stderr=subprocess.DEVNULL,
+        ),
+    ):  # fmt: skip
+        client.wait_for_workers(1, timeout=SECONDS)
+        with ClusterExecutor(client) as executor, pytest.raises(TaskKilledError) as told:
+            list(executor.run("task", slow_to_fetch_or_deadly, [(0,), (1,)]))
+        assert told.value.positions == [1]
+
+
+def deadly(position: int) -> None:
+    time.sleep(0.5)
+    if position in (3, 4):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("threads", "killers"), [(1, [[3]]), (2, [[2, 3], [3, 4], [4, 5]])])
+def test_only_what_a_worker_ran_when_it_died_is_said_to_have_killed_it(
+    threads: int, killers: list[list[int]]
+) -> None:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        with ClusterExecutor(client) as executor, pytest.raises(TaskKilledError) as told:
+            list(executor.run("task", deadly, [(position,) for position in range(12)]))
+        assert told.value.positions in killers
