@@ -13,7 +13,6 @@ from dsoftmax.epochs import first_epoch
 from dsoftmax.errors import DataError
 from dsoftmax.runtime.executors import stays_in_process
 from dsoftmax.runtime.memory import SPILL_SHARE, cache_room, working_set
-from dsoftmax.runtime.numerics import blas_lags
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.site import Site, site_for
 from dsoftmax.runtime.spans import Span, cut_spans
@@ -262,9 +261,3 @@ def _advice(
         )
     if source.X.dtype.kind == "f" and source.dtype.itemsize > 4:
         yield "float64 is computed in float64: open_data(dtype='float32') halves the arithmetic"
-    if site.here and blas_lags():
-        yield (
-            "NumPy's OpenBLAS computes without this processor's AVX-512: with the environment "
-            "variable OPENBLAS_CORETYPE=SkylakeX, set before Python starts, products may take half "
-            "the time, and round differently"
-        )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax import __version__
-from dsoftmax.panels import blas_of_numpy, kernels_of_numpy
+from dsoftmax.panels import blas_of_numpy
 
 
 @cache
@@ -34,25 +34,6 @@ def _vector_instructions() -> str:
     """Return the widest vector instructions that NumPy has found on this CPU."""
     found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
     return " ".join(found[-1:])
-
-
-def blas_lags() -> bool:
-    """Whether the BLAS of this process leaves instructions of the processor unused."""
-    return any(lags(kernel, _vector_instructions()) for kernel in kernels_of_numpy())
-
-
-def lags(kernel: str, vectors: str) -> bool:
-    """Whether a kernel of OpenBLAS does without AVX-512 that NumPy has found.
-
-    OpenBLAS takes a processor that is newer than itself for an older one.
-
-    Examples
-    --------
-    >>> lags("Haswell", "AVX512_ICL"), lags("Haswell", "AVX2"), lags("SkylakeX", "AVX512_ICL")
-    (True, False, False)
-    """
-    found = vectors.startswith("AVX512") or vectors == "X86_V4"
-    return found and kernel in ("Haswell", "Zen")
 
 
 def worker_name() -> str:

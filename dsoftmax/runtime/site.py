@@ -34,7 +34,6 @@ class Site:
     threads : the most that one process has
     memory_limit : the least that one process has, in bytes; 0 for no limit
     process_bytes : that each takes before it reads anything
-    here : whether they are of this machine and environment
     """
 
     name: str
@@ -43,7 +42,6 @@ class Site:
     threads: int
     memory_limit: int
     process_bytes: int = PROCESS_BYTES
-    here: bool = True
 
 
 def site_for(source: Source, client: Any = None) -> Site:
@@ -84,5 +82,5 @@ def _cluster(client: Any) -> Site:
     return Site(
         f"the cluster at {client.scheduler.address}, as it is now", executor.processes,
         executor.slots, max((worker["nthreads"] for worker in workers), default=1),
-        min(limits, default=0), here=False,
+        min(limits, default=0),
     )  # fmt: skip

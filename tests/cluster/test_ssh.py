@@ -49,10 +49,12 @@ def login(tmp_path: Path) -> Iterator[dict[str, Any]]:
         port = int(found.getsockname()[1])
     kind, key, *_ = (keys / "host.pub").read_text().split()
     (keys / "known").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    # What chooses the arithmetic is the same on all machines of a cluster.
+    alike = [f"{name}={value}" for name, value in os.environ.items() if "OPENBLAS" in name]
     (keys / "config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {keys}/host\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {keys}/authorized\nStrictModes no\nPermitRootLogin yes\n"
-        "PasswordAuthentication no\n"
+        "PasswordAuthentication no\n" + "SetEnv " * bool(alike) + " ".join(alike) + "\n"
     )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where it keeps apart what needs no rights
