@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsoftmax.runtime.loading import Task
+from dsoftmax.runtime.reduce import _rows
 from dsoftmax.runtime.spans import Tree, cut_spans, cut_tasks
+from dsoftmax.sampling import whole_span
 
 SPAN = 4 << 20
 
@@ -113,3 +116,10 @@ def test_an_unfinished_sum_has_no_total() -> None:
     tree.add(0, 2, 1)
     with pytest.raises(ValueError, match="unpack"):
         _ = tree.total
+
+
+def test_a_message_names_the_runs_of_spans_that_tasks_read() -> None:
+    spans = [(485, 582), (97, 194), (0, 97), (485, 582)]
+    leaves = tuple((whole_span(span),) for span in spans)
+    tasks = [Task({}, {}, False, own, 0, 4, None) for own in (leaves[:2], leaves[2:])]
+    assert _rows(tasks) == "0 to 193, 485 to 581"
