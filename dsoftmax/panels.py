@@ -36,11 +36,11 @@ _ROWS = 32
 
 def panel_length(n_features: int, n_columns: int, length: int) -> int:
     """Return how many rows of a block of `length` to multiply at once: a power of two, or all."""
-    return rows_that_fit(n_features, n_columns, length) if takes_panels() else length
+    return rows_that_fit(n_features, n_columns, length) if _takes_panels() else length
 
 
 @cache
-def takes_panels() -> bool:
+def _takes_panels() -> bool:
     """Whether the BLAS of NumPy multiplies small matrices as they lie."""
     return bool(kernels_of_numpy() & _AS_THEY_LIE)
 
@@ -48,7 +48,7 @@ def takes_panels() -> bool:
 @cache
 def kernels_of_numpy() -> frozenset[str]:
     """Return what OpenBLAS calls the kernels with which it computes here; none for other BLAS."""
-    return frozenset(library.get("architecture", "") for library in blas_of_numpy())
+    return frozenset(own["architecture"] for own in blas_of_numpy() if "architecture" in own)
 
 
 def rows_that_fit(n_features: int, n_columns: int, length: int) -> int:
@@ -67,7 +67,7 @@ def rows_that_fit(n_features: int, n_columns: int, length: int) -> int:
 
 def is_turned(n_columns: int) -> bool:
     """Whether the product of a block is faster made by row and turned than by column at once."""
-    return n_columns < (256 if takes_panels() else 64)
+    return n_columns < (256 if _takes_panels() else 64)
 
 
 def by_row(block: Array, coef: Array, panel: int) -> Array:

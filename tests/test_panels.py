@@ -55,7 +55,7 @@ def test_the_bits_do_not_depend_on_where_the_rows_lie_in_memory() -> None:
 def test_loss_gradient_and_moments_are_the_same_however_a_block_is_multiplied(
     rows: int, d: int, K: int, dtype: str, takes_panels: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(panels, "takes_panels", lambda: takes_panels)
+    monkeypatch.setattr(panels, "_takes_panels", lambda: takes_panels)
     length = block_length(d, K, 8 if dtype == "f8" else 4)
     assert (panel_length(d, K, length) < length) == (takes_panels and K == 10)
     chunk, points = problem(rows, d, K, dtype=dtype)

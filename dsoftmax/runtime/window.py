@@ -163,7 +163,8 @@ class Window:
 
     def raise_if_given_up(self) -> None:
         """Raise TaskKilledError if Dask has given up a task whose turn has not come here."""
-        for _, error in self._given_up():
+        if given_up := self._given_up():
+            _, error = given_up[0]
             raise self._killed(error) from error
 
     def _killed(self, error: KilledWorker) -> TaskKilledError:
