@@ -21,7 +21,7 @@ import dask
 from dask.system import CPU_COUNT
 from distributed import LocalCluster
 
-from dsoftmax.runtime.security import security_of
+from dsoftmax.runtime.tls import security_of
 
 # Dask has workers give freed memory back at once; decoded chunks come and go too fast for that.
 dask.config.set(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dask_jobqueue import SLURMCluster
 
-from dsoftmax.runtime.security import security_of
+from dsoftmax.runtime.tls import security_of
 
 
 def cluster_of_jobs(certs: Path, scheduler_file: Path, memory: str = "4GiB") -> SLURMCluster:

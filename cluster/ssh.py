@@ -26,7 +26,7 @@ import dask
 from dask.system import CPU_COUNT
 from distributed import SpecCluster, SSHCluster
 
-from dsoftmax.runtime.security import CONFIGURATION, security_of
+from dsoftmax.runtime.tls import CONFIGURATION, security_of
 
 _LOOPBACK = "127.0.0.1:0"
 

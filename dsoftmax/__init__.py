@@ -7,9 +7,13 @@ loads only the kernel.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dsoftmax.data.ingest.ingestion import ingest
+    from dsoftmax.data.opening import open_data
+    from dsoftmax.diagnostics.data_report import inspect_data
     from dsoftmax.errors import (
         CheckpointError,
         ChunkError,
@@ -18,15 +22,12 @@ if TYPE_CHECKING:
         MemoryBoundError,
         OutageError,
     )
-    from dsoftmax.estimator import SoftmaxRegression
-    from dsoftmax.ingestion import ingest
-    from dsoftmax.inspection import inspect_data
-    from dsoftmax.modelfile import load_model
-    from dsoftmax.planning import plan_fit
-    from dsoftmax.search import SoftmaxRegressionCV
-    from dsoftmax.sources import open_data
+    from dsoftmax.estimators.classifier import SoftmaxRegression
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
+    from dsoftmax.estimators.load import load_model
+    from dsoftmax.estimators.plan import plan_fit
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOME = {
     "CheckpointError": "errors",
@@ -35,13 +36,13 @@ _HOME = {
     "DsoftmaxError": "errors",
     "MemoryBoundError": "errors",
     "OutageError": "errors",
-    "SoftmaxRegression": "estimator",
-    "SoftmaxRegressionCV": "search",
-    "ingest": "ingestion",
-    "inspect_data": "inspection",
-    "load_model": "modelfile",
-    "plan_fit": "planning",
-    "open_data": "sources",
+    "SoftmaxRegression": "estimators.classifier",
+    "SoftmaxRegressionCV": "estimators.classifier_cv",
+    "ingest": "data.ingest.ingestion",
+    "inspect_data": "diagnostics.data_report",
+    "load_model": "estimators.load",
+    "plan_fit": "estimators.plan",
+    "open_data": "data.opening",
 }
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("dsoftmax")
     if name not in _HOME:
         raise AttributeError(f"module 'dsoftmax' has no attribute {name!r}")
     return getattr(import_module(f"dsoftmax.{_HOME[name]}"), name)

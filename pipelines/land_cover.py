@@ -85,10 +85,11 @@ def write_cube(store: Path, height: int, width: int, dates: int) -> None:
         },
         {
             "time": np.datetime64("2025-04-01") + 20 * np.arange(dates),
-            "y": 10.0 * np.arange(height)[::-1], "x": 10.0 * np.arange(width),
+            "y": 10.0 * np.arange(height)[::-1],
+            "x": 10.0 * np.arange(width),
             "band": np.array(BANDS, np.dtypes.StringDType()),
         },
-    )  # fmt: skip
+    )
     packed = {"dtype": "int16", "scale_factor": 1e-4, "_FillValue": -9999}
     tiles = {"time": 1, "y": 256, "x": 256, "band": len(BANDS)}
     store.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +153,11 @@ def draw(
     mapped.legend(handles=handles, loc="lower left", fontsize=8, framealpha=0.9)
     image = trusted.imshow(sure, cmap="magma", vmin=0.3, vmax=1)
     figure.colorbar(image, ax=trusted, fraction=0.03, pad=0.02)
-    titles = ("one date in infrared; clouds, labelled plots", "land cover from all dates",
-              "probability, mean of the dates")  # fmt: skip
+    titles = (
+        "one date in infrared; clouds, labelled plots",
+        "land cover from all dates",
+        "probability, mean of the dates",
+    )
     for axes, title in zip((seen, mapped, trusted), titles, strict=True):
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_axis_off()

@@ -38,9 +38,13 @@ def main(rows: int, folder: Path) -> None:
     """Make the table, bring it into Zarr, and fit and score behind the scaler."""
     write_table(folder / "table", rows)
     store = ingest(
-        folder / "table", folder / "table.zarr", y="target", shuffle=0, overwrite=True,
+        folder / "table",
+        folder / "table.zarr",
+        y="target",
+        shuffle=0,
+        overwrite=True,
         chunk_rows=max(rows // 20, 1),
-    )  # fmt: skip
+    )
 
     X = da.from_zarr(str(store), component="X")
     y = da.from_zarr(str(store), component="y").rechunk(X.chunks[0])  # the split is by chunk

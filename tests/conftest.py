@@ -11,8 +11,8 @@ import zarr
 from distributed import Client
 from sklearn.datasets import load_digits
 
-from dsoftmax.runtime import local
-from tests import storage
+from dsoftmax.runtime import local_cluster as local
+from tests import object_store
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,14 +52,14 @@ def _no_cluster_is_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 server on loopback."""
-    with storage.serve() as address:
+    with object_store.serve() as address:
         yield address
 
 
 @pytest.fixture
-def bucket(s3_server: str) -> Iterator[storage.Bucket]:
+def bucket(s3_server: str) -> Iterator[object_store.Bucket]:
     """An empty bucket, which this process can open while the test runs."""
-    with storage.new_bucket(s3_server) as made:
+    with object_store.new_bucket(s3_server) as made:
         yield made
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from distributed.protocol.pickle import cloudpickle
 
-from dsoftmax.sources.base import Source
-from dsoftmax.sources.rowarray import RowArray
+from dsoftmax.data.row_array import RowArray
+from dsoftmax.data.source import Source
 
 FAULTS: dict[str, tuple[type[Exception], tuple[Any, ...]]] = {
     "timeout": (TimeoutError, ("the storage is slow",)),

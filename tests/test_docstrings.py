@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 import dsoftmax
-from dsoftmax import diagnostics, scores, searching
+from dsoftmax import diagnostics
+from dsoftmax.estimators import dask_ml
+from dsoftmax.metrics import scores
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +30,12 @@ def public_names() -> Iterator[str]:
     for name in ("fit", "plot_path", "save"):
         yield f"{search.__module__}.{search.__qualname__}.{name}"
     for found in (
-        diagnostics.plot_history, diagnostics.plot_scores, searching.dask_ml_searches,
-        scores.Scores, scores.Scores.to_dict,
-    ):  # fmt: skip
+        diagnostics.plot_history,
+        diagnostics.plot_scores,
+        dask_ml.dask_ml_searches,
+        scores.Scores,
+        scores.Scores.to_dict,
+    ):
         yield f"{found.__module__}.{found.__qualname__}"
 
 

@@ -28,9 +28,12 @@ def folder(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
     images[:, :64] = 15 * X[rows]
     labels = y[rows].astype("u1")
     np.savez(
-        tmp_path / "mnist.npz", X_train=images, y_train=labels, X_test=images[:500],
+        tmp_path / "mnist.npz",
+        X_train=images,
+        y_train=labels,
+        X_test=images[:500],
         y_test=labels[:500],
-    )  # fmt: skip
+    )
     return tmp_path
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 import click
 
-from dsoftmax import __version__
 from dsoftmax.errors import DataError, DsoftmaxError
 
 _COMMANDS = ("certs", "demo", "evaluate", "ingest", "inspect", "plan", "predict", "train")
@@ -29,7 +29,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="dsoftmax")
+@click.version_option(version("dsoftmax"), prog_name="dsoftmax")
 def cli() -> None:
     """Train softmax regression on data larger than memory.
 

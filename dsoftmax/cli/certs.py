@@ -23,7 +23,7 @@ def certs(folder: Path, days: int, at: Path | None) -> None:
     the cluster, and no one else can. Dask's own commands find them by
     DASK_CONFIG=FOLDER/dask.yaml, and those of dsoftmax by --certs FOLDER too.
     """
-    from dsoftmax.runtime.security import CERTIFICATE, CONFIGURATION, KEY, write_certificates
+    from dsoftmax.runtime.tls import CERTIFICATE, CONFIGURATION, KEY, write_certificates
 
     write_certificates(folder, days, at)
     click.echo(f"private key, to be kept secret: {folder / KEY}")

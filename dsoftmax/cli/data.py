@@ -11,7 +11,7 @@ from dask.utils import parse_bytes
 from dsoftmax.errors import DataError
 
 if TYPE_CHECKING:
-    from dsoftmax.sources import Source
+    from dsoftmax.data.source import Source
 
 _LEAST_MEMORY = 200 * 2**20  # Python and its libraries take half of it
 
@@ -51,11 +51,17 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def opened(
-    data: str, x: str, y: str, sample_weight: str | None, ignore_label: str | None,
-    drop_missing: bool, dtype: str | None, most_bad: int | None = None,
-) -> Source:  # fmt: skip
+    data: str,
+    x: str,
+    y: str,
+    sample_weight: str | None,
+    ignore_label: str | None,
+    drop_missing: bool,
+    dtype: str | None,
+    most_bad: int | None = None,
+) -> Source:
     """Return the source that the options name."""
-    from dsoftmax.sources import open_data
+    from dsoftmax.data.opening import open_data
 
     arrays = [None if name is None else array_in(data, name) for name in (x, y, sample_weight)]
     return open_data(
@@ -70,7 +76,7 @@ def opened(
 
 def _label(text: str, labels: str | None) -> Any:
     """Return a label as the array of the labels holds it."""
-    from dsoftmax.sources import row_array
+    from dsoftmax.data.opening import row_array
 
     dtype = row_array("y", labels).dtype
     if dtype.kind not in "biuf":

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dsoftmax import digits
+from dsoftmax.cli import demo_data
 from dsoftmax.cli.data import in_bytes
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.solvers import SOLVERS
 
 # What is slow to import is imported where it is used: workers load this module too.
 if TYPE_CHECKING:
-    from dsoftmax.digits import Digits
-    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.cli.demo_data import Digits
+    from dsoftmax.estimators.classifier import SoftmaxRegression
 
 _TIMES_MEMORY = 2
 _PASSES = {"sgd": 3}
@@ -50,11 +50,11 @@ class _Plan:
 
     @property
     def rows(self) -> int:
-        return self.blocks * digits.BLOCK_ROWS
+        return self.blocks * demo_data.BLOCK_ROWS
 
     @property
     def size(self) -> int:
-        return self.blocks * digits.BLOCK_BYTES
+        return self.blocks * demo_data.BLOCK_BYTES
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -95,7 +95,7 @@ def demo(
     the current folder.
     """
     plan = _Plan(
-        blocks=digits.count_blocks(size or _TIMES_MEMORY * workers * memory_limit),
+        blocks=demo_data.count_blocks(size or _TIMES_MEMORY * workers * memory_limit),
         workers=workers,
         memory_limit=memory_limit,
         solver=solver,
@@ -143,11 +143,11 @@ def _workplace(output: Path | None, keep: bool) -> Iterator[Path]:
 
 
 def _run(plan: _Plan, store: Path) -> None:
-    from dsoftmax.runtime.local import local_cluster
+    from dsoftmax.runtime.local_cluster import local_cluster
 
     started = time.perf_counter()
     _refuse_early(plan, store)
-    train, test = digits.load_split(plan.seed)
+    train, test = demo_data.load_split(plan.seed)
     _introduce(plan, train, test)
     with local_cluster(plan.workers, plan.memory_limit) as cluster, cluster.get_client() as client:
         _build(plan, train, store, client)
@@ -162,7 +162,7 @@ def _run(plan: _Plan, store: Path) -> None:
 def _refuse_early(plan: _Plan, store: Path) -> None:
     """Raise what would otherwise be raised after a minute."""
     for place in (store, plan.model):
-        digits.require_replaceable(place)
+        demo_data.require_replaceable(place)
     if plan.plot is not None:
         from dsoftmax.diagnostics.plot import check_plot
 
@@ -195,11 +195,11 @@ def _build(plan: _Plan, train: Digits, store: Path, client: Any) -> None:
     started = time.perf_counter()
     bar = click.progressbar(length=plan.blocks, label=f"{'building':<9}")
     with ClusterExecutor(client) as executor, bar:
-        digits.enlarge(
+        demo_data.enlarge(
             train, store, plan.blocks, plan.seed, executor, overwrite=True, progress=bar.update
         )
     seconds = time.perf_counter() - started
-    _say("store", f"{store}: {_mib(digits.stored_bytes(store))} compressed, in {seconds:.1f} s")
+    _say("store", f"{store}: {_mib(demo_data.stored_bytes(store))} compressed, in {seconds:.1f} s")
     click.echo()
 
 
@@ -207,7 +207,7 @@ def _fit(plan: _Plan, store: Path) -> SoftmaxRegression:
     from sklearn.exceptions import ConvergenceWarning
 
     from dsoftmax.diagnostics.progress import Progress
-    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.estimators.classifier import SoftmaxRegression
     from dsoftmax.solvers.base import Status
 
     model = SoftmaxRegression(
@@ -251,7 +251,7 @@ def _report_memory(peaks: Iterable[int], limit: int) -> None:
 def _report_accuracy(model: SoftmaxRegression, train: Digits, test: Digits) -> None:
     from sklearn.linear_model import LogisticRegression
 
-    accuracy = model.score(digits.scaled(test.X), test.y)
+    accuracy = model.score(demo_data.scaled(test.X), test.y)
     plain = LogisticRegression(max_iter=1000).fit(train.X, train.y)
     _say(
         "accuracy",
@@ -263,7 +263,7 @@ def _report_accuracy(model: SoftmaxRegression, train: Digits, test: Digits) -> N
 
 def _save(model: SoftmaxRegression, plan: _Plan) -> None:
     model.save(plan.model, overwrite=True)
-    digits.mark(plan.model)
+    demo_data.mark(plan.model)
     _say("model", f'{plan.model}: load it with dsoftmax.load_model("{plan.model}")')
     if plan.plot is not None:
         from dsoftmax.diagnostics.plot import plot_history

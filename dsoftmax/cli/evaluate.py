@@ -33,9 +33,9 @@ def evaluate(
     plot: Path | None,
 ) -> None:
     """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
-    from dsoftmax.diagnostics import plot_scores
+    from dsoftmax import plot_scores
     from dsoftmax.diagnostics.plot import check_plot
-    from dsoftmax.modelfile import load_model
+    from dsoftmax.estimators.load import load_model
 
     if plot is not None:
         check_plot(plot)

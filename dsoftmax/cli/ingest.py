@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dsoftmax import ingestion
+from dsoftmax.data.ingest import ingestion
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -23,8 +23,8 @@ def inspect(data: str, x: str, y: str | None, sample_weight: str | None, as_json
     Shapes, chunks, codecs and sizes; chunks that are missing; classes and their mixture; constant
     features and values that are not finite; and what to look after before training.
     """
-    from dsoftmax.inspection import inspect_data
-    from dsoftmax.sources.address import names_in
+    from dsoftmax.diagnostics.data_report import inspect_data
+    from dsoftmax.storage.urls import names_in
 
     names = names_in(data)
     if names is None and (y or sample_weight):

@@ -21,10 +21,10 @@ from dsoftmax.cli.standing import Standing
 from dsoftmax.errors import DataError, OutageError
 
 if TYPE_CHECKING:
-    from dsoftmax.cli.search import Estimator
+    from dsoftmax import Estimator
+    from dsoftmax.data.source import Source
+    from dsoftmax.estimators.plan import Plan
     from dsoftmax.events import Callback
-    from dsoftmax.planning import Plan
-    from dsoftmax.sources import Source
 
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 
@@ -66,7 +66,12 @@ class Job:
     def require_possible(self) -> None:
         """Raise DataError if what is written cannot go where it should."""
         from dsoftmax.diagnostics.plot import check_plot
-        from dsoftmax.stores import locate, require_apart, require_free, require_writable
+        from dsoftmax.storage.zarr_nodes import (
+            locate,
+            require_apart,
+            require_free,
+            require_writable,
+        )
 
         require_free(self.model, self.overwrite)
         require_apart(self.model, self.data, self.validation, self.checkpoint)
@@ -80,8 +85,8 @@ class Job:
 
     def plan(self) -> Plan:
         """Return the plan of the fit on the cluster that the options name."""
-        from dsoftmax.planning import plan_fit
-        from dsoftmax.validation import open_validation
+        from dsoftmax.estimators.plan import plan_fit
+        from dsoftmax.training.validation import open_validation
 
         with active_cluster():
             source = self.source()
@@ -109,7 +114,7 @@ class Job:
         """Fit on the cluster that the options name."""
         from sklearn.exceptions import ConvergenceWarning
 
-        from dsoftmax.planning import plan_fit
+        from dsoftmax.estimators.plan import plan_fit
 
         say(f"run on {environment()}")
         estimator = self._estimator(self._watching(), 0 if self.quiet or self._in_batch else 1)
@@ -161,7 +166,7 @@ class Job:
 
 def _draw(estimator: Estimator, path: Path) -> None:
     from dsoftmax.diagnostics.plot import plot_history
-    from dsoftmax.search import SoftmaxRegressionCV
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
 
     if isinstance(estimator, SoftmaxRegressionCV):
         estimator.plot_path().savefig(path)

@@ -45,11 +45,18 @@ _OPTIONS = (
     model_option("--l1-ratio", default=0.0, show_default=True, help="Share of the L1 penalty."),
     model_option("--standardize", is_flag=True, help="Penalise standardised features."),
     model_option(
-        "--no-intercept", "fit_intercept", is_flag=True, flag_value=False, default=True,
+        "--no-intercept",
+        "fit_intercept",
+        is_flag=True,
+        flag_value=False,
+        default=True,
         help="Fit no intercepts.",
     ),
     model_option(
-        "--balanced", "class_weight", is_flag=True, flag_value="balanced",
+        "--balanced",
+        "class_weight",
+        is_flag=True,
+        flag_value="balanced",
         help="Make all classes weigh the same.",
     ),
     model_option("--solver", default="auto", show_default=True, help="newton, lbfgs, sgd or adam."),
@@ -59,15 +66,18 @@ _OPTIONS = (
     model_option("--learning-rate", type=_NumberOrAuto(float), default="auto", show_default=True),
     model_option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd."),
     model_option(
-        "--early-stopping", is_flag=True,
+        "--early-stopping",
+        is_flag=True,
         help="Stop when the validation loss no longer falls; of rows held out, or --validation.",
     ),
     model_option(
-        "--validation-fraction", default=0.1, show_default=True,
+        "--validation-fraction",
+        default=0.1,
+        show_default=True,
         help="Share of the rows that --early-stopping holds out.",
     ),
     model_option("--seed", "random_state", type=int, help="Of the shuffles of mini-batches."),
-)  # fmt: skip
+)
 
 # By the name of the option, where it is another one.
 OPTION_NAMES = {"no_intercept": "fit_intercept", "balanced": "class_weight", "seed": "random_state"}

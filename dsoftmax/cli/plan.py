@@ -38,7 +38,7 @@ def plan(
     Passes, bytes and tasks a pass, and memory, with the options that `dsoftmax train` takes; from
     metadata and the labels of the first rows.
     """
-    from dsoftmax.planning import plan_fit
+    from dsoftmax.estimators.plan import plan_fit
 
     with active_cluster():
         source = opened(data, x, y, sample_weight, ignore_label, drop_missing, dtype)

@@ -23,8 +23,8 @@ def predict(
     model: str, data: str, out: str, x: str, method: str, overwrite: bool, resume: bool
 ) -> None:
     """Write what MODEL predicts for the Zarr group DATA to the Zarr array OUT."""
-    from dsoftmax.modelfile import load_model
-    from dsoftmax.stores import require_apart
+    from dsoftmax.estimators.load import load_model
+    from dsoftmax.storage.zarr_nodes import require_apart
 
     require_apart(out, model, data)
     estimator = load_model(model)

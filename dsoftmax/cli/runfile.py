@@ -151,8 +151,8 @@ def _checked(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], dict[
 
 
 def _model_defaults() -> dict[str, Any]:
-    from dsoftmax.estimator import SoftmaxRegression
-    from dsoftmax.search import SoftmaxRegressionCV
+    from dsoftmax.estimators.classifier import SoftmaxRegression
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
 
     estimators = (SoftmaxRegressionCV(), SoftmaxRegression())
     parameters = {k: v for each in estimators for k, v in each.get_params(deep=False).items()}

@@ -12,9 +12,9 @@ from dsoftmax.cli.model import OPTION_NAMES, model_option
 from dsoftmax.errors import DataError
 
 if TYPE_CHECKING:
-    from dsoftmax.estimator import SoftmaxRegression
+    from dsoftmax.estimators.classifier import SoftmaxRegression
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
     from dsoftmax.events import Callback
-    from dsoftmax.search import SoftmaxRegressionCV
 
     Estimator = SoftmaxRegression | SoftmaxRegressionCV
 
@@ -52,15 +52,21 @@ class _CountOrName(click.ParamType):  # type: ignore[type-arg]
 
 _OPTIONS = (
     model_option(
-        "--alphas", metavar="N|A,B,...", type=_CountOrNumbers(counts=True),
+        "--alphas",
+        metavar="N|A,B,...",
+        type=_CountOrNumbers(counts=True),
         help="Choose the strength of the penalty among N along a path, or among these.",
     ),
     model_option(
-        "--l1-ratios", metavar="A,B,...", type=_CountOrNumbers(counts=False),
+        "--l1-ratios",
+        metavar="A,B,...",
+        type=_CountOrNumbers(counts=False),
         help="Shares of the L1 penalty to try with each of --alphas.",
     ),
     model_option(
-        "--cv", metavar="N|NAME", type=_CountOrName(),
+        "--cv",
+        metavar="N|NAME",
+        type=_CountOrName(),
         help="Choose by N folds (5), or those that an array in DATA names; else by --validation.",
     ),
     model_option("--scoring", help="Choose by neg_log_loss (the default) or accuracy."),
@@ -68,14 +74,22 @@ _OPTIONS = (
         "--select", help='"1se": the largest alpha within a standard error of the "best".'
     ),
     model_option(
-        "--no-prune", "prune", is_flag=True, flag_value=False, default=True,
+        "--no-prune",
+        "prune",
+        is_flag=True,
+        flag_value=False,
+        default=True,
         help="Follow those alphas to the end, too, that cannot win any more.",
     ),
     model_option(
-        "--no-refit", "refit", is_flag=True, flag_value=False, default=True,
+        "--no-refit",
+        "refit",
+        is_flag=True,
+        flag_value=False,
+        default=True,
         help="Write the mean over the folds, and fit no model to all rows.",
     ),
-)  # fmt: skip
+)
 _SEARCH = "alphas"  # what makes it a search
 _HINTS = {
     "alpha": "--alphas says which strengths are tried",
@@ -93,9 +107,13 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def estimator_of(
-    parameters: Mapping[str, Any], data: str, validation: str | None, checkpoint: str | None = None,
-    callbacks: Sequence[Callback] = (), verbose: int = 0,
-) -> Estimator:  # fmt: skip
+    parameters: Mapping[str, Any],
+    data: str,
+    validation: str | None,
+    checkpoint: str | None = None,
+    callbacks: Sequence[Callback] = (),
+    verbose: int = 0,
+) -> Estimator:
     """Return the estimator that the parameters are of: a search if they have alphas.
 
     Parameters
@@ -109,8 +127,8 @@ def estimator_of(
     DataError
         If they are not all of the same one.
     """
-    from dsoftmax.estimator import SoftmaxRegression
-    from dsoftmax.search import SoftmaxRegressionCV
+    from dsoftmax.estimators.classifier import SoftmaxRegression
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
 
     watched: dict[str, Any] = {"checkpoint": checkpoint, "callbacks": callbacks, "verbose": verbose}
     if not is_search(parameters):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dsoftmax.events import CandidatesJudged, Event
 
 if TYPE_CHECKING:
-    from dsoftmax.search import SoftmaxRegressionCV
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
 
 
 @dataclass
@@ -39,9 +39,14 @@ class Standing:
         at_minimum = model.converged_.sum(axis=0).ravel().tolist()
         winner = (model.alpha_, model.l1_ratio_)
         columns = (
-            self.last.alphas, self.last.l1_ratios, self.last.losses, self.last.errors,
-            self.last.accuracies, self.last.ruled_out, at_minimum,
-        )  # fmt: skip
+            self.last.alphas,
+            self.last.l1_ratios,
+            self.last.losses,
+            self.last.errors,
+            self.last.accuracies,
+            self.last.ruled_out,
+            at_minimum,
+        )
         for alpha, ratio, loss, error, accuracy, lost, done in zip(*columns, strict=True):
             word = "  chosen" if (alpha, ratio) == winner else "  ruled out" if lost else ""
             share = f"{ratio:>10.3g}" if len(model.l1_ratios_) > 1 else ""

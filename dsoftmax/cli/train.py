@@ -47,9 +47,10 @@ from dsoftmax.cli.search import search_options
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at MODEL.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and refuse what cannot work.")
 @click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path),
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the run; with --alphas, what each of them comes to.",
-)  # fmt: skip
+)
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as lines of JSON.")
 @click.option("--log", type=click.Path(dir_okay=False), help="Append events to a file, as --json.")
@@ -90,10 +91,19 @@ def train(
     reading = (x, y, sample_weight, ignore_label, drop_missing, dtype)
     events = tuple(to for to in (log, sys.stdout if as_json else None) if to)
     job = Job(
-        data, lambda: opened(data, *reading, most_bad), validation,
-        lambda: None if validation is None else opened(validation, *reading), model_parameters(),
-        model, checkpoint, folder, overwrite, plot, quiet or as_json, events,
-    )  # fmt: skip
+        data,
+        lambda: opened(data, *reading, most_bad),
+        validation,
+        lambda: None if validation is None else opened(validation, *reading),
+        model_parameters(),
+        model,
+        checkpoint,
+        folder,
+        overwrite,
+        plot,
+        quiet or as_json,
+        events,
+    )
     with interruptible():
         job.require_possible()
         if dry_run:

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from dsoftmax.diagnostics.plot import plot_history
 
 _HOME = {
-    "JsonLines": "jsonlines", "as_message": "messages", "plot_history": "plot",
+    "JsonLines": "jsonlines",
+    "as_message": "messages",
+    "plot_history": "plot",
     "plot_scores": "judgement",
-}  # fmt: skip
+}
 
 __all__ = ["JsonLines", "as_message", "plot_history", "plot_scores"]
 

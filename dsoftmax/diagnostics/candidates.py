@@ -17,21 +17,32 @@ from dsoftmax.diagnostics.palette import BLUE, GREEN, GREY, INK, ORANGE, SLATE
 
 COLUMNS = {
     "candidates": (
-        "position", "loss", "low", "high", "color", "alpha", "l1_ratio", "error", "accuracy",
+        "position",
+        "loss",
+        "low",
+        "high",
+        "color",
+        "alpha",
+        "l1_ratio",
+        "error",
+        "accuracy",
         "running",
     ),
     "paths": ("position", "loss", "color", "name"),
     "best": ("position", "loss"),
-}  # fmt: skip
+}
 _COLORS = (BLUE, ORANGE, GREEN, SLATE)
 
 
 def chart(sources: Mapping[str, ColumnDataSource]) -> Plot:
     """Return the chart: a line for each share of the L1 penalty, grey where it is ruled out."""
     plot = figure(
-        name="candidates", title="Held-out loss of the candidates", x_axis_label="alpha",
-        x_axis_type="log", tools=TOOLS,
-    )  # fmt: skip
+        name="candidates",
+        title="Held-out loss of the candidates",
+        x_axis_label="alpha",
+        x_axis_type="log",
+        tools=TOOLS,
+    )
     lines = plot.multi_line(
         "position", "loss", source=sources["paths"], color="color", line_width=1.5, alpha=0.6
     )
@@ -41,14 +52,21 @@ def chart(sources: Mapping[str, ColumnDataSource]) -> Plot:
     )
     dots = plot.scatter("position", "loss", source=source, color="color", size=7)
     plot.scatter(
-        "position", "loss", source=sources["best"], size=16, fill_color=None, line_color=INK,
+        "position",
+        "loss",
+        source=sources["best"],
+        size=16,
+        fill_color=None,
+        line_color=INK,
         line_width=2,
-    )  # fmt: skip
+    )
     tips = [
-        ("alpha", "@alpha{0.000e+0}"), ("l1_ratio", "@l1_ratio"),
+        ("alpha", "@alpha{0.000e+0}"),
+        ("l1_ratio", "@l1_ratio"),
         ("held-out loss", "@loss{0.000000} +- @error{0.000000}"),
-        ("held-out accuracy", "@accuracy{0.0000}"), ("models that go on", "@running"),
-    ]  # fmt: skip
+        ("held-out accuracy", "@accuracy{0.0000}"),
+        ("models that go on", "@running"),
+    ]
     plot.add_tools(
         HoverTool(renderers=[dots], tooltips=tips),
         HoverTool(renderers=[lines], tooltips=[("share of the L1 penalty", "@name")]),
@@ -70,8 +88,14 @@ def columns_of(message: Message) -> dict[str, dict[str, Any]]:
     best = slice(message["best"], message["best"] + 1)
     return {
         "candidates": {
-            "position": position, "loss": loss, "low": loss - error, "high": loss + error,
-            "color": colors, "alpha": alphas, "l1_ratio": ratios, "error": error,
+            "position": position,
+            "loss": loss,
+            "low": loss - error,
+            "high": loss + error,
+            "color": colors,
+            "alpha": alphas,
+            "l1_ratio": ratios,
+            "error": error,
             "accuracy": np.array(message["accuracies"], np.float64),
             "running": np.array(message["running"]),
         },
@@ -82,7 +106,7 @@ def columns_of(message: Message) -> dict[str, dict[str, Any]]:
             "name": [f"{ratio:g}" for ratio in known],
         },
         "best": {"position": position[best], "loss": loss[best]},
-    }  # fmt: skip
+    }
 
 
 def _positions(alphas: Any) -> Any:

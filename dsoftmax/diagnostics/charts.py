@@ -28,11 +28,14 @@ COLUMNS = {
     "passes": ("pass", "loss", "gradient_norm", "accuracy", "validation_loss"),
     "others": ("pass", "loss", "gradient_norm", "title"),
     "samples": (
-        "left", "right", "rows", "megabytes",
+        "left",
+        "right",
+        "rows",
+        "megabytes",
         *(f"{name}{part}" for name in ACTIVITIES for part in ("", "_bottom", "_share")),
     ),
     "memory": ("worker", "used", "limit", "color"),
-}  # fmt: skip
+}
 JOINED = "joined"  # the line from pass to pass; those of mini-batches are dots over their steps
 _PASSES = "passes over the data"
 _SHORT = """
@@ -41,10 +44,17 @@ _SHORT = """
     return tick
 """  # of large numbers; Bokeh's own formatter writes m for a million
 _LEGEND: dict[str, Any] = {
-    "orientation": "horizontal", "background_fill_alpha": 0, "border_line_color": None,
-    "padding": 0, "margin": 2, "spacing": 12, "glyph_width": 12, "glyph_height": 12,
-    "label_text_font_size": "11px", "label_standoff": 4,
-}  # fmt: skip
+    "orientation": "horizontal",
+    "background_fill_alpha": 0,
+    "border_line_color": None,
+    "padding": 0,
+    "margin": 2,
+    "spacing": 12,
+    "glyph_width": 12,
+    "glyph_height": 12,
+    "label_text_font_size": "11px",
+    "label_standoff": 4,
+}
 VALIDATION = "validation_loss"
 TOOLS = "xpan,xwheel_zoom,box_zoom,reset"
 
@@ -65,9 +75,11 @@ def build(sources: Sources) -> dict[str, Plot]:
 def styled(plot: Any) -> Plot:
     """Have a figure fill its place, and look like the others."""
     plot.update(
-        sizing_mode="stretch_both", min_border_right=14, toolbar_location="above",
+        sizing_mode="stretch_both",
+        min_border_right=14,
+        toolbar_location="above",
         outline_line_color=None,
-    )  # fmt: skip
+    )
     plot.title.text_color = INK
     plot.axis.axis_label_text_font_style = "normal"
     plot.axis.minor_tick_line_color = None
@@ -114,22 +126,35 @@ def _with_validation(plot: Any, source: ColumnDataSource) -> Plot:
 def _rate(source: ColumnDataSource) -> Plot:
     """Draw rows a second, and on the right axis what they are in decoded bytes."""
     plot = figure(
-        name="rate", title="Rows a second", x_axis_label=_PASSES, tools=TOOLS,
-        y_range=Range1d(0, 1), x_range=DataRange1d(start=0, range_padding=0),
-    )  # fmt: skip
+        name="rate",
+        title="Rows a second",
+        x_axis_label=_PASSES,
+        tools=TOOLS,
+        y_range=Range1d(0, 1),
+        x_range=DataRange1d(start=0, range_padding=0),
+    )
     plot.extra_y_ranges = {"megabytes": Range1d(0, 1)}
     plot.add_layout(
         LinearAxis(
-            y_range_name="megabytes", axis_label="MB/s decoded", minor_tick_line_color=None,
-            axis_label_text_font_style="normal", formatter=NumeralTickFormatter(format="0,0.[0]"),
+            y_range_name="megabytes",
+            axis_label="MB/s decoded",
+            minor_tick_line_color=None,
+            axis_label_text_font_style="normal",
+            formatter=NumeralTickFormatter(format="0,0.[0]"),
             ticker=BasicTicker(desired_num_ticks=5),
         ),
         "right",
-    )  # fmt: skip
+    )
     bars = plot.quad(
-        left="left", right="right", bottom=0, top="rows", source=source, color=SLATE,
-        line_color="white", line_width=0.5,
-    )  # fmt: skip
+        left="left",
+        right="right",
+        bottom=0,
+        top="rows",
+        source=source,
+        color=SLATE,
+        line_color="white",
+        line_width=0.5,
+    )
     plot.yaxis[0].formatter = CustomJSTickFormatter(code=_SHORT)
     tips = [("until pass", "@right{0.00}"), ("rows/s", "@rows{0,0}"), ("MB/s", "@megabytes{0,0.0}")]
     plot.add_tools(HoverTool(renderers=[bars], tooltips=tips))
@@ -146,14 +171,25 @@ def scale_rates(plot: Plot, source: ColumnDataSource, row_bytes: float) -> None:
 def _time(source: ColumnDataSource) -> Plot:
     """Draw the shares of the workers' time, on top of one another."""
     plot = figure(
-        name="time", title="Time of the workers", x_axis_label=_PASSES, tools=TOOLS,
-        y_range=Range1d(0, 1.18), x_range=DataRange1d(start=0, range_padding=0),
-    )  # fmt: skip
+        name="time",
+        title="Time of the workers",
+        x_axis_label=_PASSES,
+        tools=TOOLS,
+        y_range=Range1d(0, 1.18),
+        x_range=DataRange1d(start=0, range_padding=0),
+    )
     for name, color in ACTIVITIES.items():
         bars = plot.quad(
-            left="left", right="right", bottom=f"{name}_bottom", top=name, source=source,
-            color=color, line_color=color, line_width=0.3, legend_label=LABELS[name],
-        )  # fmt: skip
+            left="left",
+            right="right",
+            bottom=f"{name}_bottom",
+            top=name,
+            source=source,
+            color=color,
+            line_color=color,
+            line_width=0.3,
+            legend_label=LABELS[name],
+        )
         tips = [("until pass", "@right{0.00}"), (LABELS[name], f"@{name}_share{{0%}}")]
         plot.add_tools(HoverTool(renderers=[bars], tooltips=tips))
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
@@ -167,9 +203,12 @@ def _time(source: ColumnDataSource) -> Plot:
 def _memory(source: ColumnDataSource) -> Plot:
     """Draw what each worker uses in front of its limit."""
     plot = figure(
-        name="memory", title="Memory of the workers, and their limits", tools="",
-        y_range=FactorRange(), x_range=DataRange1d(start=0, range_padding=0),
-    )  # fmt: skip
+        name="memory",
+        title="Memory of the workers, and their limits",
+        tools="",
+        y_range=FactorRange(),
+        x_range=DataRange1d(start=0, range_padding=0),
+    )
     plot.hbar("worker", right="limit", height=0.5, source=source, color=GREY)
     bars = plot.hbar("worker", right="used", height=0.5, source=source, color="color")
     plot.xaxis.formatter = NumeralTickFormatter(format="0 ib")

@@ -14,10 +14,8 @@ from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
 
-from dsoftmax.diagnostics.report import TOPIC
+from dsoftmax.diagnostics.messages import NAME, TOPIC
 from dsoftmax.diagnostics.runs import Runs
-
-NAME = "dsoftmax"
 
 _log = logging.getLogger(__name__)
 

@@ -7,26 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.events import ChunkQuarantined, Event, FitResumed, PassEnded, StepEnded
-from dsoftmax.thinning import Thinned
+from dsoftmax.events import ChunkQuarantined, DecimatedLog, Event, FitResumed, PassEnded, StepEnded
 
 Record = dict[str, Any]
 
 
 class History:
-    """Collects a dict for every pass, and for the steps: see `dsoftmax.thinning` when many.
+    """Collects a dict for every pass, and for the steps: see `dsoftmax.events` when many.
 
     Keys: kind ("step" or "pass"), pass, step, loss, gradient_norm, accuracy, seconds (since
     the fit started), rows, bytes, read_seconds, decode_seconds, kernel_seconds,
     waiting_seconds, retries. A pass also has pass_seconds; from "newton" gap, an estimate of how
     far the loss is above its minimum; and, where there are validation rows, validation_loss,
     validation_accuracy, validation_balanced_accuracy, validation_f1_macro, validation_brier_score
-    and validation_ece, see `dsoftmax.scores.Scores`. A chunk that is left out from there on has
-    the kind "quarantined", and start, stop (rows) and reason.
+    and validation_ece, see `dsoftmax.metrics.scores.EvaluationResult`. A chunk that is left out
+    from there on has the kind "quarantined", and start, stop (rows) and reason.
     """
 
     def __init__(self) -> None:
-        self._kept: Thinned[Record] = Thinned()
+        self._kept: DecimatedLog[Record] = DecimatedLog()
 
     @property
     def records(self) -> list[Record]:
@@ -38,7 +37,7 @@ class History:
         if isinstance(event, StepEnded):
             self._kept.add(*_with_step(event))
         elif isinstance(event, FitResumed):
-            self._kept = Thinned()
+            self._kept = DecimatedLog()
             earlier = [_with_step(before) for before in event.events]
             self._kept.resume(earlier, len(earlier))
         elif isinstance(event, ChunkQuarantined):

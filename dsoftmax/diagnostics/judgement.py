@@ -10,7 +10,7 @@ import numpy as np
 from dsoftmax.diagnostics.axes import head, tidy
 from dsoftmax.diagnostics.palette import BLUE, GREY, INK
 from dsoftmax.diagnostics.plot import check_plot
-from dsoftmax.scores import Scores
+from dsoftmax.metrics.scores import EvaluationResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MOST_NAMED = 30  # classes whose names and numbers can be read
 
 
-def plot_scores(scores: Scores, path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_scores(scores: EvaluationResult, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw the confusion matrix and the reliability of an evaluation.
 
     Parameters
@@ -65,14 +65,14 @@ def plot_scores(scores: Scores, path: str | os.PathLike[str] | None = None) -> F
     return figure
 
 
-def _summary(scores: Scores) -> str:
+def _summary(scores: EvaluationResult) -> str:
     return (
         f"{scores['n_samples']:,} rows: accuracy {scores['accuracy']:.4f}, balanced "
         f"{scores['balanced_accuracy']:.4f}, log loss {scores['log_loss']:.4f}"
     )
 
 
-def _draw_confusion(axes: Axes, scores: Scores) -> None:
+def _draw_confusion(axes: Axes, scores: EvaluationResult) -> None:
     matrix = scores["confusion_matrix"].astype(float)
     support = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, support, out=np.zeros_like(matrix), where=support > 0)
@@ -90,8 +90,13 @@ def _draw_confusion(axes: Axes, scores: Scores) -> None:
 def _name_classes(axes: Axes, labels: list[Any], share: Any) -> None:
     names = [str(label) for label in labels]
     long = max(map(len, names)) > 3
-    axes.set_xticks(range(len(names)), names, rotation=40 if long else 0, ha="right" if long else
-                    "center", rotation_mode="anchor" if long else "default")  # fmt: skip
+    axes.set_xticks(
+        range(len(names)),
+        names,
+        rotation=40 if long else 0,
+        ha="right" if long else "center",
+        rotation_mode="anchor" if long else "default",
+    )
     axes.set_yticks(range(len(names)), names)
     size = float(np.clip(130 / len(names), 4, 10))
     for row, column in np.argwhere(share >= 0.0005):
@@ -101,18 +106,29 @@ def _name_classes(axes: Axes, labels: list[Any], share: Any) -> None:
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
 
 
-def _draw_reliability(axes: Axes, scores: Scores) -> None:
+def _draw_reliability(axes: Axes, scores: EvaluationResult) -> None:
     table = scores["reliability"]
     there = table["support"] > 0
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, zorder=1)
     axes.bar(
-        table["low"][there], table["accuracy"][there], (table["high"] - table["low"])[there],
-        align="edge", color=BLUE, alpha=0.25, edgecolor="white",
-    )  # fmt: skip
+        table["low"][there],
+        table["accuracy"][there],
+        (table["high"] - table["low"])[there],
+        align="edge",
+        color=BLUE,
+        alpha=0.25,
+        edgecolor="white",
+    )
     axes.plot(
-        table["confidence"][there], table["accuracy"][there], "o-", color=BLUE, ms=4.5, lw=1.5,
-        clip_on=False, zorder=3,
-    )  # fmt: skip
+        table["confidence"][there],
+        table["accuracy"][there],
+        "o-",
+        color=BLUE,
+        ms=4.5,
+        lw=1.5,
+        clip_on=False,
+        zorder=3,
+    )
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy", color=INK, fontsize=9)
     head(axes, "reliability", f"calibration error {scores['ece']:.4f}")
@@ -120,14 +136,18 @@ def _draw_reliability(axes: Axes, scores: Scores) -> None:
     axes.tick_params(labelbottom=False)
 
 
-def _draw_support(axes: Axes, scores: Scores) -> None:
+def _draw_support(axes: Axes, scores: EvaluationResult) -> None:
     from matplotlib.ticker import EngFormatter
 
     table = scores["reliability"]
     axes.bar(
-        table["low"], table["support"], table["high"] - table["low"], align="edge", color=BLUE,
+        table["low"],
+        table["support"],
+        table["high"] - table["low"],
+        align="edge",
+        color=BLUE,
         edgecolor="white",
-    )  # fmt: skip
+    )
     axes.set_ylabel("rows", color=INK, fontsize=9)
     axes.set_xlabel("confidence: probability of the predicted class", color=INK)
     axes.yaxis.set_major_formatter(EngFormatter())

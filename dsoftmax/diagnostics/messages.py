@@ -85,6 +85,12 @@ _MESSAGES: dict[type, Callable[[Any], Message]] = {
 def time_of(message: Message) -> TimeSplit:
     """Return the time split of a message or record."""
     return TimeSplit(
-        message["read_seconds"], message["decode_seconds"], message["kernel_seconds"],
+        message["read_seconds"],
+        message["decode_seconds"],
+        message["kernel_seconds"],
         message["waiting_seconds"],
-    )  # fmt: skip
+    )
+
+
+NAME = "dsoftmax"
+TOPIC = "dsoftmax"

@@ -98,9 +98,11 @@ class Page:
     def _second(self) -> Any:
         """Return the place of the gradient norm, or of the candidates if there are any."""
         return column(
-            self._plots["gradient_norm"], self._candidates, sizing_mode="stretch_both",
+            self._plots["gradient_norm"],
+            self._candidates,
+            sizing_mode="stretch_both",
             name="second",
-        )  # fmt: skip
+        )
 
     def _update(self) -> None:
         """Refresh; what fails is shown, and harms neither the scheduler nor other pages."""
@@ -114,8 +116,9 @@ class Page:
         """Show how things are now."""
         run = self._chosen()
         self._choice.options = [
-            (_NEWEST, "newest run"), *((each.key, words.title(each)) for each in self._runs),
-        ]  # fmt: skip
+            (_NEWEST, "newest run"),
+            *((each.key, words.title(each)) for each in self._runs),
+        ]
         self._status.text = words.status(run) if run else words.NO_RUN
         self._cards.text = words.cards(run) if run else ""
         self._list.text = words.table(reversed(list(self._runs)), run)

@@ -11,18 +11,16 @@ import numpy as np
 from dsoftmax.diagnostics.axes import head, scale, tidy
 from dsoftmax.diagnostics.palette import BLUE, GREEN, INK, ORANGE, SLATE
 from dsoftmax.diagnostics.plot import check_plot
-from dsoftmax.tuning.candidates import Candidates, chosen
+from dsoftmax.model_selection.candidates import Candidates, chosen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dsoftmax.search import SoftmaxRegressionCV
-
 _COLORS = (BLUE, ORANGE, GREEN, SLATE)
 
 
-def draw_path(model: SoftmaxRegressionCV, ax: Axes | Sequence[Axes] | None) -> Figure:
+def draw_path(model: Any, ax: Axes | Sequence[Axes] | None) -> Figure:
     """Draw the path of a fitted search, as `SoftmaxRegressionCV.plot_path` says."""
     check_plot()
     upper, lower = _axes(ax)
@@ -54,7 +52,7 @@ def _axes(ax: Axes | Sequence[Axes] | None) -> tuple[Axes, Axes | None]:
     return ax, None
 
 
-def _draw_scores(model: SoftmaxRegressionCV, axes: Axes) -> None:
+def _draw_scores(model: Any, axes: Axes) -> None:
     """Draw the mean over the folds with its standard error, and who wins."""
     is_loss = model.scoring == "neg_log_loss"
     scores = -model.scores_ if is_loss else model.scores_
@@ -62,9 +60,15 @@ def _draw_scores(model: SoftmaxRegressionCV, axes: Axes) -> None:
     for index, (alphas, label, color) in enumerate(_lines(model)):
         ended = model.converged_[:, index].all(axis=0)
         axes.errorbar(
-            alphas, means[index], errors[index], color=color, lw=1.5, elinewidth=1.0, capsize=2.5,
+            alphas,
+            means[index],
+            errors[index],
+            color=color,
+            lw=1.5,
+            elinewidth=1.0,
+            capsize=2.5,
             label=label,
-        )  # fmt: skip
+        )
         for those, face in ((ended, color), (~ended, "white")):
             axes.plot(
                 alphas[those], means[index][those], "o", ms=5, color=color, mfc=face, zorder=3
@@ -76,7 +80,7 @@ def _draw_scores(model: SoftmaxRegressionCV, axes: Axes) -> None:
     axes.legend(framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK)
 
 
-def _mark(model: SoftmaxRegressionCV, means: Any, axes: Axes) -> str:
+def _mark(model: Any, means: Any, axes: Axes) -> str:
     """Mark the winner, and what one standard error would choose; return it in words."""
     found = _candidates(model)
     scores = model.scores_.reshape(len(model.scores_), -1)
@@ -94,7 +98,7 @@ def _mark(model: SoftmaxRegressionCV, means: Any, axes: Axes) -> str:
     return text if len(model.l1_ratios_) == 1 else f"{text}, l1_ratio {model.l1_ratio_:g}"
 
 
-def _draw_norms(model: SoftmaxRegressionCV, axes: Axes) -> None:
+def _draw_norms(model: Any, axes: Axes) -> None:
     """Draw the mean over the folds of the norms of all coefficients but the intercepts."""
     norms = np.sqrt(np.square(model.coefs_paths_[..., :-1]).sum(axis=(-2, -1))).mean(axis=0)
     for index, (alphas, _, color) in enumerate(_lines(model)):
@@ -103,14 +107,14 @@ def _draw_norms(model: SoftmaxRegressionCV, axes: Axes) -> None:
     head(axes, "norm of the coefficients", "L2, in units of the data")
 
 
-def _lines(model: SoftmaxRegressionCV) -> Any:
+def _lines(model: Any) -> Any:
     """Return for each share of the L1 penalty its alphas, its name and its color."""
     alphas = _candidates(model).alphas
     labels = [f"l1_ratio {ratio:g}" for ratio in model.l1_ratios_]
     return zip(alphas, labels if len(labels) > 1 else [None], cycle(_COLORS), strict=False)
 
 
-def _candidates(model: SoftmaxRegressionCV) -> Candidates:
+def _candidates(model: Any) -> Candidates:
     alphas = np.broadcast_to(model.alphas_, model.scores_.shape[1:])
     return Candidates(model.l1_ratios_, alphas)
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dsoftmax.estimator import SoftmaxRegression
-    from dsoftmax.search import SoftmaxRegressionCV
-
 Records = Sequence[dict[str, Any]]
 
 _SUFFIXES = (".pdf", ".png", ".svg")
@@ -42,9 +39,7 @@ def check_plot(path: str | os.PathLike[str] | None = None) -> None:
         raise DataError(f"cannot plot to {path}; expected a name ending in .pdf, .png or .svg")
 
 
-def plot_history(
-    model: SoftmaxRegression | SoftmaxRegressionCV, path: str | os.PathLike[str] | None = None
-) -> Figure:
+def plot_history(model: Any, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw how a fit went: loss and accuracy, speed and where the time went.
 
     Parameters
@@ -125,9 +120,15 @@ def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: 
     if passes:
         style = "o" if steps else "o-"
         axes.plot(
-            _column(passes, "pass"), _column(passes, name), style, color=color, ms=4.5, lw=1.5,
-            clip_on=False, zorder=3,
-        )  # fmt: skip
+            _column(passes, "pass"),
+            _column(passes, name),
+            style,
+            color=color,
+            ms=4.5,
+            lw=1.5,
+            clip_on=False,
+            zorder=3,
+        )
     last = (passes or steps)[-1][name]
     value = f"{last:.4f} in the last {'pass' if passes else 'step'}"
     judged = [record for record in passes if f"validation_{name}" in record]
@@ -141,9 +142,16 @@ def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: 
 
 def _draw_validation(axes: Axes, name: str, judged: Records) -> None:
     axes.plot(
-        _column(judged, "pass"), _column(judged, f"validation_{name}"), "o-", color=ORANGE, ms=3.5,
-        lw=1.5, clip_on=False, zorder=2, label="validation",
-    )  # fmt: skip
+        _column(judged, "pass"),
+        _column(judged, f"validation_{name}"),
+        "o-",
+        color=ORANGE,
+        ms=3.5,
+        lw=1.5,
+        clip_on=False,
+        zorder=2,
+        label="validation",
+    )
     axes.legend(framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK)
 
 
@@ -167,23 +175,41 @@ def _draw_times(axes: Axes, passes: Records) -> None:
         below = [low + height for low, height in zip(below, seconds, strict=True)]
     axes.set_ylim(0, 1.22 * max(below))  # leaves room for the legend
     axes.legend(
-        loc="upper left", ncols=4, framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK,
-        handlelength=1.0, columnspacing=1.1, borderaxespad=0.2,
-    )  # fmt: skip
+        loc="upper left",
+        ncols=4,
+        framealpha=1,
+        edgecolor="none",
+        fontsize=8.5,
+        labelcolor=INK,
+        handlelength=1.0,
+        columnspacing=1.1,
+        borderaxespad=0.2,
+    )
     head(axes, "seconds a pass", "added up over the workers")
 
 
 def _draw_bars(
-    axes: Axes, passes: Records, heights: list[float], color: str,
-    below: list[float] | float = 0.0, label: str = "",
-) -> None:  # fmt: skip
+    axes: Axes,
+    passes: Records,
+    heights: list[float],
+    color: str,
+    below: list[float] | float = 0.0,
+    label: str = "",
+) -> None:
     """Draw a bar from the beginning of each pass to its end."""
     starts = [record["pass"] - 1 for record in passes]
     gap = 0.0 if len(passes) > _MANY_PASSES else 1.0
     axes.bar(
-        starts, heights, 1.0, below, align="edge", color=color, edgecolor="white", lw=gap,
+        starts,
+        heights,
+        1.0,
+        below,
+        align="edge",
+        color=color,
+        edgecolor="white",
+        lw=gap,
         label=label,
-    )  # fmt: skip
+    )
 
 
 def _column(records: Records, name: str) -> list[float]:

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from dsoftmax.diagnostics.messages import Message, as_message
+from dsoftmax.diagnostics.messages import TOPIC, Message, as_message
 from dsoftmax.events import Callback, Event, FitEnded, FitResumed
 
-TOPIC = "dsoftmax"
 _INTERVAL_SECONDS = 0.25
 _LAST_SECONDS = 5.0
 # What anyone who sees the dashboard may see: places can be URLs that hold credentials, and
@@ -24,7 +23,6 @@ _PRIVATE = {
     "checkpoint": {"place"},
     "quarantined": {"reason"},
 }
-
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 
@@ -140,7 +138,8 @@ def public(event: Event) -> Message:
 
 def _is_installed(client: Any) -> bool:
     """Have the scheduler listen, and return whether it does."""
-    from dsoftmax.diagnostics.dashboard import NAME, RunsPlugin
+    from dsoftmax.diagnostics.dashboard import RunsPlugin
+    from dsoftmax.diagnostics.messages import NAME
 
     try:
         client.register_plugin(RunsPlugin(), name=NAME)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dsoftmax.diagnostics.messages import Message, time_of
-from dsoftmax.events import TimeSplit
-from dsoftmax.thinning import Thinned
+from dsoftmax.events import DecimatedLog, TimeSplit
 
 _MOST_RUNS = 16
 _MOST_SAMPLES = 1024
@@ -98,12 +97,12 @@ class Run:
     heard_at: float = 0.0
     checkpoint_at: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    records: Thinned[Message] = field(default_factory=Thinned)
+    records: DecimatedLog[Message] = field(default_factory=DecimatedLog)
     last: Message | None = None
     validation: Message | None = None
     candidates: Message | None = None
     mini_batch: bool = False
-    samples: Thinned[Sample] = field(default_factory=lambda: Thinned(_MOST_SAMPLES))
+    samples: DecimatedLog[Sample] = field(default_factory=lambda: DecimatedLog(_MOST_SAMPLES))
     state: str = RUNNING
     reason: str = ""
     verdict: str = ""

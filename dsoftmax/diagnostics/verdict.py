@@ -60,6 +60,9 @@ def verdict(time: TimeSplit, *, mini_batch: bool) -> str:
 def shares_of(time: TimeSplit) -> dict[str, float]:
     """Return the share of each activity in a time that is not zero."""
     parts = {
-        "read": time.read, "decode": time.decode, "kernel": time.kernel, "waiting": time.waiting,
-    }  # fmt: skip
+        "read": time.read,
+        "decode": time.decode,
+        "kernel": time.kernel,
+        "waiting": time.waiting,
+    }
     return {name: seconds / time.total for name, seconds in parts.items()}

@@ -53,10 +53,14 @@ def table(runs: Iterable[Run], shown: Run | None) -> str:
     head = "".join(
         f"<th style='text-align:{side};padding:2px 10px 4px 0;font-weight:600'>{name}</th>"
         for name, side in (
-            ("run", "left"), ("solver", "left"), ("passes", "right"), ("loss", "right"),
-            ("time", "right"), ("", "left"),
+            ("run", "left"),
+            ("solver", "left"),
+            ("passes", "right"),
+            ("loss", "right"),
+            ("time", "right"),
+            ("", "left"),
         )
-    )  # fmt: skip
+    )
     return (
         f"<div style='{_FONT};padding:4px 8px;"
         "box-sizing:border-box;overflow:auto;height:100%'>"
@@ -69,9 +73,12 @@ def _row(run: Run, shown: bool) -> str:
     weight = "bold" if shown else "normal"
     loss = "" if run.last is None else _number(run.last["loss"])
     cells = (
-        (run.key[:8], "left"), (str(run.facts.get("solver", "")), "left"),
-        (f"{run.passes:.4g}", "right"), (loss, "right"), (duration(run.seconds), "right"),
-    )  # fmt: skip
+        (run.key[:8], "left"),
+        (str(run.facts.get("solver", "")), "left"),
+        (f"{run.passes:.4g}", "right"),
+        (loss, "right"),
+        (duration(run.seconds), "right"),
+    )
     style = "padding:2px 10px 2px 0;white-space:nowrap"
     texts = "".join(
         f"<td style='{style};text-align:{side}'>{escape(text)}</td>" for text, side in cells

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import heapq
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, repeat
 from types import TracebackType
@@ -16,15 +17,13 @@ from uuid import uuid4
 import dask
 from dask.utils import parse_timedelta
 
+from dsoftmax.data.source import Source
 from dsoftmax.errors import OutageError
-from dsoftmax.runtime import blas, loading
-from dsoftmax.runtime.executors import Home, Result
-from dsoftmax.runtime.groups import Call, Merging
-from dsoftmax.runtime.homes import assigned
+from dsoftmax.runtime import environment, loader
+from dsoftmax.runtime.base import Affinity, Result
 from dsoftmax.runtime.memory import cache_room, ceiling, sums_bytes, working_set
-from dsoftmax.runtime.shipping import LARGE, array_bytes, shipped
-from dsoftmax.runtime.window import NOT_YET, Backlog, Window, release
-from dsoftmax.sources.base import Source
+from dsoftmax.runtime.task_window import NOT_YET, Backlog, Window, release
+from dsoftmax.runtime.transfer import LARGE, MergePlan, TaskCall, array_bytes, shipped
 
 _SEVERAL = 8  # tasks a slot: enough to keep it busy, and few enough to hold points and sums
 _FEW = 2  # tasks a slot: one that runs, and one whose blocks arrive meanwhile
@@ -112,23 +111,31 @@ class ClusterExecutor:
         )
 
     def __enter__(self) -> Self:
-        blas.borrow()  # the solver computes here
+        environment.borrow()  # the solver computes here
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        blas.give_back()
+    ) -> None:
+        environment.give_back()
         release(self._fetched)
         if self.client.status == "running":
-            self.client.run(loading.forget, self.run_key, on_error="ignore")
+            self.client.run(loader.forget, self.run_key, on_error="ignore")
 
     def run(
-        self, name: str, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
-        *, shared: tuple[Any, ...] = (), homes: Sequence[Home] = (), few: bool = False,
-        merging: Merging | None = None,
-    ) -> Iterator[Result]:  # fmt: skip
+        self,
+        name: str,
+        function: Callable[..., Result],
+        tasks: Sequence[tuple[Any, ...]],
+        *,
+        shared: tuple[Any, ...] = (),
+        homes: Sequence[Affinity] = (),
+        few: bool = False,
+        merging: MergePlan | None = None,
+    ) -> Iterator[Result]:
         """Yield the results as they come, in any order."""
         self._require_alive()
         self._round, self._filled = self._round + 1, 0.0
@@ -137,7 +144,7 @@ class ClusterExecutor:
         workers = self._at_home(homes) or repeat(None)
         last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
         calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
-        backlog = Backlog(Call(*call) for call in calls)
+        backlog = Backlog(TaskCall(*call) for call in calls)
         window = Window(self.client, function, prefix, merging, self._fetched)
         window.merges = name in self._large
         fill = self._fill_at_home if homes and self._workers else partial(self._fill, few=few)
@@ -168,7 +175,7 @@ class ClusterExecutor:
         if self.client.scheduler_comm is not None:  # else it is looking for its scheduler
             self.client.scheduler_comm.interval = _SEND_SECONDS
 
-    def _at_home(self, homes: Sequence[Home]) -> list[str]:
+    def _at_home(self, homes: Sequence[Affinity]) -> list[str]:
         """Return the workers that tasks are meant for."""
         if not self._workers:
             return []
@@ -189,7 +196,7 @@ class ClusterExecutor:
         """
         if not backlog:
             return
-        names, calls = self._with_room(window), list[Call]()
+        names, calls = self._with_room(window), list[TaskCall]()
         held = Counter({name: window.held(name) for name in names})
         for name in names:
             threads = self._workers[name]
@@ -233,3 +240,44 @@ class ClusterExecutor:
         self._require_alive()
         if self.client.status == "running":  # else it is looking for its scheduler
             self.refresh()
+
+
+def assigned(
+    homes: Sequence[Affinity], workers: Mapping[str, int], before: Mapping[Hashable, str]
+) -> dict[Hashable, str]:
+    """Return a worker for each home, so that all have about the same number of rows a thread.
+
+    A home stays with its worker, unless that has gone or others have come: then it gives up what
+    is more than its share. The others go to whoever has least, the largest first.
+
+    Parameters
+    ----------
+    homes : sequence of Home
+    workers : how many threads each has
+    before : what was returned the last time
+
+    Examples
+    --------
+    >>> first = assigned([Home(0, 8), Home(8, 4), Home(12, 4)], {"a": 1, "b": 1}, {})
+    >>> first
+    {0: 'a', 8: 'b', 12: 'b'}
+    >>> assigned([Home(0, 8), Home(8, 4), Home(12, 4)], {"b": 1, "c": 1}, first)
+    {8: 'b', 12: 'b', 0: 'c'}
+    """
+    share = sum(home.rows for home in homes) / sum(workers.values())
+    found: dict[Hashable, str] = {}
+    rows: Counter[str] = Counter()
+    largest_first = sorted(homes, key=lambda home: -home.rows)
+    for home in largest_first:
+        worker = before.get(home.name, "")
+        if rows[worker] < share * workers.get(worker, 0):
+            found[home.name] = worker
+            rows[worker] += home.rows
+    least = [(rows[worker] / threads, worker) for worker, threads in workers.items()]
+    heapq.heapify(least)
+    for home in largest_first:
+        if home.name not in found:
+            filled, worker = least[0]
+            found[home.name] = worker
+            heapq.heapreplace(least, (filled + home.rows / workers[worker], worker))
+    return found

@@ -28,7 +28,7 @@ def connected(
     ----------
     address : of the scheduler
     scheduler_file : what the scheduler wrote with `--scheduler-file`, instead
-    certs : folder of the certificate, see `dsoftmax.runtime.security`; by default what the Dask
+    certs : folder of the certificate, see `dsoftmax.runtime.tls`; by default what the Dask
         configuration says
 
     Raises
@@ -38,7 +38,7 @@ def connected(
     """
     from distributed import Client, Security
 
-    from dsoftmax.runtime.security import security_of
+    from dsoftmax.runtime.tls import security_of
 
     security = Security() if certs is None else security_of(certs)
     address = address or _address_in(scheduler_file)
@@ -92,7 +92,7 @@ def local_workers(n_workers: int | None = None, memory_limit: str | None = None)
     """Yield the client of a new local cluster, and make it the active one; see `local_cluster`."""
     from distributed import Client
 
-    from dsoftmax.runtime.local import local_cluster
+    from dsoftmax.runtime.local_cluster import local_cluster
 
     with (
         local_cluster(n_workers, memory_limit) as cluster,

@@ -4,65 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from dsoftmax.data.batches import Leaf, whole_span
+from dsoftmax.data.retry import BadChunk
+from dsoftmax.data.source import Source
 from dsoftmax.errors import ChunkError, MemoryBoundError
-from dsoftmax.reduction import Reduction
-from dsoftmax.runtime.executors import Executor, Home, TaskKilledError
-from dsoftmax.runtime.groups import Merging
-from dsoftmax.runtime.loading import Task
-from dsoftmax.runtime.remembered import Keep
+from dsoftmax.objective.reduction import Reduction
+from dsoftmax.runtime.base import Affinity, Executor, TaskKilledError
+from dsoftmax.runtime.cost import NO_COST, Cost, PartialSum, TaskCost, TaskResult
+from dsoftmax.runtime.loader import Task
+from dsoftmax.runtime.span_cache import CachePolicy
 from dsoftmax.runtime.spans import Span, Tree, around, cut_groups, cut_tasks
-from dsoftmax.runtime.worker import Nodes, Outcome, Work, merged, reduce_leaves
-from dsoftmax.sampling import Leaf, whole_span
-from dsoftmax.sources.base import Source
-from dsoftmax.sources.faults import Fault
+from dsoftmax.runtime.transfer import MergePlan
+from dsoftmax.runtime.worker import merged, reduce_leaves
 
 Sums = TypeVar("Sums")
-
 FAN_IN = 8  # large sums of so many tasks become one, on clusters of at least as many slots
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a reduction cost.
-
-    Attributes
-    ----------
-    work : rows, bytes and seconds of the workers, added up
-    seconds : from start to end
-    waiting_seconds : slot-seconds in which nothing was read, decoded or computed
-    """
-
-    work: Work
-    seconds: float
-    waiting_seconds: float
-
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.work + other.work,
-            self.seconds + other.seconds,
-            self.waiting_seconds + other.waiting_seconds,
-        )
-
-
-NOTHING = Spent(Work(), 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A sum under way: it can be written down, and taken up again by `reduce`.
-
-    Attributes
-    ----------
-    nodes : finished nodes of its tree by (level, index), merged as siblings meet
-    spent : what they cost
-    """
-
-    nodes: Nodes
-    spent: Spent
 
 
 class UnreadableError(ChunkError):
@@ -74,7 +33,7 @@ class UnreadableError(ChunkError):
     spent : Spent
     """
 
-    def __init__(self, faults: tuple[Fault, ...], spent: Spent) -> None:
+    def __init__(self, faults: tuple[BadChunk, ...], spent: Cost) -> None:
         super().__init__("; ".join(fault.reason for fault in faults))
         self.faults, self.spent = faults, spent
 
@@ -91,9 +50,9 @@ def reduce(
     release: bool = True,
     gives_way: bool = False,
     following: Sequence[Leaf] = (),
-    begun: Begun | None = None,
-    watch: Callable[[Outcome, Begun], None] | None = None,
-) -> tuple[Sums, Spent]:
+    begun: PartialSum | None = None,
+    watch: Callable[[TaskResult, PartialSum], None] | None = None,
+) -> tuple[Sums, Cost]:
     """Return the sum of a reduction over leaves, added up in the fixed tree.
 
     Parameters
@@ -137,7 +96,7 @@ def reduce(
     following = [later for leaf, later in zip(leaves, following, strict=False) if leaf]
     leaves = [leaf for leaf in leaves if leaf]
     tree = Tree(len(leaves), reduction.combine, {} if begun is None else dict(begun.nodes))
-    before = NOTHING if begun is None else begun.spent
+    before = NO_COST if begun is None else begun.spent
     held = None if keep is None else _keep(executor, source, leaves, keep, batch)
     if held is not None:
         held = held._replace(release=release, gives_way=gives_way)
@@ -145,8 +104,8 @@ def reduce(
     parts = _without_done(runs, tree.missing())
     tasks = _tasks(source, leaves, following, parts, targets_only, held)
     slots = min(executor.slots, len(tasks))
-    work = Work()
-    faults: list[Fault] = []
+    work = TaskCost()
+    faults: list[BadChunk] = []
     merging = _merging(executor, source, reduction, tasks)
     for outcome in _outcomes(executor, source, reduction, tasks, merging):
         for (level, index), sums in outcome.nodes.items():
@@ -154,32 +113,40 @@ def reduce(
         work += outcome.work
         faults += outcome.faults
         if watch is not None:
-            watch(outcome, Begun(dict(tree.nodes), before + _spent(work, started, slots)))
+            watch(outcome, PartialSum(dict(tree.nodes), before + _spent(work, started, slots)))
     spent = before + _spent(work, started, slots)
     if faults:
         raise UnreadableError(tuple(sorted(faults)), spent)
     return tree.total, spent
 
 
-def _spent(work: Work, started: float, slots: int) -> Spent:
+def _spent(work: TaskCost, started: float, slots: int) -> Cost:
     seconds = time.perf_counter() - started
     busy = work.read_seconds + work.decode_seconds + work.kernel_seconds
     waiting = max(0.0, seconds * slots - busy)
-    return Spent(work, seconds, waiting)
+    return Cost(work, seconds, waiting)
 
 
 def _outcomes(
-    executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task],
-    merging: Merging | None,
-) -> Iterator[Outcome]:  # fmt: skip
+    executor: Executor,
+    source: Source,
+    reduction: Reduction[Any],
+    tasks: Sequence[Task],
+    merging: MergePlan | None,
+) -> Iterator[TaskResult]:
     # Blocks that a cluster holds draw tasks to them, unless these have rows to come back to.
     homes = [_home(task) for task in tasks if task.keep is not None or not source.futures]
     calls = [(task,) for task in tasks]
     try:
         yield from executor.run(
-            reduction.name, reduce_leaves, calls, shared=(reduction,), homes=homes,
-            few=bool(source.futures), merging=merging,
-        )  # fmt: skip
+            reduction.name,
+            reduce_leaves,
+            calls,
+            shared=(reduction,),
+            homes=homes,
+            few=bool(source.futures),
+            merging=merging,
+        )
     except TaskKilledError as error:
         rows = _rows([tasks[position] for position in error.positions])
         raise MemoryBoundError(
@@ -203,7 +170,7 @@ def _rows(tasks: Iterable[Task]) -> str:
 
 def _merging(
     executor: Executor, source: Source, reduction: Reduction[Any], tasks: Sequence[Task]
-) -> Merging | None:
+) -> MergePlan | None:
     """Return how workers are to merge sums, should these turn out to be large.
 
     With few workers they come to this process about as soon as to another worker, and rows, which
@@ -213,12 +180,12 @@ def _merging(
         return None
     runs = [(task.first, task.first + len(task.leaves)) for task in tasks]
     function = partial(merged, combine=reduction.combine, n_leaves=tasks[0].n_leaves)
-    return Merging(function, cut_groups(runs, FAN_IN))
+    return MergePlan(function, cut_groups(runs, FAN_IN))
 
 
-def _home(task: Task) -> Home:
+def _home(task: Task) -> Affinity:
     run = "" if task.keep is None else task.keep.run
-    return Home((run, task.first), task.rows)
+    return Affinity((run, task.first), task.rows)
 
 
 def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:
@@ -228,7 +195,7 @@ def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:
 
 def _keep(
     executor: Executor, source: Source, leaves: Sequence[Leaf], run: str, batch: bool
-) -> Keep | None:
+) -> CachePolicy | None:
     """Return how workers are to remember the spans of a reduction, or None if they are not."""
     if source.X.futures or not (batch or source.X.may_wait):
         return None  # they are in memory, or the user's to persist
@@ -236,12 +203,10 @@ def _keep(
     most = executor.cache_room(source, largest * source.row_bytes, batch=batch)
     if most == 0 and not batch:
         return None
-    return Keep(run, most, executor.memory_ceiling, release=True, all_in_turn=not batch)
+    return CachePolicy(run, most, executor.memory_ceiling, release=True, all_in_turn=not batch)
 
 
-def task_runs(
-    source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool
-) -> list[Span]:  # fmt: skip
+def task_runs(source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool) -> list[Span]:
     """Return the runs of leaves that a task each adds up."""
     if source.X.futures:
         # A task of several spans would bring blocks together from several workers.
@@ -266,9 +231,13 @@ def _without_done(runs: Sequence[Span], missing: Sequence[int]) -> Iterator[Span
 
 
 def _tasks(
-    source: Source, leaves: Sequence[Leaf], following: Sequence[Leaf], runs: Iterable[Span],
-    targets_only: bool, keep: Keep | None,
-) -> list[Task]:  # fmt: skip
+    source: Source,
+    leaves: Sequence[Leaf],
+    following: Sequence[Leaf],
+    runs: Iterable[Span],
+    targets_only: bool,
+    keep: CachePolicy | None,
+) -> list[Task]:
     tasks = []
     for first, last in runs:
         own = tuple(leaves[first:last])

@@ -8,81 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from dsoftmax.data.batches import Leaf, RowSlice
+from dsoftmax.data.retry import BadChunk
+from dsoftmax.data.source import Source
 from dsoftmax.errors import ChunkError, DataError
-from dsoftmax.reduction import Chunk, Reduction
-from dsoftmax.runtime import blas
-from dsoftmax.runtime.loading import Loader, Task, note, read_ahead
-from dsoftmax.runtime.numerics import numerics, worker_name
+from dsoftmax.objective.reduction import Chunk, Reduction
+from dsoftmax.runtime import environment
+from dsoftmax.runtime.cost import TaskCost, TaskResult
+from dsoftmax.runtime.environment import numerics, worker_name
+from dsoftmax.runtime.loader import Loader, Task, note, read_ahead
 from dsoftmax.runtime.spans import Tree
-from dsoftmax.sampling import Leaf, Piece
-from dsoftmax.sources.base import Source
-from dsoftmax.sources.faults import Fault
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a task did.
-
-    Attributes
-    ----------
-    rows, bytes : reduced, and decoded
-    reads : spans decoded
-    read_seconds, decode_seconds, kernel_seconds : spent waiting for storage, decoding and
-        shuffling, and computing
-    retries : reads that were tried again
-    """
-
-    rows: int = 0
-    bytes: int = 0
-    reads: int = 0
-    read_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    kernel_seconds: float = 0.0
-    retries: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(
-            self.rows + other.rows,
-            self.bytes + other.bytes,
-            self.reads + other.reads,
-            self.read_seconds + other.read_seconds,
-            self.decode_seconds + other.decode_seconds,
-            self.kernel_seconds + other.kernel_seconds,
-            self.retries + other.retries,
-        )
-
-
-Nodes = dict[tuple[int, int], Any]
-
-
-class Outcome(NamedTuple):
-    """What a task returns.
-
-    Attributes
-    ----------
-    nodes : finished nodes of its part of the tree
-    work : Work
-    faults : chunks that cannot be read, whose leaves are missing among the nodes
-    numerics : what the arithmetic depends on, by the address of the worker or the name of this host
-    """
-
-    nodes: Nodes
-    work: Work
-    faults: tuple[Fault, ...]
-    numerics: dict[str, str]
-
-
-def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
+def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:
     """Return the sums of the task's part of the tree."""
     tree: Tree[Any] = Tree(task.n_leaves, reduction.combine)
-    work = Work()
-    faults: list[Fault] = []
+    work = TaskCost()
+    faults: list[BadChunk] = []
     with Loader(task) as loader:
         for index, leaf in enumerate(task.leaves, start=task.first):
             try:
@@ -99,20 +47,20 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> Outcome:
             tree.add(0, index, sums)
             work += done
     read_ahead(task)
-    return Outcome(tree.nodes, work, tuple(faults), {worker_name(): numerics()})
+    return TaskResult(tree.nodes, work, tuple(faults), {worker_name(): numerics()})
 
 
 def merged(
-    outcomes: Sequence[Outcome], combine: Callable[[Any, Any], Any], n_leaves: int
-) -> Outcome:
+    outcomes: Sequence[TaskResult], combine: Callable[[Any, Any], Any], n_leaves: int
+) -> TaskResult:
     """Return what several tasks have found as if they had been one, added up in the fixed tree."""
     tree: Tree[Any] = Tree(n_leaves, combine)
     for outcome in outcomes:
         for (level, index), sums in outcome.nodes.items():
             tree.add(level, index, sums)
-    return Outcome(
+    return TaskResult(
         tree.nodes,
-        sum((outcome.work for outcome in outcomes), Work()),
+        sum((outcome.work for outcome in outcomes), TaskCost()),
         tuple(fault for outcome in outcomes for fault in outcome.faults),
         {who: kind for outcome in outcomes for who, kind in outcome.numerics.items()},
     )
@@ -120,8 +68,8 @@ def merged(
 
 def _reduce_leaf(
     task: Task, loader: Loader, reduction: Reduction[Any], leaf: Leaf
-) -> tuple[Any, Work]:
-    sums, work = None, Work()
+) -> tuple[Any, TaskCost]:
+    sums, work = None, TaskCost()
     for piece in leaf:
         part, done = _reduce_piece(task, loader, reduction, piece)
         sums = part if sums is None else reduction.combine(sums, part)
@@ -129,7 +77,7 @@ def _reduce_leaf(
     return sums, work
 
 
-def _faults(task: Task, leaf: Leaf) -> list[Fault]:
+def _faults(task: Task, leaf: Leaf) -> list[BadChunk]:
     """Return the chunks of a leaf that cannot be read, if it is allowed to leave some out."""
     found = []
     for piece in leaf:
@@ -142,28 +90,33 @@ def _faults(task: Task, leaf: Leaf) -> list[Fault]:
             try:
                 source.read_targets(start, stop) if task.targets_only else source.read(start, stop)
             except ChunkError as error:
-                found.append(Fault(start, stop, str(error)))
+                found.append(BadChunk(start, stop, str(error)))
     return found
 
 
 def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function in a process that is a worker."""
-    blas.keep()
+    environment.keep()
     return function(*arguments)
 
 
 def _reduce_piece(
-    task: Task, loader: Loader, reduction: Reduction[Any], piece: Piece
-) -> tuple[Any, Work]:
+    task: Task, loader: Loader, reduction: Reduction[Any], piece: RowSlice
+) -> tuple[Any, TaskCost]:
     loaded = loader.load(piece)
     started = time.perf_counter()
     sums = _named(task.parts[piece.start], reduction.chunk, loaded.chunk)
     kernel = time.perf_counter() - started
     note(loaded, kernel)
-    return sums, Work(
-        len(loaded.chunk.X), loaded.bytes, loaded.reads, loaded.read_seconds,
-        loaded.decode_seconds, kernel, loaded.retries,
-    )  # fmt: skip
+    return sums, TaskCost(
+        len(loaded.chunk.X),
+        loaded.bytes,
+        loaded.reads,
+        loaded.read_seconds,
+        loaded.decode_seconds,
+        kernel,
+        loaded.retries,
+    )
 
 
 def _named(source: Source, function: Callable[[Chunk], Result], chunk: Chunk) -> Result:

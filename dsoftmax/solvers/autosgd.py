@@ -25,12 +25,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsoftmax.reduction import Array
-from dsoftmax.softmax import probabilities
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Status
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.softmax import probabilities
+from dsoftmax.solvers.base import Request, RowSelection, Status
+from dsoftmax.solvers.linalg import preconditioner
 from dsoftmax.solvers.minibatch import MiniBatchState
-from dsoftmax.solvers.preconditioner import preconditioner
 from dsoftmax.solvers.sgd import SGD
+from dsoftmax.typing import Array
 
 _PROBES = 8
 _PROBE_LENGTH = 0.01
@@ -98,10 +99,17 @@ class AutoSGD(SGD):
         """Return the first state."""
         first = super().start(point, known, at)
         return AutoState(
-            first.point, first.value, first.gradient_norm, first.status, first.current,
-            first.memory, np.nan, first.start_value, average=point,
+            first.point,
+            first.value,
+            first.gradient_norm,
+            first.status,
+            first.current,
+            first.memory,
+            np.nan,
+            first.start_value,
+            average=point,
             probe=_direction(known.gradient[0]),
-        )  # fmt: skip
+        )
 
     def ask(self, state: MiniBatchState) -> Request:
         """Return the current point with the snapshots, or what tells the curvature.
@@ -112,11 +120,11 @@ class AutoSGD(SGD):
         assert isinstance(state, AutoState)
         if not np.isnan(state.learning_rate):
             snapshots = [shot.point for shot in (state.candidate, state.snapshot) if shot]
-            return Request(np.stack([state.current, *snapshots]), Rows.BATCH)
+            return Request(np.stack([state.current, *snapshots]), RowSelection.BATCH)
         if not (state.asked or self._cornered):
-            return Request(state.point[None], Rows.SAME_BATCH, metric=True)
+            return Request(state.point[None], RowSelection.SAME_BATCH, metric=True)
         points = np.stack([state.point, state.point + _PROBE_LENGTH * state.probe])
-        return Request(points, Rows.SAME_BATCH)
+        return Request(points, RowSelection.SAME_BATCH)
 
     def tell(self, state: MiniBatchState, result: Evaluation) -> MiniBatchState:
         """Learn about the curvature, or make an update."""
@@ -156,19 +164,27 @@ class AutoSGD(SGD):
         if state.total > _WORSE * state.share * state.value:
             after = self.failed(after)
         return replace(
-            after, averaged=after.averaged // _KEPT, snapshot=snapshot,
+            after,
+            averaged=after.averaged // _KEPT,
+            snapshot=snapshot,
             candidate=Snapshot(after.model, np.zeros_like(after.model)),
-        )  # fmt: skip
+        )
 
     def failed(self, state: MiniBatchState) -> AutoState:
         """Return the state that begins anew from the best model so far, with shorter steps."""
         assert isinstance(state, AutoState)
         return replace(
-            state, current=state.point, average=state.point, averaged=0,
+            state,
+            current=state.point,
+            average=state.point,
+            averaged=0,
             memory=tuple(np.zeros_like(part) for part in state.memory),
-            learning_rate=state.learning_rate / _CUT, snapshot=None, candidate=None, total=0.0,
+            learning_rate=state.learning_rate / _CUT,
+            snapshot=None,
+            candidate=None,
+            total=0.0,
             share=0.0,
-        )  # fmt: skip
+        )
 
     @property
     def _cornered(self) -> bool:

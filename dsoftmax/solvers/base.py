@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
-import numpy as np
-
-from dsoftmax.reduction import Array
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.typing import Array
 
 
 class Status(Enum):
@@ -56,12 +55,16 @@ class Status(Enum):
 
 
 _CONVERGED = (
-    Status.CONVERGED, Status.PRECISION, Status.STATISTICAL, Status.STALLED, Status.EARLY,
+    Status.CONVERGED,
+    Status.PRECISION,
+    Status.STATISTICAL,
+    Status.STALLED,
+    Status.EARLY,
     Status.RULED_OUT,
-)  # fmt: skip
+)
 
 
-class Rows(Enum):
+class RowSelection(Enum):
     """Which rows a request is evaluated on."""
 
     ALL = "all"
@@ -88,49 +91,12 @@ class Request:
     """
 
     points: Array
-    rows: Rows = Rows.ALL
+    rows: RowSelection = RowSelection.ALL
     metric: bool = False
     renew: Array | None = None
     root: Array | None = None
     rivals: bool = False
     double: bool = False
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The smooth objective on the rows asked for, scaled to all rows.
-
-    Attributes
-    ----------
-    value : (n_points,)
-    gradient : (n_points, n_features + 1, n_columns)
-    accuracy : (n_points,), share of the weight that is predicted right
-    rows : how many were evaluated
-    share : the part of the rows that was evaluated, from 0 to 1
-    epoch_ended : whether the last row of an epoch was among them
-    metric : (n_features + 1, n_features + 1), positive definite: about the Hessian of a class;
-        None where it was not asked for, or is too large
-    root : of the same shape, lower triangular, of the rows that are kept in memory: root.T @ root
-        is the inverse of their metric; None likewise
-    renewed : whether other rows are kept in memory now
-    """
-
-    value: Array
-    gradient: Array
-    accuracy: Array
-    rows: int = 0
-    share: float = 1.0
-    epoch_ended: bool = False
-    metric: Array | None = None
-    root: Array | None = None
-    renewed: bool = False
-
-    def at(self, index: int) -> Evaluation:
-        """Return what was evaluated at one of the points."""
-        own = slice(index, index + 1)
-        return replace(
-            self, value=self.value[own], gradient=self.gradient[own], accuracy=self.accuracy[own]
-        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +118,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class AimedState(State):
+class FullBatchState(State):
     """What the state of a solver of full passes holds besides.
 
     Attributes
@@ -209,8 +175,3 @@ class Solver(ABC, Generic[S]):
         For when the budget is spent; None without one.
         """
         return None
-
-
-def largest(gradient: Array) -> float:
-    """Return the largest absolute entry."""
-    return float(np.abs(gradient).max(initial=0.0))

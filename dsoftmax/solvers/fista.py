@@ -15,9 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import AimedState, Evaluation, Request, Solver, Status, largest
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet, largest
+from dsoftmax.solvers.base import FullBatchState, Request, Solver, Status
+from dsoftmax.typing import Array
 
 _GROWTH = 1.2
 _LEAST_STEP = 1e-12
@@ -27,7 +28,7 @@ _SLACK = 1e-6  # of the test by gradients, which is an equality if all curvature
 
 
 @dataclass(frozen=True)
-class FISTAState(AimedState):
+class FISTAState(FullBatchState):
     """State of FISTA.
 
     Attributes
@@ -80,15 +81,32 @@ class FISTA(Solver[FISTAState]):
         norm = largest(self.penalty.projected(at, gradient))
         status = Status.CONVERGED if norm == 0 else Status.RUNNING
         state = FISTAState(
-            at, value, norm, status, self.tol * norm, smooth, gradient, at, smooth, gradient,
-            at, at, self.step,
-        )  # fmt: skip
+            at,
+            value,
+            norm,
+            status,
+            self.tol * norm,
+            smooth,
+            gradient,
+            at,
+            smooth,
+            gradient,
+            at,
+            at,
+            self.step,
+        )
         if np.array_equal(point, at):
             return self._propose(state)
         return replace(
-            state, point=point, value=np.inf, gradient_norm=np.inf, base_smooth=np.inf,
-            base=point, candidate=point, ahead=point,
-        )  # fmt: skip
+            state,
+            point=point,
+            value=np.inf,
+            gradient_norm=np.inf,
+            base_smooth=np.inf,
+            base=point,
+            candidate=point,
+            ahead=point,
+        )
 
     def ask(self, state: FISTAState) -> Request:
         """Return the candidate and the point extrapolated from it."""
@@ -133,10 +151,15 @@ class FISTA(Solver[FISTAState]):
         again = np.array_equal(state.base, state.point)
         return self._propose(
             replace(
-                state, base=state.point, base_smooth=state.smooth, base_gradient=state.gradient,
-                step=state.step / 2 if again else state.step, inertia=1.0, idle=state.idle + 1,
+                state,
+                base=state.point,
+                base_smooth=state.smooth,
+                base_gradient=state.gradient,
+                step=state.step / 2 if again else state.step,
+                inertia=1.0,
+                idle=state.idle + 1,
             )
-        )  # fmt: skip
+        )
 
     def _accept(self, state: FISTAState, result: Evaluation, value: float) -> FISTAState:
         candidate, gradient = state.candidate, result.gradient[0]
@@ -145,13 +168,19 @@ class FISTA(Solver[FISTAState]):
         overshot = np.vdot(state.base - candidate, candidate - state.point) > 0
         chosen = 0 if overshot else 1
         return replace(
-            state, point=candidate, value=value, gradient_norm=norm,
-            smooth=float(result.value[0]), gradient=gradient,
-            base=(candidate, state.ahead)[chosen], base_smooth=float(result.value[chosen]),
+            state,
+            point=candidate,
+            value=value,
+            gradient_norm=norm,
+            smooth=float(result.value[0]),
+            gradient=gradient,
+            base=(candidate, state.ahead)[chosen],
+            base_smooth=float(result.value[chosen]),
             base_gradient=result.gradient[chosen],
             inertia=1.0 if overshot else _next(state.inertia),
-            least_norm=min(norm, state.least_norm), idle=0 if progress else state.idle + 1,
-        )  # fmt: skip
+            least_norm=min(norm, state.least_norm),
+            idle=0 if progress else state.idle + 1,
+        )
 
     def _propose(self, state: FISTAState) -> FISTAState:
         """Choose the candidate of a proximal step, and the extrapolation from it."""

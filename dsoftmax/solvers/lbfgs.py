@@ -12,10 +12,12 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from dsoftmax.reduction import Array
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import largest
 from dsoftmax.solvers import line_search
-from dsoftmax.solvers.base import AimedState, Evaluation, Request, Solver, Status, largest
-from dsoftmax.solvers.line_search import LineSearch, Search
+from dsoftmax.solvers.base import FullBatchState, Request, Solver, Status
+from dsoftmax.solvers.line_search import LineSearch, LineSearchStatus
+from dsoftmax.typing import Array
 
 _MOST_IDLE = 10
 _MEMORY_BYTES = 1 << 28  # for the pairs, of which there are 10 to 100
@@ -30,7 +32,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LBFGSState(AimedState):
+class LBFGSState(FullBatchState):
     """State of L-BFGS.
 
     Attributes
@@ -81,7 +83,7 @@ class LBFGS(Solver[LBFGSState]):
         target = self.tol * largest(gradient)
         state = LBFGSState(
             at, value, largest(gradient), Status.RUNNING, target, gradient, pairs, -gradient, None
-        )  # fmt: skip
+        )
         if np.array_equal(point, at):
             return self._aim(state)
         return replace(state, point=point, value=np.inf)
@@ -99,9 +101,9 @@ class LBFGS(Solver[LBFGSState]):
             return self._aim(_moved(state, state.point, value, gradient))
         slope = float(np.vdot(gradient, state.direction))
         search = line_search.advance(state.search, value, slope)
-        if search.status is Search.RUNNING:
+        if search.status is LineSearchStatus.RUNNING:
             return replace(state, search=search)
-        if search.status is Search.FAILED:
+        if search.status is LineSearchStatus.FAILED:
             return self._forget(state)
         return self._aim(self._remember(state, search, value, gradient))
 
@@ -140,7 +142,7 @@ class LBFGS(Solver[LBFGSState]):
         first = 1.0 if state.pairs else min(1.0, 1.0 / float(np.linalg.norm(direction)))
         search = line_search.begin(state.value, slope, first, self.noise * abs(state.value))
         state = replace(state, direction=direction.reshape(state.point.shape), search=search)
-        return state if search.status is Search.RUNNING else self._forget(state)
+        return state if search.status is LineSearchStatus.RUNNING else self._forget(state)
 
     def _forget(self, state: LBFGSState) -> LBFGSState:
         """Try the steepest descent once more before saying that rounding error is reached."""

@@ -19,7 +19,7 @@ _GROWTH = 4.0
 _MAX_EVALUATIONS = 30
 
 
-class Sample(NamedTuple):
+class LinePoint(NamedTuple):
     """The function along the line: at `step` it has this value and slope."""
 
     step: float
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
     slope: float
 
 
-class Search(Enum):
+class LineSearchStatus(Enum):
     """How a search stands."""
 
     RUNNING = "running"
@@ -48,35 +48,35 @@ class LineSearch:
     curvature : how much of the first slope may be left (small: a more exact search)
     """
 
-    origin: Sample
+    origin: LinePoint
     step: float
     noise: float
-    low: Sample
-    high: Sample | None = None
+    low: LinePoint
+    high: LinePoint | None = None
     evaluations: int = 0
     curvature: float = CURVATURE
-    status: Search = Search.RUNNING
+    status: LineSearchStatus = LineSearchStatus.RUNNING
 
 
 def begin(value: float, slope: float, step: float, noise: float = 0.0) -> LineSearch:
     """Return a search from a point with this value and slope, that tries `step` first."""
-    origin = Sample(0.0, value, slope)
-    status = Search.RUNNING if slope < 0 else Search.FAILED
+    origin = LinePoint(0.0, value, slope)
+    status = LineSearchStatus.RUNNING if slope < 0 else LineSearchStatus.FAILED
     return LineSearch(origin, step, noise, low=origin, status=status)
 
 
 def advance(search: LineSearch, value: float, slope: float) -> LineSearch:
     """Return the search after its step was evaluated; a value that is not finite is a wall."""
-    tried = Sample(search.step, value, slope)
+    tried = LinePoint(search.step, value, slope)
     search = replace(search, evaluations=search.evaluations + 1)
     if _acceptable(search, tried):
-        return replace(search, status=Search.FOUND)
+        return replace(search, status=LineSearchStatus.FOUND)
     if search.evaluations >= _MAX_EVALUATIONS:
-        return replace(search, status=Search.FAILED)
+        return replace(search, status=LineSearchStatus.FAILED)
     return _extend(search, tried) if search.high is None else _shrink(search, tried)
 
 
-def _acceptable(search: LineSearch, tried: Sample) -> bool:
+def _acceptable(search: LineSearch, tried: LinePoint) -> bool:
     origin = search.origin
     if not (math.isfinite(tried.value) and math.isfinite(tried.slope)):
         return False
@@ -87,7 +87,7 @@ def _acceptable(search: LineSearch, tried: Sample) -> bool:
     return flat and abs(tried.value - origin.value) <= search.noise
 
 
-def _too_high(search: LineSearch, tried: Sample) -> bool:
+def _too_high(search: LineSearch, tried: LinePoint) -> bool:
     """Whether the value alone, rounding allowed for, puts the minimum before the tried step."""
     if not (math.isfinite(tried.value) and math.isfinite(tried.slope)):
         return True
@@ -96,7 +96,7 @@ def _too_high(search: LineSearch, tried: Sample) -> bool:
     return value > bound or value >= search.low.value
 
 
-def _extend(search: LineSearch, tried: Sample) -> LineSearch:
+def _extend(search: LineSearch, tried: LinePoint) -> LineSearch:
     """While the bracket is open: close it, or go further."""
     if _too_high(search, tried):
         return _next_inside(replace(search, high=tried))
@@ -106,7 +106,7 @@ def _extend(search: LineSearch, tried: Sample) -> LineSearch:
     return replace(search, low=tried, step=further)
 
 
-def _shrink(search: LineSearch, tried: Sample) -> LineSearch:
+def _shrink(search: LineSearch, tried: LinePoint) -> LineSearch:
     """Replace an end of the closed bracket by the tried step."""
     assert search.high is not None
     if _too_high(search, tried):
@@ -121,7 +121,7 @@ def _next_inside(search: LineSearch) -> LineSearch:
     assert high is not None
     width = high.step - low.step
     if abs(width) <= 1e-14 * max(abs(low.step), abs(high.step)):
-        return replace(search, status=Search.FAILED)
+        return replace(search, status=LineSearchStatus.FAILED)
     step = _cubic_minimum(low, high)
     margin = 0.1 * abs(width)
     left, right = sorted((low.step, high.step))
@@ -131,14 +131,14 @@ def _next_inside(search: LineSearch) -> LineSearch:
     return replace(search, step=min(max(step, left + margin), right - margin))
 
 
-def _extrapolate(low: Sample, tried: Sample) -> float:
+def _extrapolate(low: LinePoint, tried: LinePoint) -> float:
     """Go to where the slope would vanish, at least a little and at most four times as far."""
     change = tried.slope - low.slope
     root = tried.step - tried.slope * (tried.step - low.step) / change if change > 0 else math.inf
     return min(max(root, 1.1 * tried.step), _GROWTH * tried.step)
 
 
-def _cubic_minimum(a: Sample, b: Sample) -> float:
+def _cubic_minimum(a: LinePoint, b: LinePoint) -> float:
     """Return the minimiser of the cubic through two values and slopes, or NaN."""
     if not (math.isfinite(b.value) and math.isfinite(b.slope)):
         return math.nan

@@ -8,10 +8,11 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, State, Status, largest
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet, largest
+from dsoftmax.solvers.base import Request, RowSelection, Solver, State, Status
 from dsoftmax.solvers.schedules import Schedule
+from dsoftmax.typing import Array
 
 _DIVERGED = 10.0  # times the loss of the intercept-only model
 
@@ -103,7 +104,7 @@ class MiniBatch(Solver[MiniBatchState]):
 
     def ask(self, state: MiniBatchState) -> Request:
         """Return the current point."""
-        return Request(state.current[None], Rows.BATCH)
+        return Request(state.current[None], RowSelection.BATCH)
 
     def tell(self, state: MiniBatchState, result: Evaluation) -> MiniBatchState:
         """Make an update, and at the end of an epoch look whether to go on."""

@@ -21,15 +21,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Solver, Status, largest
-from dsoftmax.solvers.bend import Secant, bend_from
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet, largest
+from dsoftmax.solvers.base import Request, RowSelection, Solver, Status
 from dsoftmax.solvers.fista import FISTA, FISTAState
 from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, two_loop
-from dsoftmax.solvers.model import Model
+from dsoftmax.solvers.linalg import product
+from dsoftmax.solvers.low_rank import Secant, low_rank_from
 from dsoftmax.solvers.newton_state import NewtonState, Trial
-from dsoftmax.solvers.triangular import product
+from dsoftmax.solvers.surrogate import Surrogate
+from dsoftmax.typing import Array
 
 Search = LBFGSState | FISTAState
 
@@ -92,11 +93,21 @@ class Newton(Solver[NewtonState]):
         """
         gradient = known.gradient[0]
         after = replace(
-            state, point=point, value=float(known.value[0]) + self.penalty.absolute(point),
-            gradient=gradient, gradient_norm=self._norm(point, gradient), status=Status.RUNNING,
-            trials=(), search=None, model=None, secants=(), rounds=max(1, state.rounds),
-            double=False, idle=0, least_norm=np.inf,
-        )  # fmt: skip
+            state,
+            point=point,
+            value=float(known.value[0]) + self.penalty.absolute(point),
+            gradient=gradient,
+            gradient_norm=self._norm(point, gradient),
+            status=Status.RUNNING,
+            trials=(),
+            search=None,
+            model=None,
+            secants=(),
+            rounds=max(1, state.rounds),
+            double=False,
+            idle=0,
+            least_norm=np.inf,
+        )
         return replace(after, distance=self._distance(state, after, np.nan))
 
     def ask(self, state: NewtonState) -> Request:
@@ -105,13 +116,15 @@ class Newton(Solver[NewtonState]):
             points = np.stack([trial.point for trial in state.trials])
             renews = self.alone or state.rounds in _RENEW
             renew = state.point if renews and state.trials[0].secant is not None else None
-            return Request(points, Rows.ALL, renew=renew, root=state.root, rivals=True)
+            return Request(points, RowSelection.ALL, renew=renew, root=state.root, rivals=True)
         if state.search is None or state.model is None:
             metric = not (state.knows_metric or self._cornered)
-            return Request(state.point[None], Rows.SAMPLE, metric=metric, double=state.double)
+            return Request(
+                state.point[None], RowSelection.SAMPLE, metric=metric, double=state.double
+            )
         steps = self._searcher(state).ask(state.search).points
         points = np.stack([state.model.point(step) for step in steps])
-        return Request(points, Rows.SAMPLE, double=state.double)
+        return Request(points, RowSelection.SAMPLE, double=state.double)
 
     def tell(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Judge the trials, make a new model, or go on with the search."""
@@ -196,10 +209,16 @@ class Newton(Solver[NewtonState]):
         gradient = result.gradient[0]
         # From far, the minimum of the sample as it is lies nearer than that of the corrected one.
         correction = state.gradient - gradient if state.rounds else np.zeros_like(gradient)
-        model = Model(
-            state.point, float(result.value[0]), gradient, correction, state.root, state.damping,
-            bend_from(state.secants, gradient.size) if state.secants else None, self._cornered,
-        )  # fmt: skip
+        model = Surrogate(
+            state.point,
+            float(result.value[0]),
+            gradient,
+            correction,
+            state.root,
+            state.damping,
+            low_rank_from(state.secants, gradient.size) if state.secants else None,
+            self._cornered,
+        )
         if self._cornered:
             search = self._searcher(state).start(model.origin, model.known, model.origin)
         else:
@@ -211,7 +230,7 @@ class Newton(Solver[NewtonState]):
         return state if search.status is Status.RUNNING else self._propose(state, model, search)
 
     def _search_on(
-        self, state: NewtonState, model: Model, search: Search, result: Evaluation
+        self, state: NewtonState, model: Surrogate, search: Search, result: Evaluation
     ) -> NewtonState:
         searcher = self._searcher(state)
         search = searcher.tell(search, model.evaluation(searcher.ask(search).points, result))
@@ -223,7 +242,7 @@ class Newton(Solver[NewtonState]):
             return state
         return self._propose(state, model, search)
 
-    def _trial(self, model: Model, search: Search) -> Trial | None:
+    def _trial(self, model: Surrogate, search: Search) -> Trial | None:
         """Return where the search is, if it has got anywhere."""
         way = search.point - model.origin
         gain = search.value - model.value - self.penalty.absolute(model.centre)
@@ -232,7 +251,7 @@ class Newton(Solver[NewtonState]):
         change = model.sample_change(search.point, search.gradient)
         return Trial(model.point(search.point), gain, Secant(way.ravel(), change.ravel()))
 
-    def _propose(self, state: NewtonState, model: Model, search: Search) -> NewtonState:
+    def _propose(self, state: NewtonState, model: Surrogate, search: Search) -> NewtonState:
         """End the search, and have its points evaluated on all rows."""
         best = self._trial(model, search)
         pairs = model.bent(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
@@ -263,9 +282,12 @@ class Newton(Solver[NewtonState]):
         flatter = norm < min(state.least_norm, state.gradient_norm)
         if lower or (flatter and values[best] <= state.value + noise):
             after = replace(
-                after, point=trials[best].point, value=float(values[best]), gradient_norm=norm,
+                after,
+                point=trials[best].point,
+                value=float(values[best]),
+                gradient_norm=norm,
                 gradient=result.gradient[best],
-            )  # fmt: skip
+            )
         # The model took the first trial for its minimum.
         foreseen = state.value + trials[0].gain if trials[0].secant is not None else np.nan
         after = replace(after, distance=self._distance(state, after, foreseen))

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import AimedState
-from dsoftmax.solvers.bend import Secant
+from dsoftmax.solvers.base import FullBatchState
 from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
-from dsoftmax.solvers.model import Model
+from dsoftmax.solvers.low_rank import Secant
+from dsoftmax.solvers.surrogate import Surrogate
+from dsoftmax.typing import Array
 
 
 class Trial(NamedTuple):
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NewtonState(AimedState):
+class NewtonState(FullBatchState):
     """State of Newton's method; `point` is the centre of the model.
 
     Attributes
@@ -59,7 +59,7 @@ class NewtonState(AimedState):
 
     gradient: Array
     damping: float = 0.0
-    model: Model | None = None
+    model: Surrogate | None = None
     root: Array | None = None
     knows_metric: bool = False
     secants: tuple[Secant, ...] = ()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dsoftmax.reduction import Array
 from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState
+from dsoftmax.typing import Array
 
 
 @dataclass(frozen=True)

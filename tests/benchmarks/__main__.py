@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # Before NumPy is loaded, and for the bare loops too: what workers have.
-from dsoftmax.runtime.allocator import KEEP_MEMORY
+from dsoftmax.runtime.environment import KEEP_MEMORY
 
 os.environ.update(KEEP_MEMORY, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 

@@ -21,9 +21,12 @@ def build(folder: Path, rows: int) -> None:
     rng = np.random.default_rng(0)
     group = zarr.open_group(folder, mode="w")
     X = group.create_array(
-        "X", shape=(rows, FEATURES), chunks=(CHUNK, FEATURES), dtype="u1",
+        "X",
+        shape=(rows, FEATURES),
+        chunks=(CHUNK, FEATURES),
+        dtype="u1",
         compressors=ZstdCodec(level=1),
-    )  # fmt: skip
+    )
     lit = rng.integers(1, 256, (CHUNK, FEATURES), dtype="u1")
     lit[rng.random((CHUNK, FEATURES)) > 0.2] = 0
     for start in range(0, rows, CHUNK):

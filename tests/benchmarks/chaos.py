@@ -122,9 +122,11 @@ def bits(model: SoftmaxRegression) -> Bits:
     numbers = [[r["loss"], r["accuracy"], r["gradient_norm"], r["rows"]] for r in model.history_]
     facts = [model.loss_, model.n_iter_, model.n_steps_]
     return (
-        model.coef_.tobytes(), model.intercept_.tobytes(), np.array(numbers).tobytes(),
+        model.coef_.tobytes(),
+        model.intercept_.tobytes(),
+        np.array(numbers).tobytes(),
         np.array(facts).tobytes(),
-    )  # fmt: skip
+    )
 
 
 @cache
@@ -154,9 +156,12 @@ def trial(seed: int, folder: Path, pool: Pool) -> tuple[bool, Counter[str]]:
         log = folder / f"log-{seed}-{attempt}"
         source = with_faults(open_data(f"{path}/X", f"{path}/y"), script, log)
         model = SoftmaxRegression(
-            tol=0, random_state=0, checkpoint=folder / f"state-{seed}", callbacks=[disturb],
+            tol=0,
+            random_state=0,
+            checkpoint=folder / f"state-{seed}",
+            callbacks=[disturb],
             **SOLVERS[solver],
-        )  # fmt: skip
+        )
         try:
             with client.as_current() if client else nullcontext():
                 model.fit(source)

@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dsoftmax.loss import block_length, loss_gradient
-from dsoftmax.panels import by_column, by_row, panel_length
-from dsoftmax.reduction import Chunk
+from dsoftmax.objective.kernel import block_length, loss_gradient
+from dsoftmax.objective.matmul import by_column, by_row, panel_length
+from dsoftmax.objective.reduction import Chunk
 from tests.benchmarks.measure import Result, compared, in_turn
 
 ROWS, FEATURES = 8192, 784

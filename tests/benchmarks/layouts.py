@@ -22,7 +22,7 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from dsoftmax import open_data
-from dsoftmax.runtime.allocator import KEEP_MEMORY
+from dsoftmax.runtime.environment import KEEP_MEMORY
 from dsoftmax.runtime.spans import cut_spans
 
 FEATURES, CHUNK, ROUNDS = 784, 8192, 5

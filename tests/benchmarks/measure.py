@@ -69,9 +69,14 @@ def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> 
 
 
 def compared(
-    name: str, over: Sequence[float], under: Sequence[float], goal: float | None = None,
-    *, at_most: bool = False, note: str = "",
-) -> Result:  # fmt: skip
+    name: str,
+    over: Sequence[float],
+    under: Sequence[float],
+    goal: float | None = None,
+    *,
+    at_most: bool = False,
+    note: str = "",
+) -> Result:
     """Return the ratio of what was measured in the same rounds."""
     ratios = [a / b for a, b in zip(over, under, strict=True)]
     return Result(name, statistics.median(ratios), min(ratios), max(ratios), goal, at_most, note)

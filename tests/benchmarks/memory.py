@@ -57,9 +57,11 @@ def measure() -> Iterator[Result]:
         few, as_much, many = (build(folder, chunks) for chunks in (FEW, AS_MUCH, MANY))
         pairs = [[peak(path, cached=False)[0] for path in (many, few)] for _ in range(3)]
         yield _result(
-            f"memory, {MANY} / {FEW} chunks, no cache", [most / least for most, least in pairs],
-            1.05, f"{pairs[-1][0] >> 20} MiB",
-        )  # fmt: skip
+            f"memory, {MANY} / {FEW} chunks, no cache",
+            [most / least for most, least in pairs],
+            1.05,
+            f"{pairs[-1][0] >> 20} MiB",
+        )
         for name, path in (("1x", as_much), ("10x", many)):
             got, planned = peak(path, cached=True)
             note = f"{got >> 20} of {planned >> 20} MiB"

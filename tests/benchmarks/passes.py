@@ -95,9 +95,12 @@ def shifted(archive: str, folder: str) -> Problem:
 
 
 PROBLEMS: dict[str, Callable[[str], Problem]] = {
-    "mnist": mnist, "standardised": standardised, "digits": digits, "tabular": tabular,
+    "mnist": mnist,
+    "standardised": standardised,
+    "digits": digits,
+    "tabular": tabular,
     "sorted": sorted_labels,
-}  # fmt: skip
+}
 
 
 def fitted(problem: Problem, solver: str, most: int, tol: float = 1e-8) -> SoftmaxRegression:

@@ -25,9 +25,9 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 
 from dsoftmax import SoftmaxRegression
-from dsoftmax.digits import BLOCK_ROWS, enlarge, load_split
+from dsoftmax.cli.demo_data import BLOCK_ROWS, enlarge, load_split
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.executors import ThreadExecutor
+from dsoftmax.runtime.threads import ThreadExecutor
 from tests.benchmarks.measure import Result
 
 ALPHA, WHITE, NEAR, PATIENCE = 1e-4, 255, 1.01, 60.0

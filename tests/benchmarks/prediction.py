@@ -51,7 +51,7 @@ def bare_pass(job: tuple[str, int, bool]) -> Any:
 def main(rows: int) -> None:
     from dsoftmax import SoftmaxRegression
     from dsoftmax.runtime.connect import local_workers
-    from dsoftmax.stores import create_array
+    from dsoftmax.storage.zarr_nodes import create_array
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -77,9 +77,11 @@ def main(rows: int) -> None:
             model.predict_to(f"{folder}/X", f"{folder}/ours", overwrite=True)
 
         calls = {
-            "bare loop": lambda: bare(False), "predict_proba": lazy,
-            "bare loop, written": lambda: bare(True), "predict_to": stored,
-        }  # fmt: skip
+            "bare loop": lambda: bare(False),
+            "predict_proba": lazy,
+            "bare loop, written": lambda: bare(True),
+            "predict_to": stored,
+        }
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(ROUNDS + 1):
             for name, call in calls.items():

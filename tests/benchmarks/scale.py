@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
+from dsoftmax.runtime.base import Affinity
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.executors import Home
-from dsoftmax.runtime.groups import Merging
+from dsoftmax.runtime.cost import TaskCost, TaskResult
 from dsoftmax.runtime.reduce import FAN_IN
 from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
-from dsoftmax.runtime.worker import Outcome, Work, merged
+from dsoftmax.runtime.transfer import MergePlan
+from dsoftmax.runtime.worker import merged
 from tests.benchmarks.bare import PROCESSES
 from tests.benchmarks.measure import ROUNDS, Result, timed
 from tests.benchmarks.throughput import POINTS, gradient
@@ -52,7 +53,7 @@ def scheduling(bytes_a_second: float) -> Result:
     largest = max(stop - start for start, stop in spans) * CHUNK_BYTES
     runs = cut_tasks(len(spans), largest, PROCESSES)
     tasks = [(start, gradient()) for start, _ in runs]
-    homes = [Home(start, stop - start) for start, stop in runs]
+    homes = [Affinity(start, stop - start) for start, stop in runs]
     with local_workers(PROCESSES) as client, ClusterExecutor(client) as executor:
         taken = [
             timed(lambda: list(executor.run("nothing", nothing, tasks, homes=homes)))
@@ -62,9 +63,14 @@ def scheduling(bytes_a_second: float) -> Result:
     ratios = sorted(seconds / whole for seconds in taken)
     note = f"{len(tasks)} tasks, {1000 * statistics.median(taken) / len(tasks):.1f} ms each"
     return Result(
-        "scheduling / pass of 10,000 chunks of 1 MB", statistics.median(ratios), ratios[0],
-        ratios[-1], 0.02, at_most=True, note=note,
-    )  # fmt: skip
+        "scheduling / pass of 10,000 chunks of 1 MB",
+        statistics.median(ratios),
+        ratios[0],
+        ratios[-1],
+        0.02,
+        at_most=True,
+        note=note,
+    )
 
 
 def efficiency(workers: int) -> Result:
@@ -73,13 +79,14 @@ def efficiency(workers: int) -> Result:
     ratios = []
     with (
         Client(
-            n_workers=processes, threads_per_worker=workers // processes,
+            n_workers=processes,
+            threads_per_worker=workers // processes,
             dashboard_address="127.0.0.1:0",
         ) as client,
         ClusterExecutor(client) as executor,
-    ):  # fmt: skip
+    ):
         calls = [(SLEEP,)] * (workers * TASKS_A_WORKER)
-        homes = [Home(number, 1) for number in range(len(calls))]
+        homes = [Affinity(number, 1) for number in range(len(calls))]
         for _ in range(4):
             taken = timed(lambda: list(executor.run("sleep", sleep, calls, homes=homes)))
             ratios.append(SLEEP * TASKS_A_WORKER / taken)
@@ -90,24 +97,24 @@ def efficiency(workers: int) -> Result:
     return Result(name, ratios[1], ratios[0], ratios[-1], goal, note=f"tasks of {SLEEP} s")
 
 
-def large_sums(number: int) -> Outcome:
+def large_sums(number: int) -> TaskResult:
     """Return, after a while, what a task has of 1,000 classes x 2,048 features: 16 MB."""
     time.sleep(4 * SLEEP)
-    return Outcome({(0, number): np.ones((1, 2049, 1000))}, Work(), (), {})
+    return TaskResult({(0, number): np.ones((1, 2049, 1000))}, TaskCost(), (), {})
 
 
 def merging() -> Result:
     """Measure what large sums cost the client, merged by workers against fetched one by one."""
     tasks = [(number,) for number in range(4 * SLOTS)]
     runs = [(number, number + 1) for number in range(len(tasks))]
-    homes = [Home(number, 1) for number in range(len(tasks))]
+    homes = [Affinity(number, 1) for number in range(len(tasks))]
     function = partial(merged, combine=operator.add, n_leaves=len(tasks))
     with (
         Client(n_workers=4, threads_per_worker=4, dashboard_address="127.0.0.1:0") as client,
         ClusterExecutor(client) as executor,
     ):
 
-        def client_seconds(how: Merging | None) -> float:
+        def client_seconds(how: MergePlan | None) -> float:
             tree, before = Tree(len(tasks), operator.add), time.process_time()
             for outcome in executor.run("sums", large_sums, tasks, homes=homes, merging=how):
                 for (level, index), sums in outcome.nodes.items():
@@ -115,7 +122,7 @@ def merging() -> Result:
             assert (tree.total == len(tasks)).all()
             return time.process_time() - before
 
-        ways = (Merging(function, cut_groups(runs, FAN_IN)), None)
+        ways = (MergePlan(function, cut_groups(runs, FAN_IN)), None)
         found = [[client_seconds(how) for how in ways] for _ in range(ROUNDS + 1)][1:]
     note = "client {:.1f} s for 1 GB of sums, one by one {:.1f} s".format(*found[ROUNDS // 2])
     ratios = sorted(together / each for together, each in found)

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from dsoftmax import open_data
-from dsoftmax.objective import partial_gradient
-from dsoftmax.reduction import Reduction
+from dsoftmax.data.batches import Epoch, lane_count
+from dsoftmax.data.source import Source
+from dsoftmax.objective.objective import partial_gradient
+from dsoftmax.objective.reduction import Reduction
+from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.executors import Executor, executor_for
 from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
-from dsoftmax.sampling import Epoch, lane_count
-from dsoftmax.sources.base import Source
 from tests.benchmarks.bare import CLASSES, FEATURES, PROCESSES, bare_pass, build
 from tests.benchmarks.measure import Result, compared, in_turn, middle
 
@@ -46,9 +47,14 @@ def one_epoch(executor: Executor, source: Source, batch: int) -> None:
     epoch = Epoch(spans, lane_count(len(spans), largest, batch), batch, seed=0)
     for step in range(epoch.n_steps):
         reduce(
-            executor, source, gradient(), epoch.batch(step), keep=f"{executor.run_key}-{batch}",
-            batch=True, following=epoch.batch(step + 1),
-        )  # fmt: skip
+            executor,
+            source,
+            gradient(),
+            epoch.batch(step),
+            keep=f"{executor.run_key}-{batch}",
+            batch=True,
+            following=epoch.batch(step + 1),
+        )
 
 
 def measure(rows: int) -> tuple[list[Result], float]:
@@ -84,21 +90,30 @@ def _results(rows: int, seconds: Any) -> list[Result]:
 
     found = [
         compared(
-            "pass / bare loop, rows a second", seconds["bare"], seconds["pass"], 0.95,
+            "pass / bare loop, rows a second",
+            seconds["bare"],
+            seconds["pass"],
+            0.95,
             note=note("pass", "bare"),
         ),
         compared(
-            "cached pass / bare loop in memory", seconds["bare, in memory"],
-            seconds["pass, cached"], 0.90, note=note("pass, cached", "bare, in memory"),
+            "cached pass / bare loop in memory",
+            seconds["bare, in memory"],
+            seconds["pass, cached"],
+            0.90,
+            note=note("pass, cached", "bare, in memory"),
         ),
-    ]  # fmt: skip
+    ]
     for size, goal in BATCHES.items():
         taken = seconds[f"{size:,}"]
         step = 1000 * typical[f"{size:,}"] / -(-rows // size)
         found.append(
             compared(
-                f"mini-batches of {size:,} / bare loop", seconds["bare"], taken, goal,
+                f"mini-batches of {size:,} / bare loop",
+                seconds["bare"],
+                taken,
+                goal,
                 note=f"{step:.0f} ms a step",
             )
-        )  # fmt: skip
+        )
     return found

@@ -18,9 +18,9 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax import SoftmaxRegression, open_data
-from dsoftmax.loss import loss_gradient
-from dsoftmax.runtime.allocator import KEEP_MEMORY
+from dsoftmax.objective.kernel import loss_gradient
 from dsoftmax.runtime.connect import local_workers
+from dsoftmax.runtime.environment import KEEP_MEMORY
 from tests.benchmarks.bare import PROCESSES
 from tests.benchmarks.measure import ROUNDS, compared, timed
 
@@ -30,9 +30,12 @@ CLASSES, FEATURES, CHUNK = 1000, 2048, 2048
 def build(folder: str, rows: int) -> None:
     rng = np.random.default_rng(0)
     X = zarr.create_array(
-        f"{folder}/X", shape=(rows, FEATURES), chunks=(CHUNK, FEATURES), dtype="u1",
+        f"{folder}/X",
+        shape=(rows, FEATURES),
+        chunks=(CHUNK, FEATURES),
+        dtype="u1",
         compressors=ZstdCodec(level=1),
-    )  # fmt: skip
+    )
     for start in range(0, rows, CHUNK):
         X[start : start + CHUNK] = rng.integers(0, 256, (min(CHUNK, rows - start), FEATURES), "u1")
     y = (np.arange(rows) * 7 % CLASSES).astype("i2")
@@ -53,9 +56,14 @@ def bare(job: tuple[str, int]) -> float:
 def epoch(folder: str, batch: int, solver: str) -> float:
     """Return the seconds of an epoch, by its steps but the first, which has the reads before it."""
     model = SoftmaxRegression(
-        solver=solver, max_iter=2, tol=0, batch_size=batch, learning_rate=1e-4, random_state=0,
+        solver=solver,
+        max_iter=2,
+        tol=0,
+        batch_size=batch,
+        learning_rate=1e-4,
+        random_state=0,
         classes=np.arange(CLASSES),
-    )  # fmt: skip
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(f"{folder}/X", f"{folder}/y")

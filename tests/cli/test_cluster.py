@@ -41,9 +41,13 @@ def test_certs_makes_a_folder_for_one_cluster_and_says_how_to_use_it(
     ],
 )
 def test_a_cluster_that_cannot_be_reached_is_one_message(
-    store: Callable[..., str], dsoftmax: Dsoftmax, monkeypatch: pytest.MonkeyPatch,
-    options: list[str], code: int, message: str,
-) -> None:  # fmt: skip
+    store: Callable[..., str],
+    dsoftmax: Dsoftmax,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    code: int,
+    message: str,
+) -> None:
     store(X=np.ones((9, 2)), y=1 + np.arange(9) % 3)
     monkeypatch.setattr("dsoftmax.runtime.connect._FLUSH_SECONDS", 0.1)
     with dask.config.set({"dsoftmax.worker-timeout": "100ms"}):

@@ -121,10 +121,11 @@ def test_bad_usage_and_bad_data_exit_with_2_and_one_message(
 FAILURES = [
     (["evaluate", "nowhere.zarr", "{data}"], "nowhere.zarr is not a readable model"),
     pytest.param(
-        ["train", "{data}", "m.zarr", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler",
+        ["train", "{data}", "m.zarr", "--scheduler", "tcp://127.0.0.1:9"],
+        "no Dask scheduler",
         marks=pytest.mark.slow,
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("arguments", "message"), FAILURES)

@@ -17,11 +17,12 @@ import pytest
 import zarr
 from click.testing import CliRunner, Result
 
-from dsoftmax import digits, load_model
+from dsoftmax import load_model
 from dsoftmax.cli import demo as module
+from dsoftmax.cli import demo_data
 from dsoftmax.cli.demo import demo
 from dsoftmax.errors import DataError, DsoftmaxError
-from dsoftmax.runtime.executors import ThreadExecutor
+from dsoftmax.runtime.threads import ThreadExecutor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no processes on Windows")
 
@@ -102,7 +103,7 @@ def test_it_builds_at_least_the_size_asked_for(
 ) -> None:
     folder, _ = finished
     X = zarr.open_array(folder / "out/digits.zarr/X", mode="r")
-    assert X.chunks == (digits.BLOCK_ROWS, 64)
+    assert X.chunks == (demo_data.BLOCK_ROWS, 64)
     assert 9 * MIB <= X.nbytes < 13 * MIB
 
 
@@ -119,9 +120,9 @@ def test_by_default_the_data_are_twice_the_memory_of_the_workers(
 @pytest.mark.slow
 def test_the_model_is_a_good_one(finished: tuple[Path, subprocess.CompletedProcess]) -> None:
     folder, _ = finished
-    _, test = digits.load_split(0)
+    _, test = demo_data.load_split(0)
     model = load_model(folder / "out/demo-model.zarr")
-    assert model.score(digits.scaled(test.X), test.y) > 0.94
+    assert model.score(demo_data.scaled(test.X), test.y) > 0.94
 
 
 @pytest.mark.slow
@@ -134,7 +135,7 @@ def test_no_test_digit_is_in_the_training_set() -> None:
     from sklearn.datasets import load_digits
 
     X, y = load_digits(return_X_y=True)
-    train, test = digits.load_split(0)
+    train, test = demo_data.load_split(0)
     parts = [np.column_stack([part.X, part.y]) for part in (train, test)]
     everything = np.concatenate(parts)
     assert sorted(map(tuple, everything)) == sorted(map(tuple, np.column_stack([X, y])))
@@ -146,10 +147,10 @@ def test_every_row_is_a_shifted_training_digit_and_its_label(
     finished: tuple[Path, subprocess.CompletedProcess],
 ) -> None:
     folder, _ = finished
-    train, _ = digits.load_split(0)
+    train, _ = demo_data.load_split(0)
     group = zarr.open_group(folder / "out/digits.zarr", mode="r")
-    rows = slice(digits.BLOCK_ROWS - 100, digits.BLOCK_ROWS + 100)
-    shifted = digits.shifted(train.X).astype(int)
+    rows = slice(demo_data.BLOCK_ROWS - 100, demo_data.BLOCK_ROWS + 100)
+    shifted = demo_data.shifted(train.X).astype(int)
     for row, label in zip(group["X"][rows].astype(int), group["y"][rows], strict=True):
         noise = row - shifted[:, train.y == label]
         assert np.all((noise >= 0) & (noise < 16), axis=-1).any()
@@ -160,9 +161,9 @@ def test_the_same_seed_gives_the_same_bytes_wherever_it_is_built(
     finished: tuple[Path, subprocess.CompletedProcess], tmp_path: Path, seed: int, same: bool
 ) -> None:
     folder, _ = finished
-    train, _ = digits.load_split(0)
+    train, _ = demo_data.load_split(0)
     with ThreadExecutor() as executor:
-        digits.enlarge(train, tmp_path / "again.zarr", 3, seed, executor)
+        demo_data.enlarge(train, tmp_path / "again.zarr", 3, seed, executor)
     assert (files(tmp_path / "again.zarr") == files(folder / "out/digits.zarr")) is same
 
 

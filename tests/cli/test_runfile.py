@@ -58,8 +58,11 @@ def test_a_file_describes_a_run_and_the_folder_is_enough_to_repeat_it(
     used = tomllib.loads((run / "config.toml").read_text())
     seed = used["model"].pop("random_state")
     assert used["model"] == {
-        "alpha": 0.25, "solver": "sgd", "max_iter": 3, "schedule": "constant",
-    }  # fmt: skip
+        "alpha": 0.25,
+        "solver": "sgd",
+        "max_iter": 3,
+        "schedule": "constant",
+    }
     assert used["data"] == {"store": str(where / "data.zarr")}
     again = dsoftmax("train", "--config", run / "config.toml", "--run-folder", where / "two")
     assert again.returncode == 0, again.stderr
@@ -92,9 +95,20 @@ def test_options_come_before_the_file_and_are_kept_in_the_folder(
     job: Path, dsoftmax: Dsoftmax
 ) -> None:
     done = dsoftmax(
-        "train", "data.zarr", "other.zarr", "--config", "job.toml", "--alpha", "7", "--seed", "5",
-        "--max-iter", "2", "--balanced", "--no-intercept",
-    )  # fmt: skip
+        "train",
+        "data.zarr",
+        "other.zarr",
+        "--config",
+        "job.toml",
+        "--alpha",
+        "7",
+        "--seed",
+        "5",
+        "--max-iter",
+        "2",
+        "--balanced",
+        "--no-intercept",
+    )
     assert done.returncode == 0, done.stderr
     model = load_model(job.parent / "other.zarr")
     assert (model.alpha, model.max_iter, model.class_weight) == (7.0, 2, "balanced")

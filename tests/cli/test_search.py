@@ -72,9 +72,12 @@ def test_folds_are_an_array_of_the_store(data: str, tmp_path: Path, dsoftmax: Ds
 
 @pytest.mark.slow
 def test_rows_apart_choose_where_there_are_no_folds(
-    data: str, tmp_path: Path, store: Callable[..., str], dsoftmax: Dsoftmax,
+    data: str,
+    tmp_path: Path,
+    store: Callable[..., str],
+    dsoftmax: Dsoftmax,
     digits: tuple[np.ndarray, np.ndarray],
-) -> None:  # fmt: skip
+) -> None:
     X, y = digits
     store(rows=300, name="val.zarr", X=X[:500].astype("u1"), y=y[:500])
     options = ("--alphas", "1e-2,1,100", "--validation", "val.zarr", "--seed", "0")

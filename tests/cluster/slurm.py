@@ -68,9 +68,13 @@ class Slurm:
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
         done = subprocess.run(
-            [str(part) for part in command], env=self.environment, cwd=cwd, capture_output=True,
-            text=True, timeout=60,
-        )  # fmt: skip
+            [str(part) for part in command],
+            env=self.environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -129,15 +133,23 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     folder.chmod(0o755)
     (folder / "slurm.conf").write_text(
         _CONFIGURATION.format(
-            host=host, user=getpass.getuser(), folder=folder, controller=free_port(),
+            host=host,
+            user=getpass.getuser(),
+            folder=folder,
+            controller=free_port(),
             node=free_port(),
         )
-    )  # fmt: skip
+    )
     munge = [
-        "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket",
-        f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log",
+        "munged",
+        "--foreground",
+        "--force",
+        f"--key-file={key}",
+        f"--socket={folder}/munge.socket",
+        f"--pid-file={folder}/munge.pid",
+        f"--log-file={folder}/munge.log",
         f"--seed-file={folder}/munge.seed",
-    ]  # fmt: skip
+    ]
     with ExitStack() as stack:
         for command in (munge, ["slurmctld", "-D", "-i"], ["slurmd", "-D", "-N", host]):
             stack.enter_context(_server(command, environment, folder / f"{command[0]}.out"))
@@ -158,9 +170,10 @@ def _is_idle(node: Slurm) -> bool:
 
 @contextmanager
 def _server(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    with log.open("wb") as out, subprocess.Popen(
-        command, env=environment, stdout=out, stderr=out
-    ) as process:  # fmt: skip
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
+    ):
         try:
             yield
         finally:

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from dsoftmax import SoftmaxRegression, load_model
-from dsoftmax.runtime.security import write_certificates
+from dsoftmax.runtime.tls import write_certificates
 from tests.cluster.slurm import free_port
 
 FOLDER = Path(__file__).parent.parent.parent / "cluster/kubernetes"
@@ -121,10 +121,12 @@ class Containers:
 
     def start(self, file: str, kind: str, container: str) -> tuple[dict[str, Any], Any]:
         found = [
-            one for document in of_kind(kind, file, self._change)
-            for part in self._specs(document) for one in part["containers"]
+            one
+            for document in of_kind(kind, file, self._change)
+            for part in self._specs(document)
+            for one in part["containers"]
             if one["name"] == container
-        ]  # fmt: skip
+        ]
         environment = {**os.environ, "PATH": PATH} | {
             variable["name"]: variable.get("value", "from-the-pod") for variable in found[0]["env"]
         }
@@ -163,20 +165,27 @@ def wait_until_alive(probe: dict[str, Any], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize(("file", "kind"), [("plain.yaml", "Deployment"),
-                                            ("operator.yaml", "DaskCluster")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "kind"), [("plain.yaml", "Deployment"), ("operator.yaml", "DaskCluster")]
+)
 def test_commands_and_probes_run_as_they_stand(
-    file: str, kind: str, tmp_path: Path, store: Callable[..., str],
+    file: str,
+    kind: str,
+    tmp_path: Path,
+    store: Callable[..., str],
     digits: tuple[np.ndarray, np.ndarray],
-) -> None:  # fmt: skip
+) -> None:
     X, y = digits
     data = store(rows=97, X=X, y=y)
     write_certificates(tmp_path / "certs")
     changes = {
-        "/certs": f"{tmp_path}/certs", "/job/": f"{tmp_path}/job/", "/runs/": f"{tmp_path}/runs/",
-        "s3://bucket/train.zarr": data, "dsoftmax-scheduler:8786": "127.0.0.1:8786",
+        "/certs": f"{tmp_path}/certs",
+        "/job/": f"{tmp_path}/job/",
+        "/runs/": f"{tmp_path}/runs/",
+        "s3://bucket/train.zarr": data,
+        "dsoftmax-scheduler:8786": "127.0.0.1:8786",
         **{port: str(free_port()) for port in ("8786", "8787", "8788")},
-    }  # fmt: skip
+    }
 
     def change(text: str) -> str:
         for old, new in changes.items():

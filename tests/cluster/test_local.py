@@ -42,11 +42,23 @@ def test_several_runs_use_one_cluster_by_its_file(
             for name in ("one.zarr", "two.zarr"):
                 done = subprocess.run(
                     [
-                        sys.executable, "-m", "dsoftmax", "train", data, str(tmp_path / name),
-                        "--max-iter", "3", "--scheduler-file", str(file), "--certs", certs,
+                        sys.executable,
+                        "-m",
+                        "dsoftmax",
+                        "train",
+                        data,
+                        str(tmp_path / name),
+                        "--max-iter",
+                        "3",
+                        "--scheduler-file",
+                        str(file),
+                        "--certs",
+                        certs,
                     ],
-                    capture_output=True, text=True, timeout=60,
-                )  # fmt: skip
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                )
                 assert done.returncode == 0, done.stderr
                 assert "on 2 Dask workers" in done.stderr
         finally:

@@ -13,7 +13,7 @@ import pytest
 from dsoftmax import DsoftmaxError, SoftmaxRegression, load_model
 from dsoftmax.events import Event, PassEnded
 from dsoftmax.runtime.connect import connected
-from dsoftmax.runtime.security import write_certificates
+from dsoftmax.runtime.tls import write_certificates
 from tests.cluster import ports, slurm
 
 ROOT = Path(__file__).parent.parent.parent
@@ -113,9 +113,15 @@ def require_closed(private: Path) -> None:
 def test_an_array_trains_a_model_for_each_seed(node: slurm.Slurm, job: Path, data: str) -> None:
     where = job.parent
     number = node.submit(
-        "--array=0-2", "--ntasks=2", "--mem-per-cpu=500", SCRIPT, "job.toml", "--max-iter", "5",
+        "--array=0-2",
+        "--ntasks=2",
+        "--mem-per-cpu=500",
+        SCRIPT,
+        "job.toml",
+        "--max-iter",
+        "5",
         cwd=where,
-    )  # fmt: skip
+    )
     assert node.wait_for_end(number, 600) == "COMPLETED", said(where)
     found = [bits_of(where / f"runs/seed-{seed}/model.zarr") for seed in range(3)]
     assert found == [bits(data, seed, max_iter=5) for seed in range(3)]

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from dsoftmax import SoftmaxRegression
-from dsoftmax.runtime.security import write_certificates
+from dsoftmax.runtime.tls import write_certificates
 from tests.cluster import ports
 
 pytest.importorskip("asyncssh", reason="needs the extra ssh")
@@ -61,9 +61,12 @@ def login(tmp_path: Path) -> Iterator[dict[str, Any]]:
     with subprocess.Popen([str(SSHD), "-D", "-e", "-f", keys / "config"], stderr=-3) as server:
         wait_for(port)
         yield {
-            "port": port, "username": getpass.getuser(), "client_keys": [str(keys / "user")],
-            "known_hosts": str(keys / "known"), "config": None,
-        }  # fmt: skip
+            "port": port,
+            "username": getpass.getuser(),
+            "client_keys": [str(keys / "user")],
+            "known_hosts": str(keys / "known"),
+            "config": None,
+        }
         server.terminate()
 
 
@@ -79,9 +82,12 @@ def wait_for(port: int) -> None:
 
 
 def test_a_cluster_over_ssh_trains_to_the_same_bits(
-    login: dict[str, Any], tmp_path: Path, store: Callable[..., str],
-    digits: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    login: dict[str, Any],
+    tmp_path: Path,
+    store: Callable[..., str],
+    digits: tuple[np.ndarray, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from cluster.ssh import cluster_over_ssh
 
     (X, y), server = digits, str(tmp_path / "ssh/config")

@@ -26,10 +26,17 @@ pytestmark = [
 ]
 
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--window-size=1400,1000",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,1000",
+)
 PASSES = "return [...Bokeh.documents[0].get_model_by_name('passes-data').get_column(arguments[0])]"
 CANDIDATES = PASSES.replace("passes-data", "candidates-data")
 VISIBLE = "return Bokeh.documents[0].get_model_by_name(arguments[0]).visible"
@@ -82,9 +89,12 @@ class Visitor:
 
 
 def test_a_browser_sees_the_numbers_of_a_fit_move(
-    browser: Any, cluster: Client, digits: tuple[np.ndarray, np.ndarray],
-    store: Callable[..., str], tmp_path: Path,
-) -> None:  # fmt: skip
+    browser: Any,
+    cluster: Client,
+    digits: tuple[np.ndarray, np.ndarray],
+    store: Callable[..., str],
+    tmp_path: Path,
+) -> None:
     path = store(200, X=digits[0], y=digits[1])
     visitor = Visitor(browser, cluster.dashboard_link.replace("/status", "/dsoftmax"))
     model = SoftmaxRegression(tol=0, max_iter=7, callbacks=[visitor])
@@ -121,9 +131,11 @@ class Looker(Visitor):
 
 
 def test_a_browser_sees_the_candidates_of_a_search_move_and_go(
-    browser: Any, cluster: Client, digits: tuple[np.ndarray, np.ndarray],
+    browser: Any,
+    cluster: Client,
+    digits: tuple[np.ndarray, np.ndarray],
     store: Callable[..., str],
-) -> None:  # fmt: skip
+) -> None:
     path = store(200, X=digits[0], y=digits[1])
     looker = Looker(browser, cluster.dashboard_link.replace("/status", "/dsoftmax"))
     model = SoftmaxRegressionCV(

@@ -181,10 +181,20 @@ def scheduler_of(folder: Path, code: str, *options: str) -> Iterator[Client]:
     board = ["--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)]
     command = [sys.executable, "-c", start, *common, *board, *options]
     worker = [
-        sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file),
-        "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1",
-        "--local-directory", str(folder),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        str(file),
+        "--nthreads",
+        "1",
+        "--no-nanny",
+        "--no-dashboard",
+        "--host",
+        "127.0.0.1",
+        "--local-directory",
+        str(folder),
+    ]
     with subprocess.Popen(command) as scheduler, subprocess.Popen(worker) as helper:
         try:
             with Client(scheduler_file=str(file), timeout=60) as client:
@@ -225,11 +235,13 @@ def test_a_scheduler_behind_tls_shows_its_runs_too(digits: Arrays, store: Store)
     path = store(600, X=digits[0], y=digits[1])
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, security=Security.temporary(),
+            n_workers=1,
+            threads_per_worker=1,
+            security=Security.temporary(),
             dashboard_address="127.0.0.1:0",
         ) as local,
         Client(local) as client,
-    ):  # fmt: skip
+    ):
         assert client.scheduler.address.startswith("tls://")
         model = fitted(path)
         assert list(columns(client, "passes")["loss"]) == passes_of(model, "loss")

@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsoftmax import DataError, SoftmaxRegression
-from dsoftmax.diagnostics import plot_scores
-from dsoftmax.scores import Scores
+from dsoftmax import DataError, SoftmaxRegression, plot_scores
+from dsoftmax.metrics.scores import EvaluationResult
 
 pytest.importorskip("matplotlib")
 
 
-def scores_for(n_classes: int) -> Scores:
+def scores_for(n_classes: int) -> EvaluationResult:
     rng = np.random.default_rng(0)
     y = np.arange(40 * n_classes) % n_classes
     X = rng.normal(size=(len(y), 4)) + rng.normal(size=(n_classes, 4))[y]

@@ -112,18 +112,25 @@ def test_a_search_tells_the_best_candidate_so_far_and_how_many_models_go_on() ->
     )
     scores = ValidationScores(0.5, 0.9)
     for event in (
-        replace(started, n_validation=10, n_models=6), standing,
-        standing, replace(first, validation=scores),
-        replace(standing, running=(0, 0), best=0), replace(second, validation=scores),
-        replace(standing, running=(0, 0)), replace(second, passes=3.0, validation=scores), ended,
-    ):  # fmt: skip
+        replace(started, n_validation=10, n_models=6),
+        standing,
+        standing,
+        replace(first, validation=scores),
+        replace(standing, running=(0, 0), best=0),
+        replace(second, validation=scores),
+        replace(standing, running=(0, 0)),
+        replace(second, passes=3.0, validation=scores),
+        ended,
+    ):
         progress.on_event(event)
     head, titles, *rows = stream.getvalue().splitlines()
     assert head.endswith("sgd on this process; 6 models")
     assert titles.split()[:4] == ["pass", "alpha", "models", "loss"]
     assert [row.split()[:3] for row in rows[:3]] == [
-        ["1", "0.1", "5"], ["2", "10", "0"], ["3", "0.1", "refit"],
-    ]  # fmt: skip
+        ["1", "0.1", "5"],
+        ["2", "10", "0"],
+        ["3", "0.1", "refit"],
+    ]
     assert {len(line) for line in (titles, *rows[:3])} == {len(titles)}
 
 

@@ -20,8 +20,10 @@ def heard(client: Client, key: str) -> dict[str, Any]:
         return {
             "steps": [r["step"] for r in run.records if r["event"] == "step"],
             "passes": [r["pass"] for r in run.records if r["event"] == "pass"],
-            "state": run.state, "far": run.passes, "version": run.version,
-        }  # fmt: skip
+            "state": run.state,
+            "far": run.passes,
+            "version": run.version,
+        }
 
     return client.run_on_scheduler(look)
 

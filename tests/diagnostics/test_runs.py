@@ -29,15 +29,27 @@ SCORES = ValidationScores(0.75, 0.7, 0.69, 0.68, 0.3, 0.05)
 PASS = PassEnded(1.0, 1, 0.7, 0.1, 0.8, 6.0, 1000, 64_000, SPLIT, 3, 5.0, SCORES)
 STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.0, 500, 32_000, SPLIT, 0)
 JUDGED = CandidatesJudged(
-    (10.0, 0.1), (0.0, 0.5), (0.75, float("nan")), (0.1, float("nan")), (0.7, 0.2), (2, 3),
-    (False, True), 0,
-)  # fmt: skip
+    (10.0, 0.1),
+    (0.0, 0.5),
+    (0.75, float("nan")),
+    (0.1, float("nan")),
+    (0.7, 0.2),
+    (2, 3),
+    (False, True),
+    0,
+)
 ENDED_EVENT = FitEnded("converged", True, 0.6, 1, 1, 7.0, 3, SPLIT)
 ALL = (
-    STARTED, FitResumed(SECRET, 1, 1, 6.0, (STEP, PASS), False), RowsDone(1, 2), STEP, JUDGED, PASS,
-    CheckpointWritten(SECRET, 10, 0.1), ChunkQuarantined(0, 10, f"{SECRET}: rows 0 to 9"),
+    STARTED,
+    FitResumed(SECRET, 1, 1, 6.0, (STEP, PASS), False),
+    RowsDone(1, 2),
+    STEP,
+    JUDGED,
+    PASS,
+    CheckpointWritten(SECRET, 10, 0.1),
+    ChunkQuarantined(0, 10, f"{SECRET}: rows 0 to 9"),
     ENDED_EVENT,
-)  # fmt: skip
+)
 
 
 def told(*events: Event, runs: Runs | None = None, key: str = "a", client: str = "me") -> Run:
@@ -78,8 +90,9 @@ def test_steps_are_not_counted_twice_when_their_pass_ends() -> None:
 def test_rates_are_those_of_reading_and_computing() -> None:
     run = told(STARTED, PASS, replace(PASS, passes=2.0, seconds=20.0, pass_seconds=2.0))
     assert [(s.stop, s.rows, s.bytes) for s in run.samples] == [
-        (1.0, 200.0, 12_800.0), (2.0, 500.0, 32_000.0),
-    ]  # fmt: skip
+        (1.0, 200.0, 12_800.0),
+        (2.0, 500.0, 32_000.0),
+    ]
     assert [sample.time for sample in run.samples] == [SPLIT, SPLIT]
 
 

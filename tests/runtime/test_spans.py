@@ -8,17 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsoftmax.runtime.loading import Task
+from dsoftmax.data.batches import whole_span
+from dsoftmax.runtime.loader import Task
 from dsoftmax.runtime.reduce import _rows
 from dsoftmax.runtime.spans import Tree, cut_spans, cut_tasks
-from dsoftmax.sampling import whole_span
 
 SPAN = 4 << 20
 
 
-@given(
-    st.lists(st.integers(1, 10**5), min_size=1, max_size=30), st.integers(1, 1 << 23)
-)  # fmt: skip
+@given(st.lists(st.integers(1, 10**5), min_size=1, max_size=30), st.integers(1, 1 << 23))
 def test_spans_are_runs_of_whole_chunks_that_cover_all_rows(
     sizes: list[int], row_bytes: int
 ) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Rows, Status
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet
+from dsoftmax.solvers.base import RowSelection, Status
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
+from dsoftmax.typing import Array
 
 NONE = ElasticNet(0.0, 0.0, np.ones((1, 1)))
 
@@ -46,5 +47,5 @@ def states(
     while trail[-1].status is Status.RUNNING and step < most:
         request = solver.ask(trail[-1])
         trail.append(solver.tell(trail[-1], evaluated(f, request.points, batches, step)))
-        step += request.rows is Rows.BATCH
+        step += request.rows is RowSelection.BATCH
     return trail

@@ -7,19 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet
 from dsoftmax.solvers.autosgd import AutoSGD, AutoState
-from dsoftmax.solvers.base import Evaluation, Request, Rows, Status
-from dsoftmax.solvers.preconditioner import preconditioner
+from dsoftmax.solvers.base import Request, RowSelection, Status
+from dsoftmax.solvers.linalg import preconditioner
 from dsoftmax.solvers.schedules import Inverse, Settling, constant
+from dsoftmax.typing import Array
 from tests.solvers.bowls import NONE, Function, quadratic, states
 
 
 def make(
-    momentum: float = 0.9, tol: float = 0.0, steps: int = 1, penalty: ElasticNet = NONE,
+    momentum: float = 0.9,
+    tol: float = 0.0,
+    steps: int = 1,
+    penalty: ElasticNet = NONE,
     whole: bool = True,
-) -> AutoSGD:  # fmt: skip
+) -> AutoSGD:
     schedule = Settling(steps) if whole else Inverse(steps)
     return AutoSGD(penalty, np.nan, schedule, None, tol, 5, momentum, whole)
 
@@ -43,9 +47,13 @@ def told(
     batches = len(functions)
     values, gradients = zip(*map(functions[step % batches], request.points), strict=True)
     result = Evaluation(
-        np.array(values), np.stack(gradients), np.zeros(len(values)), 1, 1 / batches,
+        np.array(values),
+        np.stack(gradients),
+        np.zeros(len(values)),
+        1,
+        1 / batches,
         step % batches == batches - 1,
-    )  # fmt: skip
+    )
     after = solver.tell(state, result)
     assert isinstance(after, AutoState)
     return request, after
@@ -78,14 +86,14 @@ def test_without_a_metric_the_probe_finds_the_largest_eigenvalue(eigenvalues: Ar
     state, asked = begun(solver, f, zero), 0
     while np.isnan(state.learning_rate):
         request, state = told(solver, state, [f], 0)
-        assert request.rows is Rows.SAME_BATCH
+        assert request.rows is RowSelection.SAME_BATCH
         assert len(request.points) == (1 if request.metric else 2)
         np.testing.assert_array_equal(request.points[0], zero)
         asked += 1
     assert asked <= 10
     assert 1 / state.learning_rate == pytest.approx(eigenvalues.max(), rel=0.08)
     assert state.inverse is None
-    assert solver.ask(state).rows is Rows.BATCH
+    assert solver.ask(state).rows is RowSelection.BATCH
 
 
 def test_with_a_metric_one_question_is_enough_and_the_scales_do_not_matter() -> None:
@@ -95,7 +103,7 @@ def test_with_a_metric_one_question_is_enough_and_the_scales_do_not_matter() -> 
     solver = make(momentum=0.0)
     first = begun(solver, f, zero)
     request = solver.ask(first)
-    assert (request.rows, request.metric) == (Rows.SAME_BATCH, True)
+    assert (request.rows, request.metric) == (RowSelection.SAME_BATCH, True)
     value, gradient = f(zero)
     gradient[-1] = 0.0  # of an intercept, where the batch has each class as often as all rows
     result = Evaluation(np.array([value]), gradient[None], np.zeros(1), rows=10**6, metric=hessian)

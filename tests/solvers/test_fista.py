@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Status
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet
+from dsoftmax.solvers.base import Status
 from dsoftmax.solvers.fista import FISTA, FISTAState
+from dsoftmax.typing import Array
 
 Function = Callable[[Array], tuple[float, Array]]
 
@@ -66,9 +67,13 @@ def test_it_finds_the_minimum_that_a_split_into_positive_parts_finds(
         return value + float(np.tile(weights, 2) @ parts), slope
 
     best = minimize(
-        split, np.zeros(2 * size), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2 * size,
+        split,
+        np.zeros(2 * size),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, None)] * 2 * size,
         options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 20_000},
-    )  # fmt: skip
+    )
     assert state.value <= best.fun * (1 + 1e-8)
     if l1 == 1e6:
         assert not state.point[:-1].any()

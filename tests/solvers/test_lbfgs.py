@@ -9,9 +9,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_digits
 
-from dsoftmax.reduction import Array
-from dsoftmax.solvers.base import Evaluation, Rows, Status
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.solvers.base import RowSelection, Status
 from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair, two_loop
+from dsoftmax.typing import Array
 
 EPS = float(np.finfo(float).eps)
 Function = Callable[[Array], tuple[float, Array]]
@@ -23,16 +24,22 @@ def evaluated(f: Function, point: Array) -> Evaluation:
 
 
 def run(
-    f: Function, at: Array, tol: float = 1e-8, *, point: Array | None = None,
-    noise: float = EPS, memory: int | None = None, most: int = 3000,
-) -> tuple[LBFGSState, int]:  # fmt: skip
+    f: Function,
+    at: Array,
+    tol: float = 1e-8,
+    *,
+    point: Array | None = None,
+    noise: float = EPS,
+    memory: int | None = None,
+    most: int = 3000,
+) -> tuple[LBFGSState, int]:
     """Minimise; return the last state and the number of evaluations."""
     solver = LBFGS(tol, noise, memory)
     state, asked = solver.start(at if point is None else point, evaluated(f, at), at), 0
     while state.status is Status.RUNNING and asked < most:
         request = solver.ask(state)
         assert request.points.shape == (1, *at.shape)
-        assert request.rows is Rows.ALL
+        assert request.rows is RowSelection.ALL
         state, asked = solver.tell(state, evaluated(f, request.points[0])), asked + 1
     return state, asked
 

@@ -12,7 +12,7 @@ from dsoftmax.solvers.line_search import (
     CURVATURE,
     DECREASE,
     LineSearch,
-    Search,
+    LineSearchStatus,
     advance,
     begin,
 )
@@ -23,7 +23,7 @@ Line = Callable[[float], tuple[float, float]]
 def search(line: Line, step: float, noise: float = 0.0) -> tuple[LineSearch, int]:
     """Drive a search to its end; also return how many evaluations it took."""
     state, evaluations = begin(*line(0.0), step, noise), 0
-    while state.status is Search.RUNNING:
+    while state.status is LineSearchStatus.RUNNING:
         assert state.step > 0
         state, evaluations = advance(state, *line(state.step)), evaluations + 1
         assert evaluations <= 30
@@ -31,7 +31,7 @@ def search(line: Line, step: float, noise: float = 0.0) -> tuple[LineSearch, int
 
 
 def assert_strong_wolfe(line: Line, state: LineSearch) -> None:
-    assert state.status is Search.FOUND
+    assert state.status is LineSearchStatus.FOUND
     value, slope = line(0.0)
     at_step, slope_there = line(state.step)
     assert at_step <= value + DECREASE * state.step * slope
@@ -68,9 +68,13 @@ def yanai(b1: float, b2: float) -> Line:
 
 
 MORE_THUENTE = {
-    "1": rational, "2": quintic, "3": oscillating,
-    "4": yanai(0.001, 0.001), "5": yanai(0.01, 0.001), "6": yanai(0.001, 0.01),
-}  # fmt: skip
+    "1": rational,
+    "2": quintic,
+    "3": oscillating,
+    "4": yanai(0.001, 0.001),
+    "5": yanai(0.01, 0.001),
+    "6": yanai(0.001, 0.01),
+}
 
 
 @pytest.mark.parametrize("step", [1e-3, 1e-1, 1e1, 1e3])
@@ -131,21 +135,30 @@ def test_where_noise_hides_the_decrease_slopes_decide(size: float, step: float, 
         return 1 + 2e-16 * (a * a / 2 - a) + size * rng.uniform(-0.5, 0.5), 2e-16 * (a - 1)
 
     state, evaluations = search(line, step, noise=size)
-    assert state.status is Search.FOUND
+    assert state.status is LineSearchStatus.FOUND
     assert abs(line(state.step)[1]) < 2e-16
     assert evaluations <= 8
 
 
 def test_a_first_step_that_will_do_takes_one_evaluation() -> None:
     assert search(lambda a: (a * a / 2 - a, a - 1), 1.0) == (
-        LineSearch(begin(0, -1, 1).origin, 1.0, 0.0, begin(0, -1, 1).low, None, 1,
-                   CURVATURE, Search.FOUND), 1
-    )  # fmt: skip
+        LineSearch(
+            begin(0, -1, 1).origin,
+            1.0,
+            0.0,
+            begin(0, -1, 1).low,
+            None,
+            1,
+            CURVATURE,
+            LineSearchStatus.FOUND,
+        ),
+        1,
+    )
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, math.nan])
 def test_no_search_goes_uphill(slope: float) -> None:
-    assert begin(1.0, slope, 1.0).status is Search.FAILED
+    assert begin(1.0, slope, 1.0).status is LineSearchStatus.FAILED
 
 
 @pytest.mark.parametrize(
@@ -159,5 +172,5 @@ def test_no_search_goes_uphill(slope: float) -> None:
 )
 def test_a_hopeless_search_ends(line: Line) -> None:
     state, evaluations = search(line, 1.0)
-    assert state.status is Search.FAILED
+    assert state.status is LineSearchStatus.FAILED
     assert evaluations <= 30

@@ -3,20 +3,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.reduction import Array
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet
 from dsoftmax.solvers.adam import Adam
-from dsoftmax.solvers.base import Evaluation, Status
+from dsoftmax.solvers.base import Status
 from dsoftmax.solvers.minibatch import MiniBatch
 from dsoftmax.solvers.schedules import Cosine, Inverse, Schedule, Settling, constant
 from dsoftmax.solvers.sgd import SGD
+from dsoftmax.typing import Array
 from tests.solvers.bowls import NONE, quadratic, states
 
 
 def make(
-    learning_rate: float = 0.1, momentum: float = 0.9, tol: float = 1e-6, epochs: int = 5,
-    penalty: ElasticNet = NONE, clip_norm: float | None = None,
-) -> SGD:  # fmt: skip
+    learning_rate: float = 0.1,
+    momentum: float = 0.9,
+    tol: float = 1e-6,
+    epochs: int = 5,
+    penalty: ElasticNet = NONE,
+    clip_norm: float | None = None,
+) -> SGD:
     return SGD(penalty, learning_rate, constant, clip_norm, tol, epochs, momentum)
 
 

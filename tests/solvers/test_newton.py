@@ -10,9 +10,10 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import DataError, MemoryBoundError, SoftmaxRegression, plan_fit
-from dsoftmax.penalty import ElasticNet
-from dsoftmax.solvers.base import Evaluation, Status
-from dsoftmax.solvers.bend import Secant, bend_from
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet
+from dsoftmax.solvers.base import Status
+from dsoftmax.solvers.low_rank import Secant, low_rank_from
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.newton_state import NewtonState
 
@@ -242,7 +243,7 @@ def test_the_bend_maps_steps_to_changes_where_they_come_from_a_convex_function(
     root = rng.normal(size=(8, 8))
     matrix = root @ root.T
     secants = [Secant(step, matrix @ step) for step in rng.normal(size=(n_secants, 8))]
-    bend = bend_from(secants, 8)
+    bend = low_rank_from(secants, 8)
     assert (bend.weights > 0).all()
     assert all(
         secant.step @ bend(secant.step) >= 0.99 * secant.step @ secant.change for secant in secants
@@ -251,7 +252,7 @@ def test_the_bend_maps_steps_to_changes_where_they_come_from_a_convex_function(
 
 
 def test_no_secants_bend_nothing() -> None:
-    assert not bend_from([], 8)(np.ones((4, 2))).any()
+    assert not low_rank_from([], 8)(np.ones((4, 2))).any()
 
 
 def test_the_statuses_say_why_it_stops() -> None:

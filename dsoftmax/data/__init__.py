@@ -1,0 +1,1 @@
+"""Rows of any array, what labels and weights mean, and how rows are batched."""

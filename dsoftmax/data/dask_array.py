@@ -1,0 +1,315 @@
+"""Rows of a Dask array, computed by the task that reduces them.
+
+A task carries the part of the array's graph that its rows need, and computes it in its own
+thread, span by span: nothing runs ahead, spills, or waits for another task. Blocks that
+a cluster holds (`client.persist`) are the exception: the task depends on them. X and y are
+computed one after the other: what both are made of, a delayed loader say, runs for each.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any, ClassVar
+
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from dask.array.core import getter, getter_inline, getter_nofancy, slices_from_chunks
+from dask.core import flatten, get_dependencies
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, GraphNode, Task, TaskRef
+
+from dsoftmax.data.grid import Grid
+from dsoftmax.data.row_array import NoStoreMixin, RowArray, from_objects
+from dsoftmax.data.zarr_array import from_zarr
+from dsoftmax.errors import DataError
+from dsoftmax.typing import Array
+
+Graph = Mapping[Any, Any]
+_GETTERS = (getter, getter_inline, getter_nofancy)
+_MOST_SHARED = 16  # tasks that all blocks may have in common
+
+
+@dataclass(frozen=True, eq=False)
+class DaskArray(NoStoreMixin):
+    """A Dask array by its optimised graph, or the part of one that some rows need.
+
+    It pickles as that graph: what a user's own functions and stores bring along, large
+    arrays or credentials, is for the user to keep out of it.
+
+    Attributes
+    ----------
+    name, shape, dtype : of the whole array
+    boundaries : row boundaries of the blocks that it has
+    keys : of the blocks of each row, one for each block of features
+    graph : what computes them
+    futures : blocks that a cluster holds, by key; they do not travel in the pickle
+    collection : the array itself, in the process that made it
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    boundaries: tuple[int, ...]
+    keys: tuple[tuple[Any, ...], ...]
+    graph: Graph
+    futures: Mapping[Any, Any] = field(default_factory=dict)
+    collection: Any = None
+    in_memory: bool = False
+    portable: bool = True
+    identity: ClassVar[str] = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"futures": {}, "collection": None}
+
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Where the axes of the samples are cut into blocks, without those that are empty."""
+        sizes = self.collection.chunks[: max(1, len(self.shape) - 1)]
+        return tuple((0, *accumulate(size for size in axis if size)) for axis in sizes)
+
+    def laid_out(self, grid: Grid) -> RowArray:
+        """Return the rows in the order of a grid."""
+        lazy = from_dask(self.name, _as_rows(self.collection, grid))
+        assert isinstance(lazy, DaskArray)
+        return replace(lazy, collection=self.collection)
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return rows start to stop, computed here and now."""
+        own = self.part(start, stop)
+        computed = dask.get(own.graph, [list(keys) for keys in own.keys])
+        blocks = [
+            self._checked(blocks, high - low)
+            for blocks, low, high in zip(
+                computed, own.boundaries[:-1], own.boundaries[1:], strict=True
+            )
+        ]
+        rows = _joined(blocks, axis=0)[start - own.boundaries[0] : stop - own.boundaries[0]]
+        return from_objects(self.name, rows) if rows.dtype.kind == "O" else rows
+
+    def part(self, start: int, stop: int) -> DaskArray:
+        """Return the blocks with these rows, and of the graph what they need."""
+        first = bisect_right(self.boundaries, start) - 1
+        last = max(first, bisect_left(self.boundaries, stop)) if start < stop else first
+        keys = self.keys[first:last]
+        graph, missing = _needed(self.graph, flatten([list(row) for row in keys]))
+        futures = {key: self.futures[key] for key in missing if key in self.futures}
+        return replace(
+            self,
+            boundaries=self.boundaries[first : last + 1],
+            keys=keys,
+            graph=graph,
+            futures=futures,
+            collection=None,
+        )
+
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> DaskArray:
+        """Return the array with the values of its futures in its graph."""
+        values = {key: DataNode(key, value) for key, value in blocks.items()}
+        return replace(self, graph={**self.graph, **values})
+
+    def _checked(self, blocks: list[Any], n_rows: int) -> Array:
+        """Return the blocks of a row as one, if they are what the array's metadata say."""
+        row = _joined([np.asarray(block) for block in blocks], axis=1)
+        expected = (n_rows, *self.shape[1:])
+        if row.shape != expected:
+            raise DataError(
+                f"{self.name} has a block of shape {row.shape} where its chunks say {expected}; "
+                f"call {self.name}.compute_chunk_sizes() first"
+            )
+        if self.dtype.kind not in "biuf":
+            return row
+        if not np.can_cast(row.dtype, self.dtype):
+            raise DataError(
+                f"{self.name} has a block of dtype {row.dtype} where its metadata say "
+                f"{self.dtype}; call {self.name}.astype first"
+            )
+        return row.astype(self.dtype, copy=False)
+
+
+def from_dask(role: str, values: Any) -> RowArray:
+    """Return the source array of a Dask array, or of the Zarr array that it only reads.
+
+    Raises
+    ------
+    DataError
+        If it is another collection, has unknown chunk sizes, blocks that are not of NumPy, or
+        blocks that all depend on the same tasks.
+    """
+    array = require_array(role, values)
+    if math.isnan(sum(array.shape)):
+        raise DataError(
+            f"{role} is a Dask array with chunks of unknown size, of shape {array.shape}; call "
+            f"{role}.compute_chunk_sizes() first"
+        )
+    if type(array._meta) is not np.ndarray:
+        raise DataError(
+            f"{role} is a Dask array of {type(array._meta).__name__} blocks; expected "
+            "numpy.ndarray: convert them first, with map_blocks"
+        )
+    source = _zarr_behind(array)
+    if source is not None:
+        return source
+    lazy = _lazy(role, array)
+    _require_independent(lazy)
+    return lazy
+
+
+def require_array(role: str, values: Any) -> Any:
+    """Return a Dask array as it is, and refuse what else Dask has, saying what to call."""
+    if isinstance(values, da.Array):
+        return values
+    remedy = "dask.array.from_delayed makes one"
+    if hasattr(type(values), "to_dask_array"):  # a Delayed has any attribute
+        remedy = f"call {role}.to_dask_array(lengths=True)"
+    raise DataError(f"{role} is a Dask {type(values).__name__}; expected a Dask array: {remedy}")
+
+
+def _lazy(role: str, array: Any) -> DaskArray:
+    sizes = array.chunks[0] if array.ndim else ()
+    rows = zip(sizes, array.__dask_keys__(), strict=False)
+    keys = tuple(tuple(flatten([row])) for size, row in rows if size)
+    graph = _optimised(array)
+    _, missing = _needed(graph, flatten([list(row) for row in keys]))
+    return DaskArray(
+        role,
+        array.shape,
+        array.dtype,
+        (0, *accumulate(size for size in sizes if size)),
+        keys,
+        graph,
+        _held(role, array, missing),
+        array,
+    )
+
+
+def _held(role: str, array: Any, keys: set[Any]) -> dict[Any, Any]:
+    """Return the futures that stand in an array's graph for these keys."""
+    if not keys:
+        return {}
+    nodes = dict(array.__dask_graph__())
+    futures = {key: nodes[key] for key in keys if hasattr(nodes.get(key), "client")}
+    if len(futures) < len(keys):
+        raise DataError(
+            f"{role} is a Dask array with futures inside of its tasks; call {role}.persist() "
+            "first, so that they are its blocks"
+        )
+    return futures
+
+
+def _needed(graph: Graph, keys: Any) -> tuple[dict[Any, Any], set[Any]]:
+    """Return the part of a graph that some keys depend on, and the keys that it lacks."""
+    found: dict[Any, Any] = {}
+    missing = set()
+    waiting = list(keys)
+    while waiting:
+        key = waiting.pop()
+        if key in found:
+            continue
+        if key not in graph:
+            missing.add(key)
+            continue
+        found[key] = node = graph[key]
+        older = not isinstance(node, GraphNode)  # a tuple or plain data, which Dask still takes
+        waiting.extend(get_dependencies(graph, key) if older else node.dependencies)
+    return found, missing
+
+
+def _joined(arrays: list[Array], axis: int) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
+
+
+def _require_independent(array: DaskArray) -> None:
+    """Refuse an average over all rows, say, within the graph: each span would compute it anew."""
+    if len(array.keys) < 2:
+        return
+    start, stop = array.boundaries[0], array.boundaries[-1]
+    first, last = array.part(start, start + 1).graph, array.part(stop - 1, stop).graph
+    shared = [key for key in first.keys() & last.keys() if isinstance(first[key], Task)]
+    if len(shared) > _MOST_SHARED:
+        raise DataError(
+            f"all blocks of {array.name} depend on the same {len(shared)} Dask tasks (averages "
+            "over all rows, a shuffle), which would run again for every block: compute what they "
+            "have in common first (mean, scale = dask.compute(mean, scale)), or store "
+            f"{array.name} with to_zarr and pass its path"
+        )
+
+
+def _zarr_behind(array: Any) -> RowArray | None:
+    """Return the local Zarr array of which a Dask array is `from_zarr` and no more.
+
+    Other stores stay in the graph, which has what the user gave to open them.
+    """
+    graph = array.__dask_graph__()
+    found = None
+    indices = slices_from_chunks(array.chunks)
+    for key, index in zip(flatten(array.__dask_keys__()), indices, strict=True):
+        task = graph.get(key)
+        if not isinstance(task, Task) or task.func not in _GETTERS:
+            return None
+        stored, where = (_value(graph, argument) for argument in task.args[:2])
+        if where != index or (found is not None and stored is not found):
+            return None
+        found = stored
+    if not isinstance(found, zarr.Array) or found.shape != array.shape:
+        return None
+    source = from_zarr("X", found)
+    return source if source.portable else None
+
+
+def _as_rows(array: Any, grid: Grid) -> Any:
+    """Return an array that has the axes of a grid with its rows in place of them."""
+    axes, trailing = len(grid.cuts), array.shape[len(grid.cuts) :]
+    array = array.rechunk((*grid.sizes, *trailing))
+    name, last = f"rows-{array.name}", (0,) * len(trailing)
+    graph = {}
+    for number, where in enumerate(np.ndindex(*array.numblocks[:axes])):
+        key, block = (name, number, *last), TaskRef((array.name, *where, *last))
+        shape = tuple(axis.stop - axis.start for axis in grid.block(number))
+        graph[key] = Task(key, _block_rows, block, (*shape, *trailing), axes)
+    rows = tuple(int(size) for size in np.diff(grid.boundaries))
+    chunks = (rows, *((length,) for length in trailing))
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[array])
+    return da.Array(layers, name, chunks, array.dtype, np.empty((0,) * len(chunks), array.dtype))
+
+
+def _block_rows(block: Any, shape: tuple[int, ...], axes: int) -> Array:
+    """Return a block as rows, if it is what the array's metadata say."""
+    values = np.asarray(block)
+    if values.shape != shape:
+        raise DataError(
+            f"a block has the shape {values.shape} where the chunks of its array say {shape}; "
+            "call compute_chunk_sizes() on it first"
+        )
+    return values.reshape(-1, *shape[axes:])
+
+
+def _value(graph: Graph, argument: Any) -> Any:
+    node = graph[argument.key] if isinstance(argument, TaskRef) else argument
+    return node.value if isinstance(node, DataNode) else node
+
+
+def _optimised(array: Any) -> dict[Any, Any]:
+    graph = dict(dask.optimize(array)[0].__dask_graph__())
+    if any(isinstance(getattr(node, "value", None), np.memmap) for node in graph.values()):
+        return dict(dask.optimize(_cut_up(array))[0].__dask_graph__())
+    return graph
+
+
+def _cut_up(array: Any) -> Any:
+    """Return the array with the memory maps in its graph cut into their blocks.
+
+    Dask copies a memory map into memory and keeps that in one piece, for every part to carry.
+    """
+    graph = dict(array.__dask_graph__())
+    for key, task in graph.items():
+        if isinstance(task, Task) and task.func in _GETTERS:
+            values, where = (_value(graph, argument) for argument in task.args[:2])
+            if isinstance(values, np.memmap):
+                graph[key] = DataNode(key, np.asarray(values[where]))
+    return da.Array(graph, array.name, array.chunks, array.dtype, array._meta)

@@ -1,0 +1,1 @@
+"""Writes tables and arrays of other formats to chunked Zarr stores."""

@@ -1,0 +1,183 @@
+"""Rows and their labels on the way into a store: what every kind of source looks like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dsoftmax.errors import DataError
+from dsoftmax.typing import Array
+
+Block = dict[str, Array]  # the same rows of X and, where there are labels, of y
+Names = str | Sequence[str] | None
+_BLOCK_BYTES = 4 * 2**20
+_SHAPES = {"X": "(n_samples, n_features)", "y": "(n_samples,)"}
+_NDIM = {"X": 2, "y": 1}
+_VALUES = {"X": "real numbers", "y": "real numbers or strings"}
+_DTYPE_KINDS = {"X": "biuf", "y": "biufUT"}
+_USUAL_NAMES = (("X", "y"), ("X_train", "y_train"))
+
+
+class Shaped(Protocol):
+    """An array as far as its metadata go; `str` of it says where it is."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype as stored."""
+
+
+class ArraySpec(NamedTuple):
+    """What an array will be in the store.
+
+    Attributes
+    ----------
+    shape : with the rows first
+    dtype : in native byte order
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in memory."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """A source of rows, which can be read from the first to the last any number of times.
+
+    Attributes
+    ----------
+    name : the source, for messages
+    forms : of X and, where there are labels, of y
+    blocks : begins to read; how many rows a block has is the source's choice
+    feature_names : of the columns of X, where they have names
+    """
+
+    name: str
+    forms: Mapping[str, ArraySpec]
+    blocks: Callable[[], Iterator[Block]]
+    feature_names: tuple[str, ...] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.forms["X"].shape[0]
+
+    def __iter__(self) -> Iterator[Block]:
+        read = 0
+        for block in self.blocks():
+            read += len(block["X"])
+            yield block
+        if read != self.count:
+            raise DataError(
+                f"{self.name} had {self.count} rows when it was opened, and {read} when it was "
+                "read: leave it alone while it is ingested"
+            )
+
+
+class Rechunker:
+    """Cuts a stream of arrays anew, into pieces of `rows` rows; only the last may be shorter."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._filled = 0
+        self._piece: Array | None = None
+
+    def push(self, array: Array) -> Iterator[Array]:
+        """Take in an array, and yield the pieces that it completes."""
+        while len(array):
+            if self._piece is None:
+                # A copy: a view would keep all of the array it is of in memory.
+                self._piece = np.empty((self._rows, *array.shape[1:]), array.dtype)
+            taken = array[: self._rows - self._filled]
+            self._piece[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            array = array[len(taken) :]
+            if self._filled == self._rows:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[Array]:
+        """Yield what is left of the stream, if anything is."""
+        if self._piece is not None:
+            piece, self._piece = self._piece[: self._filled], None
+            self._filled = 0
+            yield piece
+
+
+def recut(arrays: Iterable[Array], rows: int) -> Iterator[Array]:
+    """Yield a stream of arrays anew, in pieces of so many rows."""
+    cutter = Rechunker(rows)
+    for array in arrays:
+        yield from cutter.push(array)
+    yield from cutter.rest()
+
+
+def in_step(streams: Mapping[str, Iterator[Array]]) -> Iterator[Block]:
+    """Yield as blocks what streams of equal pieces yield, to the very end of each."""
+    for pieces in zip(*streams.values(), strict=True):
+        yield dict(zip(streams, pieces, strict=True))
+
+
+def block_rows(row_bytes: int) -> int:
+    """Return how many rows make a block of about 4 MiB."""
+    return max(1, _BLOCK_BYTES // max(row_bytes, 1))
+
+
+def find_pair(held: Sequence[str], x: Names, y: str | None) -> tuple[str, str] | None:
+    """Return the names of X and y among those of the arrays that a source holds."""
+    wanted = _USUAL_NAMES if x is None and y is None else ((x, y),)
+    for features, labels in wanted:
+        if isinstance(features, str) and features in held and labels in held:
+            return features, str(labels)
+    return None
+
+
+def no_pair(source: object, held: Iterable[str], x: Names, y: str | None) -> DataError:
+    """Return the error of a source whose arrays are not those that were asked for."""
+    return DataError(
+        f"{source} holds {', '.join(held) or 'no array'}; got x={x!r}, y={y!r}, expected two of "
+        "these: name both x and y"
+    )
+
+
+def usable_forms(arrays: Mapping[str, Shaped]) -> dict[str, ArraySpec]:
+    """Return the forms of X and y, refusing from the metadata alone what cannot be ingested.
+
+    Raises
+    ------
+    DataError
+        If a shape or dtype does not fit.
+    """
+    for name, array in arrays.items():
+        for problem in _problems(name, array):
+            raise DataError(f"{name} ({array}) {problem}")
+    if len({array.shape[0] for array in arrays.values()}) > 1:
+        got = " and ".join(f"{name} ({array})" for name, array in arrays.items())
+        raise DataError(f"got {got}; expected one label for each row: pair them up again")
+    return {name: ArraySpec(array.shape, native(array.dtype)) for name, array in arrays.items()}
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in native byte order; strings of variable length have none."""
+    return dtype if dtype.kind == "T" else dtype.newbyteorder("=")
+
+
+def _problems(name: str, array: Shaped) -> Iterator[str]:
+    dtype, shape = array.dtype, array.shape
+    if dtype.kind not in _DTYPE_KINDS[name] or (dtype.kind == "f" and dtype.itemsize > 8):
+        yield f"has a dtype that cannot be used; expected {_VALUES[name]}: convert it with astype"
+    if len(shape) != _NDIM[name]:
+        yield f"has {len(shape)} dimensions; expected {_SHAPES[name]}: reshape it to that"
+    if 0 in shape or dtype.itemsize == 0:
+        yield "is empty; expected at least one row and one column"

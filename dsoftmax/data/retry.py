@@ -1,0 +1,205 @@
+"""Reads that fail: what may pass is tried again, and what will not is named.
+
+A *transient* error is one of the way to the data: a timeout, a reset connection, a server
+that is busy. Anything else is a *permanent* fault of the data: a chunk that cannot be
+decoded, fails its checksum, or is not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
+from dsoftmax.typing import Array
+
+_LONGEST_DELAY = 32.0
+_BUSY = {408, 425, 429}  # HTTP statuses below 500 that say: try again
+_ERRNOS = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EINTR,
+    errno.EMFILE,
+    errno.ENETDOWN,
+    errno.ENETRESET,
+    errno.ENETUNREACH,
+    errno.ENFILE,
+    errno.ENOTCONN,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+_DENIED = {401, 403}
+_DENIED_NAMES = {"PermissionDeniedError", "UnauthenticatedError"}  # of obstore
+# Of libraries that are not imported for it: aiohttp, botocore, obstore, requests, urllib3.
+_NAMES = {
+    "ClientConnectionError",
+    "ClientPayloadError",
+    "ConnectTimeout",
+    "ConnectTimeoutError",
+    "ConnectionClosedError",
+    "EndpointConnectionError",
+    "FSTimeoutError",
+    "GenericError",
+    "IncompleteRead",
+    "IncompleteReadError",
+    "ProtocolError",
+    "ReadTimeout",
+    "ReadTimeoutError",
+    "ResponseStreamingError",
+    "ServerDisconnectedError",
+    "ServerTimeoutError",
+}
+
+
+class RetryPolicy(NamedTuple):
+    """How long a read that fails for a transient reason is tried again.
+
+    Attributes
+    ----------
+    retries : how often
+    delay : seconds before the first retry; each time it doubles, up to 32 s
+    """
+
+    retries: int = 7
+    delay: float = 0.5
+
+
+RETRY_POLICY = RetryPolicy()
+
+
+class BadChunk(NamedTuple):
+    """Rows that cannot be read: those of a chunk of X, and why."""
+
+    start: int
+    stop: int
+    reason: str
+
+
+class _Count(threading.local):
+    value = 0
+
+
+_retries = _Count()
+
+
+def retries_here() -> int:
+    """Return how often this thread has tried a read again, since it began."""
+    return _retries.value
+
+
+def fetch(
+    name: str,
+    read: Callable[[], Array],
+    start: int,
+    stop: int,
+    patience: RetryPolicy,
+    culprit: Callable[[], str | None] = lambda: None,
+) -> Array:
+    """Return what a read returns, tried again while its errors are transient.
+
+    Parameters
+    ----------
+    name : of the array
+    read : returns its rows start to stop
+    patience : Patience
+    culprit : finds which chunk of theirs cannot be read, for the message
+
+    Raises
+    ------
+    OutageError
+        If it still fails for a transient reason, or the right to read is missing.
+    ChunkError
+        If it fails for any other reason.
+    """
+    for delay in (*_delays(patience), None):
+        try:
+            return read()
+        except (DsoftmaxError, MemoryError, ImportError):
+            raise  # no fault of the data
+        except Exception as error:
+            what = f"{name}: rows {start} to {stop - 1} cannot be read"
+            if is_denied(error):
+                raise OutageError(f"{what}: {_said(error)}; renew the right to read it") from error
+            if not is_transient(error):
+                found = _found(culprit)
+                what = what if found is None else f"{name}: {found} cannot be read"
+                raise ChunkError(f"{what}: {_said(error)}") from error
+            if delay is None:
+                raise OutageError(
+                    f"{what}, after {patience.retries} retries: {_said(error)}; run this again "
+                    "when its storage answers"
+                ) from error
+            _retries.value += 1
+            time.sleep(delay)
+    raise AssertionError("not reached")
+
+
+def _found(culprit: Callable[[], str | None]) -> str | None:
+    """Return which chunk cannot be read, if the store still tells."""
+    try:
+        return culprit()
+    except Exception:
+        return None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error, or one that it comes from, may pass."""
+    return any(_passes(link) for link in _chain(error))
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether an error, or one that it comes from, is for want of a right: an old token, say."""
+    return any(
+        isinstance(link, PermissionError)
+        or _status(link) in _DENIED
+        or type(link).__name__ in _DENIED_NAMES
+        for link in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    if isinstance(error, OSError) and error.errno in _ERRNOS:
+        return True
+    status = _status(error)
+    if status is not None:
+        return status >= 500 or status in _BUSY
+    return any(kind.__name__ in _NAMES for kind in type(error).__mro__)
+
+
+def _status(error: Any) -> int | None:
+    """Return the HTTP status that an error carries, if it does."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore's
+        response = response.get("ResponseMetadata", {})
+        found = response.get("HTTPStatusCode")
+    else:
+        own = (getattr(error, name, None) for name in ("status", "code", "status_code"))
+        found = next((value for value in own if isinstance(value, int)), None)
+        found = getattr(response, "status_code", None) if found is None else found
+    return found if isinstance(found, int) else None
+
+
+def _delays(patience: RetryPolicy) -> list[float]:
+    return [min(patience.delay * 2**i, _LONGEST_DELAY) for i in range(patience.retries)]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

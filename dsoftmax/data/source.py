@@ -1,0 +1,263 @@
+"""A source of rows: three arrays and the policy by which they are read.
+
+The arrays (`RowArray`) know how to fetch rows; the `Source` knows what the rows mean:
+which labels are which class, and what a row weighs. Both pickle to a few hundred bytes (a
+Dask array: to the graph of the rows it is needed for) and hold no open handle, so that they
+can travel with a task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.data.folds import Folds, HoldOut
+from dsoftmax.data.grid import Grid
+from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy, fetch
+from dsoftmax.data.row_array import LABEL_KINDS, RowArray, from_objects, preview
+from dsoftmax.errors import DataError
+from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, by_number
+from dsoftmax.typing import Array
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to learn from or to predict.
+
+    Attributes
+    ----------
+    X : RowArray of shape (n_samples, n_features)
+    y : RowArray of shape (n_samples,) or None
+    sample_weight : RowArray of shape (n_samples,) or None
+    dtype : dtype of the computation, float32 or float64
+    classes : sorted labels, once they are known: `read` then returns their codes
+    class_weight : (n_classes,) factors of the row weights, or None
+    grid : the axes of the samples if there is more than one, else None
+    missing : "raise", or "drop": rows with values that are not finite are left out
+    ignore_label : rows with this label are left out
+    patience : how long to try reads again
+    most_bad : how many chunks of X may be left out since they cannot be read
+    feature_names : of the columns of X, where they have names
+    hold_out : which rows a fit is judged by and does not learn from, or None
+    cv : RowArray of shape (n_samples,), what the user calls the folds of the rows, or None
+    folds : which rows each model of a cross-validation does not learn from, or None
+    """
+
+    X: RowArray
+    y: RowArray | None
+    sample_weight: RowArray | None
+    dtype: np.dtype[np.floating]
+    classes: Array | None = None
+    class_weight: Array | None = None
+    grid: Grid | None = None
+    missing: str = "raise"
+    ignore_label: Any = None
+    patience: RetryPolicy = RETRY_POLICY
+    most_bad: int = 0
+    feature_names: tuple[str, ...] | None = None
+    hold_out: HoldOut | None = None
+    cv: RowArray | None = None
+    folds: Folds | None = None
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return self.X.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self.X.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of y, of the weights and of predicted labels."""
+        return (self.n_samples,) if self.grid is None else self.grid.shape
+
+    @property
+    def drops_missing(self) -> bool:
+        """Whether which rows count is only known when X is read."""
+        return self.missing == "drop" and self.X.dtype.kind == "f"
+
+    @property
+    def row_bytes(self) -> int:
+        """Decoded bytes of a row of X."""
+        return self.n_features * self.X.dtype.itemsize
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Row boundaries of the chunks of X: 0, ..., n_samples."""
+        return self.X.boundaries
+
+    @property
+    def arrays(self) -> tuple[RowArray, ...]:
+        """The arrays that are there."""
+        return tuple(a for a in (self.X, self.y, self.sample_weight, self.cv) if a is not None)
+
+    @property
+    def futures(self) -> dict[Any, Any]:
+        """The blocks that a cluster holds, by key."""
+        return {key: future for array in self.arrays for key, future in array.futures.items()}
+
+    def with_classes(self, classes: Array, class_weight: Array | None = None) -> Source:
+        """Return the source that reads labels as codes, and weighs rows by their class."""
+        return replace(self, classes=classes, class_weight=class_weight)
+
+    def features_only(self) -> Source:
+        """Return the source of all rows of X, which no policy leaves out: for predictions."""
+        return replace(self, y=None, sample_weight=None, missing="raise", ignore_label=None)
+
+    def require_visible(self) -> None:
+        """Raise an error unless this process can open the arrays."""
+        for array in self.arrays:
+            array.require_visible()
+
+    def part(self, start: int, stop: int, *, targets_only: bool = False) -> Source:
+        """Return what a task needs that reads no other rows than these, or only their targets."""
+        folds = None if self.folds is None else self.folds.part(start, stop)
+        X = self.X.part(start, start) if targets_only else self.X
+        source = replace(self, X=X, folds=folds)
+        return source._each(lambda array: array.part(start, stop))
+
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> Source:
+        """Return the source that has the values of its `futures` at hand."""
+        return self._each(lambda array: array.with_blocks(blocks)) if blocks else self
+
+    def _each(self, change: Callable[[RowArray], RowArray]) -> Source:
+        y, weight, cv = (
+            None if array is None else change(array)
+            for array in (self.y, self.sample_weight, self.cv)
+        )
+        return replace(self, X=change(self.X), y=y, sample_weight=weight, cv=cv)
+
+    def read(self, start: int, stop: int) -> Chunk:
+        """Return rows start to stop.
+
+        Raises
+        ------
+        ChunkError, OutageError
+            If the store cannot deliver them, for good or for now.
+        DataError
+            If a label is not one of `classes`, or a weight is negative or not finite.
+        """
+        chunk = self._stored_targets(start, stop)._replace(X=self._fetch(self.X, start, stop))
+        if self.drops_missing:
+            chunk = _without(chunk, np.logical_not(np.isfinite(chunk.X).all(axis=1)), MISSING)
+        if chunk.left_out is not None:
+            X = chunk.X.copy()
+            X[chunk.left_out > 0] = 0  # a NaN times a weight of zero is a NaN
+            chunk = chunk._replace(X=X)
+        return self._coded(chunk)
+
+    def read_targets(self, start: int, stop: int) -> Chunk:
+        """Return rows start to stop with y and weights, and no feature of X."""
+        return self._coded(self._stored_targets(start, stop))
+
+    def _stored_targets(self, start: int, stop: int) -> Chunk:
+        y = None if self.y is None else self._fetch(self.y, start, stop)
+        weight = None
+        if self.sample_weight is not None:
+            weight = self._fetch(self.sample_weight, start, stop).astype(np.float64)
+        place = by_number if self.grid is None else self.grid.place
+        none = np.empty((stop - start, 0))
+        chunk = Chunk(none, y, weight, start, place=place, chunk_at=self.X.chunk_at)
+        if y is None or self.ignore_label is None:
+            return chunk
+        return _without(chunk, _equal(y, self.ignore_label), IGNORED)
+
+    def _coded(self, chunk: Chunk) -> Chunk:
+        """Return a chunk whose labels are codes, and its weights those of row and class."""
+        if self.sample_weight is not None:
+            _check_weights(self.sample_weight, chunk)
+        if self.hold_out is not None:
+            chunk = _held_out(chunk, self.hold_out)
+        if chunk.y is None or self.classes is None:
+            return chunk
+        chunk = chunk._replace(y=self._encode(chunk))
+        codes, weight = chunk.codes, chunk.sample_weight
+        if self.folds is not None:
+            chunk = self._with_folds(chunk, self.folds)
+        if self.class_weight is not None:
+            factor = self.class_weight[codes]
+            weight = factor if weight is None else weight * factor
+        return chunk._replace(sample_weight=weight)
+
+    def _with_folds(self, chunk: Chunk, folds: Folds) -> Chunk:
+        """Return a chunk that knows the folds of its rows, and what they weigh as judges."""
+        start, stop = chunk.start, chunk.start + len(chunk.codes)
+        given = None if self.cv is None else self._fetch(self.cv, start, stop)
+        weight = np.ones(stop - start) if chunk.sample_weight is None else chunk.sample_weight
+        return chunk._replace(fold=folds.of(chunk, given), held_out=weight)
+
+    def _fetch(self, array: RowArray, start: int, stop: int) -> Array:
+        values = fetch(
+            array.name,
+            lambda: array.read(start, stop),
+            start,
+            stop,
+            self.patience,
+            lambda: array.culprit(start, stop),
+        )
+        if values.dtype.kind in LABEL_KINDS:
+            return values
+        # Variable-length strings become fixed-length ones, which can be searched and saved.
+        return from_objects("y", values.astype(object))
+
+    def _encode(self, chunk: Chunk) -> Array:
+        assert self.y is not None
+        assert self.classes is not None
+        y = chunk.codes
+        found = np.searchsorted(self.classes, y)
+        codes = np.minimum(found, len(self.classes) - 1)
+        unknown = self.classes[codes] != y
+        if chunk.left_out is not None:
+            unknown &= chunk.left_out == 0
+        if np.any(unknown):
+            row = int(np.argmax(unknown))
+            raise DataError(
+                f"{self.y.name} has the label {y[row].item()!r} at {chunk.where(row)}"
+                f"{self.y.chunk_at(chunk.start + row)}, which is not one of the "
+                f"{len(self.classes)} classes ({preview(self.classes)})"
+            )
+        return codes
+
+
+def _equal(y: Array, label: Any) -> Array:
+    if isinstance(label, float) and math.isnan(label):
+        return np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), bool)
+    return np.asarray(y == label)
+
+
+def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
+    """Return a chunk without the weight of some rows, unless they are left out already."""
+    if not rows.any():
+        return chunk
+    left_out = np.zeros(len(rows), np.uint8) if chunk.left_out is None else chunk.left_out
+    left_out = np.where(rows & (left_out == 0), np.uint8(reason), left_out)
+    weight = np.ones(len(rows)) if chunk.sample_weight is None else chunk.sample_weight
+    return chunk._replace(left_out=left_out, sample_weight=np.where(left_out > 0, 0.0, weight))
+
+
+def _held_out(chunk: Chunk, hold_out: HoldOut) -> Chunk:
+    """Return a chunk that holds the weight of some rows apart."""
+    held = hold_out.of(chunk.codes, chunk.start)
+    weight = np.ones(len(held)) if chunk.sample_weight is None else chunk.sample_weight
+    return chunk._replace(
+        sample_weight=np.where(held, 0.0, weight), held_out=np.where(held, weight, 0.0)
+    )
+
+
+def _check_weights(array: RowArray, chunk: Chunk) -> None:
+    weight = chunk.sample_weight
+    assert weight is not None
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if np.any(bad):
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"{array.name} is {weight[row]} at {chunk.where(row)}"
+            f"{array.chunk_at(chunk.start + row)}; weights must be finite and not negative"
+        )

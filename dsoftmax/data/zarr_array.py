@@ -1,0 +1,331 @@
+"""Rows of a Zarr array, reopened by whoever reads them."""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import numpy as np
+import zarr
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+from dsoftmax.data.byte_cache import ByteCache
+from dsoftmax.data.grid import Grid, Index, cuts_every
+from dsoftmax.data.grid_rows import GridRows
+from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.storage.urls import (
+    absolute_url,
+    arrays_in,
+    digest_of,
+    open_node,
+    reopen,
+    travels,
+    url_of,
+)
+from dsoftmax.storage.zarr_nodes import COMPLETE
+from dsoftmax.storage.zarr_timing import decoding
+from dsoftmax.typing import Array
+
+_METADATA = ("zarr.json", ".zarray")
+_SHARD_BYTES = 1 << 26  # decoded, of the rows of a shard that are read at once
+_LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as they were
+
+
+@dataclass(frozen=True)
+class ZarrArray:
+    """A Zarr array by its absolute URL; it pickles as that and its metadata.
+
+    Attributes
+    ----------
+    name : URL or path, for messages
+    url : where another process opens it, or None
+    shape, dtype : of the array
+    chunk_shape : what is decoded at once: a chunk, or a shard where there are shards that are
+        not too large
+    identity : digest of the metadata, by which a store that has changed is found out
+    token : names this opening; what a process remembers of a store is remembered under it
+    opened : the array itself where it has no URL (a store in memory), else None
+    complete : whether all chunks were written, so that one that is not there was lost
+    """
+
+    name: str
+    url: str | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk_shape: tuple[int, ...]
+    identity: str
+    token: str = field(compare=False)
+    opened: Any = field(default=None, compare=False)
+    complete: bool = False
+    in_memory: bool = False
+    may_wait: ClassVar[bool] = True
+    futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Row boundaries of the chunks or shards."""
+        return cuts_every(self.shape[:1], self.chunk_shape[:1])[0]
+
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Where the axes of the samples are cut into chunks."""
+        return cuts_every(self.shape[:-1], self.chunk_shape[:-1])
+
+    @property
+    def portable(self) -> bool:
+        """Whether another process can open it."""
+        return travels(self.url)
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return rows start to stop, decoded."""
+        return self.region((slice(start, stop),))
+
+    def region(self, where: Index) -> Array:
+        """Return a box of the array, decoded."""
+        box = self._box(where)
+        self.array()  # opened before the clock of decoding starts
+        with decoding():
+            found = self._decoded(box)
+        self._require_there(box)
+        return found
+
+    def _decoded(self, box: Index) -> Array:
+        if all(self._is_whole(axis, within) for axis, within in enumerate(box)):
+            return np.asarray(self.array()[box])
+        # Labels are often in chunks of many times the rows of X: each is decoded once, not
+        # once for each chunk of X.
+        out: Array | None = None
+        for number in self._chunks_of(box):
+            rows = self._remembered(number)
+            own = self._bounds(number)
+            inner = [_overlap(a, b) for a, b in zip(box, own, strict=True)]
+            part = rows[tuple(_less(i, o.start) for i, o in zip(inner, own, strict=True))]
+            if out is None:
+                out = np.empty(tuple(axis.stop - axis.start for axis in box), rows.dtype)
+            out[tuple(_less(i, b.start) for i, b in zip(inner, box, strict=True))] = part
+        assert out is not None
+        return out
+
+    def culprit(self, *where: Any) -> str | None:
+        """Return the first chunk in a box, or of rows start to stop, that cannot be read."""
+        index = where[0] if len(where) == 1 else (slice(*where),)
+        for number in self._chunks_of(self._box(index)):
+            own = self._bounds(number)
+            try:
+                self.array()[own]
+            except DataError:
+                return None
+            except Exception:
+                corner = tuple(axis.start for axis in own)
+                return f"chunk {self._key(corner)} (rows {own[0].start} to {own[0].stop - 1})"
+        return None
+
+    def chunk_at(self, row: int, column: int = 0) -> str:
+        """Return which chunk holds a value, for messages."""
+        return self.chunk_of((row, column)[: len(self.shape)])
+
+    def chunk_of(self, index: tuple[int, ...]) -> str:
+        """Return which chunk holds the value at an index, for messages."""
+        return f" (chunk {self._key(index)})"
+
+    def array(self) -> zarr.Array[Any]:
+        """Return the array, opened here."""
+        if self.url is None:
+            found: zarr.Array[Any] = self.opened
+            return found
+        return reopen(self.url, self.identity, self.token, int(time.monotonic() // _LOOK_SECONDS))
+
+    def absent(self) -> int:
+        """Return how many chunks (or shards) are not in the store: they read as fill value."""
+        return absent_objects(self.array())[0]
+
+    def require_visible(self) -> None:
+        """Raise an error unless this process can open the array."""
+        self.array()
+
+    def laid_out(self, grid: Grid) -> GridRows:
+        """Return the rows in the order of a grid."""
+        return GridRows(self, grid)
+
+    def part(self, start: int, stop: int) -> ZarrArray:
+        """Return the array itself: it travels as its URL."""
+        return self
+
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> ZarrArray:
+        """Return the array itself."""
+        return self
+
+    def _require_there(self, box: Index) -> None:
+        """Raise an error if chunks were read as zeros since the store, or one of them, is gone."""
+        array = self.array()
+        folder = _folder(array)
+        if folder is not None and not any((folder / name).exists() for name in _METADATA):
+            raise OSError(errno.ESTALE, f"the store is away: {folder} has no metadata")
+        if not self.complete:
+            return
+        for number in self._chunks_of(box):
+            key = self._key(tuple(axis.start for axis in self._bounds(number)))
+            path = array.store_path / key
+            if not (sync(path.exists()) if folder is None else (folder / key).exists()):
+                raise FileNotFoundError(f"chunk {key} is not in the store")
+
+    def _box(self, where: Index) -> Index:
+        return (*where, *(slice(0, length) for length in self.shape[len(where) :]))
+
+    def _is_whole(self, axis: int, within: slice) -> bool:
+        """Whether to read without the help of what is remembered: chunks whole, or several."""
+        chunk, length = self.chunk_shape[axis], self.shape[axis]
+        whole = within.start % chunk == 0 and (within.stop % chunk == 0 or within.stop == length)
+        return bool(whole or within.stop - within.start >= chunk)
+
+    def _chunks_of(self, box: Index) -> Iterator[tuple[int, ...]]:
+        spans = zip(box, self.chunk_shape, strict=True)
+        return product(*(range(a.start // size, -(-a.stop // size)) for a, size in spans))
+
+    def _bounds(self, number: tuple[int, ...]) -> Index:
+        return tuple(
+            slice(i * size, min((i + 1) * size, length))
+            for i, size, length in zip(number, self.chunk_shape, self.shape, strict=True)
+        )
+
+    def _remembered(self, number: tuple[int, ...]) -> Array:
+        own = self._bounds(number)
+        key = (self.name, self.token, number)
+        return whole_chunk(key, lambda: np.asarray(self.array()[own]))
+
+    def _key(self, index: tuple[int, ...]) -> str:
+        """Return the key in the store of the chunk or shard that holds a value."""
+        array = self.array()
+        stored = array.shards or array.chunks
+        number = tuple(i // size for i, size in zip(index, stored, strict=True))
+        return array.metadata.encode_chunk_key(number)
+
+
+def open_zarr(target: str | Path, *, whole: bool = True) -> ZarrArray:
+    """Return the array at a path or URL, having read its metadata only.
+
+    Parameters
+    ----------
+    target : path or URL
+    whole : whether an array that has lost chunks is refused, or their rows are when they are read
+
+    Raises
+    ------
+    DataError
+        If there is nothing, or a group, or no valid metadata at `target`.
+    ChunkError
+        If dsoftmax wrote it in full and it has lost chunks, which Zarr reads as zeros.
+    """
+    url = absolute_url(str(target))
+    node = open_node(url)
+    if isinstance(node, zarr.Group):
+        raise DataError(arrays_in(url, node))
+    return _described(url, url, node, whole=whole)
+
+
+def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
+    """Return how many chunks, or shards where there are shards, the store lacks, and of how many.
+
+    Zarr's own counts of chunks take the last shards for full ones.
+    """
+    kept = array.shards or array.chunks
+    count = math.prod(-(-n // size) for n, size in zip(array.shape, kept, strict=True))
+    in_a_shard = math.prod(a // b for a, b in zip(kept, array.chunks, strict=True))
+    return count - array.nchunks_initialized // in_a_shard, count
+
+
+def from_zarr(role: str, node: Any, *, whole: bool = True) -> ZarrArray:
+    """Return the source array of an open `zarr.Array`; `whole` is as for `open_zarr`.
+
+    Raises
+    ------
+    DataError
+        If it is something else of Zarr's.
+    ChunkError
+        As `open_zarr`.
+    """
+    if isinstance(node, zarr.Group):
+        raise DataError(arrays_in(url_of(node) or node.path or role, node))
+    if not isinstance(node, zarr.Array):
+        raise DataError(f"{role} is a zarr {type(node).__name__}; expected a zarr.Array")
+    url = url_of(node)
+    name = url or f"{type(node.store).__name__}/{node.path}".rstrip("/")
+    return _described(name, url, node, whole=whole)
+
+
+def _described(name: str, url: str | None, array: zarr.Array[Any], *, whole: bool) -> ZarrArray:
+    complete = COMPLETE in array.attrs
+    absent, count = absent_objects(array) if complete and whole else (0, 0)
+    if absent:
+        raise ChunkError(
+            f"{name} has lost {absent} of its {count} chunks, which would be read as zeros; "
+            "restore them, or write the array again"
+        )
+    identity, token = digest_of(array), uuid4().hex
+    return ZarrArray(
+        name,
+        url,
+        array.shape,
+        np.dtype(array.dtype),
+        _read_shape(array),
+        identity,
+        token,
+        None if url else array,
+        complete,
+    )
+
+
+def _read_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Return the shape of a shard, or of the chunks in it if its rows are too large at once."""
+    if array.shards is None:
+        return array.chunks
+    rows = math.prod(array.shape[1:]) * array.shards[0] * np.dtype(array.dtype).itemsize
+    return array.shards if rows <= _SHARD_BYTES else array.chunks
+
+
+def _folder(array: zarr.Array[Any]) -> Path | None:
+    """Return where an array is on this machine, if it is in a folder."""
+    return Path(array.store.root) / array.path if isinstance(array.store, LocalStore) else None
+
+
+def _overlap(a: slice, b: slice) -> slice:
+    return slice(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def _less(a: slice, start: int) -> slice:
+    return slice(a.start - start, a.stop - start)
+
+
+ChunkKey = tuple[str, str, tuple[int, ...]]  # name and token of an array, number of the chunk
+_CHUNK_CACHE_BYTES = 1 << 26
+
+
+def whole_chunk(key: ChunkKey, read: Callable[[], Array]) -> Array:
+    """Return a chunk, read unless it is remembered."""
+    found = _held.get(key)
+    if found is None:
+        found = read()
+        _held.put(key, found, found.nbytes, _CHUNK_CACHE_BYTES)
+    return found
+
+
+def forget_chunks(*, but_newest: bool = False) -> None:
+    """Remember none of them, or of each array the last one that was used.
+
+    Who reads an array in order needs no more than that one.
+    """
+    newest = {key[:2]: key for key in _held} if but_newest else {}
+    stays = set(newest.values())
+    _held.drop_if(lambda key: key not in stays)
+
+
+_held: ByteCache[ChunkKey, Array] = ByteCache()

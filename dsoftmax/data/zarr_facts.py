@@ -1,0 +1,85 @@
+"""What a store says of an array: how it is cut, encoded and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dsoftmax.data.grid_rows import GridRows
+from dsoftmax.data.row_array import RowArray
+from dsoftmax.data.zarr_array import ZarrArray, absent_objects
+
+_WITH_CHECKSUM = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}
+
+
+@dataclass(frozen=True)
+class ZarrFacts:
+    """Facts of a Zarr array.
+
+    Attributes
+    ----------
+    zarr_format : 2 or 3
+    shape : of the array, with all its axes
+    chunks, shards : shapes; shards is None where there are none
+    codecs : names, in the order in which they encode
+    checksum : whether one of them notices a flipped bit
+    n_objects, absent_objects : chunks, or shards where there are shards: how many there are, and
+        how many of them the store does not have
+    stored_bytes : what the store holds
+    """
+
+    zarr_format: int
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    codecs: tuple[str, ...]
+    checksum: bool
+    n_objects: int
+    absent_objects: int
+    stored_bytes: int
+
+
+def zarr_facts(array: RowArray) -> ZarrFacts | None:
+    """Return the facts of an array that is read from a Zarr store, or None."""
+    source = array.boxed if isinstance(array, GridRows) else array
+    if not isinstance(source, ZarrArray):
+        return None
+    opened = source.array()
+    metadata: dict[str, Any] = dict(opened.metadata.to_dict())
+    codecs = list(_encoding(metadata))
+    absent, count = absent_objects(opened)
+    return ZarrFacts(
+        int(metadata["zarr_format"]),
+        opened.shape,
+        opened.chunks,
+        opened.shards,
+        tuple(_name(codec) for codec in codecs),
+        any(_checks(codec) for codec in codecs),
+        count,
+        absent,
+        opened.nbytes_stored(),
+    )
+
+
+def _encoding(metadata: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """Yield the codecs of format 3, those within shards too, or the filters of format 2."""
+    if metadata["zarr_format"] == 2:
+        yield from metadata["filters"] or ()
+        if metadata["compressor"] is not None:
+            yield metadata["compressor"]
+        return
+    for codec in metadata["codecs"]:
+        yield codec
+        yield from codec.get("configuration", {}).get("codecs", ())
+
+
+def _name(codec: Mapping[str, Any]) -> str:
+    return str(codec.get("name", codec.get("id")))
+
+
+def _checks(codec: Mapping[str, Any]) -> bool:
+    options = codec.get("configuration", codec)
+    return _name(codec).removeprefix("numcodecs.") in _WITH_CHECKSUM or bool(
+        options.get("checksum", False)
+    )

@@ -1,0 +1,279 @@
+"""What a fitted linear model can do: predict, score, evaluate, be saved."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
+
+from dsoftmax.data.opening import open_data
+from dsoftmax.data.source import Source
+from dsoftmax.estimators.export import sklearn_model, write_onnx
+from dsoftmax.estimators.predict import evaluated, is_dask, predicted
+from dsoftmax.estimators.predict_to import predict_to_store
+from dsoftmax.metrics.scores import EvaluationResult
+from dsoftmax.objective.linear_model import LinearModel
+
+_SHARED = ("fit_intercept", "class_weight", "max_iter", "tol")
+
+
+class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """The methods of an estimator that has `classes_`, `coef_` and `intercept_`."""
+
+    def predict(self, X: Any) -> Any:
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+
+        Returns
+        -------
+        array of shape (n_samples,), or of the axes of the samples if there are several
+            NumPy for data in memory, else a Dask array that computes when asked; a DataArray for
+            a DataArray.
+
+        Raises
+        ------
+        DataError
+            If X has another number of features than the model.
+        """
+        return self._predicted(X, "predict")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes)
+            Of the kind that `predict` returns; the columns are those of `classes_`.
+        """
+        return self._predicted(X, "predict_proba")
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of the probabilities, without underflow.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes)
+            Of the kind that `predict` returns; the columns are those of `classes_`.
+        """
+        return self._predicted(X, "predict_log_proba")
+
+    def decision_function(self, X: Any) -> Any:
+        """Return theta_j . x + b_j, of which the probabilities are the softmax.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes), or (n_samples,) for two classes
+            Of the kind that `predict` returns; for two classes the log odds of the second.
+        """
+        return self._predicted(X, "decision_function")
+
+    def predict_to(
+        self,
+        X: Any,
+        path: str | os.PathLike[str],
+        method: str = "predict_proba",
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        """Write predictions to a new Zarr array, chunk by chunk; they are never held at once.
+
+        Every chunk is written whole, with a checksum. A local array appears only when it is
+        complete; one at a URL is known to be incomplete until then, and is not read.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The rows.
+        path : path or URL
+            Of the array.
+        method : {"predict_proba", "predict", "predict_log_proba", "decision_function"}
+            What to write.
+        overwrite : bool, default=False
+            Replace a Zarr array that is there already.
+        resume : bool, default=False
+            Keep what is written if this is stopped, and go on from there if it was: call it again
+            with the same model and data, which are known by the address, the metadata and the first
+            chunk of X. Until it is complete, a local array is at `path` with
+            ".partial" to its name. One process at a time.
+
+        Raises
+        ------
+        DataError
+            If X does not fit the model, there is something at `path` already, or what was begun
+            is of another model or data.
+        """
+        check_is_fitted(self)
+        source = open_data(X)
+        model = self._linear(X, source)
+        predict_to_store(model, source, path, method, overwrite=overwrite, resume=resume)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy on the rows of X, streamed as in `fit`.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+            The rows, their labels and weights.
+
+        Returns
+        -------
+        float
+            Share of the weight that is predicted right.
+        """
+        return float(self.evaluate(X, y, sample_weight)["accuracy"])
+
+    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> EvaluationResult:
+        """Return metrics on the rows of X in one streamed pass.
+
+        The confusion matrix that is returned takes 8 bytes for each pair of classes; on the
+        workers there are only the pairs that occur.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+            The rows, their labels and weights.
+
+        Returns
+        -------
+        Scores
+            A dict: "n_samples", "accuracy", "balanced_accuracy", "top_k_accuracy", "log_loss" (the
+            mean, without penalty), "brier_score", "ece", "f1_macro", "per_class",
+            "confusion_matrix" and "reliability", each as
+            `dsoftmax.metrics.scores.EvaluationResult` says. As text it is a table, and `to_dict()`
+            is made for JSON.
+
+        Raises
+        ------
+        DataError
+            If X does not fit the model, or y has a label that the model does not know.
+        """
+        check_is_fitted(self)
+        source = open_data(X, y, sample_weight)
+        return evaluated(self._linear(X, source), source)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to a small Zarr group, without pickle; `load_model` reads it.
+
+        Parameters
+        ----------
+        path : path or URL
+            Where the group goes.
+        overwrite : bool, default=False
+            Replace a model that is there already, or else raise DataError.
+        """
+        from dsoftmax.storage.model_file import save_model
+
+        check_is_fitted(self)
+        save_model(self, path, overwrite=overwrite)
+
+    def to_sklearn(self) -> Any:
+        """Return the model as scikit-learn's `LogisticRegression`, with the very coefficients.
+
+        Returns
+        -------
+        sklearn.linear_model.LogisticRegression
+            Fitted. `fit_intercept`, `class_weight`, `max_iter` and `tol` are those of this model;
+            its other parameters, of which only a new fit takes note, are scikit-learn's.
+        """
+        check_is_fitted(self)
+        params = {name: getattr(self, name) for name in _SHARED}
+        facts = {"n_iter_": np.array([self.n_iter_], np.int32)}
+        if hasattr(self, "feature_names_in_"):
+            facts["feature_names_in_"] = self.feature_names_in_
+        return sklearn_model(self._model(), params, facts)
+
+    def to_onnx(
+        self, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False
+    ) -> None:
+        """Write the model as an ONNX file, for runtimes without Python.
+
+        Its input is "X" of shape (rows, n_features), and its outputs are "label" (rows,) and
+        "probabilities" (rows, n_classes) in float32, computed in float64. Integers come back as
+        int64. The property "feature_names" holds the names of the features, a line each.
+
+        Parameters
+        ----------
+        path : path
+            Of the file.
+        dtype : {"float32", "float64", "uint8", "int16"}, default="float32"
+            Of the input.
+        overwrite : bool, default=False
+            Replace a file that is there already.
+
+        Raises
+        ------
+        DsoftmaxError
+            If onnx is not installed (the extra `onnx`).
+        DataError
+            If there is something at `path` already, or labels are too large for int64.
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        write_onnx(self._model(), path, names, dtype, overwrite)
+
+    def _predicted(self, X: Any, method: str) -> Any:
+        check_is_fitted(self)
+        source = None if is_dask(X) else open_data(X)
+        return predicted(self._linear(X, source), X, source, method)
+
+    def _linear(self, X: Any, source: Source | None) -> LinearModel:
+        check_feature_names(self, X, source, reset=False)
+        return self._model()
+
+    def _model(self) -> LinearModel:
+        return LinearModel(
+            self.classes_, self.coef_.T, self.intercept_, getattr(self, "_shift", None)
+        )
+
+
+def check_feature_names(
+    estimator: BaseEstimator, X: Any, source: Source | None, *, reset: bool
+) -> None:
+    """Set `feature_names_in_` or hold X against it; see `sklearn.utils.validation.validate_data`.
+
+    Parameters
+    ----------
+    estimator : the estimator
+    X : what it is given
+    source : the same, opened; None for an array that has no names
+    reset : whether it is fitted
+
+    Raises
+    ------
+    ValueError
+        If X has other names than the data of the fit, or the same in another order.
+
+    Warns
+    -----
+    UserWarning
+        If only one of the two has names.
+    """
+    names = None if source is None else source.feature_names
+    if names is not None and not hasattr(X, "columns"):
+        import pandas as pd
+
+        X = pd.DataFrame(columns=list(names))
+    _check_feature_names(estimator, X, reset=reset)

@@ -1,0 +1,286 @@
+"""What a fit will cost, worked out from metadata, before anything is started or read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from dask.utils import format_bytes
+
+from dsoftmax.data.opening import open_data
+from dsoftmax.data.source import Source
+from dsoftmax.errors import DataError
+from dsoftmax.model_selection.cost import Cost, cost_of
+from dsoftmax.model_selection.options import Options, resolve_search
+from dsoftmax.objective.importance_sample import auto_size
+from dsoftmax.runtime.memory import SPILL_SHARE, cache_room, require_sample_fits, working_set
+from dsoftmax.runtime.reduce import full_pass, task_runs
+from dsoftmax.runtime.select import Location, location_for, stays_in_process
+from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.solvers.newton import Newton
+from dsoftmax.training.build_solver import solver_kind
+from dsoftmax.training.full_reads import first_epoch
+from dsoftmax.training.label_scan import first_labels
+from dsoftmax.training.params import FitParams, resolve
+
+if TYPE_CHECKING:
+    from dsoftmax.estimators.classifier import SoftmaxRegression
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
+
+
+_TARGET_BYTES = 24  # of the code and the weights of a row
+_LABEL_BYTES = 8 << 20  # of labels that are read to count the classes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan_fit` returns: print it, or take `to_dict()` for JSON.
+
+    Attributes
+    ----------
+    n_samples, n_features : int
+    n_classes : as far as they are known
+    all_classes : whether they are given or all labels were read, and not the first of them
+    solver : what it resolves to
+    where : what computes
+    workers, slots : how many processes, and how many tasks at once
+    memory_limit : of a worker, in bytes; 0 for none
+    passes : over X, at most
+    pass_bytes : decoded in a pass
+    steps_a_pass : updates (mini-batches) or evaluations
+    tasks_a_pass : int
+    largest_read : decoded bytes of X that a thread holds at once
+    sample_bytes : of rows that the client keeps in memory ("newton")
+    n_models : that a search follows; 0 for a fit
+    reads_a_round : of all rows, in which its models share what is read
+    states_bytes : of what their solvers remember, in the client
+    cache_bytes : decoded bytes of X that a worker remembers, at most; validation rows,
+        which no plan knows, are remembered too, as far as the memory limit leaves room
+    peak_memory : what a worker takes at most, in bytes, estimated to the safe side
+    advice : what to look after, a sentence each
+    """
+
+    n_samples: int
+    n_features: int
+    n_classes: int
+    all_classes: bool
+    solver: str
+    where: str
+    workers: int
+    slots: int
+    memory_limit: int
+    passes: int
+    pass_bytes: int
+    steps_a_pass: int
+    tasks_a_pass: int
+    largest_read: int
+    sample_bytes: int
+    n_models: int
+    reads_a_round: int
+    states_bytes: int
+    cache_bytes: int
+    peak_memory: int
+    advice: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as numbers, texts and lists."""
+        return {**asdict(self), "advice": list(self.advice)}
+
+    def __str__(self) -> str:
+        least = "" if self.all_classes else "at least "
+        limit = f", of {format_bytes(self.memory_limit)}" if self.memory_limit else ""
+        lines = [
+            f"{'data':<15}{self.n_samples:,} rows x {self.n_features:,} features, "
+            f"{least}{self.n_classes:,} classes",
+            f"{'solver':<15}{self.solver}, at most {self.passes:,} passes",
+            f"{'where':<15}{self.where}: {self.workers:,} processes, {self.slots:,} tasks at once",
+            f"{'a pass':<15}{self.pass_bytes / 1e6:,.0f} MB decoded, {self.steps_a_pass:,} steps, "
+            f"{self.tasks_a_pass:,} tasks",
+            *self._of_search(),
+            f"{'memory':<15}about {format_bytes(self.peak_memory)} a process{limit}",
+        ]
+        if self.sample_bytes:
+            lines.append(f"{'':<15}{format_bytes(self.sample_bytes)} of rows in the client")
+        return "\n".join(lines + [f"{'advice':<15}{text}" for text in self.advice])
+
+    def _of_search(self) -> Iterator[str]:
+        if self.n_models:
+            reads = f"{self.reads_a_round:,} passes" if self.reads_a_round > 1 else "a pass"
+            yield (
+                f"{'search':<15}{self.n_models:,} models, at first {reads} for a step of each, "
+                f"{format_bytes(self.states_bytes)} of their states in the client"
+            )
+
+
+def plan_fit(
+    X: Any,
+    y: Any = None,
+    model: SoftmaxRegression | SoftmaxRegressionCV | None = None,
+    client: Any = None,
+) -> Plan:
+    """Return what a fit would cost, without starting it.
+
+    Reads metadata, and up to 8 MiB of labels, and of `cv` of a search if it is an array.
+
+    Parameters
+    ----------
+    X : array-like, or path or URL of an array, of shape (n_samples, n_features)
+        As for `SoftmaxRegression.fit`; only its metadata are read.
+    y : array-like, or path or URL of an array, of shape (n_samples,)
+        The labels; some of them are read.
+    model : SoftmaxRegression or SoftmaxRegressionCV, optional
+        With its parameters; by default those of a new one.
+    client : distributed.Client, optional
+        Of the cluster to plan for; by default what `fit` would use.
+
+    Returns
+    -------
+    Plan
+        Which prints as a table.
+
+    Raises
+    ------
+    DataError
+        If parameters or data cannot be used, as far as metadata can tell.
+    MemoryBoundError
+        If a chunk does not fit the memory of a worker, or a sample, or what the models of a
+        search remember, that of this process.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plan = plan_fit(np.zeros((1000, 20)), np.arange(1000) % 3)
+    >>> plan.pass_bytes, plan.n_classes
+    (160000, 3)
+    """
+    from dsoftmax.estimators.classifier import SoftmaxRegression
+
+    model = model or SoftmaxRegression()
+    settings, options = _asked(model)
+    source = open_data(X, y)
+    classes, all_classes = _classes(source, settings)
+    site = location_for(source, client)
+    kind = solver_kind(settings, source, classes)
+    cost = cost_of(source, options, getattr(model, "cv", None), kind, classes)
+    spans = cut_spans(source.chunks, source.row_bytes, 8 * (source.n_features + 1) * classes)
+    largest = max(stop - start for start, stop in spans) * source.row_bytes
+    pass_bytes = source.n_samples * source.row_bytes
+    steps, tasks, held = _work(source, settings, site, spans, mini_batch=kind.mini_batch)
+    in_use = working_set(largest, cost.sums_bytes, site.threads)
+    room = cache_room(site.memory_limit, in_use, batch=kind.mini_batch)
+    remembered = min(max(2 * held, _decoded_bytes(source)), room)
+    sample = _sample_bytes(source, settings, classes) if kind is Newton else 0
+    peak = site.process_bytes + in_use + remembered + sample
+    return Plan(
+        source.n_samples,
+        source.n_features,
+        classes,
+        all_classes,
+        kind.name,
+        site.name,
+        site.processes,
+        site.slots,
+        site.memory_limit,
+        settings.max_iter,
+        pass_bytes,
+        steps,
+        tasks,
+        largest,
+        sample,
+        cost.n_models,
+        cost.reads,
+        cost.states_bytes,
+        remembered,
+        peak,
+        tuple(_advice(source, site, spans, held, room, peak, cost)),
+    )
+
+
+def _asked(model: Any) -> tuple[FitParams, Options | None]:
+    """Return the settings of a fit, or of each fit of a search, and what that tries."""
+    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
+
+    params = model.get_params(deep=False)
+    if isinstance(model, SoftmaxRegressionCV):
+        return resolve_search(params)
+    return resolve(params, None), None
+
+
+def _classes(source: Source, settings: FitParams) -> tuple[int, bool]:
+    """Return how many classes there are, and whether all labels were looked at for it."""
+    if source.y is None:
+        raise DataError("y is missing: plan_fit(X, y) requires y, one label a row of X")
+    if settings.classes is not None:
+        return len(settings.classes), True
+    found, all_read = first_labels(source, _LABEL_BYTES)
+    return len(found), all_read
+
+
+def _decoded_bytes(source: Source) -> int:
+    """Return what all rows take as they are remembered, if they come from a store."""
+    if not source.X.may_wait:
+        return 0
+    return source.n_samples * (source.row_bytes + _TARGET_BYTES)
+
+
+def _sample_bytes(source: Source, settings: FitParams, classes: int) -> int:
+    rows, size = source.n_samples, settings.sample_size
+    size = size or auto_size(rows, source.n_features, classes, source.row_bytes)
+    require_sample_fits(min(rows, size), source.row_bytes)
+    return min(rows, size) * source.row_bytes
+
+
+def _work(
+    source: Source,
+    settings: FitParams,
+    site: Location,
+    spans: tuple[Span, ...],
+    *,
+    mini_batch: bool,
+) -> tuple[int, int, int]:
+    """Return steps a pass, tasks a pass, and the bytes of spans that a worker remembers."""
+    if not mini_batch:
+        leaves = full_pass(spans)
+        return 1, len(task_runs(source, leaves, site.slots, batch=False)), 0
+    epoch = first_epoch(source, settings, spans, source.n_samples)
+    tasks = epoch.n_steps * len(task_runs(source, epoch.batch(0), site.slots, batch=True))
+    largest = max(stop - start for start, stop in spans) * source.row_bytes
+    return epoch.n_steps, tasks, largest * -(-epoch.n_lanes // site.processes)
+
+
+def _advice(
+    source: Source,
+    site: Location,
+    spans: tuple[Span, ...],
+    held: int,
+    room: int,
+    peak: int,
+    cost: Cost,
+) -> Iterator[str]:
+    """Yield what is likely to go wrong, or to be slow."""
+    limit = site.memory_limit
+    if limit and peak > SPILL_SHARE * limit:
+        yield (
+            f"a worker may need {format_bytes(peak)} of its {format_bytes(limit)}, and Dask holds "
+            f"it back from {SPILL_SHARE:.0%} on: give the workers more memory or fewer threads, "
+            "or store X in smaller chunks"
+        )
+    if held > room:
+        yield (
+            f"mini-batches come from {format_bytes(held)} of chunks at once on each worker, which "
+            f"remembers {format_bytes(room)}: chunks will be decoded many times a "
+            "pass; give the workers more memory, or use solver='lbfgs'"
+        )
+    if cost.reads > 1:
+        yield (
+            f"the gradients of all {cost.n_models:,} models are too large for one read: a step of "
+            f"each takes {cost.reads:,} passes; try fewer alphas first, or fewer folds"
+        )
+    if len(spans) < site.slots and not stays_in_process(source):
+        yield (
+            f"X is read in {len(spans):,} pieces, so that {site.slots - len(spans):,} of "
+            f"{site.slots:,} slots will have nothing to do: store X in smaller chunks"
+        )
+    if source.X.dtype.kind == "f" and source.dtype.itemsize > 4:
+        yield "float64 is computed in float64: open_data(dtype='float32') halves the arithmetic"

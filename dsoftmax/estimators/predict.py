@@ -1,0 +1,175 @@
+"""Predictions: NumPy for NumPy, lazy Dask arrays for what may not fit in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.data.grid import Grid, Index, index_in
+from dsoftmax.data.source import Source
+from dsoftmax.errors import DataError
+from dsoftmax.metrics.metrics import metrics_of
+from dsoftmax.metrics.scores import EvaluationResult, scores_of
+from dsoftmax.objective.kernel import compute_dtype
+from dsoftmax.objective.linear_model import LinearModel, require_features
+from dsoftmax.objective.reduction import Chunk
+from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.select import executor_for
+from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.typing import Array
+
+
+def is_dask(X: Any) -> bool:
+    """Return whether X is one of Dask's collections."""
+    return type(X).__module__.startswith("dask.")
+
+
+def predicted(model: LinearModel, X: Any, source: Source | None, method: str) -> Any:
+    """Return what `method` predicts for X: lazy in, lazy out.
+
+    Parameters
+    ----------
+    model : LinearModel
+    X : as for `open_data`, or a Dask array
+    source : X, opened; None for a Dask array
+    method : one of METHODS
+
+    Returns
+    -------
+    ndarray for arrays in memory, DataArray for one, else dask.array.Array, of the shape of X
+    without its last axis, or with the classes in its place
+
+    Raises
+    ------
+    DataError
+        If X is not of shape (..., n_features) of the model, or has values that are not
+        finite (raised when they are computed).
+    """
+    if source is None:
+        return _lazy_from_dask(model, X, method)
+    source = source.features_only()
+    require_features(source.X.shape, model, source.X.name)
+    if source.X.in_memory:
+        flat = model.apply(source.read(0, source.n_samples), method, source.dtype)
+        result = flat.reshape(*source.shape, *flat.shape[1:])
+    else:
+        result = _lazy_from_source(model, source, method)
+    return _named_alike(X, result, model) if type(X).__module__.startswith("xarray.") else result
+
+
+def _named_alike(X: Any, result: Any, model: LinearModel) -> Any:
+    """Return a prediction as a DataArray, with the coordinates that X has for its samples."""
+    features = X.dims[-1]
+    coords = {name: c for name, c in X.coords.items() if features not in c.dims}
+    dims = X.dims[:-1]
+    if result.ndim == X.ndim:
+        dims, coords = (*dims, "class"), {**coords, "class": model.classes}
+    return type(X)(result, dims=dims, coords=coords)
+
+
+def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
+    import dask.array as da
+
+    from dsoftmax.data.dask_array import DaskArray
+
+    if isinstance(source.X, DaskArray):
+        return _lazy_from_dask(model, source.X.collection, method, source.dtype)
+    grid = source.grid or Grid((source.chunks,))
+    tail = model.shape(1, method)[1:]
+    dtype = model.dtype(method, source.dtype)
+    return da.map_blocks(
+        _predict_rows,
+        source,
+        model,
+        method,
+        dtype=dtype,
+        chunks=(*grid.sizes, *((size,) for size in tail)),
+        meta=np.empty((0,) * (len(grid.cuts) + len(tail)), dtype),
+        name=f"{method}-{_token(source, model)}",
+    )
+
+
+def _token(source: Source, model: LinearModel) -> str:
+    from dask.base import tokenize
+
+    return str(tokenize(source, model.classes, model.coef, model.intercept))
+
+
+def _predict_rows(source: Source, model: LinearModel, method: str, block_info: Any = None) -> Array:
+    where = block_info[None]["array-location"][: len(source.shape)]
+    if source.grid is None:
+        start, stop = where[0]
+    else:
+        start, stop = source.grid.rows_at(tuple(axis[0] for axis in where))
+    rows = model.apply(source.read(start, stop), method, source.dtype)
+    return rows.reshape(*(high - low for low, high in where), *rows.shape[1:])
+
+
+def _predict_block(
+    X: Array,
+    model: LinearModel,
+    method: str,
+    computed: np.dtype[np.floating],
+    block_info: Any = None,
+) -> Array:
+    """Return what is predicted for a block, named in messages by where it lies in the whole."""
+    where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
+    chunk = Chunk(X.reshape(-1, X.shape[-1]), None, None, where[0].start)
+    if len(where) > 1:
+        chunk = chunk._replace(start=0, place=partial(_place, where))
+    rows = model.apply(chunk, method, computed)
+    return rows.reshape(*X.shape[:-1], *rows.shape[1:])
+
+
+def _place(box: Index, row: int) -> str:
+    return f"index {index_in(box, row)}"
+
+
+def _lazy_from_dask(
+    model: LinearModel, X: Any, method: str, computed: np.dtype[np.floating] | None = None
+) -> Any:
+    from dsoftmax.data.dask_array import require_array
+
+    require_array("X", X)
+    require_features(X.shape, model, "X")
+    if X.dtype.kind not in "biuf":
+        raise DataError(f"X has dtype {X.dtype}; expected real numbers (float, integer or bool)")
+    if X.numblocks[-1] > 1:
+        X = X.rechunk({X.ndim - 1: -1})
+    tail = model.shape(1, method)[1:]
+    computed = computed or compute_dtype(X.dtype)
+    dtype = model.dtype(method, computed)
+    return X.map_blocks(
+        _predict_block,
+        model,
+        method,
+        computed,
+        dtype=dtype,
+        meta=np.empty((0,) * (X.ndim - 1 + len(tail)), dtype),
+        drop_axis=None if tail else X.ndim - 1,
+        chunks=(*X.chunks[:-1], *((size,) for size in tail)),
+    )
+
+
+def evaluated(model: LinearModel, source: Source) -> EvaluationResult:
+    """Return the metrics of a model over a source with labels.
+
+    Raises
+    ------
+    DataError
+        If the source has no y, other features, or a label that the model does not know.
+    """
+    require_features(source.X.shape, model, source.X.name)
+    if source.y is None:
+        raise DataError("y is missing: pass the labels of X")
+    labelled = replace(source, classes=model.classes)
+    spans = cut_spans(source.chunks, source.row_bytes)
+    with executor_for(source) as executor:
+        reduction = metrics_of(model.point(source.dtype), model.shift)
+        sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
+    if not sums.weight > 0:
+        raise DataError("all weights are zero; at least one row must count")
+    return scores_of(sums, model.classes, weighted=source.sample_weight is not None)

@@ -1,0 +1,36 @@
+"""Where an estimator's fit runs, and who is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from dsoftmax.data.source import Source
+from dsoftmax.diagnostics.progress import Progress
+from dsoftmax.diagnostics.report import reporting
+from dsoftmax.events import Callback
+from dsoftmax.runtime.base import Executor
+from dsoftmax.runtime.select import executor_for
+from dsoftmax.training.validation import ValidationSet
+
+
+@contextmanager
+def session(
+    source: Source, validation: Source | None, callbacks: Sequence[Callback], verbose: int
+) -> Iterator[tuple[Executor, ValidationSet | None, list[Callback]]]:
+    """Yield what reduces the rows, and those that judge; and the callbacks, the cluster's first.
+
+    Parameters
+    ----------
+    source : rows to learn from
+    validation : rows to judge by that are no part of them, or None
+    callbacks : who is told besides
+    verbose : whether progress is printed
+    """
+    with ExitStack() as stack:
+        executor = stack.enter_context(executor_for(source))
+        reports = stack.enter_context(reporting(executor.client, executor.run_key))
+        apart = None
+        if validation is not None:
+            apart = ValidationSet(validation, stack.enter_context(executor_for(validation)))
+        yield executor, apart, [*reports, *callbacks, *([Progress()] if verbose else [])]

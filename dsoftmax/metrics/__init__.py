@@ -1,0 +1,1 @@
+"""Metrics of a model, as sums over chunks of rows."""

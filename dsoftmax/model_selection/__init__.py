@@ -1,0 +1,1 @@
+"""Many candidates and folds in the reads of one fit."""

@@ -1,0 +1,263 @@
+"""The kernel: rows and a stack of points in, softmax loss and gradient out.
+
+With raw predictions z_j = theta_j . x + b_j the loss of a row of class k is
+log(sum_l exp(z_l)) - z_k and its gradient with respect to z_j is p_j - [j = k]
+(Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3.4). A point with
+one column is the two-class model: z is the log odds of class 1, the loss is
+log(1 + exp(z)) - [k = 1] z.
+
+Shapes: a stack of points is (n_models, n_features + 1, n_columns), its last row the
+intercepts; a block of rows is (rows, n_features), C order; raw predictions are kept as
+(n_models, n_columns, rows), so that a reduction over classes runs along contiguous rows.
+Every matrix product has a shape that follows from the data, the points and the BLAS kernel alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dsoftmax.objective.matmul import by_column, by_row, is_turned, kernels_of_numpy, panel_length
+from dsoftmax.objective.reduction import Chunk
+from dsoftmax.objective.softmax import softmax_residual
+from dsoftmax.typing import Array
+
+_RAW_BYTES = 1 << 23
+_LONGEST = 4096  # rows of a block, and rows that are added up before their sum is widened
+
+
+def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
+    """Return float32 for what it holds exactly or is stored in it, else float64."""
+    dtype = np.dtype(stored)
+    narrow = (dtype.kind in "bf" and dtype.itemsize <= 4) or (
+        dtype.kind in "iu" and dtype.itemsize <= 2
+    )
+    return np.dtype(np.float32 if narrow else np.float64)
+
+
+def block_length(n_features: int, n_columns: int, itemsize: int) -> int:
+    """Return how many rows stay in cache: a power of two from 64 to 4096.
+
+    With many columns, which keep the block out of cache, it is longer, up to 1024 rows while
+    their raw predictions are within 8 MiB: to add up gradients costs as much as some dozen rows.
+
+    Examples
+    --------
+    >>> block_length(64, 10, itemsize=4), block_length(784, 100, itemsize=4)
+    (4096, 512)
+    """
+    rows = _block_bytes() // (itemsize * (n_features + 2 * n_columns))
+    least = min(8 * n_columns, 1024, _RAW_BYTES // (2 * itemsize * max(n_columns, 1)))
+    return 1 << (min(max(rows, least, 64), _LONGEST).bit_length() - 1)
+
+
+@cache
+def _block_bytes() -> int:
+    """Return the bytes of narrowed rows and their raw predictions that are to stay in cache.
+
+    That is a core's own, of 2 MiB. The kernels of OpenBLAS for AVX2 take 0.9 of the time for blocks
+    of twice the length; most of their processors have too small a cache below the last one anyway.
+    """
+    return (7 << 19) if kernels_of_numpy() & {"Haswell", "Zen"} else (7 << 18)
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over rows, for each model of a stack, in float64.
+
+    Attributes
+    ----------
+    loss : (n_models,), weighted sum of the row losses
+    gradient : (n_models, n_features + 1, n_columns), of `loss`
+    correct : (n_models,), weight of the rows whose own class has the largest probability
+    weight : (n_models,), weight of all rows
+    """
+
+    loss: Array
+    gradient: Array
+    correct: Array
+    weight: Array
+
+    def __add__(self, other: LossSums) -> LossSums:
+        return LossSums(
+            self.loss + other.loss,
+            self.gradient + other.gradient,
+            self.correct + other.correct,
+            self.weight + other.weight,
+        )
+
+
+def narrow(rows: Array, shift: Array | None, out: Array) -> Array:
+    """Convert stored rows to `out.dtype` in `out`, subtracting `shift` (n_features,) on the way.
+
+    The difference is taken in the wider of the two dtypes, so that a large mean in
+    float64 or int64 storage costs no digits.
+    """
+    if shift is None:
+        np.copyto(out, rows, casting="unsafe")
+    elif np.can_cast(rows.dtype, out.dtype):
+        np.copyto(out, rows)
+        np.subtract(out, shift, out=out, casting="same_kind")
+    else:
+        np.subtract(rows, shift, out=out, casting="same_kind")
+    return out
+
+
+def raw_blocks(
+    X: Array, points: Array, shift: Array | None = None
+) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield (rows, block, raw) over cache-sized blocks; the buffers are reused.
+
+    Parameters
+    ----------
+    X : array of shape (rows, n_features), any real dtype
+    points : array of shape (n_models, n_features + 1, n_columns), of the dtype to compute in
+    shift : array of shape (n_features,), optional
+        Subtracted from every row before the product.
+
+    Yields
+    ------
+    rows : slice of X
+    block : array of shape (b, n_features)
+    raw : array of shape (n_models, n_columns, b)
+    """
+    n_models, n_features, n_columns = points.shape[0], points.shape[1] - 1, points.shape[2]
+    width = n_models * n_columns
+    by_column = np.ascontiguousarray(points.transpose(0, 2, 1)).reshape(width, n_features + 1)
+    coef, intercept = by_column[:, :-1], by_column[:, -1:]
+    length, panel = _lengths(points, len(X))
+    turned = is_turned(width)
+    if turned:
+        coef = np.asarray(coef, order="C" if panel < length else "F")
+    blocks = np.empty((length, n_features), points.dtype)
+    raw = np.empty(width * length, points.dtype)
+    for start in range(0, len(X), length):
+        rows = slice(start, min(start + length, len(X)))
+        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start])
+        by_class = raw[: width * len(block)].reshape(width, len(block))
+        if turned:
+            np.add(by_row(block, coef, panel).T, intercept, out=by_class)
+        else:
+            np.matmul(coef, block.T, out=by_class)
+            by_class += intercept
+        yield rows, block, by_class.reshape(n_models, n_columns, len(block))
+
+
+def _lengths(points: Array, n_rows: int) -> tuple[int, int]:
+    """Return how many rows blocks and panels have, of so many rows."""
+    n_features, width = points.shape[1] - 1, points.shape[0] * points.shape[2]
+    length = max(1, min(block_length(n_features, width, points.itemsize), n_rows))
+    return length, panel_length(n_features, width, length)
+
+
+class ExtraColumns(NamedTuple):
+    """What else to predict in the same product, and who sees it.
+
+    Attributes
+    ----------
+    columns : (n_features + 1, n_others)
+    see : told of the rows, and of their raw predictions (n_models * n_columns + n_others, b)
+    """
+
+    columns: Array
+    see: Callable[[slice, Array], None]
+
+
+def side_by_side(points: Array, columns: Array) -> Array:
+    """Return points, a stack of them, and other columns as one point with all of the columns."""
+    return np.concatenate([*points, columns], axis=1)[None]
+
+
+def loss_gradient(
+    chunk: Chunk, points: Array, shift: Array | None = None, beside: ExtraColumns | None = None
+) -> LossSums:
+    """Return the sums of loss and gradient over a chunk, for every model of the stack.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        Its `y` holds class codes; its weights are (rows,) or (rows, n_models).
+    points : array of shape (n_models, n_features + 1, n_columns)
+    shift : array of shape (n_features,), optional
+        Subtracted from every row first; the points are those of the shifted features.
+    beside : Beside, optional
+
+    Returns
+    -------
+    LossSums
+        Not finite where the points or the rows are not: the caller decides which.
+    """
+    weights = model_weights(chunk.sample_weight, points.dtype)
+    loss, correct, gradient = row_losses(chunk, points, shift, weights, beside)
+    return loss_sums(loss, correct, gradient, weights)
+
+
+def loss_sums(loss: Array, correct: Array, gradient: Array, weights: Array | None) -> LossSums:
+    """Return the sums of what `row_losses` found, for row weights as they were for it."""
+    total, right, weight = weighted(loss, correct, weights)
+    return LossSums(total, gradient, right, weight)
+
+
+def row_losses(
+    chunk: Chunk,
+    points: Array,
+    shift: Array | None,
+    weights: Array | None,
+    beside: ExtraColumns | None = None,
+) -> tuple[Array, Array, Array]:
+    """Return loss and whether it is right of each row, (n_models, rows), and the gradients.
+
+    These are added up in the dtype of the kernel for 4,096 rows, and in float64 beyond.
+    """
+    n_models, n_rows, n_columns = points.shape
+    loss = np.empty((n_models, len(chunk.X)), points.dtype)
+    correct = np.empty(loss.shape, bool)
+    gradient = np.zeros((n_models * n_columns, n_rows - 1))
+    part = np.zeros(gradient.shape, points.dtype)
+    intercept = np.zeros(len(gradient))
+    predicted = points if beside is None else side_by_side(points, beside.columns)
+    length, _ = _lengths(predicted, len(chunk.X))
+    panel = panel_length(n_rows - 1, len(gradient), length)
+    products = np.empty((length // panel, *gradient.shape), points.dtype)
+    ones = np.ones(len(chunk.X), points.dtype)
+    # Overflow is a point gone astray, which the trainer reports.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows, block, raw in raw_blocks(chunk.X, predicted, shift):
+            if beside is not None:
+                beside.see(rows, raw[0])
+                raw = raw[0, : len(gradient)].reshape(n_models, n_columns, -1)
+            softmax_residual(raw, chunk.codes[rows], loss[:, rows], correct[:, rows])
+            if weights is not None:
+                raw *= weights[:, None, rows]
+            residual = raw.reshape(n_models * n_columns, -1)
+            part += by_column(residual, block, panel, products)
+            intercept += np.matmul(residual, ones[: len(block)])
+            if rows.stop % _LONGEST == 0 or rows.stop == len(chunk.X):
+                gradient += part
+                part.fill(0)
+    whole = np.concatenate([gradient, intercept[:, None]], axis=1)
+    by_model = whole.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
+    return loss, correct, np.ascontiguousarray(by_model)
+
+
+def weighted(loss: Array, correct: Array, weights: Array | None) -> tuple[Array, Array, Array]:
+    """Return the sums over the rows of losses, of what is right, and of the weights, in float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if weights is None:
+            right = np.count_nonzero(correct, axis=1).astype(np.float64)
+            return loss.sum(axis=1, dtype=np.float64), right, np.full(len(loss), float(len(loss.T)))
+        each = (loss, correct, np.ones_like(correct))
+        total, right, weight = ((own * weights).sum(axis=1, dtype=np.float64) for own in each)
+    return total, right, weight
+
+
+def model_weights(weights: Array | None, dtype: np.dtype[np.floating]) -> Array | None:
+    """Return the row weights as (1 or n_models, rows) in the dtype of the kernel."""
+    if weights is None:
+        return None
+    return np.ascontiguousarray(np.atleast_2d(weights.T), dtype=dtype)

@@ -1,0 +1,96 @@
+"""A fitted linear model as arrays, and what it predicts for a block of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsoftmax.errors import DataError
+from dsoftmax.objective.kernel import raw_blocks
+from dsoftmax.objective.reduction import Chunk
+from dsoftmax.objective.softmax import log_probabilities, probabilities
+from dsoftmax.typing import Array
+
+_WIDE = ("predict_proba", "predict_log_proba")
+METHODS = ("predict", "decision_function", *_WIDE)
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """All that a prediction needs: it travels with the tasks.
+
+    Attributes
+    ----------
+    classes : (K,)
+    coef : (n_features, n_columns); one column is the log odds of the second of two classes
+    intercept : (n_columns,)
+    shift : (n_features,), what the kernel subtracts from the rows to keep its digits, or None
+    """
+
+    classes: Array
+    coef: Array
+    intercept: Array
+    shift: Array | None = None
+
+    def point(self, dtype: npt.DTypeLike) -> Array:
+        """Return the kernel's point (n_features + 1, n_columns), for rows that it shifts."""
+        shifted = 0.0 if self.shift is None else self.shift.astype(np.float64) @ self.coef
+        return np.vstack([self.coef, self.intercept + shifted]).astype(dtype)
+
+    def apply(self, chunk: Chunk, method: str, dtype: np.dtype[np.floating]) -> Array:
+        """Return what `method` predicts for the rows of a chunk, block by block.
+
+        Raises
+        ------
+        DataError
+            At the first value of X that is not finite.
+        """
+        link = _LINKS[method]
+        out = np.empty(self.shape(len(chunk.X), method), self.dtype(method, dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows, _, raw in raw_blocks(chunk.X, self.point(dtype)[None], self.shift):
+                if not np.isfinite(raw).all():
+                    chunk.require_finite(dtype)
+                out[rows] = link(raw[0], self.classes)
+        return out
+
+    def shape(self, n_rows: int, method: str) -> tuple[int, ...]:
+        """Return the shape of a prediction for so many rows."""
+        narrow = method == "predict" or (method == "decision_function" and len(self.classes) == 2)
+        return (n_rows,) if narrow else (n_rows, len(self.classes))
+
+    def dtype(self, method: str, computed: npt.DTypeLike) -> np.dtype[Any]:
+        """Return the dtype of a prediction that is computed in the given one."""
+        return self.classes.dtype if method == "predict" else np.dtype(computed)
+
+
+def _labels(raw: Array, classes: Array) -> Array:
+    codes = (raw[0] > 0).astype(np.intp) if len(raw) == 1 else raw.argmax(axis=0)
+    return np.asarray(classes[codes])
+
+
+def _decision(raw: Array, _: Array) -> Array:
+    return raw[0] if len(raw) == 1 else raw.T
+
+
+_LINKS: dict[str, Callable[[Array, Array], Array]] = {
+    "predict": _labels,
+    "decision_function": _decision,
+    "predict_proba": lambda raw, _: probabilities(raw).T,
+    "predict_log_proba": lambda raw, _: log_probabilities(raw).T,
+}
+
+
+def require_features(shape: tuple[int, ...], model: LinearModel, name: str) -> None:
+    """Raise DataError unless an array of this shape has the model's number of features."""
+    expected = len(model.coef)
+    if len(shape) < 2 or shape[-1] != expected:
+        got = shape[-1] if len(shape) > 1 else f"shape {shape}"
+        raise DataError(
+            f"{name} has {got} features, but SoftmaxRegression is expecting {expected} features "
+            "as input: pass the columns that it was fitted on"
+        )

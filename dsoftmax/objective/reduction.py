@@ -1,0 +1,232 @@
+"""What is summed over the rows, as data: a chunk of rows and a `Reduction` of chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from operator import add, itemgetter
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from dsoftmax.errors import DataError
+from dsoftmax.typing import Array
+
+Sums = TypeVar("Sums")
+IGNORED, MISSING = 1, 2  # why a row is left out: by its label, by a value that is not there
+
+
+def by_number(row: int) -> str:
+    """Return where a row is, for messages."""
+    return f"row {row}"
+
+
+def _nameless(row: int, column: int = 0) -> str:
+    return ""
+
+
+def taken(array: Array, rows: Array) -> Array:
+    """Return some rows of an array, by their numbers.
+
+    Where each lies together `take` needs as little as a twentieth of the time of an index; an
+    array in another order it would first copy as a whole.
+    """
+    return array.take(rows, axis=0) if array.flags.c_contiguous else np.asarray(array[rows])
+
+
+class Chunk(NamedTuple):
+    """Rows of a source, decoded.
+
+    Attributes
+    ----------
+    X : ndarray of shape (rows, n_features), in its stored dtype
+    y : ndarray of shape (rows,), integer codes of the classes (or labels as stored), or None
+    sample_weight : ndarray of shape (rows,) or (rows, n_models), or None for weights of one
+    start : index within the source of the first row read
+    picked : ndarray of shape (rows,), which of the rows read these are, or None for all
+    left_out : ndarray of shape (rows,), 0 for rows that count and IGNORED or MISSING for others,
+        whose X and weight are zero; None if all count
+    held_out : ndarray of shape (rows,), weights of the rows that a fit is judged by, whose
+        `sample_weight` is zero, and zero for those that it learns from; None if there are none.
+        With folds, the weight by which a row judges the models that do not learn from it
+    fold : ndarray of shape (rows,), number of the fold that a row is in, or None without folds
+    place : says where in the source a row is
+    chunk_at : says which chunk of X holds a row and column
+    """
+
+    X: Array
+    y: Array | None
+    sample_weight: Array | None
+    start: int
+    picked: Array | None = None
+    left_out: Array | None = None
+    held_out: Array | None = None
+    fold: Array | None = None
+    place: Callable[[int], str] = by_number
+    chunk_at: Callable[[int, int], str] = _nameless
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        arrays = (self.X, *self._by_row)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
+    def _by_row(self) -> tuple[Array | None, ...]:
+        return self.y, self.sample_weight, self.left_out, self.held_out, self.fold
+
+    @property
+    def codes(self) -> Array:
+        """The class codes, of a chunk that is known to carry them."""
+        assert self.y is not None, "this source has no y"
+        return self.y
+
+    @property
+    def used(self) -> Array | slice:
+        """Which rows count."""
+        return slice(None) if self.left_out is None else self.left_out == 0
+
+    def take(self, picked: Array) -> Chunk:
+        """Return the rows of these numbers, an integer array, in that order."""
+        return self._each(partial(taken, rows=picked))._replace(picked=picked)
+
+    def rows(self, low: int, high: int) -> Chunk:
+        """Return the rows from low to high, as views."""
+        if low == 0 and high == len(self.X):
+            return self
+        chunk, picked = self._each(itemgetter(slice(low, high))), self.picked
+        if picked is None:
+            return chunk._replace(start=self.start + low)
+        return chunk._replace(picked=picked[low:high])
+
+    def only_held_out(self) -> Chunk:
+        """Return the rows that are held out, with their weights."""
+        held_out = np.empty(0) if self.held_out is None else self.held_out
+        rows = np.flatnonzero(held_out)
+        picked = rows if self.picked is None else self.picked[rows]
+        chunk = self.take(rows)
+        return chunk._replace(picked=picked, sample_weight=chunk.held_out, held_out=None)
+
+    def where(self, row: int) -> str:
+        """Return where in the source a row of the chunk is, for messages."""
+        return self.place(self._number(row))
+
+    def _number(self, row: int) -> int:
+        return self.start + (row if self.picked is None else int(self.picked[row]))
+
+    def _each(self, select: Callable[[Array], Array]) -> Chunk:
+        y, weight, left_out, held_out, fold = (
+            None if array is None else select(array) for array in self._by_row
+        )
+        return self._replace(
+            X=select(self.X),
+            y=y,
+            sample_weight=weight,
+            left_out=left_out,
+            held_out=held_out,
+            fold=fold,
+        )
+
+    def require_finite(self, dtype: np.dtype[np.floating]) -> None:
+        """Raise DataError at the first value of X that `dtype` cannot hold as a finite number."""
+        with np.errstate(over="ignore"):
+            bad = np.argwhere(~np.isfinite(self.X.astype(dtype)))
+        if len(bad) == 0:
+            return
+        row, column = (int(i) for i in bad[0])
+        value = self.X[row, column]
+        reason = f"too large for {dtype}; open the data with dtype='float64'"
+        if not np.isfinite(value):
+            reason = (
+                "not finite (NaN or infinity); clean the data, or leave rows out: "
+                "open_data(missing='drop')"
+            )
+        chunk = self.chunk_at(self._number(row), column)
+        raise DataError(
+            f"X has the value {value} at {self.where(row)}, column {column}{chunk}, which is "
+            f"{reason} ({len(bad)} such values among {len(self.X)} rows)"
+        )
+
+
+@dataclass(frozen=True)
+class Reduction(Generic[Sums]):
+    """A sum over chunks: `chunk` maps rows to sums, `combine` adds two of them.
+
+    Sums travel, never means, so that any grouping of chunks gives the same total.
+    `name` is what the Dask dashboard shows; `grows` tells that sums become larger as they are
+    combined, since they hold rows.
+    """
+
+    name: str
+    chunk: Callable[[Chunk], Sums]
+    combine: Callable[[Sums, Sums], Sums]
+    grows: bool = False
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What several reductions found in the same read, in their order."""
+
+    parts: tuple[Any, ...]
+
+    def __add__(self, other: Combined) -> Combined:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return Combined(tuple(add(*pair) for pair in pairs))
+
+
+def combine(first: Reduction[Any], *others: Reduction[Any]) -> Reduction[Combined]:
+    """Return the reduction that makes several, whose sums can be added, in one read."""
+    chunks = tuple(reduction.chunk for reduction in (first, *others))
+    grows = any(reduction.grows for reduction in (first, *others))
+    return Reduction(first.name, partial(_combined_chunk, chunks=chunks), add, grows)
+
+
+def _combined_chunk(chunk: Chunk, chunks: tuple[Callable[[Chunk], Any], ...]) -> Combined:
+    return Combined(tuple(function(chunk) for function in chunks))
+
+
+NEVER = -1  # the fold of a row that every model learns from
+ALL = -2  # what a model leaves out that learns from every row
+
+
+def of_fold(chunk: Chunk, fold: int) -> Chunk:
+    """Return the rows of a chunk that are in a fold; without folds, all are in NEVER."""
+    if chunk.fold is None:
+        return chunk if fold == NEVER else chunk.rows(0, 0)
+    return _only(chunk, chunk.fold == fold)
+
+
+def in_turn(chunk: Chunk, folds: Array) -> Iterator[Chunk]:
+    """Yield the rows of a chunk that are in each of some folds, and last the rest."""
+    assert chunk.fold is not None
+    for fold in folds:
+        yield of_fold(chunk, fold)
+    yield _only(chunk, ~np.isin(chunk.fold, folds))
+
+
+def _only(chunk: Chunk, own: Array) -> Chunk:
+    rows = np.flatnonzero(own)
+    number = rows if chunk.picked is None else chunk.picked[rows]
+    return chunk.take(rows)._replace(picked=number)
+
+
+def learned_and_judged(chunk: Chunk, left_out: Array) -> tuple[Array, Array]:
+    """Return the weights by which the rows of a chunk teach, and judge, each model of a stack.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        With folds.
+    left_out : array of shape (n_models,)
+        The fold that each does not learn from.
+
+    Returns
+    -------
+    two arrays of shape (n_models, rows)
+    """
+    assert chunk.fold is not None
+    assert chunk.held_out is not None
+    own = chunk.fold == left_out[:, None]
+    weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
+    return np.where(own, 0.0, weight), np.where(own, chunk.held_out, 0.0)

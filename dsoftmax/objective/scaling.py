@@ -1,0 +1,201 @@
+"""Moments of the features, and the coordinates in which a solver works.
+
+A solver sees features that are centred and divided by a scale, since softmax regression
+does not care: theta . x + b = (theta * scale) . ((x - centre) / scale) + (b + theta . centre).
+Moments of two sets of rows are combined as in Chan, Golub and LeVeque, Algorithms for
+computing the sample variance, 1983.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsoftmax.objective.kernel import block_length, narrow
+from dsoftmax.objective.matmul import by_column, panel_length
+from dsoftmax.objective.reduction import Chunk
+from dsoftmax.typing import Array
+
+_FEW_CLASSES = 32  # up to which rows are added up by class in a product
+_FEW_ROWS = 64  # whose squares float32 adds up without losing digits
+_STEEP = 8.0  # |mean| / sd from which float32 folding would cost a digit of the gradient
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted moments of rows and classes, in float64.
+
+    Attributes
+    ----------
+    weight : total weight
+    mean : (n_features,)
+    m2 : (n_features,), weighted sum of squared deviations from the mean
+    class_weight : (n_classes,), total weight a class
+    class_offset : (n_classes, n_features), weighted sum of x - mean over the rows of a class
+    """
+
+    weight: float
+    mean: Array
+    m2: Array
+    class_weight: Array
+    class_offset: Array
+
+    def __add__(self, other: Moments) -> Moments:
+        weight = self.weight + other.weight
+        share = other.weight / weight if weight > 0 else 0.0
+        delta = other.mean - self.mean
+        mean = self.mean + share * delta
+        m2 = self.m2 + other.m2 + self.weight * share * delta**2
+        return Moments(
+            weight,
+            mean,
+            m2,
+            self.class_weight + other.class_weight,
+            self._offset_from(mean) + other._offset_from(mean),
+        )
+
+    def _offset_from(self, mean: Array) -> Array:
+        return self.class_offset + np.outer(self.class_weight, self.mean - mean)
+
+    @property
+    def variance(self) -> Array:
+        """Population variance (n_features,), exactly zero where it is rounding error."""
+        if self.weight <= 0:
+            return np.zeros_like(self.mean)
+        variance = self.m2 / self.weight
+        noise = (np.finfo(np.float64).eps * self.mean) ** 2 * 1e4
+        return np.where(variance <= noise, 0.0, variance)
+
+
+def moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Moments:
+    """Return the moments of a chunk whose `y` holds class codes.
+
+    The rows are read once: deviations are taken from the mean of the first block, and
+    corrected to the mean of all at the end.
+    """
+    n_rows, n_features = chunk.X.shape
+    length = min(block_length(n_features, 0, dtype.itemsize), n_rows)
+    guess = _first_rows(chunk, length).astype(np.float64).mean(axis=0)
+    shift = guess if not np.can_cast(chunk.X.dtype, dtype) else guess.astype(dtype)
+    total, square = np.zeros((n_classes, n_features)), np.zeros(n_features)
+    block = np.empty((length, n_features), dtype)
+    for start in range(0, n_rows, length):
+        rows = slice(start, start + length)
+        deviation = narrow(chunk.X[rows], shift, block[: len(chunk.X[rows])])
+        weighted = deviation
+        if chunk.sample_weight is not None:
+            weighted = deviation * chunk.sample_weight[rows].astype(dtype)[:, None]
+        square += _products(weighted, deviation, wide=chunk.X.dtype.itemsize > 2)
+        _add_by_class(total, weighted, chunk.codes[rows])
+    class_weight = np.bincount(chunk.codes, chunk.sample_weight, n_classes).astype(np.float64)
+    return _about_the_mean(shift.astype(np.float64), class_weight, total, square)
+
+
+def _first_rows(chunk: Chunk, length: int) -> Array:
+    """Return some rows that count: those of weight zero may be anywhere."""
+    if chunk.sample_weight is None:
+        return chunk.X[:length]
+    rows = np.flatnonzero(chunk.sample_weight)[:length]
+    return chunk.X[rows] if len(rows) else chunk.X[:length]
+
+
+def _products(weighted: Array, deviation: Array, *, wide: bool) -> Array:
+    """Return the sum of products of each feature.
+
+    In float64 where they could be beyond the range of float32, which the squares of what is
+    stored in two bytes are not, with weights of one on average.
+    """
+    if wide:
+        return np.asarray(np.einsum("ij,ij->j", weighted, deviation, dtype=np.float64))
+    total = np.zeros(deviation.shape[1])
+    for few in range(0, len(deviation), _FEW_ROWS):
+        part = slice(few, few + _FEW_ROWS)
+        total += np.einsum("ij,ij->j", weighted[part], deviation[part])
+    return total
+
+
+def _add_by_class(total: Array, rows: Array, codes: Array) -> None:
+    """Add each row to the total of its class."""
+    if len(total) <= _FEW_CLASSES:
+        member = np.equal.outer(np.arange(len(total)), codes).astype(rows.dtype)
+        panel = panel_length(rows.shape[1], *member.shape)
+        out = np.empty((len(rows) // panel, *total.shape), rows.dtype)
+        with np.errstate(invalid="ignore"):  # 0 * inf
+            total += by_column(member, rows, panel, out)
+        return
+    order = np.argsort(codes, kind="stable")
+    present, first = np.unique(codes[order], return_index=True)
+    total[present] += np.add.reduceat(rows.take(order, axis=0), first, axis=0)
+
+
+def _about_the_mean(shift: Array, class_weight: Array, total: Array, square: Array) -> Moments:
+    weight = float(class_weight.sum())
+    offset = total.sum(axis=0) / weight if weight > 0 else np.zeros_like(shift)
+    m2 = np.maximum(square - weight * offset**2, 0.0)
+    return Moments(weight, shift + offset, m2, class_weight, total - np.outer(class_weight, offset))
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The change of variables between a solver's point and the coefficients.
+
+    Attributes
+    ----------
+    centre : (n_features,), zero without an intercept
+    scale : (n_features,), positive: a solver's coordinate is coefficient * scale
+    shift : (n_features,) or None, what the kernel subtracts from the rows; where it is
+        None the centre is folded into the intercept, which costs nothing and is as
+        exact for features whose mean is of the order of their standard deviation
+    """
+
+    centre: Array
+    scale: Array
+    shift: Array | None
+
+    def to_kernel(self, point: Array) -> Array:
+        """Return the kernel's point for a solver's point (n_features + 1, n_columns)."""
+        kernel = point.copy()
+        kernel[:-1] /= self.scale[:, None]
+        kernel[-1] -= self._folded @ kernel[:-1]
+        return kernel
+
+    def gradient(self, kernel_gradient: Array) -> Array:
+        """Return the solver's gradient for the kernel's, both (n_features + 1, n_columns)."""
+        gradient = kernel_gradient.copy()
+        gradient[:-1] -= np.outer(self._folded, gradient[-1])
+        gradient[:-1] /= self.scale[:, None]
+        return gradient
+
+    def gram(self, kernel_gram: Array) -> Array:
+        """Return the mean of [x, 1] [x, 1]' in the solver's features for that in the kernel's."""
+        mean, centre = kernel_gram[-1, :-1], self._folded
+        gram = kernel_gram.copy()
+        gram[:-1, :-1] -= np.outer(mean, centre) + np.outer(centre, mean - centre)
+        gram[:-1, -1] = gram[-1, :-1] = mean - centre
+        gram[:-1] /= self.scale[:, None]
+        gram[:, :-1] /= self.scale
+        return gram
+
+    def to_coefficients(self, point: Array) -> tuple[Array, Array]:
+        """Return coef (n_features, n_columns) and intercept (n_columns,) in units of the data."""
+        coef = point[:-1] / self.scale[:, None]
+        return coef, point[-1] - self.centre @ coef
+
+    def from_coefficients(self, coef: Array, intercept: Array) -> Array:
+        """Return the solver's point for coefficients in units of the data."""
+        return np.vstack([coef * self.scale[:, None], intercept + self.centre @ coef])
+
+    @property
+    def _folded(self) -> Array:
+        return self.centre if self.shift is None else self.centre - self.shift
+
+
+def kernel_shift(mean: Array, variance: Array, dtype: np.dtype[np.floating]) -> Array | None:
+    """Return what the kernel has to subtract from the rows to keep its digits, or None.
+
+    A row is shifted when some feature has |mean| > 8 sd.
+    """
+    if not np.any(np.abs(mean) > _STEEP * np.sqrt(variance)):
+        return None
+    return mean.astype(dtype) if np.isfinite(mean.astype(dtype)).all() else mean

@@ -1,0 +1,179 @@
+"""Rows of a task, decoded: remembered, or read, or read ahead while others are reduced.
+
+To read ahead pays where reads wait for their storage: then the next span is fetched and
+decoded by a thread while this one is reduced. Where they do not, both would fight for the same
+core, and the task reads when it needs to. Which it is, is learned from the reads before.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from dsoftmax.data.batches import Leaf, RowSlice, permutation
+from dsoftmax.data.retry import retries_here
+from dsoftmax.data.source import Source
+from dsoftmax.data.zarr_array import forget_chunks
+from dsoftmax.objective.reduction import Chunk
+from dsoftmax.runtime.span_cache import CachePolicy, Key, LoadedSpan, SpanCache
+from dsoftmax.storage.zarr_timing import decoded_here, decoding
+
+_WORTH_IT = 0.2  # share of the time in which storage is waited for, from which to read ahead
+_NEWEST = 0.2  # weight of the last read in that share
+
+
+class Task(NamedTuple):
+    """Consecutive leaves of a sum.
+
+    Attributes
+    ----------
+    parts : where the rows of each span are, by the first row of the span
+    blocks : Dask blocks among them, by key: futures until the task runs, then their values
+    targets_only : whether y and weights are enough
+    leaves : the rows of each leaf
+    first, n_leaves : index of the first leaf, and how many the whole sum has
+    keep : whether to remember decoded spans for the next task, or None
+    ahead : what the next task of these rows will need besides
+    """
+
+    parts: dict[int, Source]
+    blocks: dict[Any, Any]
+    targets_only: bool
+    leaves: tuple[Leaf, ...]
+    first: int
+    n_leaves: int
+    keep: CachePolicy | None
+    ahead: tuple[RowSlice, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(piece.rows for leaf in self.leaves for piece in leaf)
+
+    @property
+    def pieces(self) -> Sequence[RowSlice]:
+        """What it reads, in order."""
+        return [piece for leaf in self.leaves for piece in leaf]
+
+
+class Loader:
+    """Loads the pieces of a task, one after the other.
+
+    As a context, it lets go of what it has begun to read, and of what is not to be remembered.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._next = dict(pairwise(task.pieces))
+        self._ahead: dict[RowSlice, concurrent.futures.Future[LoadedSpan]] = {}
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        keep = self._task.keep
+        if keep is None or keep.all_in_turn or keep.most == 0:
+            forget_chunks(but_newest=True)  # mini-batches come back to others
+
+    def load(self, piece: RowSlice) -> LoadedSpan:
+        """Return the rows of a piece, and begin to read the next one if that pays."""
+        ahead, started = self._ahead.pop(piece, None), time.perf_counter()
+        loaded = _load(self._task, piece) if ahead is None else ahead.result()
+        if ahead is not None:
+            loaded = loaded.waited_for(time.perf_counter() - started)
+        following = self._next.get(piece)
+        if following is not None and self._pays(following):
+            self._pool = self._pool or concurrent.futures.ThreadPoolExecutor(1, "dsoftmax-ahead")
+            self._ahead[following] = self._pool.submit(_load, self._task, following)
+        return loaded
+
+    def _pays(self, piece: RowSlice) -> bool:
+        task = self._task
+        if task.targets_only or _storage.share <= _WORTH_IT:
+            return False
+        held = task.keep is not None and _key(piece, task.keep) in spans
+        return task.parts[piece.start].X.may_wait and not held
+
+
+class _Storage:
+    """How much of their time the tasks of this process would wait for storage."""
+
+    share = 0.0
+
+    def note(self, loaded: LoadedSpan, kernel_seconds: float) -> None:
+        own = loaded.fetch_seconds + loaded.decode_seconds + kernel_seconds
+        if loaded.reads and own > 0:
+            self.share += _NEWEST * (loaded.fetch_seconds / own - self.share)
+
+
+_storage = _Storage()
+
+
+def note(loaded: LoadedSpan, kernel_seconds: float) -> None:
+    """Take note of how long rows took to load and to reduce: it tells whether to read ahead."""
+    _storage.note(loaded, kernel_seconds)
+
+
+def _load(task: Task, piece: RowSlice) -> LoadedSpan:
+    """Return the rows of a piece."""
+    keep = task.keep
+    if keep is None or task.targets_only:
+        span = _read(task, piece)
+    else:
+        span = spans.get(_key(piece, keep), keep, lambda: _read(task, piece))
+        # Were the span of a mini-batch left to age when its last row is used, the next spans of
+        # all lanes would push out one another.
+        if not keep.all_in_turn and keep.release and piece.high == piece.stop - piece.start:
+            spans.drop(_key(piece, keep))
+    return span._replace(chunk=span.chunk.rows(piece.low, piece.high))
+
+
+def _key(piece: RowSlice, keep: CachePolicy) -> Key:
+    return keep.run, piece.start, piece.stop, piece.shuffle
+
+
+def _read(task: Task, piece: RowSlice) -> LoadedSpan:
+    """Return the span of a piece, read, decoded and shuffled now."""
+    started, decoded, retries = time.perf_counter(), decoded_here(), retries_here()
+    source = task.parts[piece.start].with_blocks(task.blocks)
+    if task.targets_only:
+        span, n_bytes, reads = source.read_targets(piece.start, piece.stop), 0, 0
+    else:
+        span = _read_shuffled(source, piece)
+        n_bytes, reads = span.X.nbytes, 1
+    decoded = decoded_here() - decoded
+    read = time.perf_counter() - started - decoded
+    return LoadedSpan(span, n_bytes, reads, read, decoded, read, retries_here() - retries)
+
+
+def _read_shuffled(source: Source, piece: RowSlice) -> Chunk:
+    span = source.read(piece.start, piece.stop)
+    if piece.shuffle is None:
+        return span
+    with decoding():
+        return span.take(permutation(piece))
+
+
+def read_ahead(task: Task) -> None:
+    """Begin to read what the next task of these rows will need, while this process is idle."""
+    if task.keep is None:
+        return
+    for piece in task.ahead:
+        size = (piece.stop - piece.start) * task.parts[piece.start].row_bytes
+        spans.begin(_key(piece, task.keep), task.keep, size, partial(_read, task, piece))
+
+
+spans = SpanCache()
+
+
+def forget(run: str) -> None:
+    """Drop what this process remembers of a run: its end leaves no memory behind."""
+    spans.forget(run)
+    forget_chunks()

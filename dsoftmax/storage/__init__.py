@@ -1,0 +1,1 @@
+"""Files and Zarr nodes that are there whole or not at all."""

@@ -1,0 +1,255 @@
+"""Folders of whole files, local or at a URL: what is written is there entirely, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import fsspec
+
+from dsoftmax.errors import DataError
+from dsoftmax.storage.urls import storage_options
+from dsoftmax.storage.zarr_nodes import locate
+
+_OURS = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
+
+
+class Folder(Protocol):
+    """A folder of files; every method raises OSError where the disk or the store fails.
+
+    Attributes
+    ----------
+    place : its path or URL
+    """
+
+    place: str
+
+    def names(self) -> list[str]:
+        """Return the names in it, none if there is no such folder."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file; FileNotFoundError if there is none."""
+        ...
+
+    def write(self, name: str, *parts: bytes | memoryview) -> None:
+        """Make or replace a file as a whole; it is durable when this returns."""
+        ...
+
+    def create(self, name: str, content: bytes) -> None:
+        """Make a new file that no one else makes; FileExistsError if there is one.
+
+        A URL needs a store with conditional puts (S3, Google, Azure) for this to be more than a
+        check before and another one after.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if there is one."""
+        ...
+
+
+def open_folder(place: str | os.PathLike[str]) -> Folder:
+    """Return the folder at a path or URL, whether or not there is one yet.
+
+    Raises
+    ------
+    DataError
+        If a URL asks for a filesystem that is unknown or not installed.
+    """
+    located = locate(place)
+    return _LocalFolder(located) if isinstance(located, Path) else _RemoteFolder(located)
+
+
+def names_of_ours(folder: Folder) -> list[str]:
+    """Return the names in a folder that is new, empty, or holds a checkpoint or lease.
+
+    Raises
+    ------
+    DataError
+        If it only holds other things: nothing is ever written among them.
+    """
+    names = folder.names()
+    ours = [name for name in names if _OURS.match(name)]
+    if names and not ours:
+        raise DataError(
+            f"{folder.place} holds {names[0]!r} and no checkpoint; give a new or empty folder, or "
+            "one of checkpoints"
+        )
+    return ours
+
+
+class _LocalFolder:
+    def __init__(self, path: Path) -> None:
+        self.place = str(path)
+        self._path = path.absolute()
+
+    def names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self._path))
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            raise DataError(f"{self.place} is a file, or lies in one; give a folder") from None
+
+    def read(self, name: str) -> bytes:
+        return (self._path / name).read_bytes()
+
+    def write(self, name: str, *parts: bytes | memoryview) -> None:
+        with self._partial(name, *parts) as partial:
+            os.replace(partial, self._path / name)
+        _sync(self._path)
+
+    def create(self, name: str, content: bytes) -> None:
+        while not self._linked(name, content):
+            pass  # another took the partial file for one that a killed process had left
+
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+    def _linked(self, name: str, content: bytes) -> bool:
+        path = self._path / name
+        with self._partial(name, content) as partial:
+            try:
+                os.link(partial, path)
+            except FileNotFoundError:
+                return False
+            except FileExistsError:
+                # A network disk that asked twice fails although its first asking was heard.
+                if not _is_linked(partial):
+                    raise
+            except OSError:  # a disk without links: the content comes after the name
+                _create(path, content)
+        return True
+
+    @contextmanager
+    def _partial(self, name: str, *parts: bytes | memoryview) -> Iterator[Path]:
+        """Write a file beside the one of this name, and remove it unless it was moved."""
+        self._make()
+        partial = self._path / f"{name}.partial-{uuid4().hex[:8]}"
+        try:
+            with open(partial, "xb") as file:
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        if self._path.is_dir():
+            return
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", self.place) from error
+        _sync(self._path.parent)
+
+
+def _is_linked(partial: Path) -> bool:
+    try:
+        return partial.stat().st_nlink > 1
+    except FileNotFoundError:  # another took it for one that a killed process had left
+        return False
+
+
+def _create(path: Path, content: bytes) -> None:
+    with open(path, "xb", buffering=0) as file:
+        try:
+            file.write(content)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as some network disks say
+            raise
+    finally:
+        os.close(handle)
+
+
+class _RemoteFolder:
+    def __init__(self, url: str) -> None:
+        self.place = url
+        try:
+            self._files, root = fsspec.core.url_to_fs(url, **storage_options(url) or {})
+        except (ImportError, ValueError) as error:
+            raise DataError(f"{url} cannot be opened: {error}") from error
+        self._root = root.rstrip("/")
+
+    def names(self) -> list[str]:
+        with _as_os_errors(self.place):
+            self._files.invalidate_cache(self._root)
+            try:
+                paths = self._files.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+        names = (path.rstrip("/").removeprefix(self._root).strip("/") for path in paths)
+        return sorted(filter(None, names))
+
+    def read(self, name: str) -> bytes:
+        with _as_os_errors(self.place):
+            return bytes(self._files.cat_file(self._path(name)))
+
+    def write(self, name: str, *parts: bytes | memoryview) -> None:
+        with _as_os_errors(self.place):
+            self._files.pipe_file(self._path(name), b"".join(parts))
+
+    def create(self, name: str, content: bytes) -> None:
+        path = self._path(name)
+        with _as_os_errors(self.place):
+            self._files.invalidate_cache(self._root)  # others remove files too
+            if self._files.exists(path):
+                raise FileExistsError(errno.EEXIST, "there already", path)
+            failure = self._create(path, content)
+        # A put that was sent twice fails although its first sending was the one that counted,
+        # and not every store says that it failed: what can be read is what tells.
+        try:
+            found = self.read(name)
+        except FileNotFoundError as error:
+            raise failure or error from None
+        if found != content:
+            raise FileExistsError(errno.EEXIST, "there already", path)
+
+    def _create(self, path: str, content: bytes) -> OSError | None:
+        try:
+            self._files.pipe_file(path, content, mode="create")
+        except (NotImplementedError, TypeError, ValueError):  # it knows no such mode
+            self._files.pipe_file(path, content)
+        except OSError as error:
+            return error
+        return None
+
+    def remove(self, name: str) -> None:
+        with _as_os_errors(self.place), suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
+    def _path(self, name: str) -> Any:
+        return f"{self._root}/{name}"
+
+
+@contextmanager
+def _as_os_errors(place: str) -> Iterator[None]:
+    """Raise what a driver raises as an OSError, whatever its own classes are."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{place}: {type(error).__name__}: {error}") from error

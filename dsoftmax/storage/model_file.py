@@ -1,0 +1,215 @@
+"""Models as small Zarr groups: arrays and JSON, nothing pickled.
+
+Without dsoftmax a model is read with zarr alone: the arrays `coef_` (n_classes, n_features),
+`intercept_` and `classes_`, and the attribute "dsoftmax" of the group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import numbers
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
+from dsoftmax.storage.urls import storage_options
+from dsoftmax.storage.zarr_nodes import create_array, locate, new_group
+from dsoftmax.typing import Array
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A fitted model as data.
+
+    Attributes
+    ----------
+    params : the estimator's parameters
+    facts : fitted attributes that are numbers, strings or lists of records
+    arrays : fitted attributes that are arrays
+    versions : of the libraries that wrote it, once it is written
+    """
+
+    params: dict[str, Any]
+    facts: dict[str, Any]
+    arrays: dict[str, Array]
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def write_record(
+    path: str | os.PathLike[str], record: ModelRecord, *, overwrite: bool = False
+) -> None:
+    """Write a model; a local one is there when it is complete, and not before."""
+    arrays = {name: _storable(array) for name, array in record.arrays.items()}
+    params = {name: _plain(value) for name, value in record.params.items()}
+    facts = {name: _strict(value) for name, value in record.facts.items()}
+    content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": facts}
+    content["versions"] = _versions()
+    if overwrite:
+        _require_model(path)
+    with new_group(locate(path), overwrite) as group:
+        for name, array in arrays.items():
+            _write_array(group, name, array)
+        group.attrs["dsoftmax"] = content | {"sha256": _content_digest(content, arrays)}
+
+
+def _versions() -> dict[str, str]:
+    libraries = ("numpy", "scikit-learn", "zarr")
+    found = {name: version(name) for name in libraries}
+    return {"dsoftmax": version("dsoftmax"), "python": platform.python_version(), **found}
+
+
+def _require_model(path: str | os.PathLike[str]) -> None:
+    """Raise DataError if there is a Zarr store at a path that is no model."""
+    try:
+        node = zarr.open(locate(path), mode="r", storage_options=storage_options(str(path)))
+    except (OSError, ValueError):
+        return
+    if "sha256" not in str(node.attrs.get("dsoftmax")):
+        raise DataError(
+            f"{path} holds a Zarr store that is no model, and is not replaced by one; choose "
+            "another destination"
+        )
+
+
+def read_record(path: str | os.PathLike[str]) -> ModelRecord:
+    """Return the model at a path or URL, verified.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is damaged, or of another format.
+    """
+    content, arrays = _read(path)
+    expected = content.pop("sha256", None)
+    if _content_digest(content, arrays) != expected:
+        raise CheckpointError(
+            f"{path} is damaged: its content does not match its SHA-256; restore or refit it"
+        )
+    try:
+        params = dict(content["params"])
+        if isinstance(params["class_weight"], list):
+            params["class_weight"] = dict(params["class_weight"])
+        return ModelRecord(
+            params, dict(content["facts"]), arrays, dict(content.get("versions", {}))
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    try:
+        group = zarr.open_group(locate(path), mode="r", storage_options=storage_options(str(path)))
+        content = dict(group.attrs["dsoftmax"])  # type: ignore[arg-type]
+        format_ = content["format"]
+        if format_ != _FORMAT:
+            raise CheckpointError(
+                f"{path} has format {format_}, and this version of dsoftmax reads {_FORMAT}; "
+                f"load it with the version that wrote it{_writer(content)}"
+            )
+        return content, {name: _read_array(array) for name, array in group.arrays()}
+    except DsoftmaxError:
+        raise
+    except Exception as error:  # whatever damage makes zarr, a codec or JSON raise
+        raise CheckpointError(
+            f"{path} is not a readable model: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _writer(content: Mapping[str, Any]) -> str:
+    written = content.get("versions")
+    return f" ({written.get('dsoftmax')})" if isinstance(written, Mapping) else ""
+
+
+def _storable(array: Array) -> Array:
+    """Return strings held as objects as strings."""
+    return array.astype(str) if array.dtype.kind == "O" else array
+
+
+def _strict(value: Any) -> Any:
+    """Return a value with None for numbers that JSON has no word for: a loss that diverged."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter as JSON holds it; a dict as pairs, since JSON's keys are strings."""
+    if isinstance(value, Mapping):
+        return [[_plain(key), _plain(item)] for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str | bool | int | float | None):
+        return value
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return np.asarray(value).tolist()
+
+
+def _write_array(group: zarr.Group, name: str, array: Array) -> None:
+    target = create_array(group, name, array.shape, array.dtype, array.shape)
+    target[...] = array
+
+
+def _read_array(array: Any) -> Array:
+    values = np.asarray(array[...])
+    return values if values.dtype.kind in "biuf" else np.array(values.tolist())
+
+
+def _content_digest(content: dict[str, Any], arrays: dict[str, Array]) -> str:
+    """Return the SHA-256 of canonical JSON and of the arrays in the order of their names."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+_ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_", "_shift")
+_FACTS = (
+    "n_iter_",
+    "n_steps_",
+    "loss_",
+    "stop_reason_",
+    "seed_",
+    "history_",
+    "data_",
+    "numerics_",
+    "quarantined_",
+    "gap_",
+    "best_iter_",
+)
+# What an earlier version did not write, or not every model has.
+_OPTIONAL = (
+    "feature_names_in_",
+    "_shift",
+    "data_",
+    "numerics_",
+    "quarantined_",
+    "gap_",
+    "best_iter_",
+)
+
+
+def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a fitted model; see `SoftmaxRegression.save`."""
+    params = model.get_params(deep=False)
+    del params["callbacks"], params["checkpoint"]
+    if params["random_state"] is not None:  # a generator is kept as the seed that it gave
+        params["random_state"] = model.seed_
+    found = ((name, getattr(model, name, None)) for name in _ARRAYS)
+    arrays = {name: array for name, array in found if array is not None}
+    facts = {name: getattr(model, name) for name in _FACTS if hasattr(model, name)}
+    write_record(path, ModelRecord(params, facts, arrays), overwrite=overwrite)

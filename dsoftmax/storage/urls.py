@@ -1,0 +1,190 @@
+"""Where stores are: paths, zip files and URLs, and what it takes to open them.
+
+Credentials never travel: each process takes them from its own environment, or from the Dask
+setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is passed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dask
+import zarr.errors
+from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
+
+from dsoftmax.errors import DataError
+from dsoftmax.storage.zarr_timing import timed
+
+Node = zarr.Array[Any] | zarr.Group
+
+
+def absolute_url(target: str) -> str:
+    """Return a URL as it is, and a path as an absolute one."""
+    if target.startswith("file://"):
+        target = target.removeprefix("file://")
+    return target if "://" in target else str(Path(target).expanduser().resolve())
+
+
+def storage_options(url: str) -> dict[str, Any] | None:
+    """Return what this process opens a URL with beside its environment, or None.
+
+    Raises
+    ------
+    DataError
+        If the Dask setting is not a mapping.
+    """
+    protocol, separator, _ = url.partition("://")
+    if not separator:
+        return None
+    options = dask.config.get("dsoftmax.storage-options", {})
+    own = options.get(protocol, {}) if isinstance(options, Mapping) else None
+    if not isinstance(own, Mapping):
+        raise DataError(
+            "the Dask setting dsoftmax.storage-options is not a mapping from protocols to options; "
+            'expected one such as {"s3": {"endpoint_url": "https://..."}}'
+        )
+    return dict(own) or None
+
+
+def open_node(url: str) -> Node:
+    """Return the array or group at a URL or path, read-only.
+
+    A path may lead into a zip file: data.zip/X.
+
+    Raises
+    ------
+    DataError
+        If there is nothing there, or nothing that can be opened.
+    """
+    try:
+        return open_raw(url)
+    except DataError:
+        raise
+    except (FileNotFoundError, zarr.errors.NodeNotFoundError):
+        raise DataError(
+            f"{url} does not exist or is not a Zarr array; expected the path or URL of an array, "
+            "such as data.zarr/X"
+        ) from None
+    except Exception as error:
+        raise DataError(f"{url} cannot be opened: {_said(error)}{_advice(url)}") from error
+
+
+def open_raw(url: str) -> Node:
+    """Return the array or group at a URL or path, with the errors of whoever opens it."""
+    if "://" in url:
+        if dask.config.get("dsoftmax.object-store", "fsspec") == "obstore":
+            return zarr.open(_by_obstore(url), mode="r")
+        return zarr.open(url, mode="r", storage_options=storage_options(url))
+    archive = _archive(Path(url))
+    if archive is None:
+        return zarr.open(url, mode="r")
+    inside = Path(url).relative_to(archive).as_posix()
+    return zarr.open(ZipStore(archive, mode="r"), path="" if inside == "." else inside, mode="r")
+
+
+@lru_cache(maxsize=64)
+def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
+    """Return the array at a URL, opened anew for each opening by the user, and each `tick`.
+
+    Raises
+    ------
+    DataError
+        If its digest is not `identity` any more.
+    OSError
+        If it is not there, or not any more, which may pass.
+    """
+    try:
+        node = open_raw(url)
+    except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
+        raise OSError(errno.ESTALE, f"the store is away: there is no {url}") from error
+    if isinstance(node, zarr.Group) or digest_of(node) != identity:
+        found = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
+        raise DataError(
+            f"{url} has changed since it was opened: it is now {found}; do not write to a store "
+            "while it is read, and start again"
+        )
+    return timed(node)
+
+
+def digest_of(array: zarr.Array[Any]) -> str:
+    """Return a digest of the metadata of an array."""
+    return hashlib.sha256(repr(array.metadata.to_dict()).encode()).hexdigest()[:16]
+
+
+def _by_obstore(url: str) -> ObjectStore[Any]:
+    from obstore.store import from_url
+
+    return ObjectStore(from_url(url, **(storage_options(url) or {})), read_only=True)
+
+
+def _archive(path: Path) -> Path | None:
+    """Return the zip file that a path leads to or into."""
+    parts = [part for part in (path, *path.parents) if part.suffix == ".zip"]
+    return next((part for part in parts if part.is_file()), None)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _advice(url: str) -> str:
+    if "://" not in url:
+        return "; restore it, or write it again"
+    return (
+        "; check the address, and the credentials in the environment or in the Dask setting "
+        "dsoftmax.storage-options"
+    )
+
+
+def url_of(node: Node) -> str | None:
+    """Return the path where another process finds an open array or group, or None."""
+    place = _place(node.store)
+    return None if place is None else str((place / node.path).resolve())
+
+
+def _place(store: Any) -> Path | None:
+    """Return where a store is on this machine; `dask.array.from_zarr` opens paths by fsspec."""
+    if isinstance(store, LocalStore):
+        return Path(store.root)
+    if isinstance(store, ZipStore):
+        return Path(store.path) if store.read_only else None
+    if isinstance(store, FsspecStore):
+        protocol, _, path = store.fs.unstrip_protocol(store.path).partition("://")
+        return Path(path) if protocol == "file" else None
+    return None
+
+
+def travels(url: str | None) -> bool:
+    """Whether another process can open a URL: not one of this process's memory."""
+    return url is not None and not url.startswith("memory://")
+
+
+def names_in(target: str) -> tuple[str, ...] | None:
+    """Return the names of the arrays in a group, or None for what is an array itself.
+
+    Raises
+    ------
+    DataError
+        If there is neither.
+    """
+    node = open_node(absolute_url(target))
+    return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else None
+
+
+def arrays_in(name: str, group: zarr.Group) -> str:
+    """Return what to do about a group that was given for an array: it lists the arrays in it."""
+    kind = str(group.attrs.get("encoding-type", ""))
+    if kind in ("csr_matrix", "csc_matrix"):
+        return (
+            f"{name} is a Zarr group that holds a sparse AnnData matrix ({kind}), which is not "
+            "supported yet: write it densely, chunk by chunk, and pass that array"
+        )
+    found = [f"{name}/{key} {array.shape}" for key, array in sorted(group.arrays())]
+    groups = [f"{name}/{key} (a group)" for key in sorted(group.group_keys())]
+    held = ", ".join(found + groups) or "it holds none"
+    return f"{name} is a Zarr group, not an array; pass one of its arrays: {held}"

@@ -1,0 +1,440 @@
+"""The course of a fit: where it stands, told to the callbacks and kept in its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import dask
+from dask.utils import parse_timedelta
+
+from dsoftmax.data.retry import BadChunk
+from dsoftmax.data.source import Source
+from dsoftmax.errors import CheckpointError, ChunkError, DsoftmaxError
+from dsoftmax.events import (
+    Callback,
+    CheckpointWritten,
+    ChunkQuarantined,
+    Event,
+    FitResumed,
+    FitStarted,
+    StepEnded,
+    from_table,
+    to_table,
+)
+from dsoftmax.metrics.fold_loss import FoldSums, HeldOutSums
+from dsoftmax.metrics.metrics import MetricSums, Pairs
+from dsoftmax.model_selection.moments import FoldMoments
+from dsoftmax.model_selection.state import BeforeBudget, SearchState
+from dsoftmax.objective.importance_sample import ImportanceSample
+from dsoftmax.objective.kernel import LossSums
+from dsoftmax.objective.reduction import Combined
+from dsoftmax.objective.scaling import Moments
+from dsoftmax.runtime.base import Executor
+from dsoftmax.runtime.cost import Cost, PartialSum, TaskCost, TaskResult
+from dsoftmax.runtime.environment import numerics, worker_name
+from dsoftmax.runtime.spans import Span
+from dsoftmax.solvers.autosgd import AutoState, Snapshot
+from dsoftmax.solvers.base import Status
+from dsoftmax.solvers.fista import FISTAState
+from dsoftmax.solvers.lbfgs import LBFGSState, Pair
+from dsoftmax.solvers.line_search import LinePoint, LineSearch, LineSearchStatus
+from dsoftmax.solvers.low_rank import LowRankTerm, Secant
+from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.solvers.newton_state import NewtonState, Trial
+from dsoftmax.solvers.surrogate import Surrogate
+from dsoftmax.storage.checkpoint_file import CheckpointFolder
+from dsoftmax.storage.lock import FolderLock
+from dsoftmax.training.fingerprint import RunFingerprint, differences, fingerprint_of
+from dsoftmax.training.params import FitParams
+from dsoftmax.training.progress import Progress
+from dsoftmax.training.run_state import (
+    BestModel,
+    DataStatistics,
+    EpochPosition,
+    FitState,
+    FittedModel,
+    ProgressState,
+    RunState,
+)
+from dsoftmax.training.validation import ValidationSet
+from dsoftmax.typing import Array
+
+C = TypeVar("C", bound=RunState)
+
+
+class Checkpointer(Generic[C]):
+    """The cursor of a run, moved on step by step; as a context, it holds the checkpoint.
+
+    Parameters
+    ----------
+    start : the cursor at the beginning
+    callbacks : who is told
+    checkpoint : path or URL of a folder, or None to keep nothing
+
+    Attributes
+    ----------
+    cursor : Standing
+    ledger : Ledger
+    """
+
+    def __init__(
+        self,
+        start: C,
+        callbacks: Sequence[Callback],
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.cursor = start
+        self.ledger = Progress(callbacks)
+        self._place = "" if checkpoint is None else os.fspath(checkpoint)
+        self._keeper = (
+            None if checkpoint is None else CheckpointStore(self._place, self.ledger.emit)
+        )
+        self._identity: RunFingerprint | None = None
+        self._labels, self._scanned = "", False
+        self._saved: Checkpoint | None = None
+        self._seed = self._max_iter = 0
+
+    def __enter__(self) -> Self:
+        if self._keeper is not None:
+            self._keeper.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._keeper is not None:
+            self._keeper.__exit__(kind, error, trace)
+
+    @property
+    def holes(self) -> tuple[Span, ...]:
+        """The rows that are left out."""
+        return tuple((fault.start, fault.stop) for fault in self.cursor.quarantined)
+
+    def resume(
+        self,
+        source: Source,
+        settings: FitParams,
+        executor: Executor,
+        apart: ValidationSet | None = None,
+        search: Mapping[str, str] | None = None,
+    ) -> FitParams:
+        """Go on from the checkpoint, if there is one; return the settings with its seed.
+
+        Parameters
+        ----------
+        source, settings, executor, apart : of the run
+        search : parameters of a search, as text by name
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged, or that of another run.
+        """
+        if self._keeper is not None:
+            self._identity = fingerprint_of(source, settings, executor, apart, search or {})
+            self._saved = self._keeper.read(self._identity, settings.max_iter)
+        if self._saved is not None:
+            cursor: C = self._saved.cursor
+            if (left_out := len(cursor.quarantined)) > source.most_bad:
+                raise CheckpointError(
+                    f"{self._place} has left out {left_out} chunks that could not be read, and "
+                    f"max_bad_chunks is {source.most_bad}; allow for them, or give another folder"
+                )
+            grown = settings.max_iter > self._saved.max_iter
+            self.cursor = cursor.reopened() if cursor.out_of_budget and grown else cursor
+            self.ledger.restore(cursor.tally, self._saved.history)
+            settings = replace(settings, seed=self._saved.seed)
+        self._seed, self._max_iter = settings.seed, settings.max_iter
+        self._note(numerics(), worker_name())
+        return settings
+
+    def labelled(self, digest: str) -> None:
+        """Take note of what the scan of the labels has found, for the first time or again.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not what the checkpoint says.
+        """
+        saved, first = self._saved, not self._scanned
+        if self._keeper is not None and saved is not None and saved.labels and first:
+            self._keeper.require_labels(saved, digest)
+        self._labels, self._scanned = digest, True
+
+    def announce(self, event: FitStarted) -> None:
+        """Tell that the fit starts, and where it goes on from."""
+        self.ledger.emit(event)
+        if self._saved is not None:
+            tally, finished = self.cursor.tally, self.cursor.finished
+            events = tuple(self.ledger.events)
+            self.ledger.emit(
+                FitResumed(self._place, tally.passes, tally.steps, tally.seconds, events, finished)
+            )
+            for fault in self._saved.cursor.quarantined:
+                self.ledger.emit(ChunkQuarantined(*fault))
+
+    def move(self, cursor: C, *, pass_ended: bool = False) -> None:
+        """Move on to a cursor between two evaluations."""
+        self.cursor = replace(cursor, tally=self.ledger.tally, begun=None)
+        self._offer(pass_ended=pass_ended)
+
+    def advance(self, outcome: TaskResult, begun: PartialSum) -> None:
+        """Move on within a pass over all rows."""
+        self.note(outcome)
+        self.cursor = replace(self.cursor, begun=begun)
+        self._offer(pass_ended=False)
+
+    def note(self, outcome: TaskResult) -> None:
+        """Take note of who has computed something."""
+        for who, kind in outcome.numerics.items():
+            self._note(kind, who)
+
+    def _note(self, kind: str, who: str) -> None:
+        known = self.cursor.numerics
+        if kind in known:
+            return
+        self.cursor = replace(self.cursor, numerics={**known, kind: who})
+        if known:
+            warnings.warn(
+                f"{who} computes otherwise than {', '.join(known.values())}: the last bits of this "
+                "fit depend on who computes what, and another run may differ in them "
+                f"({' | '.join(self.cursor.numerics)})",
+                stacklevel=2,
+            )
+
+    def quarantine(self, faults: tuple[BadChunk, ...], source: Source, cursor: C) -> None:
+        """Leave chunks out from here on, and move on to the cursor that does.
+
+        Raises
+        ------
+        ChunkError
+            If they are more than the source allows for, with those that are left out already, or
+            all that there are.
+        """
+        total = len(self.cursor.quarantined) + len(faults)
+        if total > source.most_bad:
+            raise ChunkError(
+                f"{total} chunks of X cannot be read, and max_bad_chunks is {source.most_bad}; the "
+                f"first: {faults[0].reason}"
+            )
+        if total == len(source.chunks) - 1:
+            raise ChunkError(f"no rows are left; the first fault: {faults[0].reason}")
+        for fault in faults:
+            self.ledger.emit(ChunkQuarantined(*fault))
+        self._labels = ""  # those of the rows that are left are to be scanned
+        self.move(cursor)
+
+    def _offer(self, *, pass_ended: bool) -> None:
+        if self._keeper is not None and self._keeper.is_due(pass_ended=pass_ended):
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is anything to keep.
+
+        Raises
+        ------
+        CheckpointError
+            If another process has taken it over.
+        """
+        if self._keeper is not None and self.cursor.is_worth_keeping:
+            self._keeper.write(self._to_save)
+
+    def _to_save(self) -> Checkpoint:
+        assert self._identity is not None, "a fit resumes before it saves"
+        events = to_table(self.ledger.events.until(self.cursor.tally.n_events))
+        return Checkpoint(
+            self._identity, self._labels, self._seed, self._max_iter, self.cursor, events
+        )
+
+    def save_if_possible(self) -> None:
+        """Write the checkpoint on the way out of a fit that has failed."""
+        with suppress(DsoftmaxError):
+            self.save()
+
+
+_INTERVAL = "30 seconds"
+_MAX_TIME_FRACTION = 0.01  # of the time that writing checkpoints may take
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is in a checkpoint.
+
+    Attributes
+    ----------
+    identity : of the run
+    labels : digest of what the scan of its labels found
+    seed : what its random numbers come from
+    max_iter : its budget
+    cursor : where it stands
+    events : the steps and passes so far, thinned, as a table
+    """
+
+    identity: RunFingerprint
+    labels: str
+    seed: int
+    max_iter: int
+    cursor: Any
+    events: Array
+
+    @property
+    def history(self) -> tuple[StepEnded, ...]:
+        """The steps and passes so far."""
+        return from_table(self.events)
+
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        AutoState,
+        PartialSum,
+        LowRankTerm,
+        BestModel,
+        FitState,
+        FISTAState,
+        BadChunk,
+        FittedModel,
+        DataStatistics,
+        FoldMoments,
+        FoldSums,
+        HeldOutSums,
+        BeforeBudget,
+        SearchState,
+        RunFingerprint,
+        LBFGSState,
+        LineSearch,
+        LossSums,
+        MetricSums,
+        MiniBatchState,
+        Surrogate,
+        Moments,
+        NewtonState,
+        Pair,
+        Pairs,
+        EpochPosition,
+        LinePoint,
+        Checkpoint,
+        LineSearchStatus,
+        Secant,
+        Combined,
+        Snapshot,
+        Cost,
+        Status,
+        ImportanceSample,
+        ProgressState,
+        Trial,
+        TaskCost,
+    )
+}
+
+
+class CheckpointStore:
+    """The checkpoint of a fit, as a context that holds its lease.
+
+    Parameters
+    ----------
+    place : path or URL of a folder
+    emit : told of every checkpoint that was written
+    """
+
+    def __init__(self, place: str | os.PathLike[str], emit: Callable[[Event], None]) -> None:
+        self._place, self._emit = os.fspath(place), emit
+        self._folder = CheckpointFolder(place)
+        self._lease = FolderLock(place, on_wait=_tell)
+        self._interval = parse_timedelta(dask.config.get("dsoftmax.checkpoint-interval", _INTERVAL))
+        self._written = time.perf_counter()
+        self._cost = 0.0
+
+    def __enter__(self) -> Self:
+        self._lease.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lease.__exit__(kind, error, trace)
+
+    def read(self, identity: RunFingerprint, max_iter: int) -> Checkpoint | None:
+        """Return the checkpoint, if there is one.
+
+        Parameters
+        ----------
+        identity : of the run that asks
+        max_iter : its budget
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged, or that of another run.
+        """
+        saved: Checkpoint | None = self._folder.read(_KINDS)
+        if saved is None:
+            return None
+        found = differences(saved.identity, identity)
+        if max_iter < saved.max_iter:
+            found.append(f"max_iter was {saved.max_iter}, and is {max_iter}: it may only grow")
+        if found:
+            raise self._of_another_run(found)
+        return saved
+
+    def require_labels(self, saved: Checkpoint, labels: str) -> None:
+        """Raise CheckpointError if the labels are not those that the checkpoint was made with."""
+        if saved.labels != labels:
+            raise self._of_another_run(["other labels or weights than there were"])
+
+    def _of_another_run(self, found: Sequence[str]) -> CheckpointError:
+        return CheckpointError(
+            f"{self._place} is the checkpoint of another run: {'; '.join(found)}. Give each run "
+            "(each candidate of a search, too) a folder of its own, or remove this one"
+        )
+
+    def is_due(self, *, pass_ended: bool) -> bool:
+        """Whether to write: at the end of a pass, or every so many seconds, but rarely enough."""
+        since = time.perf_counter() - self._written
+        rarely = since >= self._cost / _MAX_TIME_FRACTION
+        return self._interval == 0 or (rarely and (pass_ended or since >= self._interval))
+
+    def write(self, saved: Callable[[], Checkpoint]) -> None:
+        """Write a checkpoint; where that fails, warn loudly, and leave the last one as it is.
+
+        Parameters
+        ----------
+        saved : makes what is written, which takes time too
+
+        Raises
+        ------
+        CheckpointError
+            If another process has taken the folder over.
+        """
+        self._lease.require()
+        started = time.perf_counter()
+        try:
+            size = self._folder.write(saved())
+        except OSError as error:
+            warnings.warn(
+                f"CHECKPOINT NOT WRITTEN to {self._place}: {error}; the fit goes on, and the "
+                "checkpoint before this one is still there",
+                stacklevel=2,
+            )
+            size = 0
+        self._written = time.perf_counter()
+        self._cost = self._written - started
+        if size:
+            self._emit(CheckpointWritten(self._place, size, self._cost))
+
+
+def _tell(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=2)

@@ -1,0 +1,174 @@
+"""What makes two fits the same run: their data and their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from operator import or_
+from typing import Any
+
+import numpy as np
+
+from dsoftmax.data.batches import whole_span
+from dsoftmax.data.row_array import RowArray, preview
+from dsoftmax.data.source import Source
+from dsoftmax.objective.linear_model import LinearModel
+from dsoftmax.objective.reduction import Chunk, Reduction
+from dsoftmax.runtime.base import Executor
+from dsoftmax.runtime.reduce import UnreadableError, reduce
+from dsoftmax.storage.digests import array_digest
+from dsoftmax.training.params import FitParams
+from dsoftmax.training.validation import ValidationSet
+
+_CHUNKS = 16
+_BYTES = 1 << 28  # decoded, of those chunks together; but one is always read
+_FREE = ("max_iter", "seed", "seeded", "statistical")  # not a part of what a run is
+
+
+@dataclass(frozen=True)
+class RunFingerprint:
+    """A run, as far as it can be known without reading all of it.
+
+    Attributes
+    ----------
+    parameters : as text, by name
+    data : what the metadata of each array say, as text, by name
+    content : digest of the values of some chunks, by their first row
+    """
+
+    parameters: dict[str, str]
+    data: dict[str, str]
+    content: dict[str, str]
+
+
+def fingerprint_of(
+    source: Source,
+    settings: FitParams,
+    executor: Executor,
+    apart: ValidationSet | None,
+    search: Mapping[str, str],
+) -> RunFingerprint:
+    """Return the identity of a run, having read up to 16 chunks, and 256 MiB, of its data.
+
+    Parameters
+    ----------
+    source, settings, executor, apart : of the run
+    search : parameters of a search, as text by name
+    """
+    parameters = dict(_parameters(settings)) | dict(search)
+    if apart is not None:
+        parameters.pop("validation_fraction", None)
+    return RunFingerprint(
+        parameters | _policy(source),
+        _arrays(source) | {"the validation data": "none" if apart is None else _validation(apart)},
+        _content(source, executor),
+    )
+
+
+def _arrays(source: Source) -> dict[str, str]:
+    names = ("X", "y", "sample_weight", "cv")
+    arrays = ((name, getattr(source, name)) for name in names)
+    return {name: "none" if array is None else _metadata(array) for name, array in arrays}
+
+
+def _validation(apart: ValidationSet) -> str:
+    found = _arrays(apart.source) | _policy(apart.source)
+    content = _content(apart.source, apart.executor)
+    found["values"] = array_digest(np.array([content[row] for row in sorted(content, key=int)]))
+    return "; ".join(f"{name} {text}" for name, text in found.items())
+
+
+def described(source: Source) -> dict[str, str]:
+    """Return what is known of the data from their metadata, as text by name."""
+    names = ("X", "y", "sample_weight")
+    found = {name: array for name in names if (array := getattr(source, name)) is not None}
+    return {name: _metadata(array) for name, array in found.items()} | _policy(source)
+
+
+def first_values(source: Source, executor: Executor) -> str:
+    """Return a digest of the values of the first chunk."""
+    first = whole_span((source.chunks[0], source.chunks[1]))
+    return reduce(executor, source, chunk_digests, [(first,)])[0]["0"]
+
+
+def differences(old: RunFingerprint, new: RunFingerprint) -> list[str]:
+    """Return how two identities differ, a phrase each."""
+    found = [
+        f"{name} was {before}, and is {after}"
+        for before_, after_ in ((old.parameters, new.parameters), (old.data, new.data))
+        for name, before, after in _changes(before_, after_)
+    ]
+    # A chunk that could not be read, then or now, tells nothing.
+    common = old.content.keys() & new.content.keys()
+    changed = sorted(int(row) for row in common if old.content[row] != new.content[row])
+    if changed:
+        found.append(f"other values in the chunk from row {changed[0]} on")
+    return found
+
+
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name, "unknown"), new.get(name, "unknown")
+        if before != after:
+            yield name, before, after
+
+
+def _parameters(settings: FitParams) -> Iterator[tuple[str, str]]:
+    free = _FREE if settings.early_stopping else (*_FREE, "validation_fraction")
+    for parameter in fields(settings):
+        if parameter.name not in free:
+            yield parameter.name, _as_text(getattr(settings, parameter.name))
+    if settings.statistical:
+        yield "tol", "'auto'"
+    if settings.seeded:
+        yield "random_state", str(settings.seed)
+
+
+def _policy(source: Source) -> dict[str, str]:
+    """Return what decides which rows count, and what is computed in."""
+    policy = {name: repr(getattr(source, name)) for name in ("missing", "ignore_label")}
+    return policy | {"dtype": str(source.dtype)}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, LinearModel):
+        return f"a model with the digest {array_digest(value.classes, value.coef, value.intercept)}"
+    if isinstance(value, np.ndarray):
+        return f"{preview(value)} (digest {array_digest(value)})"
+    if isinstance(value, Mapping):
+        return repr(sorted((str(key), float(factor)) for key, factor in value.items()))
+    return repr(value)
+
+
+def _metadata(array: RowArray) -> str:
+    chunks = array_digest(np.array(array.boundaries))
+    text = f"{array.shape} {array.dtype} in {len(array.boundaries) - 1} chunks ({chunks})"
+    return f"{text}, metadata {array.identity}" if array.identity else text
+
+
+def _content(source: Source, executor: Executor) -> dict[str, str]:
+    leaves = [(whole_span(span),) for span in _some_chunks(source)]
+    while leaves:
+        try:
+            return reduce(executor, source, chunk_digests, leaves)[0]
+        except UnreadableError as error:
+            bad = {fault.start for fault in error.faults}
+            leaves = [leaf for leaf in leaves if leaf[0].start not in bad]
+    return {}
+
+
+def _some_chunks(source: Source) -> list[tuple[int, int]]:
+    """Return a few chunks, the same at each call."""
+    bounds = np.array(source.chunks)
+    order = np.random.default_rng(0).permutation(len(bounds) - 1)[:_CHUNKS]
+    sizes = (bounds[order + 1] - bounds[order]) * source.row_bytes
+    most = max(1, int(np.searchsorted(np.cumsum(sizes), _BYTES, side="right")))
+    return [(int(bounds[i]), int(bounds[i + 1])) for i in sorted(order[:most])]
+
+
+def _digests(chunk: Chunk) -> dict[str, str]:
+    arrays = [array for array in (chunk.X, chunk.y, chunk.sample_weight) if array is not None]
+    return {str(chunk.start): array_digest(*arrays)}
+
+
+chunk_digests: Reduction[dict[str, str]] = Reduction("fingerprint", _digests, or_)

@@ -1,0 +1,143 @@
+"""The objective on the rows that are kept in memory: evaluated by the threads of this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsoftmax.data.folds import UserFolds
+from dsoftmax.data.memory_array import MemoryArray
+from dsoftmax.data.source import Source
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.gram import MOST_FEATURES, gram_of
+from dsoftmax.objective.importance_sample import ImportanceSample, LeverageSampler, scale_for
+from dsoftmax.objective.objective import Objective
+from dsoftmax.objective.reduction import Reduction
+from dsoftmax.runtime.base import Executor
+from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.spans import Span
+from dsoftmax.solvers.base import Request
+from dsoftmax.solvers.linalg import inverse, transposed_product
+from dsoftmax.typing import Array
+
+_LEAST_SPAN, _MOST_SPAN = 1 << 20, 1 << 23  # bytes: long ones, since threads wait for each other
+_FEW_SPANS = 4
+_PROJECTIONS = 8
+_ROWS_A_FEATURE = 8
+
+
+class Gram(NamedTuple):
+    """The mean of [x, 1] [x, 1]' over some rows, x as the kernel has it, and how many they are."""
+
+    mean: Array
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class SampleObjective:
+    """The rows of a sample, in place of all.
+
+    Attributes
+    ----------
+    rows : Subsample of one block
+    dtype : of the kernel
+    executor : the threads
+    """
+
+    rows: ImportanceSample
+    dtype: np.dtype[np.floating]
+    executor: Executor
+
+    def evaluate(self, objective: Objective, request: Request) -> Evaluation:
+        """Return the objective at the points of a request, as far as the sample tells it."""
+        if request.double and self.dtype != np.float64:
+            wide = np.dtype(np.float64)
+            return replace(self, dtype=wide).evaluate(replace(objective, dtype=wide), request)
+        sums = self.reduce(objective.reduction(request.points))
+        total = float(self.rows.weight[0].sum())
+        here = objective.over(total, self.rows.n_rows)
+        result = here.evaluation(request.points, sums, self.rows.n_rows)
+        result = replace(result, share=self.rows.share)
+        if not request.metric:
+            return result
+        return replace(result, root=self.root(objective, self.gram(objective)))
+
+    def rule(
+        self, objective: Objective, ends: Array, root: Array | None, seed: int, size: int
+    ) -> LeverageSampler:
+        """Return what picks about `size` of all rows, by how much they matter.
+
+        Parameters
+        ----------
+        objective : Objective
+        ends : array of shape (2, n_features + 1, n_columns)
+            Of the way on which they matter; the first is the point at which they do.
+        root : array of shape (n_features + 1, n_features + 1), optional
+            Of the metric by which they differ; otherwise that of these rows.
+        seed : int
+        size : int
+        """
+        if root is None:
+            root = self.root(objective, self.gram(objective))
+        influence = objective.influence(ends, _sketch(root, len(ends[0]), seed))
+        parts: Array = self.reduce(Reduction("influence", influence.parts, _joined))
+        influence = influence.balanced(parts)
+        (stands_for,) = self.rows.stands_for  # and weighs as much
+        scale = scale_for(parts @ influence.shares / stands_for, stands_for, size)
+        return LeverageSampler(influence, scale, seed)
+
+    def gram(self, objective: Objective) -> Gram | None:
+        """Return the mean of [x, 1] [x, 1]' over as many rows as tell its eigenvalues.
+
+        None for too many features. Of the objective, what the kernel subtracts from x matters.
+        """
+        n_features = self.rows.X[0].shape[1]
+        if n_features > MOST_FEATURES:
+            return None
+        stride = max(1, self.rows.n_rows // (_ROWS_A_FEATURE * n_features))
+        few = replace(self, rows=self.rows.every(stride))
+        return Gram(few.reduce(gram_of(objective)) / few.rows.weight[0].sum(), few.rows.n_rows)
+
+    def root(self, objective: Objective, gram: Gram | None) -> Array | None:
+        """Return what makes the features of the rows uncorrelated, in a solver's coordinates.
+
+        It is lower triangular.
+        """
+        if gram is None:
+            return None
+        return inverse(np.linalg.cholesky(objective.metric(gram.mean, gram.n_rows)))
+
+    def reduce(self, reduction: Reduction[Any]) -> Any:
+        """Reduce over the rows of the sample."""
+        (X,), (codes,), (weight,) = self.rows.X, self.rows.codes, self.rows.weight
+        source = Source(
+            MemoryArray("the sample of X", X),
+            MemoryArray("the sample of y", codes),
+            MemoryArray("the sample's weights", weight),
+            self.dtype,
+        )
+        if self.rows.fold:
+            (fold,) = self.rows.fold
+            names, classes = (np.arange(each.max(initial=0) + 1) for each in (fold, codes))
+            folds = MemoryArray("the sample's folds", fold)
+            source = replace(source, cv=folds, folds=UserFolds(names), classes=classes)
+        return reduce(self.executor, source, reduction, full_pass(self._spans))[0]
+
+    @property
+    def _spans(self) -> tuple[Span, ...]:
+        n_rows, n_bytes = self.rows.n_rows, self.rows.X[0].nbytes
+        n_spans = max(1, n_bytes // _MOST_SPAN, min(_FEW_SPANS, n_bytes // _LEAST_SPAN))
+        length = -(-n_rows // (1 << (n_spans - 1).bit_length()))
+        return tuple((start, min(start + length, n_rows)) for start in range(0, n_rows, length))
+
+
+def _sketch(root: Array | None, n_rows: int, seed: int) -> Array:
+    """Return random directions (n_rows, n_projections) that measure leverage."""
+    directions = np.random.default_rng((seed, 4)).normal(size=(n_rows, _PROJECTIONS))
+    return directions if root is None else transposed_product(root, directions)
+
+
+def _joined(left: Array, right: Array) -> Array:
+    return np.concatenate([left, right])

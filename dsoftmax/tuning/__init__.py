@@ -1,1 +1,0 @@
-"""Searches: many models in the reads of one fit."""

@@ -1,0 +1,288 @@
+"""What a plan says is what a fit then does."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+from sklearn.exceptions import ConvergenceWarning
+
+from dsoftmax import (
+    DataError,
+    MemoryBoundError,
+    SoftmaxRegression,
+    SoftmaxRegressionCV,
+    open_data,
+    plan_fit,
+)
+from dsoftmax.cli.demo import peak_memory
+from dsoftmax.events import Callback, CandidatesJudged, Event
+from dsoftmax.runtime import local_cluster as local
+from dsoftmax.runtime.connect import local_workers
+
+Store = Callable[..., str]
+
+
+def fitted(model: SoftmaxRegression, path: str) -> SoftmaxRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(f"{path}/X", f"{path}/y")
+
+
+def gradient_tasks(client: Client, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """Count, from now on, the gradient tasks that are submitted, by the evaluation."""
+    counts: Counter[int] = Counter()
+    send = client.map
+
+    def counted(*args: Any, **keywords: Any) -> Any:
+        for key in keywords["key"]:
+            name, _, turn, _ = key.rsplit("-", 3)
+            if name == "partial_gradient":
+                counts[int(turn)] += 1
+        return send(*args, **keywords)
+
+    monkeypatch.setattr(client, "map", counted)
+    return counts
+
+
+@pytest.mark.usefixtures("small_spans")
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 97, 1797])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam", "newton"])
+def test_bytes_and_tasks_a_pass_are_those_of_the_fit(
+    cluster: Client,
+    digits: Any,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    solver: str,
+) -> None:
+    X, y = digits
+    if rows == 1:
+        X, y = X[:40], y[:40]
+    path = store(rows=rows, X=X.astype("f4"), y=y + 1)
+    model = SoftmaxRegression(solver=solver, max_iter=3, tol=0, random_state=0)
+    plan = plan_fit(f"{path}/X", f"{path}/y", model)
+    counts = gradient_tasks(cluster, monkeypatch)
+    history = fitted(model, path).history_
+    first = next(record for record in history if record["kind"] == "pass")
+    assert first["bytes"] == plan.pass_bytes == X.size * 4
+    evaluations = [counts[turn] for turn in sorted(counts)][: plan.steps_a_pass]
+    assert sum(evaluations) == plan.tasks_a_pass
+    assert plan.slots == plan.workers == 2
+    assert max(record["pass"] for record in history) <= plan.passes == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize(
+    ("dtype", "rows", "features", "classes", "solver"),
+    [
+        ("u1", 8192, 784, 10, "lbfgs"),
+        ("f2", 32768, 784, 10, "lbfgs"),
+        ("f4", 4096, 2048, 1000, "lbfgs"),
+        ("u1", 32768, 784, 10, "sgd"),
+    ],
+)
+def test_a_worker_stays_below_the_planned_peak_and_not_far(
+    tmp_path: Path, dtype: str, rows: int, features: int, classes: int, solver: str
+) -> None:
+    group, rng = zarr.open_group(tmp_path / "data.zarr", mode="w"), np.random.default_rng(0)
+    labels = np.arange(3 * rows) % classes
+    shape = (3 * rows, features)
+    X = group.create_array("X", shape=shape, chunks=(rows, features), dtype=dtype)
+    group.create_array("y", data=labels)
+    for start in range(0, 3 * rows, rows):
+        X[start : start + rows] = rng.integers(0, 200, (rows, features)).astype(dtype)
+    model = SoftmaxRegression(solver=solver, max_iter=3, tol=0, random_state=0)
+    path = f"{tmp_path}/data.zarr"
+    with local_workers(1, "3 GiB") as client:
+        plan = plan_fit(f"{path}/X", f"{path}/y", model)
+        fitted(model, path)
+        (peak,) = client.run(peak_memory).values()
+    assert plan.n_classes == classes
+    assert 0.3 * plan.peak_memory < peak < plan.peak_memory
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_a_worker_of_a_search_stays_below_the_planned_peak_and_not_far(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(2 * 8192) % 10
+    group = zarr.open_group(tmp_path / "data.zarr", mode="w")
+    images = rng.integers(0, 200, (len(labels), 784)).astype("u1")
+    group.create_array("X", data=images, chunks=(8192, 784))
+    group.create_array("y", data=labels)
+    path = f"{tmp_path}/data.zarr"
+    model = SoftmaxRegressionCV(20, cv=5, solver="lbfgs", max_iter=2, random_state=0)
+    with local_workers(1, "3 GiB") as client:
+        plan = plan_fit(f"{path}/X", f"{path}/y", model)
+        with pytest.warns(ConvergenceWarning, match="budget"):
+            model.fit(f"{path}/X", f"{path}/y")
+        (peak,) = client.run(peak_memory).values()
+    assert plan.n_models == 100
+    assert 0.3 * plan.peak_memory < peak < plan.peak_memory
+
+
+def test_a_plan_starts_no_cluster_and_reads_no_features(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    monkeypatch.setattr("dsoftmax.runtime.select._SMALL", 0)
+    monkeypatch.setattr(local, "embedded_client", None)  # it would be called
+    for chunk in Path(path, "X").glob("c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"not to be read")
+    plan = plan_fit(f"{path}/X", f"{path}/y")
+    assert plan.where == "a local cluster"
+    assert (plan.n_classes, plan.all_classes) == (4, True)
+    monkeypatch.setattr("dsoftmax.estimators.plan._LABEL_BYTES", 8 * 20)
+    some = plan_fit(f"{path}/X", f"{path}/y")
+    assert some.all_classes is False
+    assert "at least 4 classes" in str(some)
+    known = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(classes=range(7)))
+    assert (known.n_classes, known.all_classes) == (7, True)
+
+
+def test_the_sample_of_newton_is_in_the_plan() -> None:
+    X, y = np.ones((9000, 100), "f4"), np.arange(9000) % 3
+    plan = plan_fit(X, y, SoftmaxRegression(solver="newton", sample_size=50))
+    assert plan.sample_bytes == 50 * 400
+    assert "19.53 kiB of rows in the client" in str(plan)
+
+
+def test_a_plan_is_printed_and_is_json(store: Store) -> None:
+    path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    plan = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(solver="sgd", batch_size=20))
+    assert "95 rows x 3 features" in str(plan)
+    assert "5 steps" in str(plan)
+    assert json.loads(json.dumps(plan.to_dict()))["steps_a_pass"] == 5
+
+
+@pytest.mark.parametrize("y", [["a"], ["a", "b"]])
+def test_the_smallest_data_have_a_plan(y: list[str]) -> None:
+    plan = plan_fit(np.ones((len(y), 1)), y)
+    assert (plan.n_samples, plan.pass_bytes, plan.tasks_a_pass) == (len(y), 8 * len(y), 1)
+
+
+def test_what_cannot_work_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store(rows=95, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    with pytest.raises(DataError, match="y is missing"):
+        plan_fit(f"{path}/X")
+    with pytest.raises(DataError, match="alpha is -1"):
+        plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(alpha=-1))
+    monkeypatch.setattr("dsoftmax.runtime.select._SMALL", 0)
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 2000)
+    with pytest.raises(MemoryBoundError, match="a worker of the local cluster has"):
+        plan_fit(f"{path}/X", f"{path}/y")
+
+
+def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store(rows=95, X=np.ones((95, 3)), y=np.arange(95) % 4)
+    monkeypatch.setattr("dsoftmax.runtime.select._SMALL", 0)
+    monkeypatch.setattr("dsoftmax.runtime.select.CPU_COUNT", 2)
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 300 << 20)
+    advice = " ".join(plan_fit(f"{path}/X", f"{path}/y").advice)
+    assert "1 of 2 slots will have nothing to do" in advice
+    assert "a worker may need 136" in advice
+    assert "open_data(dtype='float32')" in advice
+    with dask.config.set({"dsoftmax.cache": 8}):
+        sgd = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(solver="sgd"))
+    assert "remembers 8 B" in " ".join(sgd.advice)
+    source = open_data(f"{path}/X", f"{path}/y", dtype="float32")
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 3 << 30)
+    monkeypatch.setattr("dsoftmax.runtime.select.CPU_COUNT", 1)
+    assert plan_fit(source).advice == ()
+
+
+@pytest.mark.parametrize(
+    ("classes", "solver", "n_alphas", "reads_a_round"),
+    [(2, "lbfgs", 5, 4), (3, "lbfgs", 5, 4), (3, "newton", 5, 5), (3, "newton", 8, 8)],
+)
+def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
+    monkeypatch: pytest.MonkeyPatch, classes: int, solver: str, n_alphas: int, reads_a_round: int
+) -> None:
+    X = np.random.default_rng(0).normal(size=(300, 5))
+    y = np.arange(300) % classes
+    columns = 1 if classes == 2 else classes
+    monkeypatch.setattr(
+        "dsoftmax.model_selection.stack._STACK_BYTES", 8 * 6 * columns * 4
+    )  # four points
+
+    class After:
+        def __init__(self, reads: int) -> None:
+            self.left = reads
+
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, CandidatesJudged):  # before the first read too; the last is lost
+                self.left -= 1
+                if self.left < 0:
+                    raise KeyboardInterrupt
+
+    def search(*callbacks: Callback, max_iter: int = 100) -> SoftmaxRegressionCV:
+        return SoftmaxRegressionCV(
+            alphas=n_alphas,
+            cv=3,
+            solver=solver,
+            max_iter=max_iter,
+            tol=1e-9,
+            prune=False,
+            random_state=0,
+            refit=False,
+            callbacks=callbacks,
+        )
+
+    plan = plan_fit(X, y, search())
+    assert plan.n_models == 3 * n_alphas
+    assert plan.reads_a_round == reads_a_round
+    assert f"models, at first {reads_a_round} passes for a step of each" in str(plan)
+    assert any("too large for one read" in text for text in plan.advice)
+    found = []
+    for reads in (0, reads_a_round - 1, reads_a_round):
+        with pytest.warns(ConvergenceWarning, match="interrupted"):
+            found.append(search(After(1 + reads)).fit(X, y).objectives_)
+    start, before, after = found
+    assert (before == start).any()
+    assert not (after == start).any()
+    with pytest.warns(ConvergenceWarning, match="budget"):  # a round is for all, or for none
+        assert (search(max_iter=4).fit(X, y).objectives_ == start).all()
+
+
+def test_a_search_whose_models_do_not_fit_this_process_is_refused_before_x_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(rows=50, X=np.ones((95, 30)), y=np.arange(95) % 4)
+    for chunk in Path(path, "X").glob("c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"not to be read")
+    model = SoftmaxRegressionCV(alphas=30, cv=3)
+    planned = plan_fit(f"{path}/X", f"{path}/y", model)
+    whole = 120 * 8 * 31 * 4 * (2 * 20 + 12)  # with a leader for each penalty
+    assert whole <= planned.states_bytes < whole + 90
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", planned.states_bytes // 90 * 89)
+    said = "a search of 90 models, whose solvers remember .* at most 89 models"
+    for call in (plan_fit, lambda X, y, model: model.fit(X, y)):
+        with pytest.raises(MemoryBoundError, match=said):
+            call(f"{path}/X", f"{path}/y", model)
+
+
+def test_the_folds_of_a_plan_are_those_that_an_array_names() -> None:
+    X, y = np.ones((60, 3)), np.arange(60) % 3
+    for cv, folds in (
+        (None, 1),
+        (4, 4),
+        (np.arange(60) % 7, 7),
+        (np.arange(60) % 7 - 2, 5),
+        (np.array(["a", "b", "c"])[np.arange(60) % 3], 3),
+    ):
+        model = SoftmaxRegressionCV(alphas=[1.0, 2.0], l1_ratios=[0.0, 1.0], cv=cv)
+        assert plan_fit(X, y, model).n_models == 4 * folds
+    with pytest.raises(DataError, match=r"expected one fold for each row"):
+        plan_fit(X, y, SoftmaxRegressionCV(cv=np.arange(59)))

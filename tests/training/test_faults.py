@@ -1,0 +1,483 @@
+"""Reads that fail: what passes is tried again, and what does not is named, or left out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+from sklearn.exceptions import ConvergenceWarning
+
+from dsoftmax import (
+    CheckpointError,
+    ChunkError,
+    DataError,
+    MemoryBoundError,
+    OutageError,
+    SoftmaxRegression,
+    ingest,
+    open_data,
+)
+from dsoftmax.data.retry import RetryPolicy, fetch, is_transient
+from dsoftmax.data.source import Source
+from dsoftmax.events import PassEnded
+from dsoftmax.runtime.connect import local_workers
+from tests.faulty import Faulty, with_faults
+
+Store = Callable[..., str]
+Arrays = tuple[np.ndarray, np.ndarray]
+SOLVERS = ["lbfgs", "newton", "sgd", "adam", "fista"]
+
+pytestmark = pytest.mark.usefixtures("small_spans")
+
+
+@pytest.fixture(autouse=True)
+def _no_delays() -> Any:
+    with dask.config.set({"dsoftmax.retry-delay": 0.001}):
+        yield
+
+
+@pytest.fixture
+def path(digits: Arrays, store: Store) -> str:
+    X, y = digits
+    return store(rows=97, X=X.astype("f4"), y=y)
+
+
+def opened(path: str, most: int = 0) -> Source:
+    policy: dict[str, Any] = {"on_bad_chunk": "skip", "max_bad_chunks": most} if most else {}
+    return open_data(f"{path}/X", f"{path}/y", **policy)
+
+
+def model_of(solver: str, **changes: Any) -> SoftmaxRegression:
+    full_batch = solver == "fista"
+    params: dict[str, Any] = {
+        "solver": "sgd" if full_batch else solver,
+        "batch_size": 10**6 if full_batch else 170,
+        "sample_size": 300,
+        "l1_ratio": 0.5 if full_batch else 0.0,
+        "max_iter": 6,
+        "random_state": 0,
+        "tol": 0,
+    }
+    return SoftmaxRegression(**params | changes)
+
+
+def fitted(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
+    # What is remembered is not read again, and cannot fail then; mini-batches need it.
+    forgetful = {} if solver in ("sgd", "adam") else {"dsoftmax.cache": 0}
+    with warnings.catch_warnings(), dask.config.set(forgetful):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model_of(solver, **changes).fit(source)
+
+
+def bits(model: SoftmaxRegression) -> tuple[bytes, ...]:
+    records = [r for r in model.history_ if r["kind"] != "quarantined"]
+    losses = np.array([[r["loss"], r["accuracy"], r["gradient_norm"]] for r in records])
+    return model.coef_.tobytes(), model.intercept_.tobytes(), losses.tobytes()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("where", ["in-process", pytest.param("cluster", marks=pytest.mark.slow)])
+def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
+    path: str, solver: str, where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if where == "cluster":
+        request.getfixturevalue("cluster")
+    script = {0: ["timeout", "ok"], 97: ["ok", "reset", "busy", "ok"], 485: ["busy", "ok"]}
+    source = with_faults(opened(path), script, tmp_path / "log")
+    model = fitted(source, solver)
+    assert bits(model) == bits(fitted(opened(path), solver))
+    retries = sum(record["retries"] for record in model.history_ if record["kind"] == "pass")
+    assert retries == 4
+
+
+def test_a_storage_that_stays_away_stops_the_fit_and_says_so(path: str, tmp_path: Path) -> None:
+    source = with_faults(opened(path, most=3), {970: ["timeout"]}, tmp_path / "log")
+    with pytest.raises(OutageError, match=r"data\.zarr/X: rows 970 to 1066 .* after 7 retries"):
+        fitted(source, "lbfgs")
+
+
+def test_a_chunk_that_is_bad_for_good_ends_the_fit_and_is_named(path: str, tmp_path: Path) -> None:
+    source = with_faults(opened(path), {970: ["bad"]}, tmp_path / "log")
+    with pytest.raises(ChunkError, match=r"data\.zarr/X: rows 970 to 1066 .*checksum"):
+        fitted(source, "lbfgs")
+    assert isinstance(source.X, Faulty)
+    assert source.X.reads(970) == 1  # a permanent fault is not tried again
+
+
+FIRST, SECOND, FOURTH = ["bad"], ["ok", "bad"], ["ok", "ok", "ok", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("solver", "turns", "where"),
+    [
+        ("lbfgs", FIRST, "in-process"),
+        ("sgd", FOURTH, "in-process"),
+        ("lbfgs", SECOND, "cluster"),
+        pytest.param("adam", FIRST, "in-process", marks=pytest.mark.slow),
+        pytest.param("fista", FOURTH, "in-process", marks=pytest.mark.slow),
+        pytest.param("sgd", SECOND, "cluster", marks=pytest.mark.slow),
+    ],
+)
+def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
+    path: str,
+    digits: Arrays,
+    tmp_path: Path,
+    solver: str,
+    turns: Sequence[str],
+    where: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    if where == "cluster":
+        request.getfixturevalue("cluster")
+    source = with_faults(opened(path, most=2), {97: turns, 1746: turns}, tmp_path / "log")
+    params: dict[str, Any] = {"alpha": 0.1, "max_iter": 100, "tol": 1e-4}
+    if solver in ("sgd", "adam"):
+        params = {"alpha": 0.1, "max_iter": 10, "tol": 0}
+    with pytest.warns(UserWarning, match="2 chunks of X, 148 rows, cannot be read and were left"):
+        model = fitted(source, solver, **params)
+    X, y = digits
+    good = np.r_[0:97, 194:1746]
+    expected = fitted(open_data(X[good].astype("f4"), y[good]), solver, **params)
+    rel = 1e-4 if solver in ("lbfgs", "fista") else 0.05
+    assert model.loss_ == pytest.approx(expected.loss_, rel=rel)
+    assert [(chunk["start"], chunk["stop"]) for chunk in model.quarantined_] == [
+        (97, 194),
+        (1746, 1797),
+    ]
+    assert "checksum" in model.quarantined_[0]["reason"]
+    assert [r["start"] for r in model.history_ if r["kind"] == "quarantined"] == [97, 1746]
+    assert model.n_iter_ <= params["max_iter"]
+
+
+@pytest.fixture
+def unlike(store: Store) -> tuple[str, np.ndarray, np.ndarray]:
+    """Rows whose features are pure noise in all chunks but the first."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 1000)
+    X = rng.normal(size=(1000, 6))
+    X[np.arange(100), y[:100]] += 4
+    return store(rows=100, name="unlike.zarr", X=X, y=y), X, y
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("standardize", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_objective_is_that_of_the_rest_however_late_chunks_turn_bad(
+    unlike: tuple[str, np.ndarray, np.ndarray], tmp_path: Path, solver: str, standardize: bool
+) -> None:
+    path, X, y = unlike
+    script = {row: ["ok", "bad"] for row in range(100, 1000, 100)}
+    source = with_faults(opened(path, most=9), script, tmp_path / "log")
+    params: dict[str, Any] = {"alpha": 0.05, "max_iter": 60, "tol": 1e-6}
+    params["standardize"] = standardize
+    if solver in ("sgd", "adam"):
+        params |= {"batch_size": 20, "tol": 0}
+    with pytest.warns(UserWarning, match="9 chunks of X, 900 rows"):
+        model = fitted(source, solver, **params)
+    exact = "fista" if solver == "fista" else "lbfgs"
+    params |= {"tol": 1e-6, "batch_size": 10**6}
+    optimum = fitted(open_data(X[:100], y[:100]), exact, **params).loss_
+    slack = 0.1 if solver in ("sgd", "adam") else 1e-5
+    assert optimum * (1 - 1e-5) <= model.loss_ <= optimum * (1 + slack)
+    assert model.n_iter_ <= 60
+    records = [r for r in model.history_ if r["kind"] == "pass"]
+    assert [r["pass"] for r in records] == list(range(1, len(records) + 1))
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+@pytest.mark.parametrize("turns", [["bad"], ["ok", "bad"]])
+def test_a_class_that_only_bad_chunks_have_is_an_error_that_names_it(
+    store: Store, tmp_path: Path, solver: str, turns: Sequence[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([1, 2, 3, 4], 100)
+    path = store(rows=100, name="sorted.zarr", X=rng.normal(size=(400, 5)), y=y)
+    source = with_faults(opened(path, most=2), {200: turns}, tmp_path / "log")
+    with pytest.raises(DataError, match=r"all rows of the class\(es\) 3 .*rows 200 to 299"):
+        fitted(source, solver)
+
+
+def test_a_fault_that_is_gone_when_it_is_looked_for_changes_nothing(
+    path: str, tmp_path: Path
+) -> None:
+    script = {97: ["bad", "ok"]}
+    source = with_faults(opened(path, most=1), script, tmp_path / "log")
+    assert bits(fitted(source, "lbfgs")) == bits(fitted(opened(path), "lbfgs"))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
+    path: str, tmp_path: Path, solver: str
+) -> None:
+    def faulty(log: str) -> Source:
+        script = {97: ["ok", "ok", "bad"], 1455: ["ok", "bad"]}
+        return with_faults(opened(path, most=3), script, tmp_path / log)
+
+    class StopError(Exception):
+        pass
+
+    class Stop:
+        def on_event(self, event: Any) -> None:
+            if type(event).__name__ == "ChunkQuarantined":
+                raise StopError
+
+    params: dict[str, Any] = {"max_iter": 8, "checkpoint": tmp_path / "state"}
+    source = faulty("log")
+    with (
+        dask.config.set({"dsoftmax.checkpoint-interval": 0}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message=".*were left out")
+        for _ in range(2):  # while the labels of the rest are not yet scanned
+            with pytest.raises(StopError):
+                fitted(source, solver, callbacks=[Stop()], **params)
+        model = fitted(source, solver, **params)
+        again = fitted(source, solver, **params)
+    assert [chunk["start"] for chunk in model.quarantined_] == [97, 1455]
+    assert bits(again) == bits(model)
+    assert again.stop_reason_ == model.stop_reason_
+
+
+def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
+    path: str, digits: Arrays, tmp_path: Path
+) -> None:
+    source = opened(path, most=1)
+    assert source.y is not None
+    (tmp_path / "log").mkdir()
+    source = replace(source, y=Faulty(source.y, {485: ["bad"]}, tmp_path / "log"))
+    with pytest.warns(UserWarning, match="1 chunks of X, 97 rows"):
+        model = fitted(source, "lbfgs")
+    X, y = digits
+    good = np.r_[0:485, 582:1797]
+    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs")
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-3)
+
+
+def test_a_chunk_that_a_store_of_ours_has_lost_is_left_out_where_that_is_allowed(
+    digits: Arrays, tmp_path: Path
+) -> None:
+    X, y = digits
+    np.savez(tmp_path / "d.npz", X=X.astype("f4"), y=y)
+    path = str(tmp_path / "d.zarr")
+    ingest(tmp_path / "d.npz", path, x="X", y="y", chunk_rows=97)
+    (tmp_path / "d.zarr" / "X" / "c" / "3" / "0").unlink()
+    with pytest.raises(ChunkError, match="has lost 1 of its 19 chunks"):
+        opened(path)
+    with pytest.warns(UserWarning, match=r"1 chunks of X, 97 rows.*chunk c/3/0"):
+        model = fitted(opened(path, most=1), "lbfgs", alpha=0.1, max_iter=50)
+    good = np.r_[0:291, 388:1797]
+    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs", alpha=0.1, max_iter=50)
+    assert model.loss_ == pytest.approx(expected.loss_, rel=2e-5)
+
+
+@pytest.mark.parametrize("opened_by_the_user", [False, True])
+def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
+    digits: Arrays, tmp_path: Path, opened_by_the_user: bool
+) -> None:
+    X, y = digits
+    np.savez(tmp_path / "d.npz", X=X.astype("f4"), y=y)
+    path = str(tmp_path / "d.zarr")
+    ingest(tmp_path / "d.npz", path, x="X", y="y", chunk_rows=97)
+    chunk = tmp_path / "d.zarr" / "X" / "c" / "3" / "0"
+
+    class Lose:
+        def on_event(self, event: Any) -> None:
+            if isinstance(event, PassEnded):
+                chunk.unlink(missing_ok=True)
+
+    array = zarr.open_group(path, mode="r")["X"] if opened_by_the_user else f"{path}/X"
+    model = model_of("lbfgs", callbacks=[Lose()])
+    forgetful = dask.config.set({"dsoftmax.cache": 0})
+    with forgetful, pytest.raises(ChunkError, match="chunk c/3/0"):
+        model.fit(array, f"{path}/y")
+    with pytest.raises(ChunkError, match="has lost 1 of its 19 chunks"):
+        model.fit(array, f"{path}/y")
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Path) -> None:
+    expected = fitted(opened(path), "lbfgs")
+
+    class Move:
+        passes = 0
+
+        def on_event(self, event: Any) -> None:
+            self.passes += isinstance(event, PassEnded)
+            if isinstance(event, PassEnded) and self.passes == 2:
+                away = Path(path).rename(tmp_path / "away.zarr")
+                threading.Timer(0.5, lambda: away.rename(path)).start()
+
+    with dask.config.set({"dsoftmax.retry-delay": "0.2s", "dsoftmax.cache": 0}):
+        model = fitted(opened(path), "lbfgs", callbacks=[Move()])
+    assert bits(model) == bits(expected)
+
+
+@pytest.mark.parametrize("look", [10.0, 1e-9])
+def test_a_store_that_is_gone_is_an_outage_whenever_it_is_looked_at(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: float
+) -> None:
+    monkeypatch.setattr("dsoftmax.data.zarr_array._LOOK_SECONDS", look)
+    source = opened(path)
+    source.read(0, 97)
+    Path(path).rename(tmp_path / "away.zarr")
+    with (
+        dask.config.set({"dsoftmax.retries": 1}),
+        pytest.raises(OutageError, match="the store is away"),
+    ):
+        source.read(0, 97)
+    (tmp_path / "away.zarr").rename(path)
+    source.read(0, 97)
+
+
+def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
+    path: str, tmp_path: Path
+) -> None:
+    script = {97: ["bad"], 485: ["bad"]}
+    source = with_faults(opened(path, most=2), script, tmp_path / "log")
+    with pytest.warns(UserWarning, match="2 chunks of X"):
+        fitted(source, "lbfgs", checkpoint=tmp_path / "state")
+    with pytest.raises(CheckpointError, match=r"left out 2 chunks .* max_bad_chunks is 1"):
+        fitted(replace(source, most_bad=1), "lbfgs", checkpoint=tmp_path / "state")
+
+
+def test_a_part_is_learnt_from_without_its_bad_chunks(
+    path: str, digits: Arrays, tmp_path: Path
+) -> None:
+    source = with_faults(opened(path, most=1), {97: ["bad"]}, tmp_path / "log")
+    model = SoftmaxRegression(solver="sgd", random_state=0, alpha=0.01)
+    with pytest.warns(UserWarning, match="1 chunks of X, 97 rows"):
+        model.partial_fit(source, classes=range(10))
+    X, y = digits
+    assert model.score(X, y) > 0.8
+    assert [chunk["start"] for chunk in model.quarantined_] == [97]
+
+
+def test_one_bad_chunk_more_than_allowed_ends_the_fit(path: str, tmp_path: Path) -> None:
+    script = {97: ["bad"], 485: ["ok", "bad"]}
+    source = with_faults(opened(path, most=1), script, tmp_path / "log")
+    with pytest.raises(ChunkError, match=r"2 chunks of X cannot be read, and max_bad_chunks is 1"):
+        fitted(source, "lbfgs")
+
+
+def test_a_store_of_bad_chunks_alone_is_one_clear_error(path: str, tmp_path: Path) -> None:
+    script = {row: ["bad"] for row in range(0, 1797, 97)}
+    source = with_faults(opened(path, most=100), script, tmp_path / "log")
+    with pytest.raises(ChunkError, match="no rows are left"):
+        fitted(source, "lbfgs")
+
+
+@pytest.mark.parametrize(
+    ("policy", "got"),
+    [
+        ({"on_bad_chunk": "ignore"}, "expected 'raise' or 'skip'"),
+        ({"on_bad_chunk": "skip"}, "how many at most"),
+        ({"max_bad_chunks": 3}, "give 'skip'"),
+        ({"on_bad_chunk": "skip", "max_bad_chunks": -1}, "how many at most"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, Any], got: str) -> None:
+    with pytest.raises(DataError, match=got):
+        open_data(np.eye(3), **policy)
+
+
+class BotocoreError(Exception):
+    def __init__(self, status: int) -> None:
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class ServerDisconnectedError(Exception):  # aiohttp's
+    pass
+
+
+class GenericError(Exception):  # obstore's, for a refused connection or a server's error
+    pass
+
+
+def caused(by: Exception) -> Exception:
+    try:
+        raise RuntimeError("wrapped") from by
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (OSError(errno.ESTALE, "stale file handle"), True),
+        (caused(TimeoutError()), True),
+        (BotocoreError(503), True),
+        (BotocoreError(404), False),
+        (ServerDisconnectedError(), True),
+        (GenericError(), True),
+        (ValueError("checksum"), False),
+        (FileNotFoundError(), False),
+        (OSError(errno.EIO, "bad sector"), False),
+        (PermissionError(), False),
+    ],
+)
+def test_outages_are_told_from_faults_of_the_data(error: Exception, transient: bool) -> None:
+    assert is_transient(error) == transient
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(), BotocoreError(403), caused(BotocoreError(401))]
+)
+def test_a_right_that_has_run_out_is_an_outage_and_no_fault_of_the_data(error: Exception) -> None:
+    def read() -> np.ndarray:
+        raise error
+
+    with pytest.raises(OutageError, match="renew the right"):
+        fetch("X", read, 0, 10, RetryPolicy(), lambda: None)
+
+
+def test_a_read_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("dsoftmax.data.retry.time.sleep", waited.append)
+
+    def read() -> np.ndarray:
+        raise TimeoutError
+
+    with pytest.raises(OutageError, match="after 8 retries"):
+        fetch("X", read, 0, 10, RetryPolicy(retries=8))
+    assert waited == [0.5, 1, 2, 4, 8, 16, 32, 32]
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
+
+    class Deadly(Faulty):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            if start <= 485 < stop:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does without memory
+            return self.array.read(start, stop)
+
+    source = opened(path)
+    source = replace(source, X=Deadly(source.X, {}, tmp_path))
+    with (
+        local_workers(2),
+        pytest.raises(MemoryBoundError, match=r"rows 0 to 775 of .*X have killed every worker"),
+    ):
+        fitted(source, "lbfgs")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_that_compute_alike_are_one_kind(path: str, cluster: Client) -> None:
+    model = fitted(opened(path), "lbfgs")
+    (kind,) = model.numerics_
+    assert "numpy" in kind
+    assert np.__version__ in kind
