@@ -25,7 +25,8 @@ ROOMS = (
     ("solvers", "metrics", "data"),
     ("objective",),
     ("storage",),
-    ("events", "errors", "typing"),
+    ("events", "errors"),
+    ("typing",),
 )
 LAYER = {room: len(ROOMS) - number for number, rooms in enumerate(ROOMS) for room in rooms}
 
