@@ -21,7 +21,8 @@ from dask_ml.datasets import make_blobs
 from distributed import Client, SubprocessCluster
 from sklearn.exceptions import ConvergenceWarning
 
-from dsoftmax import SoftmaxRegression, plot_scores
+from dsoftmax import SoftmaxRegression
+from dsoftmax.diagnostics import plot_scores
 
 FEATURES, CLASSES, CHUNK = 384, 1000, 4096
 

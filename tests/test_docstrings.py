@@ -33,8 +33,8 @@ def public_names() -> Iterator[str]:
         diagnostics.plot_history,
         diagnostics.plot_scores,
         dask_ml.dask_ml_searches,
-        scores.Scores,
-        scores.Scores.to_dict,
+        scores.EvaluationResult,
+        scores.EvaluationResult.to_dict,
     ):
         yield f"{found.__module__}.{found.__qualname__}"
 

@@ -33,7 +33,7 @@ def evaluate(
     plot: Path | None,
 ) -> None:
     """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
-    from dsoftmax import plot_scores
+    from dsoftmax.diagnostics import plot_scores
     from dsoftmax.diagnostics.plot import check_plot
     from dsoftmax.estimators.load import load_model
 

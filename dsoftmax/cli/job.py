@@ -21,7 +21,7 @@ from dsoftmax.cli.standing import Standing
 from dsoftmax.errors import DataError, OutageError
 
 if TYPE_CHECKING:
-    from dsoftmax import Estimator
+    from dsoftmax.cli.search import Estimator
     from dsoftmax.data.source import Source
     from dsoftmax.estimators.plan import Plan
     from dsoftmax.events import Callback

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsoftmax import DataError, SoftmaxRegression, plot_scores
+from dsoftmax import DataError, SoftmaxRegression
+from dsoftmax.diagnostics import plot_scores
 from dsoftmax.metrics.scores import EvaluationResult
 
 pytest.importorskip("matplotlib")

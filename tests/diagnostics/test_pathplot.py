@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 
-from dsoftmax import SoftmaxRegressionCV, plot_history
-from dsoftmax.diagnostics import plot
+from dsoftmax import SoftmaxRegressionCV
+from dsoftmax.diagnostics import plot, plot_history
 from dsoftmax.errors import DsoftmaxError
 
 ALPHAS = [1e-4, 1e-2, 1.0]

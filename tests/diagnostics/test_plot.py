@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
-from dsoftmax import SoftmaxRegression, plot_history
-from dsoftmax.diagnostics import plot
+from dsoftmax import SoftmaxRegression
+from dsoftmax.diagnostics import plot, plot_history
 from dsoftmax.errors import DataError, DsoftmaxError
 
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
