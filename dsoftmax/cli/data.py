@@ -58,7 +58,7 @@ def opened(
     ignore_label: str | None,
     drop_missing: bool,
     dtype: str | None,
-    most_bad: int | None = None,
+    max_bad_chunks: int | None = None,
 ) -> Source:
     """Return the source that the options name."""
     from dsoftmax.data.opening import open_data
@@ -69,8 +69,8 @@ def opened(
         dtype=dtype,
         missing="drop" if drop_missing else "raise",
         ignore_label=None if ignore_label is None else _label(ignore_label, arrays[1]),
-        on_bad_chunk="raise" if most_bad is None else "skip",
-        max_bad_chunks=most_bad or 0,
+        on_bad_chunk="raise" if max_bad_chunks is None else "skip",
+        max_bad_chunks=max_bad_chunks or 0,
     )
 
 

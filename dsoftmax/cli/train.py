@@ -67,7 +67,7 @@ def train(
     checkpoint: str | None,
     run_folder: Path | None,
     validation: str | None,
-    most_bad: int | None,
+    max_bad_chunks: int | None,
     overwrite: bool,
     dry_run: bool,
     plot: Path | None,
@@ -92,7 +92,7 @@ def train(
     events = tuple(to for to in (log, sys.stdout if as_json else None) if to)
     job = Job(
         data,
-        lambda: opened(data, *reading, most_bad),
+        lambda: opened(data, *reading, max_bad_chunks),
         validation,
         lambda: None if validation is None else opened(validation, *reading),
         model_parameters(),

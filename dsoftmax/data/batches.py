@@ -73,13 +73,13 @@ def auto_batch_size(n_rows: int) -> int:
     return min(max(n_rows // 128, 64), 65_536)
 
 
-def permutation(piece: RowSlice) -> Array:
+def permutation(row_slice: RowSlice) -> Array:
     """Return the shuffled order of a piece's span."""
-    rows = piece.stop - piece.start
-    if piece.shuffle is None:
+    rows = row_slice.stop - row_slice.start
+    if row_slice.shuffle is None:
         return np.arange(rows)
-    seed, epoch = piece.shuffle
-    return np.random.default_rng((seed, epoch, 1, piece.start)).permutation(rows)
+    seed, epoch = row_slice.shuffle
+    return np.random.default_rng((seed, epoch, 1, row_slice.start)).permutation(rows)
 
 
 def dealt(total: int, sizes: Array) -> list[int]:
@@ -165,7 +165,7 @@ class Epoch:
 
     def _pieces(self, lane: int, low: int, high: int) -> Leaf:
         """Return positions low to high of a lane's stream."""
-        ends, pieces = self._ends[lane], []
+        ends, row_slices = self._ends[lane], []
         first = int(np.searchsorted(ends, low, side="right"))
         for place in range(first, len(ends)):
             start, stop = self.spans[self.lanes[lane][place]]
@@ -175,5 +175,5 @@ class Epoch:
             within = max(low - begins, 0), min(high - begins, stop - start)
             key = (self.seed, self.number) if self.shuffle else None
             if low < high:
-                pieces.append(RowSlice(start, stop, *within, key))
-        return tuple(pieces)
+                row_slices.append(RowSlice(start, stop, *within, key))
+        return tuple(row_slices)

@@ -85,8 +85,8 @@ def open_data(
             )
         return X
     _check_dims(X, y, sample_weight)
-    most_bad = _most_bad(on_bad_chunk, max_bad_chunks)
-    whole = most_bad == 0
+    allowed = _bad_chunks_allowed(on_bad_chunk, max_bad_chunks)
+    whole = allowed == 0
     features = row_array("X", X, whole=whole)
     source = build_source(
         features,
@@ -98,8 +98,8 @@ def open_data(
     )
     return replace(
         source,
-        patience=_patience(),
-        most_bad=most_bad,
+        retry_policy=_retry_policy(),
+        max_bad_chunks=allowed,
         feature_names=feature_names(X, features),
     )
 
@@ -118,7 +118,7 @@ def _in_one_row(y: RowArray, X: RowArray) -> RowArray:
     return MemoryArray(y.name, y.values.ravel())
 
 
-def _most_bad(on_bad_chunk: str, max_bad_chunks: int) -> int:
+def _bad_chunks_allowed(on_bad_chunk: str, max_bad_chunks: int) -> int:
     if on_bad_chunk not in ("raise", "skip"):
         raise DataError(f"on_bad_chunk is {on_bad_chunk!r}; expected 'raise' or 'skip'")
     if (on_bad_chunk == "skip") != (max_bad_chunks >= 1):
@@ -129,7 +129,7 @@ def _most_bad(on_bad_chunk: str, max_bad_chunks: int) -> int:
     return int(max_bad_chunks)
 
 
-def _patience() -> RetryPolicy:
+def _retry_policy() -> RetryPolicy:
     retries = int(config.get("dsoftmax.read-retries", RETRY_POLICY.retries))
     delay = config.get("dsoftmax.retry-delay", RETRY_POLICY.delay)
     return RetryPolicy(retries, parse_timedelta(delay))

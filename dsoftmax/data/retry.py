@@ -100,7 +100,7 @@ def fetch(
     read: Callable[[], Array],
     start: int,
     stop: int,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
     culprit: Callable[[], str | None] = lambda: None,
 ) -> Array:
     """Return what a read returns, tried again while its errors are transient.
@@ -109,7 +109,7 @@ def fetch(
     ----------
     name : of the array
     read : returns its rows start to stop
-    patience : Patience
+    retry_policy : Patience
     culprit : finds which chunk of theirs cannot be read, for the message
 
     Raises
@@ -119,7 +119,7 @@ def fetch(
     ChunkError
         If it fails for any other reason.
     """
-    for delay in (*_delays(patience), None):
+    for delay in (*_delays(retry_policy), None):
         try:
             return read()
         except (DsoftmaxError, MemoryError, ImportError):
@@ -134,7 +134,7 @@ def fetch(
                 raise ChunkError(f"{what}: {_said(error)}") from error
             if delay is None:
                 raise OutageError(
-                    f"{what}, after {patience.retries} retries: {_said(error)}; run this again "
+                    f"{what}, after {retry_policy.retries} retries: {_said(error)}; run this again "
                     "when its storage answers"
                 ) from error
             _retries.value += 1
@@ -197,8 +197,8 @@ def _status(error: Any) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _delays(patience: RetryPolicy) -> list[float]:
-    return [min(patience.delay * 2**i, _LONGEST_DELAY) for i in range(patience.retries)]
+def _delays(retry_policy: RetryPolicy) -> list[float]:
+    return [min(retry_policy.delay * 2**i, _LONGEST_DELAY) for i in range(retry_policy.retries)]
 
 
 def _said(error: Exception) -> str:

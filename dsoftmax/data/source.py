@@ -39,8 +39,8 @@ class Source:
     grid : the axes of the samples if there is more than one, else None
     missing : "raise", or "drop": rows with values that are not finite are left out
     ignore_label : rows with this label are left out
-    patience : how long to try reads again
-    most_bad : how many chunks of X may be left out since they cannot be read
+    retry_policy : how long to try reads again
+    max_bad_chunks : how many chunks of X may be left out since they cannot be read
     feature_names : of the columns of X, where they have names
     hold_out : which rows a fit is judged by and does not learn from, or None
     cv : RowArray of shape (n_samples,), what the user calls the folds of the rows, or None
@@ -56,8 +56,8 @@ class Source:
     grid: Grid | None = None
     missing: str = "raise"
     ignore_label: Any = None
-    patience: RetryPolicy = RETRY_POLICY
-    most_bad: int = 0
+    retry_policy: RetryPolicy = RETRY_POLICY
+    max_bad_chunks: int = 0
     feature_names: tuple[str, ...] | None = None
     hold_out: HoldOut | None = None
     cv: RowArray | None = None
@@ -199,7 +199,7 @@ class Source:
             lambda: array.read(start, stop),
             start,
             stop,
-            self.patience,
+            self.retry_policy,
             lambda: array.culprit(start, stop),
         )
         if values.dtype.kind in LABEL_KINDS:

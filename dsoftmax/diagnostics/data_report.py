@@ -168,8 +168,8 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     ({'a': 2, 'b': 1}, (0,), 1)
     """
     source = open_data(X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize)
-    source = replace(source, most_bad=sys.maxsize)
-    sums, faults = _read(source)
+    source = replace(source, max_bad_chunks=sys.maxsize)
+    sums, bad_chunks = _read(source)
     roles = {"X": source.X, "y": source.y, "sample_weight": source.sample_weight}
     arrays = {role: _facts(array) for role, array in roles.items() if array is not None}
     labels = sums.labels
@@ -186,28 +186,30 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
         sums.non_finite_rows,
         tuple(np.flatnonzero(sums.low == sums.high).tolist()),
         counts,
-        None if counts is None else _mix(sums.classes, len(source.chunks) - 1 - len(faults)),
+        None if counts is None else _mix(sums.classes, len(source.chunks) - 1 - len(bad_chunks)),
         None if counts is None else sums.one_class_chunks,
-        tuple(fault.reason for fault in faults),
-        tuple(_warnings(source, sums, arrays, faults)),
+        tuple(bad_chunk.reason for bad_chunk in bad_chunks),
+        tuple(_warnings(source, sums, arrays, bad_chunks)),
     )
 
 
 def _read(source: Source) -> tuple[_Sums, tuple[BadChunk, ...]]:
     """Return the sums over all chunks that can be read, and those that cannot."""
     chunks = list(pairwise(source.chunks))
-    faults: tuple[BadChunk, ...] = ()
+    bad_chunks: tuple[BadChunk, ...] = ()
     with executor_for(source) as executor:
         while True:
-            leaves = full_pass(chunks, [(fault.start, fault.stop) for fault in faults])
+            leaves = full_pass(
+                chunks, [(bad_chunk.start, bad_chunk.stop) for bad_chunk in bad_chunks]
+            )
             try:
                 sums, _ = reduce(executor, source, Reduction("inspect", _sums_of, add), leaves)
             except UnreadableError as error:
-                faults = tuple(sorted((*faults, *error.faults)))
-                if len(faults) == len(chunks):
+                bad_chunks = tuple(sorted((*bad_chunks, *error.bad_chunks)))
+                if len(bad_chunks) == len(chunks):
                     raise
             else:
-                return sums, faults
+                return sums, bad_chunks
 
 
 def _sums_of(chunk: Chunk) -> _Sums:
@@ -243,10 +245,10 @@ def _facts(array: RowArray) -> ArrayFacts:
 
 
 def _warnings(
-    source: Source, sums: _Sums, arrays: dict[str, ArrayFacts], faults: Sequence[BadChunk]
+    source: Source, sums: _Sums, arrays: dict[str, ArrayFacts], bad_chunks: Sequence[BadChunk]
 ) -> Iterator[str]:
-    if faults:
-        yield f"{len(faults):,} chunks of X cannot be read; the first: {faults[0].reason}"
+    if bad_chunks:
+        yield f"{len(bad_chunks):,} chunks of X cannot be read; the first: {bad_chunks[0].reason}"
     for role, facts in arrays.items():
         kept = facts.stored
         if kept is not None and kept.absent_objects:

@@ -282,13 +282,13 @@ class SoftmaxRegression(PartLearner):
             If rows are left out (`open_data`), or chunks of y are not in their store.
         """
         last = self._last_fit() if self.warm_start else None
-        settings = resolve(self.get_params(deep=False), last)
+        params = resolve(self.get_params(deep=False), last)
         source = open_data(X, y, sample_weight)
-        validation = open_validation(source, X_val, y_val, sample_weight_val)
+        validation_source = open_validation(source, X_val, y_val, sample_weight_val)
         history = History()
         told = [history, *self.callbacks]
-        with session(source, validation, told, self.verbose) as (executor, apart, told):
-            fit = train(source, settings, executor, told, self.checkpoint, apart)
+        with session(source, validation_source, told, self.verbose) as (executor, validation, told):
+            fit = train(source, params, executor, told, self.checkpoint, validation)
         check_feature_names(self, X, source, reset=True)
         self._carry = None
         self._keep(fit, source)

@@ -219,14 +219,14 @@ class SoftmaxRegressionCV(LinearClassifier):
         UserWarning
             If chunks or rows are left out, or all rows of a class are in one fold.
         """
-        settings, options = resolve_search(self.get_params(deep=False))
+        params, options = resolve_search(self.get_params(deep=False))
         source = open_data(X, y, sample_weight)
-        validation = open_validation(source, X_val, y_val, sample_weight_val)
-        source = self._with_folds(source, validation)
+        validation_source = open_validation(source, X_val, y_val, sample_weight_val)
+        source = self._with_folds(source, validation_source)
         history = History()
         told = [history, *self.callbacks]
-        with session(source, validation, told, self.verbose) as (executor, apart, told):
-            found = search(source, settings, options, executor, told, self.checkpoint, apart)
+        with session(source, validation_source, told, self.verbose) as (executor, validation, told):
+            found = search(source, params, options, executor, told, self.checkpoint, validation)
         check_feature_names(self, X, source, reset=True)
         self._keep(found, source, history)
         if found.fit.quarantined:
@@ -235,10 +235,10 @@ class SoftmaxRegressionCV(LinearClassifier):
             warnings.warn(found.fit.advice, ConvergenceWarning, stacklevel=2)
         return self
 
-    def _with_folds(self, source: Source, validation: Source | None) -> Source:
-        if self.cv is None and validation is None:
+    def _with_folds(self, source: Source, validation_source: Source | None) -> Source:
+        if self.cv is None and validation_source is None:
             raise DataError("cv is None, and there is no X_val to choose by; pass one of them")
-        if self.cv is not None and validation is not None:
+        if self.cv is not None and validation_source is not None:
             raise DataError(
                 f"cv is {self.cv!r}, and X_val is given too; pass cv=None to choose by it"
             )

@@ -97,13 +97,13 @@ class PartLearner(LinearClassifier):
         AttributeError
             If the solver takes no mini-batches.
         """
-        settings = resolve_part(self.get_params(deep=False), classes, self._last_fit())
+        params = resolve_part(self.get_params(deep=False), classes, self._last_fit())
         source = open_data(X, y, sample_weight)
         carry = getattr(self, "_carry", None)
         history = History()
         with executor_for(source) as executor:
             fit, self._carry = train_part(
-                source, settings, executor, [history, *self.callbacks], carry
+                source, params, executor, [history, *self.callbacks], carry
             )
         check_feature_names(self, X, source, reset=not hasattr(self, "n_features_in_"))
         if carry is not None:
@@ -125,7 +125,7 @@ class PartLearner(LinearClassifier):
         self.best_iter_ = final.best_pass
         self.seed_, self.numerics_ = fit.seed, fit.numerics
         self.data_ = described(source) | {"labels": fit.labels}
-        self.quarantined_ = [fault._asdict() for fault in fit.quarantined]
+        self.quarantined_ = [bad_chunk._asdict() for bad_chunk in fit.quarantined]
 
     def _last_fit(self) -> LinearModel | None:
         if not hasattr(self, "coef_"):

@@ -157,20 +157,20 @@ def plan_fit(
     from dsoftmax.estimators.classifier import SoftmaxRegression
 
     model = model or SoftmaxRegression()
-    settings, options = _asked(model)
+    params, options = _asked(model)
     source = open_data(X, y)
-    classes, all_classes = _classes(source, settings)
+    classes, all_classes = _classes(source, params)
     site = location_for(source, client)
-    kind = solver_kind(settings, source, classes)
+    kind = solver_kind(params, source, classes)
     cost = cost_of(source, options, getattr(model, "cv", None), kind, classes)
     spans = cut_spans(source.chunks, source.row_bytes, 8 * (source.n_features + 1) * classes)
     largest = max(stop - start for start, stop in spans) * source.row_bytes
     pass_bytes = source.n_samples * source.row_bytes
-    steps, tasks, held = _work(source, settings, site, spans, mini_batch=kind.mini_batch)
+    steps, tasks, held = _work(source, params, site, spans, mini_batch=kind.mini_batch)
     in_use = working_set(largest, cost.sums_bytes, site.threads)
     room = cache_room(site.memory_limit, in_use, batch=kind.mini_batch)
     remembered = min(max(2 * held, _decoded_bytes(source)), room)
-    sample = _sample_bytes(source, settings, classes) if kind is Newton else 0
+    sample = _sample_bytes(source, params, classes) if kind is Newton else 0
     peak = site.process_bytes + in_use + remembered + sample
     return Plan(
         source.n_samples,
@@ -182,7 +182,7 @@ def plan_fit(
         site.processes,
         site.slots,
         site.memory_limit,
-        settings.max_iter,
+        params.max_iter,
         pass_bytes,
         steps,
         tasks,
@@ -207,12 +207,12 @@ def _asked(model: Any) -> tuple[FitParams, Options | None]:
     return resolve(params, None), None
 
 
-def _classes(source: Source, settings: FitParams) -> tuple[int, bool]:
+def _classes(source: Source, params: FitParams) -> tuple[int, bool]:
     """Return how many classes there are, and whether all labels were looked at for it."""
     if source.y is None:
         raise DataError("y is missing: plan_fit(X, y) requires y, one label a row of X")
-    if settings.classes is not None:
-        return len(settings.classes), True
+    if params.classes is not None:
+        return len(params.classes), True
     found, all_read = first_labels(source, _LABEL_BYTES)
     return len(found), all_read
 
@@ -224,8 +224,8 @@ def _decoded_bytes(source: Source) -> int:
     return source.n_samples * (source.row_bytes + _TARGET_BYTES)
 
 
-def _sample_bytes(source: Source, settings: FitParams, classes: int) -> int:
-    rows, size = source.n_samples, settings.sample_size
+def _sample_bytes(source: Source, params: FitParams, classes: int) -> int:
+    rows, size = source.n_samples, params.sample_size
     size = size or auto_size(rows, source.n_features, classes, source.row_bytes)
     require_sample_fits(min(rows, size), source.row_bytes)
     return min(rows, size) * source.row_bytes
@@ -233,7 +233,7 @@ def _sample_bytes(source: Source, settings: FitParams, classes: int) -> int:
 
 def _work(
     source: Source,
-    settings: FitParams,
+    params: FitParams,
     site: Location,
     spans: tuple[Span, ...],
     *,
@@ -243,7 +243,7 @@ def _work(
     if not mini_batch:
         leaves = full_pass(spans)
         return 1, len(task_runs(source, leaves, site.slots, batch=False)), 0
-    epoch = first_epoch(source, settings, spans, source.n_samples)
+    epoch = first_epoch(source, params, spans, source.n_samples)
     tasks = epoch.n_steps * len(task_runs(source, epoch.batch(0), site.slots, batch=True))
     largest = max(stop - start for start, stop in spans) * source.row_bytes
     return epoch.n_steps, tasks, largest * -(-epoch.n_lanes // site.processes)

@@ -16,21 +16,23 @@ from dsoftmax.training.validation import ValidationSet
 
 @contextmanager
 def session(
-    source: Source, validation: Source | None, callbacks: Sequence[Callback], verbose: int
+    source: Source, validation_source: Source | None, callbacks: Sequence[Callback], verbose: int
 ) -> Iterator[tuple[Executor, ValidationSet | None, list[Callback]]]:
     """Yield what reduces the rows, and those that judge; and the callbacks, the cluster's first.
 
     Parameters
     ----------
     source : rows to learn from
-    validation : rows to judge by that are no part of them, or None
+    validation_source : rows to judge by that are no part of them, or None
     callbacks : who is told besides
     verbose : whether progress is printed
     """
     with ExitStack() as stack:
         executor = stack.enter_context(executor_for(source))
         reports = stack.enter_context(reporting(executor.client, executor.run_key))
-        apart = None
-        if validation is not None:
-            apart = ValidationSet(validation, stack.enter_context(executor_for(validation)))
-        yield executor, apart, [*reports, *callbacks, *([Progress()] if verbose else [])]
+        validation = None
+        if validation_source is not None:
+            validation = ValidationSet(
+                validation_source, stack.enter_context(executor_for(validation_source))
+            )
+        yield executor, validation, [*reports, *callbacks, *([Progress()] if verbose else [])]

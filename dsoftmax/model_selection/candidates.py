@@ -59,7 +59,7 @@ def _path(objective: Objective, l1_ratio: float, n_alphas: int) -> Array:
     Without one it starts where a step along the gradient, as far as the penalty allows, explains
     about a tenth of the loss, and spans six.
     """
-    known, unit = objective.known, objective.penalty.unit
+    known, unit = objective.at_intercept_only, objective.penalty.unit
     slope = known.gradient[0][:-1] / unit
     if l1_ratio > 0:
         largest, decades = float(np.abs(slope).max(initial=0.0)) / l1_ratio, _DECADES_L1

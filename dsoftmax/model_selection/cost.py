@@ -65,8 +65,8 @@ def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, classe
     led = n_folds > 0 and kind is Newton
     each = n_folds + 1 if led else 1
     heads = n_candidates if led else n_models
-    rivals = kind is Newton and are_few(heads, size // (source.n_features + 1))
-    most = heads * (2 if rivals or kind is FISTA else 1)
+    backtrack = kind is Newton and are_few(heads, size // (source.n_features + 1))
+    most = heads * (2 if backtrack or kind is FISTA else 1)
     reads = -(-(heads if led else most) // max(width // each, 1))
     sums = min(max(n_models, most * each), max(width, each))
     return Cost(n_models, reads, n_models * each_state, 8 * size * sums)

@@ -128,10 +128,10 @@ def scouted(
 def _known(member: PathModel, point: Array, scout: PathModel, ahead: NewtonState) -> Evaluation:
     """Return a candidate's objective where the scout is: the loss is that of both."""
     own, other = member.objective.penalty, scout.objective.penalty
-    value, gradient = other.smooth(ahead.point)
-    loss = ahead.value - value - other.absolute(ahead.point)
+    value, gradient = other.l2_value_gradient(ahead.point)
+    loss = ahead.value - value - other.l1_value(ahead.point)
     slope = ahead.gradient - gradient
     scale, scouts = member.objective.coordinates.scale, scout.objective.coordinates.scale
     slope[:-1] *= (scouts / scale)[:, None]
-    value, gradient = own.smooth(point)
+    value, gradient = own.l2_value_gradient(point)
     return Evaluation(np.array([loss + value]), (slope + gradient)[None], np.empty(0))

@@ -49,7 +49,7 @@ class PathModel:
 
 
 def _objectives(
-    first: FoldMoments, n_rows: int, settings: FitParams, dtype: np.dtype[np.floating], fold: int
+    first: FoldMoments, n_rows: int, params: FitParams, dtype: np.dtype[np.floating], fold: int
 ) -> tuple[Objective, Objective | None]:
     """Return the objective on the rows without a fold, and on all, in the same coordinates.
 
@@ -62,10 +62,10 @@ def _objectives(
             moments,
             class_weight=moments.class_weight,
             n_rows=n_rows,
-            alpha=settings.alpha,
-            l1_ratio=settings.l1_ratio,
-            fit_intercept=settings.fit_intercept,
-            standardize=settings.standardize,
+            alpha=params.alpha,
+            l1_ratio=params.l1_ratio,
+            fit_intercept=params.fit_intercept,
+            standardize=params.standardize,
             scaled=True,
             dtype=dtype,
             coordinates=coordinates,
@@ -89,7 +89,7 @@ def unhurried(member: PathModel, n_heads: int) -> Solver[Any]:
     if not isinstance(solver, Newton):
         return solver
     alone = solver.alone or (n_heads == 1 and member.fold == ALL)
-    return replace(solver, rivals=True, effort=1.0, alone=alone)
+    return replace(solver, backtrack=True, effort=1.0, alone=alone)
 
 
 def for_last_step(solver: Solver[Any]) -> Solver[Any]:
@@ -102,7 +102,7 @@ def build_members(
     folds: Sequence[int],
     first: FoldMoments,
     n_rows: int,
-    settings: FitParams,
+    params: FitParams,
     kind: Kind,
     dtype: np.dtype[np.floating],
     n_states: int = 1,
@@ -114,7 +114,7 @@ def build_members(
     members = []
     for index, (alpha, l1_ratio) in enumerate(pairs):
         for fold in folds:
-            own = replace(settings, alpha=alpha, l1_ratio=l1_ratio)
+            own = replace(params, alpha=alpha, l1_ratio=l1_ratio)
             objectives = _objectives(first, n_rows, own, dtype, fold)
             solver = build_solver(kind, own, objectives[0], n_rows, n_rows)
             members.append(PathModel(index, fold, *objectives, solver))
@@ -131,7 +131,7 @@ def _modest(member: PathModel, n_states: int) -> Solver[Any]:
     solver, size = member.solver, member.objective.intercept_only.size
     if isinstance(solver, Newton) and n_states > 1:
         memory = n_pairs(type(solver), size, n_states)
-        return replace(solver, rivals=False, memory=memory, effort=_EFFORT, alone=False)
+        return replace(solver, backtrack=False, memory=memory, effort=_EFFORT, alone=False)
     if isinstance(solver, LBFGS):
         return replace(solver, memory=n_pairs(type(solver), size, n_states))
     return solver
@@ -157,7 +157,9 @@ def score_of_intercepts(member: PathModel, first: FoldMoments) -> tuple[float, f
 def started(member: PathModel, point: Array) -> FullBatchState:
     """Return the state of a member's solver at a point."""
     objective = member.objective
-    state: FullBatchState = member.solver.start(point, objective.known, objective.intercept_only)
+    state: FullBatchState = member.solver.start(
+        point, objective.at_intercept_only, objective.intercept_only
+    )
     return state
 
 

@@ -37,47 +37,49 @@ class Pruning:
     n_used: int
     n_apart: int | None
 
-    def is_first(self, cursor: SearchState) -> bool:
+    def is_first(self, run_state: SearchState) -> bool:
         """Whether no model was evaluated on all rows yet, but in memory."""
-        return all(isinstance(state, NewtonState) and not state.rounds for state in cursor.states)
+        return all(
+            isinstance(state, NewtonState) and not state.rounds for state in run_state.states
+        )
 
-    def at_minima_of_sample(self, cursor: SearchState) -> SearchState:
+    def at_minima_of_sample(self, run_state: SearchState) -> SearchState:
         """Return the cursor in which all stand where the sample has their minima, ruled out."""
-        assert cursor.sample is not None, "it was searched"
+        assert run_state.sample is not None, "it was searched"
         for index, member in enumerate(self.members):
-            state = cursor.states[index]
+            state = run_state.states[index]
             if isinstance(state, NewtonState) and guess_of_sample(member, state):
                 n_free = degrees_of_freedom(member, state)
-                gap = gap_of_a_sample(n_free, effective(cursor.sample.weight[0]))
-                cursor = cursor.with_state(index, replace(state, distance=gap))
-        return cursor.all_as(Status.RUNNING, Status.RULED_OUT)
+                gap = gap_of_a_sample(n_free, effective(run_state.sample.weight[0]))
+                run_state = run_state.with_state(index, replace(state, distance=gap))
+        return run_state.all_as(Status.RUNNING, Status.RULED_OUT)
 
-    def pruned(self, cursor: SearchState) -> SearchState:
+    def pruned(self, run_state: SearchState) -> SearchState:
         """Return the cursor in which those do not run that cannot win, as far as is known."""
-        losses = by_fold(cursor.scores[:, 0], self.n_folds)
-        lost = eliminated(-losses, self._doubts(cursor), self.select)
-        n_tried = len(cursor.scores)
+        losses = by_fold(run_state.scores[:, 0], self.n_folds)
+        lost = eliminated(-losses, self._doubts(run_state), self.select)
+        n_tried = len(run_state.scores)
         for index, member in enumerate(self.members):
-            state, goes = cursor.states[index], lost[member.candidate]
-            if index >= n_tried and member.candidate not in cursor.led:
+            state, goes = run_state.states[index], lost[member.candidate]
+            if index >= n_tried and member.candidate not in run_state.led:
                 continue
             if state.status is Status.RUNNING and goes:
-                cursor = cursor.with_state(index, replace(state, status=Status.RULED_OUT))
+                run_state = run_state.with_state(index, replace(state, status=Status.RULED_OUT))
             elif state.status is Status.RULED_OUT and not goes:
                 # What was the best has become worse on its way to its minimum.
-                cursor = cursor.with_state(index, replace(state, status=Status.RUNNING))
-        return cursor
+                run_state = run_state.with_state(index, replace(state, status=Status.RUNNING))
+        return run_state
 
-    def _doubts(self, cursor: SearchState) -> Array:
+    def _doubts(self, run_state: SearchState) -> Array:
         """Return by how much losses on held-out rows may still change (n_folds, n_candidates)."""
-        assert cursor.first is not None, "it was read"
+        assert run_state.first is not None, "it was read"
         doubts, n_free = [], 0.0
-        for index, member in enumerate(self.members[: len(cursor.scores)]):
-            state = cursor.states[index]
+        for index, member in enumerate(self.members[: len(run_state.scores)]):
+            state = run_state.states[index]
             if index % self.n_folds == 0:
                 n_free = degrees_of_freedom(member, state)  # about that of all of its folds
-            n_learned, n_judging = self._n_rows(cursor.first, member.fold)
-            gap, seen = member.solver.gap(state), self._seen(cursor, index)
+            n_learned, n_judging = self._n_rows(run_state.first, member.fold)
+            gap, seen = member.solver.gap(state), self._seen(run_state, index)
             doubts.append(score_bound(gap, n_free, n_learned, n_judging, seen))
         return by_fold(np.array(doubts), self.n_folds)
 
@@ -88,44 +90,44 @@ class Pruning:
         n_judging = int(first.judging[fold].sum() / first.judging.sum() * self.n_used)
         return max(self.n_used - n_judging, 1), max(n_judging, 1)
 
-    def is_short(self, cursor: SearchState, index: int, gain: float) -> bool:
+    def is_short(self, run_state: SearchState, index: int, gain: float) -> bool:
         """Whether a step gains about what it does to leave out the rows that judge a model.
 
         A part of the rows leaves half the degrees of freedom over their number uncertain, of which
         the share is left that the others do not know: twice that, at most. And the rows in memory
         are to tell so much.
         """
-        assert cursor.first is not None, "it was read"
-        assert cursor.sample is not None, "it was searched"
+        assert run_state.first is not None, "it was read"
+        assert run_state.sample is not None, "it was searched"
         member = self.members[index]
-        n_learned, n_judging = self._n_rows(cursor.first, member.fold)
-        n_free = degrees_of_freedom(member, cursor.states[index])
+        n_learned, n_judging = self._n_rows(run_state.first, member.fold)
+        n_free = degrees_of_freedom(member, run_state.states[index])
         share = n_judging / (n_learned + n_judging)
-        height, width = cursor.states[index].point.shape
-        if cursor.sample.n_rows < _ROWS_A_COEFFICIENT * height * max(width - 1, 1):
+        height, width = run_state.states[index].point.shape
+        if run_state.sample.n_rows < _ROWS_A_COEFFICIENT * height * max(width - 1, 1):
             return False
         return gain <= 2 * share * gap_of_a_sample(n_free, n_learned)
 
     def is_likely(
-        self, cursor: SearchState, index: int, gain: float, means: tuple[float, float]
+        self, run_state: SearchState, index: int, gain: float, means: tuple[float, float]
     ) -> bool:
         """Whether such a step changes the loss on held-out rows by no more than it could."""
-        assert cursor.first is not None, "it was read"
+        assert run_state.first is not None, "it was read"
         member = self.members[index]
-        n_free = degrees_of_freedom(member, cursor.states[index])
-        most = score_bound(gain, n_free, *self._n_rows(cursor.first, member.fold), seen=1.0)
-        return bool(abs(means[0] - cursor.scores[index, 0]) <= most)
+        n_free = degrees_of_freedom(member, run_state.states[index])
+        most = score_bound(gain, n_free, *self._n_rows(run_state.first, member.fold), seen=1.0)
+        return bool(abs(means[0] - run_state.scores[index, 0]) <= most)
 
-    def _seen(self, cursor: SearchState, index: int) -> float:
+    def _seen(self, run_state: SearchState, index: int) -> float:
         """Return the share of a model's judges that it has learned from all the same.
 
         They were among the rows of its leader.
         """
         candidate = self.members[index].candidate
-        at = len(cursor.scores) + candidate
-        if at >= len(self.members) or candidate in cursor.led:
-            return float(candidate in cursor.led)
-        return float(np.array_equal(cursor.states[index].point, cursor.states[at].point))
+        at = len(run_state.scores) + candidate
+        if at >= len(self.members) or candidate in run_state.led:
+            return float(candidate in run_state.led)
+        return float(np.array_equal(run_state.states[index].point, run_state.states[at].point))
 
 
 def degrees_of_freedom(member: PathModel, state: FullBatchState) -> float:

@@ -62,12 +62,12 @@ class Scans(RowReader):
         self,
         groups: Sequence[Group],
         *,
-        renew: bool,
+        resample_at: bool,
         beside: Sequence[tuple[PathModel, Array]] = (),
     ) -> tuple[list[list[Told]], list[tuple[float, float]]]:
         """Return the objectives of the models of some groups on all rows, and what judges them.
 
-        With `renew`, rows are kept in memory that matter to the group in the middle.
+        With `resample_at`, rows are kept in memory that matter to the group in the middle.
 
         Returns
         -------
@@ -75,7 +75,7 @@ class Scans(RowReader):
         those, on the rows held out
         """
         reductions: list[Reduction[Any]] = []
-        stack, rule = Stack(groups), self._rule(groups[len(groups) // 2]) if renew else None
+        stack, rule = Stack(groups), self._rule(groups[len(groups) // 2]) if resample_at else None
         if groups:
             reductions.append(stack.reduction)
         if rule is not None:
@@ -88,7 +88,7 @@ class Scans(RowReader):
         judged = (rest[0] if groups else first) if beside else None
         told = [
             [
-                _result(member, points, found, renewed=rule is not None)
+                _result(member, points, found, resampled=rule is not None)
                 for (member, points), found in zip(group.asked(), own, strict=True)
             ]
             for group, own in zip(groups, stack.split(first) if groups else [], strict=True)
@@ -101,7 +101,7 @@ class Scans(RowReader):
             return None
         request, objective = group.request, group.member.objective
         here = request.points[0]
-        ends = np.stack([here, here if request.renew is None else request.renew])
+        ends = np.stack([here, here if request.resample_at is None else request.resample_at])
         return self._subproblem.rule(
             objective, ends, request.root, self._settings.seed, self._sample_size
         )
@@ -113,20 +113,22 @@ class Scans(RowReader):
         return evaluate_on_sample(self._subproblem, members, requests)
 
     def judge(
-        self, apart: ValidationSet, members: Sequence[PathModel], points: Sequence[Array]
+        self, validation: ValidationSet, members: Sequence[PathModel], points: Sequence[Array]
     ) -> HeldOutSums:
         """Return what rows that are apart say of a point of each model."""
         classes = self._labelled.classes
-        source = replace(apart.source, classes=classes, dtype=self._source.dtype, most_bad=0)
+        source = replace(
+            validation.source, classes=classes, dtype=self._source.dtype, max_bad_chunks=0
+        )
         leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
         with readable():
             sums, spent = reduce(
-                apart.executor,
+                validation.executor,
                 source,
                 judge_of(members, points),
                 leaves,
-                keep=apart.key,
-                gives_way=True,
+                keep=validation.key,
+                evict_others=True,
             )
         self._ledger.retries += spent.work.retries
         return sums
@@ -137,7 +139,7 @@ class Scans(RowReader):
         return SampleObjective(self.sample, self._source.dtype, ThreadExecutor())
 
 
-def _result(member: PathModel, points: Array, sums: FoldSums, *, renewed: bool) -> Told:
+def _result(member: PathModel, points: Array, sums: FoldSums, *, resampled: bool) -> Told:
     objective = member.objective
     found = objective.evaluation(points, sums.learned, objective.n_rows)
-    return Told(replace(found, renewed=renewed), sums.judged)
+    return Told(replace(found, resampled=resampled), sums.judged)

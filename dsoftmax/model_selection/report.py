@@ -17,37 +17,37 @@ from dsoftmax.typing import Array
 
 
 def report(
-    cursor: SearchState, members: Sequence[PathModel], found: Candidates, ledger: Progress
+    run_state: SearchState, members: Sequence[PathModel], found: Candidates, progress: Progress
 ) -> None:
     """Tell of a read, by how the candidate stands that is the best so far."""
-    event, n_tried = judged_so_far(cursor, found), len(cursor.scores)
+    event, n_tried = judged_so_far(run_state, found), len(run_state.scores)
     own = [index for index in range(n_tried) if members[index].candidate == event.best]
-    if cursor.chosen is not None:
-        own = [len(cursor.states) - 1]
-    states = [cursor.states[index] for index in own]
+    if run_state.chosen is not None:
+        own = [len(run_state.states) - 1]
+    states = [run_state.states[index] for index in own]
     loss, norm = (
         float(np.mean([getattr(state, name) for state in states]))
         for name in ("value", "gradient_norm")
     )
-    gaps = [members[index].solver.gap(cursor.states[index]) for index in own]
+    gaps = [members[index].solver.gap(run_state.states[index]) for index in own]
     gap = max((known for known in gaps if known is not None), default=None)
-    accuracy = _by_fold(cursor, cursor.scores[:, 2], found)[:, event.best].mean()
-    ledger.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
+    accuracy = _by_fold(run_state, run_state.scores[:, 2], found)[:, event.best].mean()
+    progress.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
     scores = event.losses[event.best], event.accuracies[event.best]
     validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
-    ledger.emit(event)
-    ledger.emit(ledger.end_pass(validation, gap))
+    progress.emit(event)
+    progress.emit(progress.end_pass(validation, gap))
 
 
-def judged_so_far(cursor: SearchState, found: Candidates) -> CandidatesJudged:
+def judged_so_far(run_state: SearchState, found: Candidates) -> CandidatesJudged:
     """Return how the candidates stand."""
-    losses, accuracies = (_by_fold(cursor, cursor.scores[:, i], found) for i in (0, 1))
+    losses, accuracies = (_by_fold(run_state, run_state.scores[:, i], found) for i in (0, 1))
     means = losses.mean(axis=0)
     best = 0 if np.isnan(means).all() else int(np.nanargmin(means))
-    best = best if cursor.chosen is None else cursor.chosen
-    statuses = [state.status for state in cursor.states[: len(cursor.scores)]]
+    best = best if run_state.chosen is None else run_state.chosen
+    statuses = [state.status for state in run_state.states[: len(run_state.scores)]]
     running, lost = (
-        _by_fold(cursor, np.array([status is wanted for status in statuses]), found)
+        _by_fold(run_state, np.array([status is wanted for status in statuses]), found)
         for wanted in (Status.RUNNING, Status.RULED_OUT)
     )
     alphas, l1_ratios = zip(*found.pairs, strict=True)
@@ -63,5 +63,5 @@ def judged_so_far(cursor: SearchState, found: Candidates) -> CandidatesJudged:
     )
 
 
-def _by_fold(cursor: SearchState, values: Array, found: Candidates) -> Array:
-    return by_fold(values, len(cursor.scores) // len(found.pairs))
+def _by_fold(run_state: SearchState, values: Array, found: Candidates) -> Array:
+    return by_fold(values, len(run_state.scores) // len(found.pairs))

@@ -50,29 +50,31 @@ from dsoftmax.typing import Array
 
 def search(
     source: Source,
-    settings: FitParams,
+    params: FitParams,
     options: Options,
     executor: Executor,
     callbacks: Sequence[Callback],
     checkpoint: str | os.PathLike[str] | None = None,
-    apart: ValidationSet | None = None,
+    validation: ValidationSet | None = None,
 ) -> SearchResult:
     """Return the best of many penalties, by rows that a model does not learn from.
 
     Parameters
     ----------
     source, executor, callbacks, checkpoint : as for `train`
-    settings : of each fit, but for its penalty
+    params : of each fit, but for its penalty
     options : Options
-    apart : rows that judge the models, if there are no folds
+    validation : rows that judge the models, if there are no folds
 
     Raises
     ------
     DataError, ChunkError, OutageError, CheckpointError, MemoryBoundError
         As `train`; the last also if this process cannot hold the states of all models.
     """
-    with Checkpointer(SearchState(), callbacks, checkpoint) as course:
-        return CrossValidationSearch(source, settings, options, executor, course, apart).run()
+    with Checkpointer(SearchState(), callbacks, checkpoint) as checkpointer:
+        return CrossValidationSearch(
+            source, params, options, executor, checkpointer, validation
+        ).run()
 
 
 class CrossValidationSearch:
@@ -85,15 +87,15 @@ class CrossValidationSearch:
     def __init__(
         self,
         source: Source,
-        settings: FitParams,
+        params: FitParams,
         options: Options,
         executor: Executor,
-        course: Checkpointer[SearchState],
-        apart: ValidationSet | None,
+        checkpointer: Checkpointer[SearchState],
+        validation: ValidationSet | None,
     ) -> None:
         self._source, self._options, self._executor = source, options, executor
-        self._course, self._apart = course, apart
-        self._settings = course.resume(source, settings, executor, apart, options.as_text)
+        self._course, self._apart = checkpointer, validation
+        self._settings = checkpointer.resume(source, params, executor, validation, options.as_text)
 
     def run(self) -> SearchResult:
         """Search to the end, without chunks that turn out to be unreadable."""
@@ -108,7 +110,7 @@ class CrossValidationSearch:
                 try:
                     return self._attempt(kind)
                 except UnreadableError as error:
-                    self._leave_out(error.faults)
+                    self._leave_out(error.bad_chunks)
                     self._label()
         except DataError:
             raise  # with other data, this will be another search
@@ -118,42 +120,45 @@ class CrossValidationSearch:
 
     def _label(self) -> None:
         """Scan the labels, and find folds and rows to read, where the cursor stands."""
-        course = self._course
+        checkpointer = self._course
         while True:
             try:
                 self._labelled, spans = self._label_once()
                 break
             except UnreadableError as error:
-                self._leave_out(error.faults)
-        course.labelled(self._found.digest)
+                self._leave_out(error.bad_chunks)
+        checkpointer.labelled(self._found.digest)
         self._scans = Scans(
             self._found,
             self._settings,
             self._executor,
-            course.ledger,
+            checkpointer.progress,
             spans,
-            course.holes,
-            course.advance,
+            checkpointer.excluded,
+            checkpointer.advance,
         )
-        self._scans.begun, self._scans.sample = course.cursor.begun, course.cursor.sample
+        self._scans.begun, self._scans.sample = (
+            checkpointer.run_state.begun,
+            checkpointer.run_state.sample,
+        )
 
     def _label_once(self) -> tuple[EncodedData, tuple[Span, ...]]:
-        source, executor, holes = self._source, self._executor, self._course.holes
-        found = encode_labels(source, self._settings, executor, holes, 2, self._labelled)
+        source, executor, excluded = self._source, self._executor, self._course.excluded
+        found = encode_labels(source, self._settings, executor, excluded, 2, self._labelled)
         sums_bytes = 8 * (source.n_features + 1) * len(found.classes)
         spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
         if self._apart is None:
-            leaves, n_folds = full_pass(spans, holes), self._options.n_folds
+            leaves, n_folds = full_pass(spans, excluded), self._options.n_folds
             found = folded(found, n_folds, self._settings.seed, leaves, executor)
         return found, spans
 
-    def _leave_out(self, faults: tuple[BadChunk, ...]) -> None:
+    def _leave_out(self, bad_chunks: tuple[BadChunk, ...]) -> None:
         """Leave chunks out, and start anew: every model has other rows then."""
-        before, course = self._course.cursor, self._course
-        course.ledger.start_over()
-        quarantined = tuple(sorted((*before.quarantined, *faults)))
-        cursor = SearchState(quarantined=quarantined, numerics=before.numerics)
-        course.quarantine(faults, self._source, cursor)
+        before, checkpointer = self._course.run_state, self._course
+        checkpointer.progress.start_over()
+        quarantined = tuple(sorted((*before.quarantined, *bad_chunks)))
+        run_state = SearchState(quarantined=quarantined, numerics=before.numerics)
+        checkpointer.quarantine(bad_chunks, self._source, run_state)
 
     @property
     def _found(self) -> EncodedData:
@@ -161,7 +166,7 @@ class CrossValidationSearch:
         return self._labelled
 
     def _announce(self, kind: Kind) -> None:
-        source, executor, apart = self._source, self._executor, self._apart
+        source, executor, validation = self._source, self._executor, self._apart
         self._course.announce(
             FitStarted(
                 source.n_samples,
@@ -173,7 +178,7 @@ class CrossValidationSearch:
                 self._settings.max_iter,
                 executor.slots,
                 executor.dashboard,
-                source.n_samples if apart is None else apart.source.n_samples,
+                source.n_samples if validation is None else validation.source.n_samples,
                 self._n_models,
             )
         )
@@ -201,7 +206,7 @@ class CrossValidationSearch:
             build_members,
             first=first,
             n_rows=self._scans.n_rows,
-            settings=self._settings,
+            params=self._settings,
             kind=kind,
             dtype=self._source.dtype,
         )
@@ -213,7 +218,7 @@ class CrossValidationSearch:
         leads = held > len(members)
         leaders = build(tried.pairs, [ALL], n_states=held) if leads else []
         self._start(members, leaders)
-        if self._course.cursor.chosen is None:
+        if self._course.run_state.chosen is None:
             self._drive([*members, *leaders], tried)
         winner = chosen(self._scores(len(numbers)), tried, options.select)
         if folds is not None and options.refit and not self._interrupted:
@@ -224,47 +229,47 @@ class CrossValidationSearch:
         return self._finish([*members, *leaders], tried, winner)
 
     def _first_read(self, kind: Kind) -> FoldMoments:
-        course = self._course
-        if course.cursor.first is not None:
-            return course.cursor.first
+        checkpointer = self._course
+        if checkpointer.run_state.first is not None:
+            return checkpointer.run_state.first
         n_classes = len(self._found.classes)
         first = self._scans.moments(self._n_folds, n_classes, sampled=kind is Newton)
-        course.ledger.end_first()
-        cursor = replace(course.cursor, first=first, sample=self._scans.sample)
-        course.move(cursor, pass_ended=True)
+        checkpointer.progress.end_first()
+        run_state = replace(checkpointer.run_state, first=first, sample=self._scans.sample)
+        checkpointer.move(run_state, pass_ended=True)
         return first
 
     def _start(self, members: list[PathModel], leaders: list[PathModel]) -> None:
         """Start all members from the intercepts alone, unless they were, with leaders ahead."""
-        cursor = self._course.cursor
-        if cursor.states:
+        run_state = self._course.run_state
+        if run_state.states:
             return
-        assert cursor.first is not None, "it was read"
+        assert run_state.first is not None, "it was read"
         states = tuple(
             started(member, member.objective.intercept_only) for member in (*members, *leaders)
         )
-        scores = np.array([score_of_intercepts(member, cursor.first) for member in members])
+        scores = np.array([score_of_intercepts(member, run_state.first) for member in members])
         led = tuple(leader.candidate for leader in leaders)
-        self._course.move(replace(cursor, states=states, scores=scores, led=led))
+        self._course.move(replace(run_state, states=states, scores=scores, led=led))
 
     def _start_last(self, last: PathModel, members: list[PathModel], winner: int) -> None:
         """Start the winner on all rows, unless it has been.
 
         It goes on from its leader, or else from the mean of its models.
         """
-        cursor, n_tried = self._course.cursor, len(members)
-        if cursor.chosen is not None:
+        run_state, n_tried = self._course.run_state, len(members)
+        if run_state.chosen is not None:
             return
-        if len(cursor.states) > n_tried:
-            state = cursor.states[n_tried + winner]
+        if len(run_state.states) > n_tried:
+            state = run_state.states[n_tried + winner]
             if not state.status.converged or state.status is Status.RULED_OUT:
                 state = replace(state, status=Status.RUNNING)
         else:
             own = [index for index, member in enumerate(members) if member.candidate == winner]
-            mean = mean_of([members[index] for index in own], [cursor.states[i] for i in own])
+            mean = mean_of([members[index] for index in own], [run_state.states[i] for i in own])
             state = started(last, last.objective.coordinates.from_coefficients(*mean))
-        states = (*cursor.states, state)
-        self._course.move(replace(cursor, states=states, chosen=winner, n_heads=None))
+        states = (*run_state.states, state)
+        self._course.move(replace(run_state, states=states, chosen=winner, n_heads=None))
 
     def _drive(self, members: list[PathModel], tried: Candidates) -> None:
         drive = Drive(
@@ -273,16 +278,20 @@ class CrossValidationSearch:
         self._interrupted |= drive.run()
 
     def _scores(self, n_folds: int) -> Array:
-        scores = self._course.cursor.scores
+        scores = self._course.run_state.scores
         if self._options.scoring == "accuracy":
             return by_fold(scores[:, 1], n_folds)
         return by_fold(-scores[:, 0], n_folds)
 
     def _finish(self, members: list[PathModel], tried: Candidates, winner: int) -> SearchResult:
-        course = self._course
-        cursor, ledger, n_tried = course.cursor, course.ledger, len(course.cursor.scores)
+        checkpointer = self._course
+        run_state, progress, n_tried = (
+            checkpointer.run_state,
+            checkpointer.progress,
+            len(checkpointer.run_state.scores),
+        )
         n_folds = n_tried // len(tried.pairs)
-        states = cursor.states[:n_tried]
+        states = run_state.states[:n_tried]
         points, values = zip(*map(reached, members[:n_tried], states), strict=True)
         found = [
             np.vstack(member.objective.coefficients(point)).T
@@ -290,18 +299,18 @@ class CrossValidationSearch:
         ]
         final = self._final(members, winner)
         if not self._interrupted:
-            course.move(replace(cursor, done=True))
-        course.save()
-        ledger.end(final.status.value, final.status.converged, final.loss, final.gap, None)
+            checkpointer.move(replace(run_state, done=True))
+        checkpointer.save()
+        progress.end(final.status.value, final.status.converged, final.loss, final.gap, None)
         fit = FitResult(
             self._found.classes,
             final,
             members[0].objective.coordinates.shift,
-            max(1, ledger.passes),
-            ledger.steps,
+            max(1, progress.passes),
+            progress.steps,
             self._settings.seed,
-            cursor.quarantined,
-            course.cursor.numerics,
+            run_state.quarantined,
+            checkpointer.run_state.numerics,
             self._found.digest,
         )
         coefs = np.stack(found)
@@ -318,12 +327,12 @@ class CrossValidationSearch:
 
     def _final(self, members: list[PathModel], winner: int) -> FittedModel:
         """Return the winner on all rows; or else the mean of its models."""
-        cursor = self._course.cursor
-        n_tried = len(cursor.scores)
+        run_state = self._course.run_state
+        n_tried = len(run_state.scores)
         own = [i for i, member in enumerate(members[:n_tried]) if member.candidate == winner]
-        if cursor.chosen is not None and has_moved(members[-1], cursor.states[-1]):
-            own = [len(cursor.states) - 1]
-        states = [cursor.states[index] for index in own]
+        if run_state.chosen is not None and has_moved(members[-1], run_state.states[-1]):
+            own = [len(run_state.states) - 1]
+        states = [run_state.states[index] for index in own]
         coef, intercept = mean_of([members[index] for index in own], states)
         status = self._status(states)
         gap = members[own[0]].solver.gap(states[0]) if len(own) == 1 else None
@@ -335,7 +344,7 @@ class CrossValidationSearch:
         """Return why the search has ended early, or else why models of the winner have."""
         if self._interrupted:
             return Status.INTERRUPTED
-        if self._course.cursor.is_spent:
+        if self._course.run_state.is_spent:
             return Status.BUDGET
         statuses = [state.status for state in winners]
         return max(statuses, key=lambda status: not status.converged)

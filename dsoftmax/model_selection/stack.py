@@ -83,7 +83,7 @@ def judge_folds_of(members: Sequence[PathModel], points: Sequence[Array]) -> Red
 
 def _kernel(members: Sequence[PathModel], points: Sequence[Array]) -> tuple[Array, Array | None]:
     pairs = zip(members, points, strict=True)
-    kernel = np.concatenate([member.objective.kernel(own) for member, own in pairs])
+    kernel = np.concatenate([member.objective.to_kernel(own) for member, own in pairs])
     return kernel, members[0].objective.coordinates.shift
 
 
@@ -157,7 +157,7 @@ def evaluate_on_sample(
     roots = _Roots(sample, members) if metric else None
     results = []
     for member, request, (own,) in zip(members, requests, stack.split(sums), strict=True):
-        here = member.objective.over(float(own.learned.weight[0]), sample.rows.n_rows)
+        here = member.objective.rescaled(float(own.learned.weight[0]), sample.rows.n_rows)
         result = here.evaluation(request.points, own.learned, sample.rows.n_rows)
         result = replace(result, share=sample.rows.share)
         if request.metric and roots is not None:

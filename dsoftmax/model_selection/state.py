@@ -46,7 +46,7 @@ class SearchState(RunState):
     scout : the member that is ahead of all candidates, if one is
     n_heads : how many search in the round under way; None before it
     waiting : which members the round under way has not read for yet
-    renewed : whether other rows were kept in memory in this round
+    resampled : whether other rows were kept in memory in this round
     chosen : the candidate that has won, once it is fitted to all rows
     done : whether the search is over
     """
@@ -61,7 +61,7 @@ class SearchState(RunState):
     scout: int | None = None
     n_heads: int | None = None
     waiting: tuple[int, ...] = ()
-    renewed: bool = False
+    resampled: bool = False
     chosen: int | None = None
     done: bool = False
 

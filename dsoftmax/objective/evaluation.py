@@ -23,7 +23,7 @@ class Evaluation:
         None where it was not asked for, or is too large
     root : of the same shape, lower triangular, of the rows that are kept in memory: root.T @ root
         is the inverse of their metric; None likewise
-    renewed : whether other rows are kept in memory now
+    resampled : whether other rows are kept in memory now
     """
 
     value: Array
@@ -34,7 +34,7 @@ class Evaluation:
     epoch_ended: bool = False
     metric: Array | None = None
     root: Array | None = None
-    renewed: bool = False
+    resampled: bool = False
 
     def at(self, index: int) -> Evaluation:
         """Return what was evaluated at one of the points."""

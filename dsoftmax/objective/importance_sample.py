@@ -45,14 +45,14 @@ class ImportanceSample:
     X : (rows, n_features) each, in the stored dtype
     codes : (rows,) each, of the classes
     weight : (rows,) each, in float64: of the rows that it stands for
-    stands_for : (rows,) each, how many those are
+    inverse_probability : (rows,) each, how many those are
     fold : (rows,) each, number of the fold that it is in; none without folds
     """
 
     X: tuple[Array, ...] = ()
     codes: tuple[Array, ...] = ()
     weight: tuple[Array, ...] = ()
-    stands_for: tuple[Array, ...] = ()
+    inverse_probability: tuple[Array, ...] = ()
     fold: tuple[Array, ...] = ()
 
     def __add__(self, other: ImportanceSample) -> ImportanceSample:
@@ -60,7 +60,7 @@ class ImportanceSample:
             self.X + other.X,
             self.codes + other.codes,
             self.weight + other.weight,
-            self.stands_for + other.stands_for,
+            self.inverse_probability + other.inverse_probability,
             self.fold + other.fold,
         )
 
@@ -72,16 +72,16 @@ class ImportanceSample:
     @property
     def share(self) -> float:
         """About which part they are of the rows that count; 1 if they are all of them."""
-        return min(1.0, float(self.n_rows / sum(block.sum() for block in self.stands_for)))
+        return min(1.0, float(self.n_rows / sum(block.sum() for block in self.inverse_probability)))
 
     def joined(self) -> ImportanceSample:
         """Return the same rows as one block."""
-        arrays = (self.X, self.codes, self.weight, self.stands_for, self.fold)
+        arrays = (self.X, self.codes, self.weight, self.inverse_probability, self.fold)
         return ImportanceSample(*((np.concatenate(blocks),) if blocks else () for blocks in arrays))
 
     def every(self, stride: int) -> ImportanceSample:
         """Return one of so many rows of each block."""
-        arrays = (self.X, self.codes, self.weight, self.stands_for, self.fold)
+        arrays = (self.X, self.codes, self.weight, self.inverse_probability, self.fold)
         return ImportanceSample(*(tuple(block[::stride] for block in blocks) for blocks in arrays))
 
     def stratified(self, class_weight: Array) -> ImportanceSample:
@@ -143,9 +143,9 @@ class LeverageScore:
         """Return the parts of rows, (b, 2), for raw predictions of that point and `others`."""
         n_columns = self.ends.shape[2]
         ends = raw[: 2 * n_columns].reshape(2, n_columns, -1)
-        projected = raw[2 * n_columns :]
+        min_norm_subgradient = raw[2 * n_columns :]
         p, step = probabilities(ends), ends[0] - ends[1]
-        leverage = (projected * projected).mean(axis=0)
+        leverage = (min_norm_subgradient * min_norm_subgradient).mean(axis=0)
         alike = (1 + _CERTAIN - (p[0] * p[0]).sum(axis=0)) * leverage
         return np.stack([alike, _curvature(p, step).max(axis=0)], axis=1)
 
@@ -163,20 +163,20 @@ class LeverageScore:
 class LeverageSampler:
     """Picks rows with a probability of `scale` times their influence, at most one."""
 
-    influence: LeverageScore
+    leverage: LeverageScore
     scale: float
     seed: int
 
     def __call__(self, chunk: Chunk) -> ImportanceSample:
         """Return the rows picked of a chunk."""
-        return self.pick(chunk, self.influence.parts(chunk))
+        return self.pick(chunk, self.leverage.parts(chunk))
 
     def pick(self, chunk: Chunk, parts: Array) -> ImportanceSample:
         """Return those that are picked for the parts of their influence."""
-        influence = self.influence.total(parts)
+        leverage = self.leverage.total(parts)
         # An infinite scale picks every row, one without influence too: inf * 0 is then one.
         with np.errstate(invalid="ignore"):
-            probability = np.fmin(1.0, self.scale * influence)
+            probability = np.fmin(1.0, self.scale * leverage)
         return _picked(chunk, probability, (self.seed, _SECOND, chunk.start))
 
 
@@ -196,9 +196,11 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Importanc
     rows = np.flatnonzero(lucky & (weight > 0))
     X = taken(chunk.X, rows)
     codes = chunk.codes[rows].astype(np.int64)
-    stands_for = 1 / probability[rows]
+    inverse_probability = 1 / probability[rows]
     fold = () if chunk.fold is None else (chunk.fold[rows],)
-    return ImportanceSample((X,), (codes,), (weight[rows] * stands_for,), (stands_for,), fold)
+    return ImportanceSample(
+        (X,), (codes,), (weight[rows] * inverse_probability,), (inverse_probability,), fold
+    )
 
 
 def rows_of(rule: StratifiedSampler | LeverageSampler) -> Reduction[ImportanceSample]:
@@ -262,21 +264,23 @@ def class_rates(class_rows: Array, size: int) -> Array:
     return np.asarray(np.minimum(1.0, rates))
 
 
-def scale_for(influence: Array, weight: Array, size: int) -> float:
+def scale_for(leverage: Array, weight: Array, size: int) -> float:
     """Return the factor with which `ByInfluence` picks about `size` rows.
 
     Parameters
     ----------
-    influence : array of shape (rows,)
+    leverage : array of shape (rows,)
         Of some rows.
     weight : array of shape (rows,)
         How many rows each of them stands for.
     size : int
     """
-    order = np.argsort(influence)[::-1]
-    score, stands_for = influence[order], weight[order]
-    kept = np.concatenate([[0.0], np.cumsum(stands_for)])  # rows that are certain to be picked
-    rest = np.concatenate([np.cumsum((score * stands_for)[::-1])[::-1], [0.0]])
+    order = np.argsort(leverage)[::-1]
+    score, inverse_probability = leverage[order], weight[order]
+    kept = np.concatenate(
+        [[0.0], np.cumsum(inverse_probability)]
+    )  # rows that are certain to be picked
+    rest = np.concatenate([np.cumsum((score * inverse_probability)[::-1])[::-1], [0.0]])
     for certain in range(len(score)):
         if rest[certain] <= 0:
             break

@@ -62,10 +62,10 @@ def partial_gradient_and_rows(
     parts = np.empty((len(chunk.X), 2))
 
     def see(rows: slice, raw: Array) -> None:
-        parts[rows] = rule.influence.of_raw(raw)
+        parts[rows] = rule.leverage.of_raw(raw)
 
-    sums = partial_gradient(chunk, points, shift, ExtraColumns(rule.influence.others, see))
-    return Combined((sums, rule.pick(chunk, rule.influence.weighted(parts, chunk))))
+    sums = partial_gradient(chunk, points, shift, ExtraColumns(rule.leverage.others, see))
+    return Combined((sums, rule.pick(chunk, rule.leverage.weighted(parts, chunk))))
 
 
 def moments_of(n_classes: int, dtype: np.dtype[np.floating]) -> Reduction[Moments]:
@@ -85,7 +85,8 @@ class Objective:
     dtype : of the kernel
     total_weight, n_rows : of all rows
     class_share : (n_classes,), share of the weight of each class
-    known : Evaluation at the intercept-only model; exact when the moments are of all rows
+    at_intercept_only : Evaluation of the intercept-only model; exact when the moments are of all
+        rows
     """
 
     penalty: ElasticNet
@@ -95,7 +96,7 @@ class Objective:
     total_weight: float
     n_rows: int
     class_share: Array
-    known: Evaluation
+    at_intercept_only: Evaluation
 
     @property
     def intercept_only(self) -> Array:
@@ -105,18 +106,20 @@ class Objective:
 
     def reduction(self, points: Array) -> Reduction[LossSums]:
         """Return the reduction that evaluates a stack of a solver's points."""
-        chunk = partial(partial_gradient, points=self.kernel(points), shift=self.coordinates.shift)
+        chunk = partial(
+            partial_gradient, points=self.to_kernel(points), shift=self.coordinates.shift
+        )
         return Reduction("partial_gradient", chunk, add)
 
     def reduction_and_rows(self, points: Array, rule: LeverageSampler) -> Reduction[Combined]:
         """Return that reduction and the one that picks the rows which matter at the first point."""
         if len(points) > 1:
             return combine(self.reduction(points), rows_of(rule))
-        points, shift = self.kernel(points), self.coordinates.shift
+        points, shift = self.to_kernel(points), self.coordinates.shift
         chunk = partial(partial_gradient_and_rows, points=points, shift=shift, rule=rule)
         return Reduction("partial_gradient", chunk, add, grows=True)
 
-    def kernel(self, points: Array) -> Array:
+    def to_kernel(self, points: Array) -> Array:
         """Return a stack of a solver's points as the kernel takes them."""
         kernel = np.stack([self.coordinates.to_kernel(point) for point in points])
         with np.errstate(over="ignore"):
@@ -129,7 +132,7 @@ class Objective:
         scale = self.n_rows / rows / self.total_weight
         values, gradients = [], []
         for point, loss, kernel_gradient in zip(points, sums.loss, sums.gradient, strict=True):
-            penalty, penalty_gradient = self.penalty.smooth(point)
+            penalty, penalty_gradient = self.penalty.l2_value_gradient(point)
             gradient = scale * self.coordinates.gradient(kernel_gradient) + penalty_gradient
             if not self.fit_intercept:
                 gradient[-1] = 0.0
@@ -139,7 +142,7 @@ class Objective:
         share = rows / self.n_rows
         return Evaluation(np.array(values), np.stack(gradients), accuracy, rows, share, epoch_ended)
 
-    def metric(self, gram: Array, n_rows: int) -> Array:
+    def hessian_approx(self, gram: Array, n_rows: int) -> Array:
         """Return about the Hessian of one class, in the coordinates of the solver.
 
         Parameters
@@ -162,7 +165,7 @@ class Objective:
         own[:-1] += self.penalty.alpha * (1 - self.penalty.l1_ratio) * self.penalty.unit[:, 0] ** 2
         return np.asarray(metric + np.diag(own))
 
-    def influence(self, ends: Array, sketch: Array) -> LeverageScore:
+    def leverage(self, ends: Array, sketch: Array) -> LeverageScore:
         """Return what tells how much a row matters at a point, and on a way to it.
 
         Parameters
@@ -172,19 +175,21 @@ class Objective:
         sketch : array of shape (n_features + 1, n_projections)
             Random directions in the solver's coordinates.
         """
-        return LeverageScore(self.kernel(ends), self.kernel(sketch[None]), self.coordinates.shift)
+        return LeverageScore(
+            self.to_kernel(ends), self.to_kernel(sketch[None]), self.coordinates.shift
+        )
 
-    def over(self, total_weight: float, n_rows: int) -> Objective:
+    def rescaled(self, total_weight: float, n_rows: int) -> Objective:
         """Return the objective over other rows, in the same coordinates."""
         return replace(self, total_weight=total_weight, n_rows=n_rows)
 
-    def on_the_rest(self, class_weight: Array, n_rows: int) -> Objective:
+    def without_rows(self, class_weight: Array, n_rows: int) -> Objective:
         """Return the objective when some rows are left out, in the same coordinates."""
         share = class_weight / class_weight.sum()
         value = _value_at_intercept_only(share, _probabilities(share, self.fit_intercept))
-        objective = self.over(float(class_weight.sum()), n_rows)
-        known = replace(self.known, value=np.array([value]))
-        return replace(objective, class_share=share, known=known)
+        objective = self.rescaled(float(class_weight.sum()), n_rows)
+        known = replace(self.at_intercept_only, value=np.array([value]))
+        return replace(objective, class_share=share, at_intercept_only=known)
 
     def coefficients(self, point: Array) -> tuple[Array, Array]:
         """Return coef (n_features, n_columns) and intercept (n_columns,) in units of the data.
@@ -198,10 +203,12 @@ class Objective:
                 coef = coef - coef.mean(axis=1, keepdims=True)
         return coef, intercept
 
-    def whole(self, point: Array, result: Evaluation, index: int = 0) -> tuple[float, float]:
+    def value_and_norm(
+        self, point: Array, result: Evaluation, index: int = 0
+    ) -> tuple[float, float]:
         """Return the whole objective at one point of an evaluation, and its gradient norm."""
-        value = float(result.value[index]) + self.penalty.absolute(point)
-        return value, largest(self.penalty.projected(point, result.gradient[index]))
+        value = float(result.value[index]) + self.penalty.l1_value(point)
+        return value, largest(self.penalty.min_norm_subgradient(point, result.gradient[index]))
 
 
 def intercept_only(n_features: int, share: Array, fit_intercept: bool) -> Array:
@@ -274,7 +281,7 @@ def build_objective(
         total_weight=float(class_weight.sum()),
         n_rows=n_rows,
         class_share=share,
-        known=_at_intercept_only(sums, share, p, coordinates),
+        at_intercept_only=_at_intercept_only(sums, share, p, coordinates),
     )
 
 

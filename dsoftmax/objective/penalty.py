@@ -29,14 +29,14 @@ class ElasticNet:
     l1_ratio: float
     unit: Array
 
-    def smooth(self, point: Array) -> tuple[float, Array]:
+    def l2_value_gradient(self, point: Array) -> tuple[float, Array]:
         """Return the value of the squared part and its gradient, of the shape of `point`."""
         strength = self.alpha * (1 - self.l1_ratio)
         gradient = np.zeros_like(point)
         gradient[:-1] = strength * self.unit**2 * point[:-1]
         return 0.5 * float(np.vdot(gradient, point)), gradient
 
-    def absolute(self, point: Array) -> float:
+    def l1_value(self, point: Array) -> float:
         """Return the value of the L1 part."""
         if not self._has_corners:
             return 0.0
@@ -52,7 +52,7 @@ class ElasticNet:
         length = step[:-1] if isinstance(step, np.ndarray) else step
         return _shrunk(point, length * self._threshold)
 
-    def projected(self, point: Array, gradient: Array) -> Array:
+    def min_norm_subgradient(self, point: Array, gradient: Array) -> Array:
         """Return the smallest subgradient of the objective, for the gradient of its smooth part.
 
         It is zero at the minimum and nowhere else.
@@ -61,9 +61,9 @@ class ElasticNet:
             return gradient
         signs = np.sign(point[:-1]) * self._threshold
         at_zero = _shrunk(gradient, self._threshold)
-        projected = gradient.copy()
-        projected[:-1] = np.where(point[:-1] == 0, at_zero[:-1], gradient[:-1] + signs)
-        return projected
+        min_norm_subgradient = gradient.copy()
+        min_norm_subgradient[:-1] = np.where(point[:-1] == 0, at_zero[:-1], gradient[:-1] + signs)
+        return min_norm_subgradient
 
     @property
     def _has_corners(self) -> bool:

@@ -69,9 +69,9 @@ class Executor(Protocol):
         tasks: Sequence[tuple[Any, ...]],
         *,
         shared: tuple[Any, ...] = (),
-        homes: Sequence[Affinity] = (),
+        affinities: Sequence[Affinity] = (),
         few: bool = False,
-        merging: MergePlan | None = None,
+        merge_plan: MergePlan | None = None,
     ) -> Iterator[Result]:
         """Yield the results as they come, in any order.
 
@@ -80,9 +80,9 @@ class Executor(Protocol):
         name : what the dashboard shows
         function, tasks : what to call, and its first arguments for each task
         shared : its last arguments, of all tasks
-        homes : of the tasks, if there is something on workers to come back to
+        affinities : of the tasks, if there is something on workers to come back to
         few : keep few tasks under way, since each brings blocks to its worker
-        merging : how a cluster is to make few results of many, if they are large
+        merge_plan : how a cluster is to make few results of many, if they are large
         """
         ...
 

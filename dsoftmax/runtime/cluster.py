@@ -132,27 +132,27 @@ class ClusterExecutor:
         tasks: Sequence[tuple[Any, ...]],
         *,
         shared: tuple[Any, ...] = (),
-        homes: Sequence[Affinity] = (),
+        affinities: Sequence[Affinity] = (),
         few: bool = False,
-        merging: MergePlan | None = None,
+        merge_plan: MergePlan | None = None,
     ) -> Iterator[Result]:
         """Yield the results as they come, in any order."""
         self._require_alive()
         self._round, self._filled = self._round + 1, 0.0
         prefix = f"{name}-{self.run_key[:8]}-{self._round}"
         self._hasten()
-        workers = self._at_home(homes) or repeat(None)
+        workers = self._at_home(affinities) or repeat(None)
         last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
         calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
         backlog = Backlog(TaskCall(*call) for call in calls)
-        window = Window(self.client, function, prefix, merging, self._fetched)
+        window = Window(self.client, function, prefix, merge_plan, self._fetched)
         window.merges = name in self._large
-        fill = self._fill_at_home if homes and self._workers else partial(self._fill, few=few)
+        fill = self._fill_at_home if affinities and self._workers else partial(self._fill, few=few)
         try:
             fill(window, backlog)
             while len(window) > 0:
                 result = self._next(window)
-                if merging is not None and result is not NOT_YET:
+                if merge_plan is not None and result is not NOT_YET:
                     self._note_size(name, result)
                     window.merges |= name in self._large  # to the end: what is kept waits for it
                 fill(window, backlog)
@@ -175,13 +175,13 @@ class ClusterExecutor:
         if self.client.scheduler_comm is not None:  # else it is looking for its scheduler
             self.client.scheduler_comm.interval = _SEND_SECONDS
 
-    def _at_home(self, homes: Sequence[Affinity]) -> list[str]:
+    def _at_home(self, affinities: Sequence[Affinity]) -> list[str]:
         """Return the workers that tasks are meant for."""
         if not self._workers:
             return []
-        found = assigned(homes, self._workers, self._assigned)
+        found = assigned(affinities, self._workers, self._assigned)
         self._assigned.update(found)
-        return [found[home.name] for home in homes]
+        return [found[affinity.name] for affinity in affinities]
 
     def _fill(self, window: Window, backlog: Backlog, *, few: bool) -> None:
         """Leave it to the scheduler who does what."""
@@ -243,7 +243,7 @@ class ClusterExecutor:
 
 
 def assigned(
-    homes: Sequence[Affinity], workers: Mapping[str, int], before: Mapping[Hashable, str]
+    affinities: Sequence[Affinity], workers: Mapping[str, int], before: Mapping[Hashable, str]
 ) -> dict[Hashable, str]:
     """Return a worker for each home, so that all have about the same number of rows a thread.
 
@@ -252,7 +252,7 @@ def assigned(
 
     Parameters
     ----------
-    homes : sequence of Home
+    affinities : sequence of Home
     workers : how many threads each has
     before : what was returned the last time
 
@@ -264,20 +264,20 @@ def assigned(
     >>> assigned([Home(0, 8), Home(8, 4), Home(12, 4)], {"b": 1, "c": 1}, first)
     {8: 'b', 12: 'b', 0: 'c'}
     """
-    share = sum(home.rows for home in homes) / sum(workers.values())
+    share = sum(affinity.rows for affinity in affinities) / sum(workers.values())
     found: dict[Hashable, str] = {}
     rows: Counter[str] = Counter()
-    largest_first = sorted(homes, key=lambda home: -home.rows)
-    for home in largest_first:
-        worker = before.get(home.name, "")
+    largest_first = sorted(affinities, key=lambda affinity: -affinity.rows)
+    for affinity in largest_first:
+        worker = before.get(affinity.name, "")
         if rows[worker] < share * workers.get(worker, 0):
-            found[home.name] = worker
-            rows[worker] += home.rows
+            found[affinity.name] = worker
+            rows[worker] += affinity.rows
     least = [(rows[worker] / threads, worker) for worker, threads in workers.items()]
     heapq.heapify(least)
-    for home in largest_first:
-        if home.name not in found:
+    for affinity in largest_first:
+        if affinity.name not in found:
             filled, worker = least[0]
-            found[home.name] = worker
-            heapq.heapreplace(least, (filled + home.rows / workers[worker], worker))
+            found[affinity.name] = worker
+            heapq.heapreplace(least, (filled + affinity.rows / workers[worker], worker))
     return found

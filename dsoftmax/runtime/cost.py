@@ -74,11 +74,11 @@ class PartialSum:
     Attributes
     ----------
     nodes : finished nodes of its tree by (level, index), merged as siblings meet
-    spent : what they cost
+    cost : what they cost
     """
 
     nodes: Nodes
-    spent: Cost
+    cost: Cost
 
 
 Nodes = dict[tuple[int, int], Any]
@@ -91,11 +91,11 @@ class TaskResult(NamedTuple):
     ----------
     nodes : finished nodes of its part of the tree
     work : Work
-    faults : chunks that cannot be read, whose leaves are missing among the nodes
+    bad_chunks : chunks that cannot be read, whose leaves are missing among the nodes
     numerics : what the arithmetic depends on, by the address of the worker or the name of this host
     """
 
     nodes: Nodes
     work: TaskCost
-    faults: tuple[BadChunk, ...]
+    bad_chunks: tuple[BadChunk, ...]
     numerics: dict[str, str]

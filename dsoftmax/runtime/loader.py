@@ -52,12 +52,12 @@ class Task(NamedTuple):
     @property
     def rows(self) -> int:
         """How many rows it has."""
-        return sum(piece.rows for leaf in self.leaves for piece in leaf)
+        return sum(row_slice.rows for leaf in self.leaves for row_slice in leaf)
 
     @property
-    def pieces(self) -> Sequence[RowSlice]:
+    def row_slices(self) -> Sequence[RowSlice]:
         """What it reads, in order."""
-        return [piece for leaf in self.leaves for piece in leaf]
+        return [row_slice for leaf in self.leaves for row_slice in leaf]
 
 
 class Loader:
@@ -68,7 +68,7 @@ class Loader:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._next = dict(pairwise(task.pieces))
+        self._next = dict(pairwise(task.row_slices))
         self._ahead: dict[RowSlice, concurrent.futures.Future[LoadedSpan]] = {}
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
@@ -79,27 +79,27 @@ class Loader:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         keep = self._task.keep
-        if keep is None or keep.all_in_turn or keep.most == 0:
+        if keep is None or keep.cyclic or keep.most == 0:
             forget_chunks(but_newest=True)  # mini-batches come back to others
 
-    def load(self, piece: RowSlice) -> LoadedSpan:
+    def load(self, row_slice: RowSlice) -> LoadedSpan:
         """Return the rows of a piece, and begin to read the next one if that pays."""
-        ahead, started = self._ahead.pop(piece, None), time.perf_counter()
-        loaded = _load(self._task, piece) if ahead is None else ahead.result()
+        ahead, started = self._ahead.pop(row_slice, None), time.perf_counter()
+        loaded = _load(self._task, row_slice) if ahead is None else ahead.result()
         if ahead is not None:
             loaded = loaded.waited_for(time.perf_counter() - started)
-        following = self._next.get(piece)
+        following = self._next.get(row_slice)
         if following is not None and self._pays(following):
             self._pool = self._pool or concurrent.futures.ThreadPoolExecutor(1, "dsoftmax-ahead")
             self._ahead[following] = self._pool.submit(_load, self._task, following)
         return loaded
 
-    def _pays(self, piece: RowSlice) -> bool:
+    def _pays(self, row_slice: RowSlice) -> bool:
         task = self._task
         if task.targets_only or _storage.share <= _WORTH_IT:
             return False
-        held = task.keep is not None and _key(piece, task.keep) in spans
-        return task.parts[piece.start].X.may_wait and not held
+        held = task.keep is not None and _key(row_slice, task.keep) in spans
+        return task.parts[row_slice.start].X.may_wait and not held
 
 
 class _Storage:
@@ -121,53 +121,57 @@ def note(loaded: LoadedSpan, kernel_seconds: float) -> None:
     _storage.note(loaded, kernel_seconds)
 
 
-def _load(task: Task, piece: RowSlice) -> LoadedSpan:
+def _load(task: Task, row_slice: RowSlice) -> LoadedSpan:
     """Return the rows of a piece."""
     keep = task.keep
     if keep is None or task.targets_only:
-        span = _read(task, piece)
+        span = _read(task, row_slice)
     else:
-        span = spans.get(_key(piece, keep), keep, lambda: _read(task, piece))
+        span = spans.get(_key(row_slice, keep), keep, lambda: _read(task, row_slice))
         # Were the span of a mini-batch left to age when its last row is used, the next spans of
         # all lanes would push out one another.
-        if not keep.all_in_turn and keep.release and piece.high == piece.stop - piece.start:
-            spans.drop(_key(piece, keep))
-    return span._replace(chunk=span.chunk.rows(piece.low, piece.high))
+        if (
+            not keep.cyclic
+            and keep.drop_after_use
+            and row_slice.high == row_slice.stop - row_slice.start
+        ):
+            spans.drop(_key(row_slice, keep))
+    return span._replace(chunk=span.chunk.rows(row_slice.low, row_slice.high))
 
 
-def _key(piece: RowSlice, keep: CachePolicy) -> Key:
-    return keep.run, piece.start, piece.stop, piece.shuffle
+def _key(row_slice: RowSlice, keep: CachePolicy) -> Key:
+    return keep.run, row_slice.start, row_slice.stop, row_slice.shuffle
 
 
-def _read(task: Task, piece: RowSlice) -> LoadedSpan:
+def _read(task: Task, row_slice: RowSlice) -> LoadedSpan:
     """Return the span of a piece, read, decoded and shuffled now."""
     started, decoded, retries = time.perf_counter(), decoded_here(), retries_here()
-    source = task.parts[piece.start].with_blocks(task.blocks)
+    source = task.parts[row_slice.start].with_blocks(task.blocks)
     if task.targets_only:
-        span, n_bytes, reads = source.read_targets(piece.start, piece.stop), 0, 0
+        span, n_bytes, reads = source.read_targets(row_slice.start, row_slice.stop), 0, 0
     else:
-        span = _read_shuffled(source, piece)
+        span = _read_shuffled(source, row_slice)
         n_bytes, reads = span.X.nbytes, 1
     decoded = decoded_here() - decoded
     read = time.perf_counter() - started - decoded
     return LoadedSpan(span, n_bytes, reads, read, decoded, read, retries_here() - retries)
 
 
-def _read_shuffled(source: Source, piece: RowSlice) -> Chunk:
-    span = source.read(piece.start, piece.stop)
-    if piece.shuffle is None:
+def _read_shuffled(source: Source, row_slice: RowSlice) -> Chunk:
+    span = source.read(row_slice.start, row_slice.stop)
+    if row_slice.shuffle is None:
         return span
     with decoding():
-        return span.take(permutation(piece))
+        return span.take(permutation(row_slice))
 
 
 def read_ahead(task: Task) -> None:
     """Begin to read what the next task of these rows will need, while this process is idle."""
     if task.keep is None:
         return
-    for piece in task.ahead:
-        size = (piece.stop - piece.start) * task.parts[piece.start].row_bytes
-        spans.begin(_key(piece, task.keep), task.keep, size, partial(_read, task, piece))
+    for row_slice in task.ahead:
+        size = (row_slice.stop - row_slice.start) * task.parts[row_slice.start].row_bytes
+        spans.begin(_key(row_slice, task.keep), task.keep, size, partial(_read, task, row_slice))
 
 
 spans = SpanCache()

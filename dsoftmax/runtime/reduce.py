@@ -29,13 +29,13 @@ class UnreadableError(ChunkError):
 
     Attributes
     ----------
-    faults : tuple of Fault
-    spent : Spent
+    bad_chunks : tuple of Fault
+    cost : Spent
     """
 
-    def __init__(self, faults: tuple[BadChunk, ...], spent: Cost) -> None:
-        super().__init__("; ".join(fault.reason for fault in faults))
-        self.faults, self.spent = faults, spent
+    def __init__(self, bad_chunks: tuple[BadChunk, ...], cost: Cost) -> None:
+        super().__init__("; ".join(bad_chunk.reason for bad_chunk in bad_chunks))
+        self.bad_chunks, self.cost = bad_chunks, cost
 
 
 def reduce(
@@ -47,8 +47,8 @@ def reduce(
     targets_only: bool = False,
     keep: str | None = None,
     batch: bool = False,
-    release: bool = True,
-    gives_way: bool = False,
+    drop_after_use: bool = True,
+    evict_others: bool = False,
     following: Sequence[Leaf] = (),
     begun: PartialSum | None = None,
     watch: Callable[[TaskResult, PartialSum], None] | None = None,
@@ -70,9 +70,9 @@ def reduce(
         where their spans are.
     batch : bool
         Whether the leaves are the lanes of a mini-batch, and not all the data.
-    release : bool
+    drop_after_use : bool
         Whether the rows of a mini-batch are not asked for again before they are decoded anew.
-    gives_way : bool
+    evict_others : bool
         Whether what is remembered takes the place of nothing else.
     following : sequence of Leaf
         Of a mini-batch: what the same lanes give to the next one, which workers begin to read.
@@ -96,28 +96,28 @@ def reduce(
     following = [later for leaf, later in zip(leaves, following, strict=False) if leaf]
     leaves = [leaf for leaf in leaves if leaf]
     tree = Tree(len(leaves), reduction.combine, {} if begun is None else dict(begun.nodes))
-    before = NO_COST if begun is None else begun.spent
+    before = NO_COST if begun is None else begun.cost
     held = None if keep is None else _keep(executor, source, leaves, keep, batch)
     if held is not None:
-        held = held._replace(release=release, gives_way=gives_way)
+        held = held._replace(drop_after_use=drop_after_use, evict_others=evict_others)
     runs = task_runs(source, leaves, executor.slots, batch=batch)
     parts = _without_done(runs, tree.missing())
     tasks = _tasks(source, leaves, following, parts, targets_only, held)
     slots = min(executor.slots, len(tasks))
     work = TaskCost()
-    faults: list[BadChunk] = []
-    merging = _merging(executor, source, reduction, tasks)
-    for outcome in _outcomes(executor, source, reduction, tasks, merging):
-        for (level, index), sums in outcome.nodes.items():
+    bad_chunks: list[BadChunk] = []
+    merge_plan = _merging(executor, source, reduction, tasks)
+    for task_result in _outcomes(executor, source, reduction, tasks, merge_plan):
+        for (level, index), sums in task_result.nodes.items():
             tree.add(level, index, sums)
-        work += outcome.work
-        faults += outcome.faults
+        work += task_result.work
+        bad_chunks += task_result.bad_chunks
         if watch is not None:
-            watch(outcome, PartialSum(dict(tree.nodes), before + _spent(work, started, slots)))
-    spent = before + _spent(work, started, slots)
-    if faults:
-        raise UnreadableError(tuple(sorted(faults)), spent)
-    return tree.total, spent
+            watch(task_result, PartialSum(dict(tree.nodes), before + _spent(work, started, slots)))
+    cost = before + _spent(work, started, slots)
+    if bad_chunks:
+        raise UnreadableError(tuple(sorted(bad_chunks)), cost)
+    return tree.total, cost
 
 
 def _spent(work: TaskCost, started: float, slots: int) -> Cost:
@@ -132,10 +132,10 @@ def _outcomes(
     source: Source,
     reduction: Reduction[Any],
     tasks: Sequence[Task],
-    merging: MergePlan | None,
+    merge_plan: MergePlan | None,
 ) -> Iterator[TaskResult]:
     # Blocks that a cluster holds draw tasks to them, unless these have rows to come back to.
-    homes = [_home(task) for task in tasks if task.keep is not None or not source.futures]
+    affinities = [_home(task) for task in tasks if task.keep is not None or not source.futures]
     calls = [(task,) for task in tasks]
     try:
         yield from executor.run(
@@ -143,9 +143,9 @@ def _outcomes(
             reduce_leaves,
             calls,
             shared=(reduction,),
-            homes=homes,
+            affinities=affinities,
             few=bool(source.futures),
-            merging=merging,
+            merge_plan=merge_plan,
         )
     except TaskKilledError as error:
         rows = _rows([tasks[position] for position in error.positions])
@@ -158,7 +158,9 @@ def _outcomes(
 
 def _rows(tasks: Iterable[Task]) -> str:
     """Return the spans from which tasks read, for a message."""
-    spans = sorted({(piece.start, piece.stop) for task in tasks for piece in task.pieces})
+    spans = sorted(
+        {(row_slice.start, row_slice.stop) for task in tasks for row_slice in task.row_slices}
+    )
     runs: list[Span] = []
     for start, stop in spans:
         if runs and runs[-1][1] == start:
@@ -188,9 +190,9 @@ def _home(task: Task) -> Affinity:
     return Affinity((run, task.first), task.rows)
 
 
-def full_pass(spans: Sequence[Span], holes: Sequence[Span] = ()) -> list[Leaf]:
+def full_pass(spans: Sequence[Span], excluded: Sequence[Span] = ()) -> list[Leaf]:
     """Return the leaves of a pass over all rows, but those of some chunks."""
-    return [tuple(whole_span(part) for part in around(holes, [span])) for span in spans]
+    return [tuple(whole_span(part) for part in around(excluded, [span])) for span in spans]
 
 
 def _keep(
@@ -199,11 +201,11 @@ def _keep(
     """Return how workers are to remember the spans of a reduction, or None if they are not."""
     if source.X.futures or not (batch or source.X.may_wait):
         return None  # they are in memory, or the user's to persist
-    largest = max(piece.stop - piece.start for leaf in leaves for piece in leaf)
+    largest = max(row_slice.stop - row_slice.start for leaf in leaves for row_slice in leaf)
     most = executor.cache_room(source, largest * source.row_bytes, batch=batch)
     if most == 0 and not batch:
         return None
-    return CachePolicy(run, most, executor.memory_ceiling, release=True, all_in_turn=not batch)
+    return CachePolicy(run, most, executor.memory_ceiling, drop_after_use=True, cyclic=not batch)
 
 
 def task_runs(source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool) -> list[Span]:
@@ -214,7 +216,7 @@ def task_runs(source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool
     if batch:
         length = -(-len(leaves) // slots)  # no subtrees: a task returns several nodes, at no cost
         return [(i, min(i + length, len(leaves))) for i in range(0, len(leaves), length)]
-    rows = max((sum(piece.rows for piece in leaf) for leaf in leaves), default=0)
+    rows = max((sum(row_slice.rows for row_slice in leaf) for leaf in leaves), default=0)
     return cut_tasks(len(leaves), rows * source.row_bytes, slots, in_memory=source.X.in_memory)
 
 
@@ -250,13 +252,15 @@ def _tasks(
 
 def _new_spans(leaves: Sequence[Leaf], following: Sequence[Leaf]) -> Leaf:
     """Return the pieces that follow on others, and are not of the same spans."""
-    known = {(piece.start, piece.shuffle) for leaf in leaves for piece in leaf}
-    later = (piece for leaf in following for piece in leaf)
-    return tuple(piece for piece in later if (piece.start, piece.shuffle) not in known)
+    known = {(row_slice.start, row_slice.shuffle) for leaf in leaves for row_slice in leaf}
+    later = (row_slice for leaf in following for row_slice in leaf)
+    return tuple(
+        row_slice for row_slice in later if (row_slice.start, row_slice.shuffle) not in known
+    )
 
 
 def _parts(source: Source, leaves: Sequence[Leaf], targets_only: bool) -> dict[int, Source]:
-    spans = {(piece.start, piece.stop) for leaf in leaves for piece in leaf}
+    spans = {(row_slice.start, row_slice.stop) for leaf in leaves for row_slice in leaf}
     return {
         start: source.part(start, stop, targets_only=targets_only) for start, stop in sorted(spans)
     }

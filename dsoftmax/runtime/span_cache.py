@@ -25,22 +25,22 @@ class CachePolicy(NamedTuple):
     run : under which name
     most : within how many bytes
     ceiling : of the memory of its process, with which it remembers no more; 0 for none
-    release : whether the rows of the task are not asked for again in this epoch
-    all_in_turn : whether all spans are asked for in turn, again and again; what is held then
+    drop_after_use : whether the rows of the task are not asked for again in this epoch
+    cyclic : whether all spans are asked for in turn, again and again; what is held then
         stays, since the span that was used least recently is the one that comes next
-    gives_way : whether they take the place of nothing else
+    evict_others : whether they take the place of nothing else
     """
 
     run: str
     most: int
     ceiling: int
-    release: bool
-    all_in_turn: bool
-    gives_way: bool = False
+    drop_after_use: bool
+    cyclic: bool
+    evict_others: bool = False
 
     def stays(self, key: Key) -> bool:
         """Whether what is held under a key does not make room for another of these spans."""
-        return self.gives_way or key[0] == self.run
+        return self.evict_others or key[0] == self.run
 
 
 class LoadedSpan(NamedTuple):
@@ -104,7 +104,7 @@ class SpanCache:
 
     def _put(self, key: Key, span: LoadedSpan, keep: CachePolicy) -> None:
         size = span.chunk.nbytes
-        if not keep.all_in_turn:
+        if not keep.cyclic:
             self._held.put(key, span, size, keep.most)
         elif below(keep.ceiling):  # the span itself is there already
             self._held.put(key, span, size, keep.most, keep.stays)

@@ -43,7 +43,7 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) 
     return tuple(spans)
 
 
-def around(holes: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
+def around(excluded: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
     """Return spans without the rows of holes, which do not reach beyond the span they begin in.
 
     Examples
@@ -53,7 +53,7 @@ def around(holes: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
     """
     kept = []
     for start, stop in spans:
-        inner = sorted(hole for hole in holes if start <= hole[0] < stop)
+        inner = sorted(hole for hole in excluded if start <= hole[0] < stop)
         edges = [start, *(row for hole in inner for row in hole), stop]
         kept += [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
     return kept

@@ -72,7 +72,7 @@ class Window:
     client : distributed.Client
     function : what is called for each task
     prefix : of their keys
-    merging : how several results become one, if they do
+    merge_plan : how several results become one, if they do
     fetched : futures whose results have been fetched, let go of when more tasks are submitted
 
     Attributes
@@ -86,12 +86,12 @@ class Window:
         client: Any,
         function: Callable[..., Any],
         prefix: str,
-        merging: MergePlan | None = None,
+        merge_plan: MergePlan | None = None,
         fetched: list[Any] | None = None,
     ) -> None:
         self._client, self._function, self._prefix = client, function, prefix
         self._fetched = [] if fetched is None else fetched
-        self._groups = PendingMerges(merging)
+        self._groups = PendingMerges(merge_plan)
         self._calls: dict[Any, TaskCall] = {}
         self._held: Counter[str | None] = Counter()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()

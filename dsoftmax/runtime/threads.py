@@ -59,9 +59,9 @@ class ThreadExecutor:
         tasks: Sequence[tuple[Any, ...]],
         *,
         shared: tuple[Any, ...] = (),
-        homes: Sequence[Affinity] = (),
+        affinities: Sequence[Affinity] = (),
         few: bool = False,
-        merging: MergePlan | None = None,
+        merge_plan: MergePlan | None = None,
     ) -> Iterator[Result]:
         """Yield the results as they come, in any order."""
         if len(tasks) == 1 or self.slots == 1:

@@ -46,9 +46,9 @@ class TaskCall(NamedTuple):
 class PendingMerges:
     """Results that have come to be, by the group in which they wait to be merged."""
 
-    def __init__(self, merging: MergePlan | None) -> None:
-        self._merging = merging
-        ranges = [] if merging is None else [range(*group) for group in merging.groups]
+    def __init__(self, merge_plan: MergePlan | None) -> None:
+        self._merging = merge_plan
+        ranges = [] if merge_plan is None else [range(*group) for group in merge_plan.groups]
         # What is waited for of each group; tasks that are alone in theirs have nothing to wait for.
         self._left = {group: set(group) for group in ranges if len(group) > 1}
         self._of = {position: group for group in self._left for position in group}

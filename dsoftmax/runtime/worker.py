@@ -30,39 +30,39 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:
     """Return the sums of the task's part of the tree."""
     tree: Tree[Any] = Tree(task.n_leaves, reduction.combine)
     work = TaskCost()
-    faults: list[BadChunk] = []
+    bad_chunks: list[BadChunk] = []
     with Loader(task) as loader:
         for index, leaf in enumerate(task.leaves, start=task.first):
             try:
                 sums, done = _reduce_leaf(task, loader, reduction, leaf)
             except ChunkError:
                 found = _faults(task, leaf)
-                faults += found
+                bad_chunks += found
                 if found:
                     continue
-                if all(part.most_bad == 0 for part in task.parts.values()):
+                if all(part.max_bad_chunks == 0 for part in task.parts.values()):
                     raise
                 # What was wrong with it has passed.
                 sums, done = _reduce_leaf(task, loader, reduction, leaf)
             tree.add(0, index, sums)
             work += done
     read_ahead(task)
-    return TaskResult(tree.nodes, work, tuple(faults), {worker_name(): numerics()})
+    return TaskResult(tree.nodes, work, tuple(bad_chunks), {worker_name(): numerics()})
 
 
 def merged(
-    outcomes: Sequence[TaskResult], combine: Callable[[Any, Any], Any], n_leaves: int
+    task_results: Sequence[TaskResult], combine: Callable[[Any, Any], Any], n_leaves: int
 ) -> TaskResult:
     """Return what several tasks have found as if they had been one, added up in the fixed tree."""
     tree: Tree[Any] = Tree(n_leaves, combine)
-    for outcome in outcomes:
-        for (level, index), sums in outcome.nodes.items():
+    for task_result in task_results:
+        for (level, index), sums in task_result.nodes.items():
             tree.add(level, index, sums)
     return TaskResult(
         tree.nodes,
-        sum((outcome.work for outcome in outcomes), TaskCost()),
-        tuple(fault for outcome in outcomes for fault in outcome.faults),
-        {who: kind for outcome in outcomes for who, kind in outcome.numerics.items()},
+        sum((task_result.work for task_result in task_results), TaskCost()),
+        tuple(bad_chunk for task_result in task_results for bad_chunk in task_result.bad_chunks),
+        {who: kind for task_result in task_results for who, kind in task_result.numerics.items()},
     )
 
 
@@ -70,8 +70,8 @@ def _reduce_leaf(
     task: Task, loader: Loader, reduction: Reduction[Any], leaf: Leaf
 ) -> tuple[Any, TaskCost]:
     sums, work = None, TaskCost()
-    for piece in leaf:
-        part, done = _reduce_piece(task, loader, reduction, piece)
+    for row_slice in leaf:
+        part, done = _reduce_piece(task, loader, reduction, row_slice)
         sums = part if sums is None else reduction.combine(sums, part)
         work += done
     return sums, work
@@ -80,13 +80,13 @@ def _reduce_leaf(
 def _faults(task: Task, leaf: Leaf) -> list[BadChunk]:
     """Return the chunks of a leaf that cannot be read, if it is allowed to leave some out."""
     found = []
-    for piece in leaf:
+    for row_slice in leaf:
         # Which rows are in which fold is known of whole spans only, and does not matter here.
-        source = replace(task.parts[piece.start].with_blocks(task.blocks), folds=None)
-        if source.most_bad == 0:
+        source = replace(task.parts[row_slice.start].with_blocks(task.blocks), folds=None)
+        if source.max_bad_chunks == 0:
             return []
-        inner = (row for row in source.chunks if piece.start < row < piece.stop)
-        for start, stop in pairwise((piece.start, *inner, piece.stop)):
+        inner = (row for row in source.chunks if row_slice.start < row < row_slice.stop)
+        for start, stop in pairwise((row_slice.start, *inner, row_slice.stop)):
             try:
                 source.read_targets(start, stop) if task.targets_only else source.read(start, stop)
             except ChunkError as error:
@@ -101,11 +101,11 @@ def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Re
 
 
 def _reduce_piece(
-    task: Task, loader: Loader, reduction: Reduction[Any], piece: RowSlice
+    task: Task, loader: Loader, reduction: Reduction[Any], row_slice: RowSlice
 ) -> tuple[Any, TaskCost]:
-    loaded = loader.load(piece)
+    loaded = loader.load(row_slice)
     started = time.perf_counter()
-    sums = _named(task.parts[piece.start], reduction.chunk, loaded.chunk)
+    sums = _named(task.parts[row_slice.start], reduction.chunk, loaded.chunk)
     kernel = time.perf_counter() - started
     note(loaded, kernel)
     return sums, TaskCost(

@@ -95,9 +95,11 @@ class AutoSGD(SGD):
 
     whole: bool
 
-    def start(self, point: Array, known: Evaluation, at: Array) -> AutoState:
+    def start(
+        self, point: Array, at_intercept_only: Evaluation, intercept_only: Array
+    ) -> AutoState:
         """Return the first state."""
-        first = super().start(point, known, at)
+        first = super().start(point, at_intercept_only, intercept_only)
         return AutoState(
             first.point,
             first.value,
@@ -108,7 +110,7 @@ class AutoSGD(SGD):
             np.nan,
             first.start_value,
             average=point,
-            probe=_direction(known.gradient[0]),
+            probe=_direction(at_intercept_only.gradient[0]),
         )
 
     def ask(self, state: MiniBatchState) -> Request:

@@ -83,20 +83,20 @@ class Request:
     rows : the rows to evaluate on
     metric : whether to tell the metric of those that are kept in memory; for a mini-batch, of
         the rows that come first
-    renew : (n_features + 1, n_columns), to keep other rows in memory, those that matter at the
-        first point and on the way to it from this one; None to keep the same
-    root : of the metric by which rows differ (see Evaluation), if it is known; for `renew`
-    rivals : whether the best of the points counts, not the first
-    double : whether to compute in float64, of the rows that are kept in memory
+    resample_at : (n_features + 1, n_columns), to keep other rows in memory, those that matter at
+        the first point and on the way to it from this one; None to keep the same
+    root : of the metric by which rows differ (see Evaluation), if it is known; for `resample_at`
+    take_best : whether the best of the points counts, not the first
+    use_float64 : whether to compute in float64, of the rows that are kept in memory
     """
 
     points: Array
     rows: RowSelection = RowSelection.ALL
     metric: bool = False
-    renew: Array | None = None
+    resample_at: Array | None = None
     root: Array | None = None
-    rivals: bool = False
-    double: bool = False
+    take_best: bool = False
+    use_float64: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,14 @@ class Solver(ABC, Generic[S]):
     penalties: ClassVar[Sequence[str]] = ("l2", "l1")
 
     @abstractmethod
-    def start(self, point: Array, known: Evaluation, at: Array) -> S:
+    def start(self, point: Array, at_intercept_only: Evaluation, intercept_only: Array) -> S:
         """Return the first state.
 
         Parameters
         ----------
         point : (n_features + 1, n_columns), where to start
-        known : what the first read told about the intercept-only model
-        at : (n_features + 1, n_columns), the intercept-only model
+        at_intercept_only : what the first read told about the intercept-only model
+        intercept_only : (n_features + 1, n_columns), the intercept-only model
         """
 
     @abstractmethod

@@ -33,16 +33,17 @@ class FISTAState(FullBatchState):
 
     Attributes
     ----------
-    smooth, gradient : smooth part of the objective at `point`, and its gradient
+    smooth_value, gradient : smooth part of the objective at `point`, and its gradient
     base, base_smooth, base_gradient : the same where the step is taken from
     candidate, ahead : (n_features + 1, n_columns), the points of the next request
     step : step length
     inertia : t of the extrapolation
     least_norm : the smallest norm so far
-    idle : evaluations in a row that lowered neither the value, beyond rounding, nor that norm
+    n_no_progress : evaluations in a row that lowered neither the value, beyond rounding, nor that
+        norm
     """
 
-    smooth: float
+    smooth_value: float
     gradient: Array
     base: Array
     base_smooth: float
@@ -52,7 +53,7 @@ class FISTAState(FullBatchState):
     step: float
     inertia: float = 1.0
     least_norm: float = np.inf
-    idle: int = 0
+    n_no_progress: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,28 +75,30 @@ class FISTA(Solver[FISTAState]):
 
     name: ClassVar[str] = "fista"
 
-    def start(self, point: Array, known: Evaluation, at: Array) -> FISTAState:
+    def start(
+        self, point: Array, at_intercept_only: Evaluation, intercept_only: Array
+    ) -> FISTAState:
         """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
-        smooth, gradient = float(known.value[0]), known.gradient[0]
-        value = smooth + self.penalty.absolute(at)
-        norm = largest(self.penalty.projected(at, gradient))
+        smooth_value, gradient = float(at_intercept_only.value[0]), at_intercept_only.gradient[0]
+        value = smooth_value + self.penalty.l1_value(intercept_only)
+        norm = largest(self.penalty.min_norm_subgradient(intercept_only, gradient))
         status = Status.CONVERGED if norm == 0 else Status.RUNNING
         state = FISTAState(
-            at,
+            intercept_only,
             value,
             norm,
             status,
             self.tol * norm,
-            smooth,
+            smooth_value,
             gradient,
-            at,
-            smooth,
+            intercept_only,
+            smooth_value,
             gradient,
-            at,
-            at,
+            intercept_only,
+            intercept_only,
             self.step,
         )
-        if np.array_equal(point, at):
+        if np.array_equal(point, intercept_only):
             return self._propose(state)
         return replace(
             state,
@@ -114,26 +117,26 @@ class FISTA(Solver[FISTAState]):
 
     def tell(self, state: FISTAState, result: Evaluation) -> FISTAState:
         """Accept the candidate, go back to the best point, or shorten the step."""
-        smooth = float(result.value[0])
-        if not self._is_below_the_model(state, smooth, result.gradient[0]):
+        smooth_value = float(result.value[0])
+        if not self._is_below_the_model(state, smooth_value, result.gradient[0]):
             return self._shorten(state)
-        value = smooth + self.penalty.absolute(state.candidate)
+        value = smooth_value + self.penalty.l1_value(state.candidate)
         if value > state.value + self.noise * abs(state.value):
             return self._go_back(state)
         state = self._accept(state, result, value)
         if state.gradient_norm <= state.target:
             return replace(state, status=Status.CONVERGED)
-        if state.idle >= _MOST_IDLE:
+        if state.n_no_progress >= _MOST_IDLE:
             return replace(state, status=Status.PRECISION)
         return self._propose(replace(state, step=state.step * _GROWTH))
 
-    def _is_below_the_model(self, state: FISTAState, smooth: float, gradient: Array) -> bool:
+    def _is_below_the_model(self, state: FISTAState, smooth_value: float, gradient: Array) -> bool:
         """Whether the quadratic model of the step length bounds the value at the candidate."""
-        if not np.isfinite(smooth) or not np.isfinite(state.base_smooth):
-            return bool(np.isfinite(smooth))
+        if not np.isfinite(smooth_value) or not np.isfinite(state.base_smooth):
+            return bool(np.isfinite(smooth_value))
         move = state.candidate - state.base
         bend = float(np.vdot(move, move)) / (2 * state.step)
-        rise = smooth - state.base_smooth - float(np.vdot(state.base_gradient, move))
+        rise = smooth_value - state.base_smooth - float(np.vdot(state.base_gradient, move))
         if max(abs(rise), bend) > _TELLING * self.noise * abs(state.base_smooth):
             return rise <= bend
         return float(np.vdot(gradient - state.base_gradient, move)) <= 2 * bend * (1 + _SLACK)
@@ -146,24 +149,24 @@ class FISTA(Solver[FISTAState]):
 
     def _go_back(self, state: FISTAState) -> FISTAState:
         """Restart from the best point, whose gradient is known; from there, with a shorter step."""
-        if state.idle >= _MOST_IDLE:
+        if state.n_no_progress >= _MOST_IDLE:
             return replace(state, status=Status.PRECISION)
         again = np.array_equal(state.base, state.point)
         return self._propose(
             replace(
                 state,
                 base=state.point,
-                base_smooth=state.smooth,
+                base_smooth=state.smooth_value,
                 base_gradient=state.gradient,
                 step=state.step / 2 if again else state.step,
                 inertia=1.0,
-                idle=state.idle + 1,
+                n_no_progress=state.n_no_progress + 1,
             )
         )
 
     def _accept(self, state: FISTAState, result: Evaluation, value: float) -> FISTAState:
         candidate, gradient = state.candidate, result.gradient[0]
-        norm = largest(self.penalty.projected(candidate, gradient))
+        norm = largest(self.penalty.min_norm_subgradient(candidate, gradient))
         progress = state.value - value > self.noise * abs(value) or norm < state.least_norm
         overshot = np.vdot(state.base - candidate, candidate - state.point) > 0
         chosen = 0 if overshot else 1
@@ -172,14 +175,14 @@ class FISTA(Solver[FISTAState]):
             point=candidate,
             value=value,
             gradient_norm=norm,
-            smooth=float(result.value[0]),
+            smooth_value=float(result.value[0]),
             gradient=gradient,
             base=(candidate, state.ahead)[chosen],
             base_smooth=float(result.value[chosen]),
             base_gradient=result.gradient[chosen],
             inertia=1.0 if overshot else _next(state.inertia),
             least_norm=min(norm, state.least_norm),
-            idle=0 if progress else state.idle + 1,
+            n_no_progress=0 if progress else state.n_no_progress + 1,
         )
 
     def _propose(self, state: FISTAState) -> FISTAState:

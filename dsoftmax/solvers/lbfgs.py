@@ -42,7 +42,7 @@ class LBFGSState(FullBatchState):
     direction : (n_features + 1, n_columns), of the search under way
     search : LineSearch, or None before the first evaluation at `point`
     least_norm : the smallest gradient norm so far
-    idle : steps in a row that lowered neither the value, beyond rounding, nor that norm
+    n_no_progress : steps in a row that lowered neither the value, beyond rounding, nor that norm
     """
 
     gradient: Array
@@ -50,7 +50,7 @@ class LBFGSState(FullBatchState):
     direction: Array
     search: LineSearch | None
     least_norm: float = np.inf
-    idle: int = 0
+    n_no_progress: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,30 @@ class LBFGS(Solver[LBFGSState]):
     penalties: ClassVar[Sequence[str]] = ("l2",)
 
     def start(
-        self, point: Array, known: Evaluation, at: Array, pairs: tuple[Pair, ...] = ()
+        self,
+        point: Array,
+        at_intercept_only: Evaluation,
+        intercept_only: Array,
+        pairs: tuple[Pair, ...] = (),
     ) -> LBFGSState:
         """Return the first state; where `point` is `at`, nothing has to be evaluated again.
 
         `pairs` are differences that are known from elsewhere.
         """
-        value, gradient = float(known.value[0]), known.gradient[0]
+        value, gradient = float(at_intercept_only.value[0]), at_intercept_only.gradient[0]
         target = self.tol * largest(gradient)
         state = LBFGSState(
-            at, value, largest(gradient), Status.RUNNING, target, gradient, pairs, -gradient, None
+            intercept_only,
+            value,
+            largest(gradient),
+            Status.RUNNING,
+            target,
+            gradient,
+            pairs,
+            -gradient,
+            None,
         )
-        if np.array_equal(point, at):
+        if np.array_equal(point, intercept_only):
             return self._aim(state)
         return replace(state, point=point, value=np.inf)
 
@@ -125,7 +137,7 @@ class LBFGS(Solver[LBFGSState]):
         flatter = after.gradient_norm < before.least_norm
         return replace(
             after,
-            idle=0 if lowered or flatter else before.idle + 1,
+            n_no_progress=0 if lowered or flatter else before.n_no_progress + 1,
             least_norm=min(before.least_norm, after.gradient_norm),
         )
 
@@ -135,7 +147,7 @@ class LBFGS(Solver[LBFGSState]):
             return replace(state, status=Status.CONVERGED)
         if not (np.isfinite(state.value) and np.isfinite(state.gradient_norm)):
             return replace(state, status=Status.DIVERGED)
-        if state.idle >= _MOST_IDLE:
+        if state.n_no_progress >= _MOST_IDLE:
             return replace(state, status=Status.PRECISION)
         direction = -two_loop(state.gradient.ravel(), state.pairs)
         slope = float(direction @ state.gradient.ravel())

@@ -87,13 +87,17 @@ class MiniBatch(Solver[MiniBatchState]):
         that a fixed point of step and prox is a minimiser of the whole objective.
         """
 
-    def start(self, point: Array, known: Evaluation, at: Array) -> MiniBatchState:
+    def start(
+        self, point: Array, at_intercept_only: Evaluation, intercept_only: Array
+    ) -> MiniBatchState:
         """Return the first state."""
-        value = float(known.value[0])
-        norm = largest(self.penalty.projected(at, known.gradient[0]))
+        value = float(at_intercept_only.value[0])
+        norm = largest(
+            self.penalty.min_norm_subgradient(intercept_only, at_intercept_only.gradient[0])
+        )
         memory = tuple(np.zeros_like(point) for _ in range(self.slots))
         return MiniBatchState(
-            at, value, norm, Status.RUNNING, point, memory, self.learning_rate, value
+            intercept_only, value, norm, Status.RUNNING, point, memory, self.learning_rate, value
         )
 
     def resume(self, state: S) -> S:
@@ -110,7 +114,7 @@ class MiniBatch(Solver[MiniBatchState]):
         """Make an update, and at the end of an epoch look whether to go on."""
         if not (np.isfinite(result.value).all() and np.isfinite(result.gradient).all()):
             return self.failed(state)
-        value = float(result.value[0]) + self.penalty.absolute(state.current)
+        value = float(result.value[0]) + self.penalty.l1_value(state.current)
         state = self.update(state, result)
         state = replace(
             state,
@@ -146,13 +150,13 @@ class MiniBatch(Solver[MiniBatchState]):
         """Return the state after the last batch of an epoch."""
         mean = state.total / state.share
         improved = self.tol == 0 or state.value - mean > self.tol * abs(mean)
-        stale = 0 if improved else state.stale_epochs + 1
-        state = replace(state, total=0.0, share=0.0, stale_epochs=stale)
+        n_no_improvement = 0 if improved else state.stale_epochs + 1
+        state = replace(state, total=0.0, share=0.0, stale_epochs=n_no_improvement)
         if mean > _DIVERGED * state.start_value:
             return self.failed(state)
         if mean < state.value:
             state = replace(state, point=state.model, value=mean)
-        if stale >= self.n_iter_no_change:
+        if n_no_improvement >= self.n_iter_no_change:
             learned = state.value < state.start_value or state.gradient_norm == 0
             return replace(state, status=Status.STALLED if learned else Status.STUCK)
         return state

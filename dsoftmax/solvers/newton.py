@@ -54,7 +54,7 @@ class Newton(Solver[NewtonState]):
     penalty : ElasticNet
     tol : stop at largest projected gradient entry <= tol * its value at the intercept-only model
     noise : relative rounding error of a value of the objective
-    rivals : whether a pass evaluates a more cautious step too, where models are not to be trusted
+    backtrack : whether a pass evaluates a shorter step too, where the surrogate is not trusted
     memory : of the search, as for L-BFGS
     effort : what a search may take, as a share of what is best for one model: a stack of them
         gains more than one does from a pass, and less from a search
@@ -65,20 +65,29 @@ class Newton(Solver[NewtonState]):
     penalty: ElasticNet
     tol: float
     noise: float
-    rivals: bool = True
+    backtrack: bool = True
     memory: int | None = None
     effort: float = 1.0
     alone: bool = True
 
     name: ClassVar[str] = "newton"
 
-    def start(self, point: Array, known: Evaluation, at: Array) -> NewtonState:
+    def start(
+        self, point: Array, at_intercept_only: Evaluation, intercept_only: Array
+    ) -> NewtonState:
         """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
-        gradient = known.gradient[0]
-        norm = self._norm(at, gradient)
+        gradient = at_intercept_only.gradient[0]
+        norm = self._norm(intercept_only, gradient)
         status = Status.CONVERGED if norm == 0 else Status.RUNNING
-        state = NewtonState(at, float(known.value[0]), norm, status, self.tol * norm, gradient)
-        if np.array_equal(point, at):
+        state = NewtonState(
+            intercept_only,
+            float(at_intercept_only.value[0]),
+            norm,
+            status,
+            self.tol * norm,
+            gradient,
+        )
+        if np.array_equal(point, intercept_only):
             return state
         return replace(state, trials=(Trial(point, 0.0, None),))
 
@@ -95,7 +104,7 @@ class Newton(Solver[NewtonState]):
         after = replace(
             state,
             point=point,
-            value=float(known.value[0]) + self.penalty.absolute(point),
+            value=float(known.value[0]) + self.penalty.l1_value(point),
             gradient=gradient,
             gradient_norm=self._norm(point, gradient),
             status=Status.RUNNING,
@@ -104,8 +113,8 @@ class Newton(Solver[NewtonState]):
             model=None,
             secants=(),
             rounds=max(1, state.rounds),
-            double=False,
-            idle=0,
+            use_float64=False,
+            n_no_progress=0,
             least_norm=np.inf,
         )
         return replace(after, distance=self._distance(state, after, np.nan))
@@ -115,16 +124,18 @@ class Newton(Solver[NewtonState]):
         if state.trials:
             points = np.stack([trial.point for trial in state.trials])
             renews = self.alone or state.rounds in _RENEW
-            renew = state.point if renews and state.trials[0].secant is not None else None
-            return Request(points, RowSelection.ALL, renew=renew, root=state.root, rivals=True)
+            resample_at = state.point if renews and state.trials[0].secant is not None else None
+            return Request(
+                points, RowSelection.ALL, resample_at=resample_at, root=state.root, take_best=True
+            )
         if state.search is None or state.model is None:
             metric = not (state.knows_metric or self._cornered)
             return Request(
-                state.point[None], RowSelection.SAMPLE, metric=metric, double=state.double
+                state.point[None], RowSelection.SAMPLE, metric=metric, use_float64=state.use_float64
             )
         steps = self._searcher(state).ask(state.search).points
         points = np.stack([state.model.point(step) for step in steps])
-        return Request(points, RowSelection.SAMPLE, double=state.double)
+        return Request(points, RowSelection.SAMPLE, use_float64=state.use_float64)
 
     def tell(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Judge the trials, make a new model, or go on with the search."""
@@ -177,7 +188,7 @@ class Newton(Solver[NewtonState]):
         return state.trials[0].point, state.value + state.trials[0].gain
 
     def _norm(self, point: Array, gradient: Array) -> float:
-        return largest(self.penalty.projected(point, gradient))
+        return largest(self.penalty.min_norm_subgradient(point, gradient))
 
     @property
     def _cornered(self) -> bool:
@@ -185,10 +196,10 @@ class Newton(Solver[NewtonState]):
 
     def _cautious(self, state: NewtonState) -> bool:
         """Whether the next pass evaluates a rival."""
-        return self.rivals and (state.thin or state.failed)
+        return self.backtrack and (state.thin or state.failed)
 
     def _searcher(self, state: NewtonState) -> Any:
-        noise = min(self.noise, _NOISE_OF_DOUBLE) if state.double else self.noise
+        noise = min(self.noise, _NOISE_OF_DOUBLE) if state.use_float64 else self.noise
         if self._cornered:
             return FISTA(self.penalty, _ENOUGH, noise)
         return LBFGS(_ENOUGH, noise, self.memory)
@@ -220,10 +231,10 @@ class Newton(Solver[NewtonState]):
             self._cornered,
         )
         if self._cornered:
-            search = self._searcher(state).start(model.origin, model.known, model.origin)
+            search = self._searcher(state).start(model.origin, model.at_origin, model.origin)
         else:
             pairs = model.bent(state.pairs)
-            search = self._searcher(state).start(model.origin, model.known, model.origin, pairs)
+            search = self._searcher(state).start(model.origin, model.at_origin, model.origin, pairs)
         state = replace(
             state, model=model, knows_metric=True, search=search, evaluations=0, early=None
         )
@@ -245,7 +256,7 @@ class Newton(Solver[NewtonState]):
     def _trial(self, model: Surrogate, search: Search) -> Trial | None:
         """Return where the search is, if it has got anywhere."""
         way = search.point - model.origin
-        gain = search.value - model.value - self.penalty.absolute(model.centre)
+        gain = search.value - model.value - self.penalty.l1_value(model.centre)
         if not gain < 0 or not np.any(way):
             return None
         change = model.sample_change(search.point, search.gradient)
@@ -255,8 +266,8 @@ class Newton(Solver[NewtonState]):
         """End the search, and have its points evaluated on all rows."""
         best = self._trial(model, search)
         pairs = model.bent(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
-        double = state.double or (self.alone and search.status is Status.PRECISION)
-        state = replace(state, search=None, pairs=pairs, double=double)
+        use_float64 = state.use_float64 or (self.alone and search.status is Status.PRECISION)
+        state = replace(state, search=None, pairs=pairs, use_float64=use_float64)
         if best is None and state.rounds == 0:  # the sample alone has nothing to say
             return replace(state, model=None, rounds=1)
         if best is None:
@@ -272,8 +283,8 @@ class Newton(Solver[NewtonState]):
     def _judge(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Go to the better of the trials, and learn from both how far to trust the model."""
         trials = state.trials
-        absolute = [self.penalty.absolute(trial.point) for trial in trials]
-        values = np.where(np.isfinite(result.value), result.value + absolute, np.inf)
+        penalties = [self.penalty.l1_value(trial.point) for trial in trials]
+        values = np.where(np.isfinite(result.value), result.value + penalties, np.inf)
         best = int(np.argmin(values))
         after = self._learned(state, values, result)
         norm = self._norm(trials[best].point, result.gradient[best])
@@ -291,11 +302,11 @@ class Newton(Solver[NewtonState]):
         # The model took the first trial for its minimum.
         foreseen = state.value + trials[0].gain if trials[0].secant is not None else np.nan
         after = replace(after, distance=self._distance(state, after, foreseen))
-        idle = 0 if lower or flatter else state.idle + 1
-        after = replace(after, idle=idle, least_norm=min(norm, state.least_norm))
+        n_no_progress = 0 if lower or flatter else state.n_no_progress + 1
+        after = replace(after, n_no_progress=n_no_progress, least_norm=min(norm, state.least_norm))
         if after.gradient_norm <= after.target:
             return replace(after, status=Status.CONVERGED)
-        return replace(after, status=Status.PRECISION) if idle >= _MOST_IDLE else after
+        return replace(after, status=Status.PRECISION) if n_no_progress >= _MOST_IDLE else after
 
     def _learned(self, state: NewtonState, values: Array, result: Evaluation) -> NewtonState:
         """Return the state after the trials, whose centre is still the old one."""
@@ -305,7 +316,7 @@ class Newton(Solver[NewtonState]):
             failed = state.failed or not ratio >= _POOR
             damping = _damping(state.damping, ratio, 2 if failed else 10)
             after = replace(after, ratio=ratio, damping=damping, failed=failed)
-        if result.renewed:
+        if result.resampled:
             return replace(after, secants=())
         secants = (*state.secants, *_secants(state, values, result))
         most = min(max(_SECANT_BYTES // (16 * state.point.size), 2), _MOST_SECANTS)

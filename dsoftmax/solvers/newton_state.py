@@ -45,7 +45,7 @@ class NewtonState(FullBatchState):
     pairs : what the search has learned about the sample's curvature
     search : state of the search under way, or None
     evaluations : of the search so far
-    double : whether a search has ended at rounding error, so that others compute in float64
+    use_float64 : whether a search has ended at rounding error, so that others compute in float64
     early : where it was after a quarter of its way
     trials : what to evaluate on all rows next
     rounds : how often that was done
@@ -54,7 +54,7 @@ class NewtonState(FullBatchState):
         those of a fold that is left out count too
     ratio : of what the last trial gained to what the model had said
     distance : estimate of how far `value` is above its minimum
-    least_norm, idle : as of L-BFGS
+    least_norm, n_no_progress : as of L-BFGS
     """
 
     gradient: Array
@@ -66,7 +66,7 @@ class NewtonState(FullBatchState):
     pairs: tuple[Pair, ...] = ()
     search: LBFGSState | FISTAState | None = None
     evaluations: int = 0
-    double: bool = False
+    use_float64: bool = False
     early: Trial | None = None
     trials: tuple[Trial, ...] = ()
     rounds: int = 0
@@ -75,4 +75,4 @@ class NewtonState(FullBatchState):
     ratio: float = 1.0
     distance: float = np.nan
     least_norm: float = np.inf
-    idle: int = 0
+    n_no_progress: int = 0

@@ -48,7 +48,7 @@ class Surrogate:
         return self.centre if self.cornered else np.zeros_like(self.centre)
 
     @property
-    def known(self) -> Evaluation:
+    def at_origin(self) -> Evaluation:
         """The model at its centre."""
         gradient = self.stretched(self.gradient + self.correction)
         return Evaluation(np.array([self.value]), gradient[None], np.zeros(1))
@@ -107,7 +107,7 @@ class Surrogate:
         gradient : of the model there
         """
         (added,) = self.added((step - self.origin)[None])
-        return np.asarray(gradient - self.known.gradient[0] - added)
+        return np.asarray(gradient - self.at_origin.gradient[0] - added)
 
     def bent(self, pairs: tuple[Pair, ...], sign: float = 1.0) -> tuple[Pair, ...]:
         """Return differences of the sample's gradients as those of the model's; or back again."""

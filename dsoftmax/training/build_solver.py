@@ -24,7 +24,7 @@ from dsoftmax.training.params import FitParams
 from dsoftmax.typing import Array
 
 
-def solver_kind(settings: FitParams, source: Source, n_classes: int) -> Kind:
+def solver_kind(params: FitParams, source: Source, n_classes: int) -> Kind:
     """Return the class of the solver: "sgd" on batches of all rows is FISTA.
 
     "auto" is "newton" where a sample can tell the curvature: it holds all rows, or no fewer than
@@ -32,20 +32,20 @@ def solver_kind(settings: FitParams, source: Source, n_classes: int) -> Kind:
     them: "lbfgs", or FISTA for a penalty with corners.
     """
     n_rows = source.n_samples
-    if settings.solver == "auto":
-        size = settings.sample_size or auto_size(
+    if params.solver == "auto":
+        size = params.sample_size or auto_size(
             n_rows, source.n_features, n_classes, source.row_bytes
         )
         n_columns = n_classes if n_classes > 2 else 1
         if size >= min(n_rows, source.n_features * n_columns):
             return Newton
-        return FISTA if settings.l1_ratio else LBFGS
-    if settings.solver == SGD.name and (settings.batch_size or 0) >= n_rows:
+        return FISTA if params.l1_ratio else LBFGS
+    if params.solver == SGD.name and (params.batch_size or 0) >= n_rows:
         return FISTA
-    return SOLVERS[settings.solver]
+    return SOLVERS[params.solver]
 
 
-def first_point(objective: Objective, settings: FitParams, classes: Array) -> Array:
+def first_point(objective: Objective, params: FitParams, classes: Array) -> Array:
     """Return where to start: at the last fit, or at the intercepts alone.
 
     Raises
@@ -53,7 +53,7 @@ def first_point(objective: Objective, settings: FitParams, classes: Array) -> Ar
     DataError
         If the last fit had other classes or features.
     """
-    default, last = objective.intercept_only, settings.start
+    default, last = objective.intercept_only, params.start
     if last is None:
         return default
     if not np.array_equal(last.classes, classes) or len(last.coef) != len(default) - 1:
@@ -62,58 +62,54 @@ def first_point(objective: Objective, settings: FitParams, classes: Array) -> Ar
             f"the data have {len(default) - 1} and {preview(classes)}; to go on from it "
             "(warm_start, partial_fit) they must be the same"
         )
-    intercept = last.intercept if settings.fit_intercept else 0.0 * last.intercept
+    intercept = last.intercept if params.fit_intercept else 0.0 * last.intercept
     return objective.coordinates.from_coefficients(last.coef, intercept)
 
 
 def build_solver(
-    kind: Kind, settings: FitParams, objective: Objective, horizon: int, total: int | None
+    kind: Kind, params: FitParams, objective: Objective, horizon: int, total: int | None
 ) -> Solver[Any]:
     """Return the solver for an objective.
 
     Parameters
     ----------
     kind : its class
-    settings : Settings
+    params : Settings
     objective : Objective
     horizon : rows after which the inverse schedule has halved the learning rate
     total : rows that the budget lasts for, or None if it has no end
     """
     noise = 0.5 * float(np.finfo(objective.dtype).eps)
     if kind is Newton:
-        return Newton(objective.penalty, settings.tol, noise)
+        return Newton(objective.penalty, params.tol, noise)
     if kind is LBFGS:
-        return LBFGS(settings.tol, noise)
+        return LBFGS(params.tol, noise)
     if kind is FISTA:
-        return FISTA(objective.penalty, settings.tol, noise)
-    schedule = _schedule(kind, settings, horizon, total)
+        return FISTA(objective.penalty, params.tol, noise)
+    schedule = _schedule(kind, params, horizon, total)
     # A cosine is made for its budget: on its plateau no progress means nothing.
-    tol = 0.0 if isinstance(schedule, Cosine) else settings.tol
-    rate, patience = settings.learning_rate, settings.n_iter_no_change
+    tol = 0.0 if isinstance(schedule, Cosine) else params.tol
+    rate, patience = params.learning_rate, params.n_iter_no_change
     if kind is Adam:
-        return Adam(
-            objective.penalty, rate or AUTO_RATE, schedule, settings.clip_norm, tol, patience
-        )
+        return Adam(objective.penalty, rate or AUTO_RATE, schedule, params.clip_norm, tol, patience)
     if rate is None:
         return AutoSGD(
             objective.penalty,
             np.nan,
             schedule,
-            settings.clip_norm,
+            params.clip_norm,
             tol,
             patience,
-            settings.momentum,
+            params.momentum,
             total is not None,
         )
-    return SGD(
-        objective.penalty, rate, schedule, settings.clip_norm, tol, patience, settings.momentum
-    )
+    return SGD(objective.penalty, rate, schedule, params.clip_norm, tol, patience, params.momentum)
 
 
-def _schedule(kind: Kind, settings: FitParams, horizon: int, total: int | None) -> Schedule:
+def _schedule(kind: Kind, params: FitParams, horizon: int, total: int | None) -> Schedule:
     """Return the schedule that was asked for; a learning rate that was given stays as it is."""
-    name = settings.schedule
-    if name is None and settings.learning_rate is not None:
+    name = params.schedule
+    if name is None and params.learning_rate is not None:
         name = "constant"
     elif name is None:
         if total is not None and kind is SGD:

@@ -80,8 +80,8 @@ class Checkpointer(Generic[C]):
 
     Attributes
     ----------
-    cursor : Standing
-    ledger : Ledger
+    run_state : Standing
+    progress : Ledger
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Checkpointer(Generic[C]):
         callbacks: Sequence[Callback],
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.cursor = start
-        self.ledger = Progress(callbacks)
+        self.run_state = start
+        self.progress = Progress(callbacks)
         self._place = "" if checkpoint is None else os.fspath(checkpoint)
         self._keeper = (
-            None if checkpoint is None else CheckpointStore(self._place, self.ledger.emit)
+            None if checkpoint is None else CheckpointStore(self._place, self.progress.emit)
         )
         self._identity: RunFingerprint | None = None
         self._labels, self._scanned = "", False
@@ -116,23 +116,23 @@ class Checkpointer(Generic[C]):
             self._keeper.__exit__(kind, error, trace)
 
     @property
-    def holes(self) -> tuple[Span, ...]:
+    def excluded(self) -> tuple[Span, ...]:
         """The rows that are left out."""
-        return tuple((fault.start, fault.stop) for fault in self.cursor.quarantined)
+        return tuple((bad_chunk.start, bad_chunk.stop) for bad_chunk in self.run_state.quarantined)
 
     def resume(
         self,
         source: Source,
-        settings: FitParams,
+        params: FitParams,
         executor: Executor,
-        apart: ValidationSet | None = None,
+        validation: ValidationSet | None = None,
         search: Mapping[str, str] | None = None,
     ) -> FitParams:
         """Go on from the checkpoint, if there is one; return the settings with its seed.
 
         Parameters
         ----------
-        source, settings, executor, apart : of the run
+        source, params, executor, validation : of the run
         search : parameters of a search, as text by name
 
         Raises
@@ -141,22 +141,25 @@ class Checkpointer(Generic[C]):
             If it is damaged, or that of another run.
         """
         if self._keeper is not None:
-            self._identity = fingerprint_of(source, settings, executor, apart, search or {})
-            self._saved = self._keeper.read(self._identity, settings.max_iter)
+            self._identity = fingerprint_of(source, params, executor, validation, search or {})
+            self._saved = self._keeper.read(self._identity, params.max_iter)
         if self._saved is not None:
-            cursor: C = self._saved.cursor
-            if (left_out := len(cursor.quarantined)) > source.most_bad:
+            run_state: C = self._saved.run_state
+            if (left_out := len(run_state.quarantined)) > source.max_bad_chunks:
                 raise CheckpointError(
                     f"{self._place} has left out {left_out} chunks that could not be read, and "
-                    f"max_bad_chunks is {source.most_bad}; allow for them, or give another folder"
+                    f"max_bad_chunks is {source.max_bad_chunks}; allow for them, or give another "
+                    "folder"
                 )
-            grown = settings.max_iter > self._saved.max_iter
-            self.cursor = cursor.reopened() if cursor.out_of_budget and grown else cursor
-            self.ledger.restore(cursor.tally, self._saved.history)
-            settings = replace(settings, seed=self._saved.seed)
-        self._seed, self._max_iter = settings.seed, settings.max_iter
+            grown = params.max_iter > self._saved.max_iter
+            self.run_state = (
+                run_state.reopened() if run_state.out_of_budget and grown else run_state
+            )
+            self.progress.restore(run_state.tally, self._saved.history)
+            params = replace(params, seed=self._saved.seed)
+        self._seed, self._max_iter = params.seed, params.max_iter
         self._note(numerics(), worker_name())
-        return settings
+        return params
 
     def labelled(self, digest: str) -> None:
         """Take note of what the scan of the labels has found, for the first time or again.
@@ -173,46 +176,46 @@ class Checkpointer(Generic[C]):
 
     def announce(self, event: FitStarted) -> None:
         """Tell that the fit starts, and where it goes on from."""
-        self.ledger.emit(event)
+        self.progress.emit(event)
         if self._saved is not None:
-            tally, finished = self.cursor.tally, self.cursor.finished
-            events = tuple(self.ledger.events)
-            self.ledger.emit(
+            tally, finished = self.run_state.tally, self.run_state.finished
+            events = tuple(self.progress.events)
+            self.progress.emit(
                 FitResumed(self._place, tally.passes, tally.steps, tally.seconds, events, finished)
             )
-            for fault in self._saved.cursor.quarantined:
-                self.ledger.emit(ChunkQuarantined(*fault))
+            for bad_chunk in self._saved.run_state.quarantined:
+                self.progress.emit(ChunkQuarantined(*bad_chunk))
 
-    def move(self, cursor: C, *, pass_ended: bool = False) -> None:
+    def move(self, run_state: C, *, pass_ended: bool = False) -> None:
         """Move on to a cursor between two evaluations."""
-        self.cursor = replace(cursor, tally=self.ledger.tally, begun=None)
+        self.run_state = replace(run_state, tally=self.progress.tally, begun=None)
         self._offer(pass_ended=pass_ended)
 
-    def advance(self, outcome: TaskResult, begun: PartialSum) -> None:
+    def advance(self, task_result: TaskResult, begun: PartialSum) -> None:
         """Move on within a pass over all rows."""
-        self.note(outcome)
-        self.cursor = replace(self.cursor, begun=begun)
+        self.note(task_result)
+        self.run_state = replace(self.run_state, begun=begun)
         self._offer(pass_ended=False)
 
-    def note(self, outcome: TaskResult) -> None:
+    def note(self, task_result: TaskResult) -> None:
         """Take note of who has computed something."""
-        for who, kind in outcome.numerics.items():
+        for who, kind in task_result.numerics.items():
             self._note(kind, who)
 
     def _note(self, kind: str, who: str) -> None:
-        known = self.cursor.numerics
+        known = self.run_state.numerics
         if kind in known:
             return
-        self.cursor = replace(self.cursor, numerics={**known, kind: who})
+        self.run_state = replace(self.run_state, numerics={**known, kind: who})
         if known:
             warnings.warn(
                 f"{who} computes otherwise than {', '.join(known.values())}: the last bits of this "
                 "fit depend on who computes what, and another run may differ in them "
-                f"({' | '.join(self.cursor.numerics)})",
+                f"({' | '.join(self.run_state.numerics)})",
                 stacklevel=2,
             )
 
-    def quarantine(self, faults: tuple[BadChunk, ...], source: Source, cursor: C) -> None:
+    def quarantine(self, bad_chunks: tuple[BadChunk, ...], source: Source, run_state: C) -> None:
         """Leave chunks out from here on, and move on to the cursor that does.
 
         Raises
@@ -221,18 +224,18 @@ class Checkpointer(Generic[C]):
             If they are more than the source allows for, with those that are left out already, or
             all that there are.
         """
-        total = len(self.cursor.quarantined) + len(faults)
-        if total > source.most_bad:
+        total = len(self.run_state.quarantined) + len(bad_chunks)
+        if total > source.max_bad_chunks:
             raise ChunkError(
-                f"{total} chunks of X cannot be read, and max_bad_chunks is {source.most_bad}; the "
-                f"first: {faults[0].reason}"
+                f"{total} chunks of X cannot be read, and max_bad_chunks is {source.max_bad_chunks}; "
+                f"the first: {bad_chunks[0].reason}"
             )
         if total == len(source.chunks) - 1:
-            raise ChunkError(f"no rows are left; the first fault: {faults[0].reason}")
-        for fault in faults:
-            self.ledger.emit(ChunkQuarantined(*fault))
+            raise ChunkError(f"no rows are left; the first fault: {bad_chunks[0].reason}")
+        for bad_chunk in bad_chunks:
+            self.progress.emit(ChunkQuarantined(*bad_chunk))
         self._labels = ""  # those of the rows that are left are to be scanned
-        self.move(cursor)
+        self.move(run_state)
 
     def _offer(self, *, pass_ended: bool) -> None:
         if self._keeper is not None and self._keeper.is_due(pass_ended=pass_ended):
@@ -246,14 +249,14 @@ class Checkpointer(Generic[C]):
         CheckpointError
             If another process has taken it over.
         """
-        if self._keeper is not None and self.cursor.is_worth_keeping:
+        if self._keeper is not None and self.run_state.is_worth_keeping:
             self._keeper.write(self._to_save)
 
     def _to_save(self) -> Checkpoint:
         assert self._identity is not None, "a fit resumes before it saves"
-        events = to_table(self.ledger.events.until(self.cursor.tally.n_events))
+        events = to_table(self.progress.events.until(self.run_state.tally.n_events))
         return Checkpoint(
-            self._identity, self._labels, self._seed, self._max_iter, self.cursor, events
+            self._identity, self._labels, self._seed, self._max_iter, self.run_state, events
         )
 
     def save_if_possible(self) -> None:
@@ -276,7 +279,7 @@ class Checkpoint:
     labels : digest of what the scan of its labels found
     seed : what its random numbers come from
     max_iter : its budget
-    cursor : where it stands
+    run_state : where it stands
     events : the steps and passes so far, thinned, as a table
     """
 
@@ -284,7 +287,7 @@ class Checkpoint:
     labels: str
     seed: int
     max_iter: int
-    cursor: Any
+    run_state: Any
     events: Array
 
     @property

@@ -41,12 +41,12 @@ class Evaluator(RowReader):
     Parameters
     ----------
     labelled : the source that reads codes, and what is known of its classes
-    settings, executor, ledger : of the fit
+    params, executor, progress : of the fit
     spans : of the source
-    holes : rows that are left out
+    excluded : rows that are left out
     note : told of each task of a mini-batch
     watch : told of each task of a pass over all rows
-    apart : validation rows that are no part of the source
+    validation : validation rows that are no part of the source
 
     Attributes
     ----------
@@ -59,18 +59,18 @@ class Evaluator(RowReader):
     def __init__(
         self,
         labelled: EncodedData,
-        settings: FitParams,
+        params: FitParams,
         executor: Executor,
-        ledger: Progress,
+        progress: Progress,
         spans: tuple[Span, ...],
-        holes: Sequence[Span],
+        excluded: Sequence[Span],
         note: Note,
         watch: Watch,
-        apart: ValidationSet | None = None,
+        validation: ValidationSet | None = None,
     ) -> None:
-        super().__init__(labelled, settings, executor, ledger, spans, holes, watch)
-        self._threads, self._note, self._apart = ThreadExecutor(), note, apart
-        self._first_epoch = first_epoch(self._source, settings, self._parts, self.n_rows)
+        super().__init__(labelled, params, executor, progress, spans, excluded, watch)
+        self._threads, self._note, self._apart = ThreadExecutor(), note, validation
+        self._first_epoch = first_epoch(self._source, params, self._parts, self.n_rows)
         self.seen: Array | None = None
         self.ended = False
         self.place = EpochPosition()
@@ -122,15 +122,19 @@ class Evaluator(RowReader):
                 return moments, False
         weight, fit_intercept = self._labelled.class_weight, self._settings.fit_intercept
         point = intercept_only(self._source.n_features, weight / weight.sum(), fit_intercept)
-        judges = self._judges(point[None].astype(self._source.dtype), None)
+        held_out_reductions = self._held_out_reductions(
+            point[None].astype(self._source.dtype), None
+        )
         reduction: Reduction[Any] = moments_of(n_classes, self._source.dtype)
         if sampled:
             reduction = combine(reduction, rows_of(self.first_rule()))
-        sums, judged = self.read_all(reduction, judges, picks=sampled)
+        sums, judged = self.read_all(reduction, held_out_reductions, picks=sampled)
         self._judged = judged[0] if judged else None
         return sums, True
 
-    def _judges(self, kernel: Array, shift: Array | None) -> list[Reduction[MetricSums]]:
+    def _held_out_reductions(
+        self, kernel: Array, shift: Array | None
+    ) -> list[Reduction[MetricSums]]:
         """Return what evaluates a kernel's points on the rows that are held out, if some are."""
         points = () if self._source.hold_out is None else kernel
         return [held_out_metrics_of(point, shift) for point in points]
@@ -142,22 +146,22 @@ class Evaluator(RowReader):
 
     def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
         """Reduce over rows that the first mini-batches decode anyway."""
-        sums, spent = reduce(
+        sums, cost = reduce(
             self._executor,
             self._source,
             reduction,
             leaves,
             keep=self._key,
             batch=True,
-            release=False,
+            drop_after_use=False,
             watch=self._watch_batch,
         )
-        self._ledger.spend(spent)
+        self._ledger.spend(cost)
         return sums
 
     def end_first(self, objective: Objective) -> None:
         """Count the moments of all rows as the evaluation of the intercept-only model."""
-        self._see(objective, objective.intercept_only[None], objective.known)
+        self._see(objective, objective.intercept_only[None], objective.at_intercept_only)
         self.ended = True
 
     def close(self, objective: Objective, point: Array, gap: float | None = None) -> PassEnded:
@@ -171,8 +175,8 @@ class Evaluator(RowReader):
         """
         sums, classes = self._judged, self._labelled.classes
         if self._apart is not None:
-            sums, spent = sums_apart(self._apart, objective, point, classes, self._watch_batch)
-            self._ledger.retries += spent.work.retries
+            sums, cost = sums_apart(self._apart, objective, point, classes, self._watch_batch)
+            self._ledger.retries += cost.work.retries
         self._judged, self.ended = None, False
         return self._ledger.end_pass(None if sums is None else scored(sums, classes), gap)
 
@@ -202,17 +206,19 @@ class Evaluator(RowReader):
 
     def _evaluate_all(self, objective: Objective, request: Request) -> Evaluation:
         points, rule = request.points, None
-        if request.renew is not None and self._sample_size < self.n_rows:
-            ends = np.stack([points[0], request.renew])
+        if request.resample_at is not None and self._sample_size < self.n_rows:
+            ends = np.stack([points[0], request.resample_at])
             rule = self._subproblem.rule(
                 objective, ends, request.root, self._settings.seed, self._sample_size
             )
-        judges = self._judges(objective.kernel(points), objective.coordinates.shift)
+        held_out_reductions = self._held_out_reductions(
+            objective.to_kernel(points), objective.coordinates.shift
+        )
         reduction: Reduction[Any] = objective.reduction(points)
         if rule is not None:
             reduction = objective.reduction_and_rows(points, rule)
         sums, judged = self.read_all(
-            reduction, judges, picks=rule is not None, keep=not self.only_batches
+            reduction, held_out_reductions, picks=rule is not None, keep=not self.only_batches
         )
         if not self.only_batches:
             self._ledger.steps += 1
@@ -221,33 +227,33 @@ class Evaluator(RowReader):
             # All rows right, and not by ties, whose loss would be log 2 or more.
             fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
             self.separated |= bool(fits.any())
-        best = self._see(objective, points, result, rivals=request.rivals)
+        best = self._see(objective, points, result, take_best=request.take_best)
         self._judged, self.ended = judged[best] if judged else None, True
-        return replace(result, renewed=rule is not None)
+        return replace(result, resampled=rule is not None)
 
-    def _watch_batch(self, outcome: TaskResult, _: PartialSum) -> None:
-        self._note(outcome)
+    def _watch_batch(self, task_result: TaskResult, _: PartialSum) -> None:
+        self._note(task_result)
 
     def _evaluate_batch(
         self, objective: Objective, request: Request, leaves: Sequence[Leaf], *, ends: bool
     ) -> Evaluation:
-        rows = sum(piece.rows for leaf in leaves for piece in leaf)
+        rows = sum(row_slice.rows for leaf in leaves for row_slice in leaf)
         points, final = request.points, request.rows is RowSelection.BATCH
         # Points to probe the curvature with are no models to judge.
-        kernel = objective.kernel(points)[: 1 if final else 0]
-        judges = self._judges(kernel, objective.coordinates.shift)
-        sums, spent = reduce(
+        kernel = objective.to_kernel(points)[: 1 if final else 0]
+        held_out_reductions = self._held_out_reductions(kernel, objective.coordinates.shift)
+        sums, cost = reduce(
             self._executor,
             self._source,
-            combine(objective.reduction(points), *judges),
+            combine(objective.reduction(points), *held_out_reductions),
             leaves,
             keep=self._key,
             batch=True,
-            release=final,
+            drop_after_use=final,
             watch=self._watch_batch,
             following=self._epoch.batch(self._next_step + 1),
         )
-        self._ledger.spend(spent)
+        self._ledger.spend(cost)
         first, *judged = sums.parts
         for own in judged:
             self._judged = own if self._judged is None else self._judged + own
@@ -262,11 +268,13 @@ class Evaluator(RowReader):
         return metric_of(objective, gram, leaves)
 
     def _see(
-        self, objective: Objective, points: Array, result: Evaluation, *, rivals: bool = False
+        self, objective: Objective, points: Array, result: Evaluation, *, take_best: bool = False
     ) -> int:
         """Take note of the point that counts; return which it is."""
-        seen = [objective.whole(point, result, index) for index, point in enumerate(points)]
-        best = int(np.argmin([loss for loss, _ in seen])) if rivals else 0
+        seen = [
+            objective.value_and_norm(point, result, index) for index, point in enumerate(points)
+        ]
+        best = int(np.argmin([loss for loss, _ in seen])) if take_best else 0
         self._ledger.see(*seen[best], result)
         self.seen = points[best]
         return best
@@ -292,16 +300,16 @@ def metric_leaves(epoch: Epoch, n_features: int) -> list[Leaf]:
     spans = epoch.first_spans()
     shares = [rows * _count([lane]) // _count(spans) + 1 for lane in spans]
     return [
-        tuple(replace(piece, high=min(piece.high, share)) for piece in lane)
+        tuple(replace(row_slice, high=min(row_slice.high, share)) for row_slice in lane)
         for lane, share in zip(spans, shares, strict=True)
     ]
 
 
 def _count(leaves: list[Leaf]) -> int:
-    return sum(piece.rows for leaf in leaves for piece in leaf)
+    return sum(row_slice.rows for leaf in leaves for row_slice in leaf)
 
 
 def metric_of(objective: Objective, gram: Array, leaves: list[Leaf]) -> Array | None:
     """Return about the Hessian of a class, for the sum over some rows; None if none counts."""
     weight = float(gram[-1, -1])
-    return objective.metric(gram / weight, _count(leaves)) if weight > 0 else None
+    return objective.hessian_approx(gram / weight, _count(leaves)) if weight > 0 else None

@@ -43,24 +43,25 @@ class RunFingerprint:
 
 def fingerprint_of(
     source: Source,
-    settings: FitParams,
+    params: FitParams,
     executor: Executor,
-    apart: ValidationSet | None,
+    validation: ValidationSet | None,
     search: Mapping[str, str],
 ) -> RunFingerprint:
     """Return the identity of a run, having read up to 16 chunks, and 256 MiB, of its data.
 
     Parameters
     ----------
-    source, settings, executor, apart : of the run
+    source, params, executor, validation : of the run
     search : parameters of a search, as text by name
     """
-    parameters = dict(_parameters(settings)) | dict(search)
-    if apart is not None:
+    parameters = dict(_parameters(params)) | dict(search)
+    if validation is not None:
         parameters.pop("validation_fraction", None)
     return RunFingerprint(
         parameters | _policy(source),
-        _arrays(source) | {"the validation data": "none" if apart is None else _validation(apart)},
+        _arrays(source)
+        | {"the validation data": "none" if validation is None else _validation(validation)},
         _content(source, executor),
     )
 
@@ -71,9 +72,9 @@ def _arrays(source: Source) -> dict[str, str]:
     return {name: "none" if array is None else _metadata(array) for name, array in arrays}
 
 
-def _validation(apart: ValidationSet) -> str:
-    found = _arrays(apart.source) | _policy(apart.source)
-    content = _content(apart.source, apart.executor)
+def _validation(validation: ValidationSet) -> str:
+    found = _arrays(validation.source) | _policy(validation.source)
+    content = _content(validation.source, validation.executor)
     found["values"] = array_digest(np.array([content[row] for row in sorted(content, key=int)]))
     return "; ".join(f"{name} {text}" for name, text in found.items())
 
@@ -113,15 +114,15 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[s
             yield name, before, after
 
 
-def _parameters(settings: FitParams) -> Iterator[tuple[str, str]]:
-    free = _FREE if settings.early_stopping else (*_FREE, "validation_fraction")
-    for parameter in fields(settings):
+def _parameters(params: FitParams) -> Iterator[tuple[str, str]]:
+    free = _FREE if params.early_stopping else (*_FREE, "validation_fraction")
+    for parameter in fields(params):
         if parameter.name not in free:
-            yield parameter.name, _as_text(getattr(settings, parameter.name))
-    if settings.statistical:
+            yield parameter.name, _as_text(getattr(params, parameter.name))
+    if params.statistical:
         yield "tol", "'auto'"
-    if settings.seeded:
-        yield "random_state", str(settings.seed)
+    if params.seeded:
+        yield "random_state", str(params.seed)
 
 
 def _policy(source: Source) -> dict[str, str]:
@@ -152,7 +153,7 @@ def _content(source: Source, executor: Executor) -> dict[str, str]:
         try:
             return reduce(executor, source, chunk_digests, leaves)[0]
         except UnreadableError as error:
-            bad = {fault.start for fault in error.faults}
+            bad = {bad_chunk.start for bad_chunk in error.bad_chunks}
             leaves = [leaf for leaf in leaves if leaf[0].start not in bad]
     return {}
 

@@ -34,9 +34,9 @@ class RowReader:
     Parameters
     ----------
     labelled : the source that reads codes, and what is known of its classes
-    settings, executor, ledger : of the run
+    params, executor, progress : of the run
     spans : of the source
-    holes : rows that are left out
+    excluded : rows that are left out
     watch : told of each task of a pass over all rows
 
     Attributes
@@ -49,21 +49,21 @@ class RowReader:
     def __init__(
         self,
         labelled: EncodedData,
-        settings: FitParams,
+        params: FitParams,
         executor: Executor,
-        ledger: Progress,
+        progress: Progress,
         spans: tuple[Span, ...],
-        holes: Sequence[Span],
+        excluded: Sequence[Span],
         watch: Watch,
     ) -> None:
         self._labelled, self._source = labelled, labelled.source
-        self._settings, self._executor = settings, executor
-        self._ledger, self._watch_task = ledger, watch
-        self._leaves = full_pass(spans, holes)
-        self._parts = tuple(around(holes, spans))
+        self._settings, self._executor = params, executor
+        self._ledger, self._watch_task = progress, watch
+        self._leaves = full_pass(spans, excluded)
+        self._parts = tuple(around(excluded, spans))
         self.n_rows = sum(stop - start for start, stop in self._parts)
         # What workers remember has the weights of the rows that there were: holes only grow.
-        self._key = f"{executor.run_key}-{len(holes)}"
+        self._key = f"{executor.run_key}-{len(excluded)}"
         self.begun: PartialSum | None = None
         self.sample: ImportanceSample | None = None
 
@@ -83,7 +83,7 @@ class RowReader:
         -------
         what the reduction adds up to, and what the others do
         """
-        sums, spent = reduce(
+        sums, cost = reduce(
             self._executor,
             self._source,
             combine(reduction, *others),
@@ -92,7 +92,7 @@ class RowReader:
             begun=self._taken_up(),
             watch=self._watch,
         )
-        self._ledger.spend(spent)
+        self._ledger.spend(cost)
         first, *rest = sums.parts
         if picks:
             first, picked = first.parts
@@ -129,17 +129,17 @@ class RowReader:
         begun, self.begun = self.begun, None
         return begun
 
-    def _watch(self, outcome: TaskResult, begun: PartialSum) -> None:
+    def _watch(self, task_result: TaskResult, begun: PartialSum) -> None:
         self._ledger.progress(begun, self.n_rows)
-        self._watch_task(outcome, begun)
+        self._watch_task(task_result, begun)
 
 
-def first_epoch(source: Source, settings: FitParams, spans: tuple[Span, ...], n_rows: int) -> Epoch:
+def first_epoch(source: Source, params: FitParams, spans: tuple[Span, ...], n_rows: int) -> Epoch:
     """Return the batches of the first epoch over spans of so many rows."""
-    batch = min(settings.batch_size or auto_batch_size(n_rows), n_rows)
+    batch = min(params.batch_size or auto_batch_size(n_rows), n_rows)
     span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
     lanes = lane_count(len(spans), span_bytes, batch)
-    return Epoch(spans, lanes, batch, settings.seed, shuffle=settings.shuffle)
+    return Epoch(spans, lanes, batch, params.seed, shuffle=params.shuffle)
 
 
 def warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:

@@ -47,9 +47,9 @@ class EncodedData(NamedTuple):
 
 def encode_labels(
     source: Source,
-    settings: FitParams,
+    params: FitParams,
     executor: Executor,
-    holes: Sequence[Span],
+    excluded: Sequence[Span],
     least_classes: int,
     before: EncodedData | None = None,
 ) -> EncodedData:
@@ -57,8 +57,8 @@ def encode_labels(
 
     Parameters
     ----------
-    source, settings, executor : of the fit
-    holes : the rows that are left out
+    source, params, executor : of the fit
+    excluded : the rows that are left out
     least_classes : how many classes there must be
     before : what was found before more rows were left out; its classes stay the same
 
@@ -67,8 +67,8 @@ def encode_labels(
     DataError
         As `scan_labels` and `class_factors`; and if a class has lost all of its rows.
     """
-    named = settings.classes if before is None else before.classes
-    leaves = full_pass(cut_spans(source.chunks, source.row_bytes), holes)
+    named = params.classes if before is None else before.classes
+    leaves = full_pass(cut_spans(source.chunks, source.row_bytes), excluded)
     classes, counts = scan_labels(source, named, leaves, executor)
     lost = (counts.weight == 0) & (counts.held_out > 0)
     if source.hold_out is not None and lost.any():
@@ -78,12 +78,12 @@ def encode_labels(
     report_left_out(source, counts)
     require_classes(source, classes, counts, least_classes)
     _require_judges(source, counts)
-    factors = class_factors(settings.class_weight, classes, counts)
+    factors = class_factors(params.class_weight, classes, counts)
     if source.sample_weight is not None or factors is not None:
         factors = normalised(factors, counts)
     weight = counts.weight if factors is None else counts.weight * factors
     if before is not None and least_classes > 1:
-        _require_all(classes, (before.class_weight > 0) & (weight == 0), holes)
+        _require_all(classes, (before.class_weight > 0) & (weight == 0), excluded)
     coded, digest = source.with_classes(classes, factors), labels_digest(classes, counts)
     return EncodedData(coded, weight, counts.counts, digest)
 
@@ -98,9 +98,9 @@ def _require_judges(source: Source, counts: LabelCounts) -> None:
         )
 
 
-def _require_all(classes: Array, lost: Array, holes: Sequence[Span]) -> None:
+def _require_all(classes: Array, lost: Array, excluded: Sequence[Span]) -> None:
     if lost.any():
-        rows = ", ".join(f"{start} to {stop - 1}" for start, stop in holes[:5])
+        rows = ", ".join(f"{start} to {stop - 1}" for start, stop in excluded[:5])
         raise DataError(
             f"all rows of the class(es) {preview(classes[lost])} are in chunks that cannot be read "
             f"(rows {rows}); restore them, or leave those classes out on purpose"

@@ -23,7 +23,7 @@ _LEAST_HORIZON = 1 << 16  # rows that are taken for an epoch, at least
 
 def train_part(
     source: Source,
-    settings: FitParams,
+    params: FitParams,
     executor: Executor,
     callbacks: Sequence[Callback],
     carry: PartialFitState | None,
@@ -33,7 +33,7 @@ def train_part(
     Parameters and errors are those of `train`; a part may hold a single class.
     """
     return _PartialFitTrainer(
-        source, settings, executor, Checkpointer(FitState(), callbacks)
+        source, params, executor, Checkpointer(FitState(), callbacks)
     ).fit_part(carry)
 
 
@@ -59,7 +59,7 @@ class _PartialFitTrainer(Trainer):
                 f"{expected} features as input, as in the earlier parts"
             )
         weight = float(self._found.class_weight.sum())
-        objective = carry.objective.over(weight, self._passes.n_rows)
+        objective = carry.objective.rescaled(weight, self._passes.n_rows)
         start = carry.solver.resume(carry.state)
         state = self._loop(carry.solver, objective, start)
         assert isinstance(state, MiniBatchState)
@@ -68,14 +68,14 @@ class _PartialFitTrainer(Trainer):
         )
 
     def _first_carry(self) -> PartialFitState:
-        settings = self._settings
-        kind = SOLVERS[settings.solver]
+        params = self._settings
+        kind = SOLVERS[params.solver]
         # A class that the first part lacks may well come: none is taken for impossible.
         objective = self._objective(kind, self._found.class_weight + 1.0)
         horizon = max(self._source.n_samples, _LEAST_HORIZON)
-        solver = build_solver(kind, settings, objective, horizon, None)
+        solver = build_solver(kind, params, objective, horizon, None)
         assert isinstance(solver, MiniBatch)
         state = solver.start(
-            self._first_point(objective), objective.known, objective.intercept_only
+            self._first_point(objective), objective.at_intercept_only, objective.intercept_only
         )
         return PartialFitState(objective, solver, state)

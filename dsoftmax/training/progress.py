@@ -43,7 +43,7 @@ class Progress:
         self.passes, self.steps, self.retries = tally.passes, tally.steps, tally.retries
         self.events: DecimatedLog[StepEnded] = DecimatedLog()
         self.events.resume([(event, _step(event)) for event in events], tally.n_events)
-        self._spent, self._seen = tally.spent, tally.seen
+        self._spent, self._seen = tally.cost, tally.seen
         self._last_spent, self._last_seen = NO_COST, np.zeros(4)
         self._started = time.perf_counter() - tally.seconds
 
@@ -74,16 +74,14 @@ class Progress:
 
     def progress(self, begun: PartialSum, n_rows: int) -> None:
         """Tell how far the pass under way is."""
-        spent, work = begun.spent, begun.spent.work
-        self.emit(
-            RowsDone(work.rows, n_rows, work.bytes, spent.seconds, _split(spent), work.retries)
-        )
+        cost, work = begun.cost, begun.cost.work
+        self.emit(RowsDone(work.rows, n_rows, work.bytes, cost.seconds, _split(cost), work.retries))
 
-    def spend(self, spent: Cost) -> None:
+    def spend(self, cost: Cost) -> None:
         """Count what a reduction cost towards the pass under way."""
-        self._last_spent = spent
-        self._spent += spent
-        self.retries += spent.work.retries
+        self._last_spent = cost
+        self._spent += cost
+        self.retries += cost.work.retries
 
     def see(self, loss: float, gradient_norm: float, result: Evaluation) -> None:
         """Take note of the objective that an evaluation found at its first point."""
@@ -104,9 +102,9 @@ class Progress:
     ) -> PassEnded:
         """Count a pass, and return what to tell of it: means over its steps, sums of costs."""
         self.passes += 1
-        means, spent = self._seen / self._seen[3], self._spent
+        means, cost = self._seen / self._seen[3], self._spent
         event = PassEnded(
-            float(self.passes), *self._entry(means, spent), spent.seconds, validation, gap
+            float(self.passes), *self._entry(means, cost), cost.seconds, validation, gap
         )
         self._spent, self._seen = NO_COST, np.zeros(4)
         return event
@@ -144,17 +142,17 @@ class Progress:
             )
         )
 
-    def _entry(self, seen: Array, spent: Cost) -> _Entry:
+    def _entry(self, seen: Array, cost: Cost) -> _Entry:
         loss, norm, accuracy = (float(value) for value in seen[:3])
-        work = spent.work
-        split, seconds, retries = _split(spent), self.seconds, work.retries
+        work = cost.work
+        split, seconds, retries = _split(cost), self.seconds, work.retries
         return self.steps, loss, norm, accuracy, seconds, work.rows, work.bytes, split, retries
 
 
-def _split(spent: Cost) -> TimeSplit:
-    work = spent.work
+def _split(cost: Cost) -> TimeSplit:
+    work = cost.work
     return TimeSplit(
-        work.read_seconds, work.decode_seconds, work.kernel_seconds, spent.waiting_seconds
+        work.read_seconds, work.decode_seconds, work.kernel_seconds, cost.waiting_seconds
     )
 
 

@@ -29,7 +29,7 @@ def fitted_model(
     The mean over the batches of an epoch belongs to no one point: after mini-batches the model is
     evaluated once more. Should it be worse than the intercepts alone, those are returned.
     """
-    worst, status = float(objective.known.value[0]), state.status
+    worst, status = float(objective.at_intercept_only.value[0]), state.status
     for model in _candidates(objective, state, best):
         point, value, best_pass = model
         loss, evaluated, status = _objective_at(point, value, passes, objective, status)
@@ -67,7 +67,7 @@ def _objective_at(
     if known or status is Status.INTERRUPTED or not passes.affordable(request):
         return value, False, status
     try:
-        found = objective.whole(point, passes.evaluate(objective, request))[0]
+        found = objective.value_and_norm(point, passes.evaluate(objective, request))[0]
         passes.tell(passes.close(objective, point))
     except KeyboardInterrupt:
         return value, False, Status.INTERRUPTED
@@ -110,7 +110,7 @@ class FitResult:
     @property
     def left_out(self) -> str:
         """What was left out of it."""
-        rows = sum(fault.stop - fault.start for fault in self.quarantined)
+        rows = sum(bad_chunk.stop - bad_chunk.start for bad_chunk in self.quarantined)
         return (
             f"{len(self.quarantined)} chunks of X, {rows} rows, cannot be read and were left out "
             f"(quarantined_ lists them); the first: {self.quarantined[0].reason}"

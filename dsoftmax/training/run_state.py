@@ -44,7 +44,7 @@ class ProgressState:
     ----------
     passes, steps, seconds, retries : so far
     n_events : how many steps and passes were told of
-    spent : in the pass under way
+    cost : in the pass under way
     seen : (4,), sums over that pass of loss, gradient norm, accuracy and share, by share
     """
 
@@ -53,7 +53,7 @@ class ProgressState:
     seconds: float = 0.0
     retries: int = 0
     n_events: int = 0
-    spent: Cost = NO_COST
+    cost: Cost = NO_COST
     seen: Array = field(default_factory=lambda: np.zeros(4))
 
 
@@ -171,19 +171,23 @@ class FitState(RunState):
         last = (state, place) if epoch_ended else self.last_epoch
         return replace(self, state=state, place=place, sample=sample, last_epoch=last, best=best)
 
-    def without(self, faults: tuple[BadChunk, ...]) -> FitState:
+    def without(self, bad_chunks: tuple[BadChunk, ...]) -> FitState:
         """Return where to go on from when chunks are left out from here on.
 
         Mini-batches under way go back to the end of the last pass.
         """
-        cursor = replace(self, quarantined=tuple(sorted((*self.quarantined, *faults))), begun=None)
+        run_state = replace(
+            self, quarantined=tuple(sorted((*self.quarantined, *bad_chunks))), begun=None
+        )
         if not (self.is_under_way and isinstance(self.state, MiniBatchState)):
-            return cursor
+            return run_state
         if self.last_epoch is None:
-            return replace(cursor, state=None, place=EpochPosition(separated=self.place.separated))
+            return replace(
+                run_state, state=None, place=EpochPosition(separated=self.place.separated)
+            )
         state, place = self.last_epoch
         # The best value so far was that of another objective.
-        return replace(cursor, state=replace(state, value=np.inf), place=place)
+        return replace(run_state, state=replace(state, value=np.inf), place=place)
 
     def restarted(self, start: tuple[Array, Array] | None) -> FitState:
         """Return where to go on from with a new first read, and a solver that remembers nothing."""
@@ -227,18 +231,20 @@ class BestModel:
     value : its whole objective (mini-batch: the mean over the batches of its epoch)
     loss : its validation loss
     passes : after how many it was reached
-    stale : passes in a row, until now, without enough progress
+    n_no_improvement : passes in a row, until now, without enough progress
     """
 
     coefficients: tuple[Array, Array]
     value: float
     loss: float
     passes: int
-    stale: int = 0
+    n_no_improvement: int = 0
 
-    def on_other_rows(self, *, apart: bool) -> BestModel:
+    def on_other_rows(self, *, validation: bool) -> BestModel:
         """Return what it is when rows are left out: what is known of it was on all of them.
 
         Only rows that are apart still say of it what they said.
         """
-        return replace(self, value=np.nan, loss=self.loss if apart else np.inf, stale=0)
+        return replace(
+            self, value=np.nan, loss=self.loss if validation else np.inf, n_no_improvement=0
+        )

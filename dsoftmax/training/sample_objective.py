@@ -52,12 +52,12 @@ class SampleObjective:
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, as far as the sample tells it."""
-        if request.double and self.dtype != np.float64:
+        if request.use_float64 and self.dtype != np.float64:
             wide = np.dtype(np.float64)
             return replace(self, dtype=wide).evaluate(replace(objective, dtype=wide), request)
         sums = self.reduce(objective.reduction(request.points))
         total = float(self.rows.weight[0].sum())
-        here = objective.over(total, self.rows.n_rows)
+        here = objective.rescaled(total, self.rows.n_rows)
         result = here.evaluation(request.points, sums, self.rows.n_rows)
         result = replace(result, share=self.rows.share)
         if not request.metric:
@@ -81,12 +81,12 @@ class SampleObjective:
         """
         if root is None:
             root = self.root(objective, self.gram(objective))
-        influence = objective.influence(ends, _sketch(root, len(ends[0]), seed))
-        parts: Array = self.reduce(Reduction("influence", influence.parts, _joined))
-        influence = influence.balanced(parts)
-        (stands_for,) = self.rows.stands_for  # and weighs as much
-        scale = scale_for(parts @ influence.shares / stands_for, stands_for, size)
-        return LeverageSampler(influence, scale, seed)
+        leverage = objective.leverage(ends, _sketch(root, len(ends[0]), seed))
+        parts: Array = self.reduce(Reduction("influence", leverage.parts, _joined))
+        leverage = leverage.balanced(parts)
+        (inverse_probability,) = self.rows.inverse_probability  # and weighs as much
+        scale = scale_for(parts @ leverage.shares / inverse_probability, inverse_probability, size)
+        return LeverageSampler(leverage, scale, seed)
 
     def gram(self, objective: Objective) -> Gram | None:
         """Return the mean of [x, 1] [x, 1]' over as many rows as tell its eigenvalues.
@@ -107,7 +107,7 @@ class SampleObjective:
         """
         if gram is None:
             return None
-        return inverse(np.linalg.cholesky(objective.metric(gram.mean, gram.n_rows)))
+        return inverse(np.linalg.cholesky(objective.hessian_approx(gram.mean, gram.n_rows)))
 
     def reduce(self, reduction: Reduction[Any]) -> Any:
         """Reduce over the rows of the sample."""

@@ -35,11 +35,11 @@ from dsoftmax.typing import Array
 
 def train(
     source: Source,
-    settings: FitParams,
+    params: FitParams,
     executor: Executor,
     callbacks: Sequence[Callback],
     checkpoint: str | os.PathLike[str] | None = None,
-    apart: ValidationSet | None = None,
+    validation: ValidationSet | None = None,
 ) -> FitResult:
     """Return the model that minimises the objective over the rows of a source.
 
@@ -47,13 +47,13 @@ def train(
     ----------
     source : Source
         With a `y`.
-    settings : Settings
+    params : Settings
     executor : Executor
         Where it runs; without influence on the result.
     callbacks : sequence of Callback
     checkpoint : path or URL of a folder, optional
         Where to keep the state of the fit, and to go on from if it holds one.
-    apart : Apart, optional
+    validation : Apart, optional
         Validation rows that are no part of the source.
 
     Raises
@@ -67,8 +67,8 @@ def train(
     CheckpointError
         If the checkpoint is damaged, that of another run, or in use by another process.
     """
-    with Checkpointer(FitState(), callbacks, checkpoint) as course:
-        return Trainer(source, settings, executor, course, apart).fit()
+    with Checkpointer(FitState(), callbacks, checkpoint) as checkpointer:
+        return Trainer(source, params, executor, checkpointer, validation).fit()
 
 
 class Trainer:
@@ -81,15 +81,15 @@ class Trainer:
     def __init__(
         self,
         source: Source,
-        settings: FitParams,
+        params: FitParams,
         executor: Executor,
-        course: Checkpointer[FitState],
-        apart: ValidationSet | None = None,
+        checkpointer: Checkpointer[FitState],
+        validation: ValidationSet | None = None,
     ) -> None:
-        self._executor, self._course, self._apart = executor, course, apart
-        self._settings = settings = course.resume(source, settings, executor, apart)
-        if settings.early_stopping and apart is None:
-            source = replace(source, hold_out=HoldOut(settings.validation_fraction, settings.seed))
+        self._executor, self._course, self._apart = executor, checkpointer, validation
+        self._settings = params = checkpointer.resume(source, params, executor, validation)
+        if params.early_stopping and validation is None:
+            source = replace(source, hold_out=HoldOut(params.validation_fraction, params.seed))
         self._source = source
 
     def fit(self) -> FitResult:
@@ -112,36 +112,41 @@ class Trainer:
             raise
 
     def _attempt(self, kind: Kind) -> FitResult:
-        self._best = self._course.cursor.best
+        self._best = self._course.run_state.best
         objective = self._objective(kind, self._found.class_weight)
         # The last pass of the budget evaluates the result.
         rows = self._passes.n_rows
         total = max(1, self._settings.max_iter - 1) * rows
         solver = build_solver(kind, self._settings, objective, rows, total)
-        state = self._course.cursor.state
+        state = self._course.run_state.state
         if state is None:
-            start = self._course.cursor.start
+            start = self._course.run_state.start
             point = (
                 self._first_point(objective)
                 if start is None
                 else objective.coordinates.from_coefficients(*start)
             )
-            state = solver.start(point, objective.known, objective.intercept_only)
-            self._course.move(replace(self._course.cursor, state=state))
+            state = solver.start(point, objective.at_intercept_only, objective.intercept_only)
+            self._course.move(replace(self._course.run_state, state=state))
         return self._finish(objective, solver, self._loop(solver, objective, state))
 
     def _label(self, least_classes: int) -> None:
         """Scan the labels, and find the rows to read, where the cursor stands."""
-        source, course, before = self._source, self._course, self._labelled
+        source, checkpointer, before = self._source, self._course, self._labelled
         while True:
             try:
                 found = encode_labels(
-                    source, self._settings, self._executor, course.holes, least_classes, before
+                    source,
+                    self._settings,
+                    self._executor,
+                    checkpointer.excluded,
+                    least_classes,
+                    before,
                 )
                 break
             except UnreadableError as error:
                 self._leave_out(error)
-        course.labelled(found.digest)
+        checkpointer.labelled(found.digest)
         self._labelled = found
         sums_bytes = 8 * (source.n_features + 1) * len(found.class_weight)
         spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
@@ -149,67 +154,75 @@ class Trainer:
             found,
             self._settings,
             self._executor,
-            course.ledger,
+            checkpointer.progress,
             spans,
-            course.holes,
-            course.note,
-            course.advance,
+            checkpointer.excluded,
+            checkpointer.note,
+            checkpointer.advance,
             self._apart,
         )
-        cursor, passes = course.cursor, self._passes
-        passes.place, passes.begun, passes.sample = cursor.place, cursor.begun, cursor.sample
+        run_state, passes = checkpointer.run_state, self._passes
+        passes.place, passes.begun, passes.sample = (
+            run_state.place,
+            run_state.begun,
+            run_state.sample,
+        )
 
     def _make_do_without(self, error: UnreadableError, least_classes: int) -> None:
-        self._course.ledger.start_over()
+        self._course.progress.start_over()
         self._leave_out(error)
         self._label(least_classes)
 
     def _leave_out(self, error: UnreadableError) -> None:
         """Leave chunks out; a solver that is under way has another objective then."""
-        before = self._course.cursor
-        best = None if before.best is None else before.best.on_other_rows(apart=bool(self._apart))
-        cursor = replace(before.without(error.faults), best=best)
+        before = self._course.run_state
+        best = (
+            None if before.best is None else before.best.on_other_rows(validation=bool(self._apart))
+        )
+        run_state = replace(before.without(error.bad_chunks), best=best)
         # A penalty on standardised features is one of the rows that there are.
         mini_batch = isinstance(before.state, MiniBatchState)
         if before.is_under_way and (self._settings.standardize or not mini_batch):
             objective = self._objective_of(before.first, mini_batch=mini_batch)
-            coordinates, state = objective.coordinates, cursor.state
+            coordinates, state = objective.coordinates, run_state.state
             start = None if state is None else coordinates.to_coefficients(_current(state))
-            cursor = cursor.restarted(start)
-        self._course.quarantine(error.faults, self._source, cursor)
+            run_state = run_state.restarted(start)
+        self._course.quarantine(error.bad_chunks, self._source, run_state)
 
     def _objective(self, kind: Kind, class_weight: Array) -> Objective:
         """Return the objective on the rows that are left, in the coordinates of the first read."""
-        course, passes = self._course, self._passes
-        first = course.cursor.first
+        checkpointer, passes = self._course, self._passes
+        first = checkpointer.run_state.first
         if first is None:
             moments, whole = passes.moments(
                 len(class_weight), mini_batch=kind.mini_batch, sampled=kind is Newton
             )
             first = DataStatistics(moments, whole, class_weight, passes.n_rows)
         objective = self._objective_of(first, mini_batch=kind.mini_batch)
-        if course.cursor.first is None:
-            if first.whole and course.ledger.passes == 0:
+        if checkpointer.run_state.first is None:
+            if first.whole and checkpointer.progress.passes == 0:
                 passes.end_first(objective)
                 self._end_pass(objective, objective.intercept_only, None)
             elif first.whole:
-                course.ledger.start_over()  # made again without some rows
-            cursor = replace(course.cursor, first=first, sample=passes.sample, best=self._best)
-            course.move(cursor, pass_ended=first.whole)
-        return objective.on_the_rest(class_weight, passes.n_rows)
+                checkpointer.progress.start_over()  # made again without some rows
+            run_state = replace(
+                checkpointer.run_state, first=first, sample=passes.sample, best=self._best
+            )
+            checkpointer.move(run_state, pass_ended=first.whole)
+        return objective.without_rows(class_weight, passes.n_rows)
 
     def _objective_of(self, first: DataStatistics | None, *, mini_batch: bool) -> Objective:
         assert first is not None, "a solver starts after the first read"
-        settings = self._settings
+        params = self._settings
         return build_objective(
             first.moments,
             class_weight=first.class_weight,
             n_rows=first.n_rows,
-            alpha=settings.alpha,
-            l1_ratio=settings.l1_ratio,
-            fit_intercept=settings.fit_intercept,
-            standardize=settings.standardize,
-            scaled=settings.learning_rate is None or not mini_batch,
+            alpha=params.alpha,
+            l1_ratio=params.l1_ratio,
+            fit_intercept=params.fit_intercept,
+            standardize=params.standardize,
+            scaled=params.learning_rate is None or not mini_batch,
             dtype=self._source.dtype,
         )
 
@@ -250,8 +263,8 @@ class Trainer:
         )
 
     def _loop(self, solver: Solver[Any], objective: Objective, state: State) -> State:
-        keep_epoch = solver.mini_batch and self._source.most_bad > 0
-        course, n = self._course, int(self._found.class_rows.sum())
+        keep_epoch = solver.mini_batch and self._source.max_bad_chunks > 0
+        checkpointer, n = self._course, int(self._found.class_rows.sum())
         try:
             while state.status is Status.RUNNING:
                 request = solver.ask(state)
@@ -264,16 +277,20 @@ class Trainer:
                         state = replace(state, status=status)
                 else:
                     state = replace(state, status=Status.BUDGET)
-                passes, before, done = self._passes, course.cursor, course.ledger.passes
+                passes, before, done = (
+                    self._passes,
+                    checkpointer.run_state,
+                    checkpointer.progress.passes,
+                )
                 ended = before.tally.passes < done
-                cursor = before.reached(
+                run_state = before.reached(
                     state,
                     passes.place,
                     passes.sample,
                     self._best,
                     epoch_ended=ended and keep_epoch,
                 )
-                course.move(cursor, pass_ended=ended)
+                checkpointer.move(run_state, pass_ended=ended)
         except KeyboardInterrupt:
             return replace(state, status=Status.INTERRUPTED)
         return state
@@ -287,25 +304,27 @@ class Trainer:
         self._passes.tell(event)
 
     def _finish(self, objective: Objective, solver: Solver[Any], state: State) -> FitResult:
-        course, final = self._course, self._course.cursor.final
+        checkpointer, final = self._course, self._course.run_state.final
         if final is None:
             final = fitted_model(self._passes, objective, solver, state, self._best)
             if final.status is not Status.INTERRUPTED:
                 # A solver that may go on some day does so from where it was.
                 place = self._passes.place
-                course.move(replace(course.cursor, state=state, place=place, final=final))
-            course.save()
-        ledger, status = course.ledger, final.status
-        ledger.end(status.value, status.converged, final.loss, final.gap, final.best_pass)
+                checkpointer.move(
+                    replace(checkpointer.run_state, state=state, place=place, final=final)
+                )
+            checkpointer.save()
+        progress, status = checkpointer.progress, final.status
+        progress.end(status.value, status.converged, final.loss, final.gap, final.best_pass)
         return FitResult(
             self._classes,
             final,
             objective.coordinates.shift,
-            max(1, ledger.passes),
-            ledger.steps,
+            max(1, progress.passes),
+            progress.steps,
             self._settings.seed,
-            course.cursor.quarantined,
-            course.cursor.numerics,
+            checkpointer.run_state.quarantined,
+            checkpointer.run_state.numerics,
             self._found.digest,
         )
 

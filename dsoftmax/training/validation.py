@@ -71,7 +71,7 @@ def open_validation(
     return found
 
 
-def require_labels(apart: ValidationSet, classes: Array) -> None:
+def require_labels(validation: ValidationSet, classes: Array) -> None:
     """Read the labels and weights before anything is learned, and say which rows are left out.
 
     Raises
@@ -79,9 +79,14 @@ def require_labels(apart: ValidationSet, classes: Array) -> None:
     DataError
         If a label is not one of `classes`, a weight is none, or no row counts.
     """
-    source, leaves = apart.source, full_pass(cut_spans(apart.source.chunks, apart.source.row_bytes))
+    source, leaves = (
+        validation.source,
+        full_pass(cut_spans(validation.source.chunks, validation.source.row_bytes)),
+    )
     with readable():
-        _, counts = scan_labels(replace(source, most_bad=0), classes, leaves, apart.executor)
+        _, counts = scan_labels(
+            replace(source, max_bad_chunks=0), classes, leaves, validation.executor
+        )
         require_classes(source, classes, counts, 1)
     report_left_out(source, counts, "validation rows")
 
@@ -97,7 +102,7 @@ def _check_names(got: tuple[str, ...] | None, expected: tuple[str, ...] | None) 
 
 
 def sums_apart(
-    apart: ValidationSet, objective: Objective, point: Array, classes: Array, watch: Watch
+    validation: ValidationSet, objective: Objective, point: Array, classes: Array, watch: Watch
 ) -> tuple[MetricSums, Cost]:
     """Return the metrics of a solver's point on the rows that are apart, and what they cost.
 
@@ -107,13 +112,19 @@ def sums_apart(
         If a value is not finite.
     """
     # As for the rows of the fit: what is computed in, and no chunk is left out in silence.
-    source = replace(apart.source, classes=classes, dtype=objective.dtype, most_bad=0)
-    (kernel,) = objective.kernel(point[None])
+    source = replace(validation.source, classes=classes, dtype=objective.dtype, max_bad_chunks=0)
+    (kernel,) = objective.to_kernel(point[None])
     reduction = metrics_of(kernel, objective.coordinates.shift)
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     with readable():
         return reduce(
-            apart.executor, source, reduction, leaves, keep=apart.key, gives_way=True, watch=watch
+            validation.executor,
+            source,
+            reduction,
+            leaves,
+            keep=validation.key,
+            evict_others=True,
+            watch=watch,
         )
 
 
@@ -147,10 +158,10 @@ def better(
     loss, passes = event.validation.loss, int(event.passes)
     if best is None or np.isinf(best.loss):
         return BestModel(coefficients, event.loss, loss if np.isfinite(loss) else np.inf, passes)
-    stale = 0 if loss < best.loss - tol * best.loss else best.stale + 1
+    n_no_improvement = 0 if loss < best.loss - tol * best.loss else best.n_no_improvement + 1
     if loss < best.loss:
-        return BestModel(coefficients, event.loss, loss, passes, stale)
-    return replace(best, stale=stale)
+        return BestModel(coefficients, event.loss, loss, passes, n_no_improvement)
+    return replace(best, n_no_improvement=n_no_improvement)
 
 
 _GAP_FRACTION = (
@@ -162,7 +173,7 @@ _MIN_ROWS_PER_COEFFICIENT = (
 
 
 def status_after(
-    state: State, gap: float | None, settings: FitParams, best: BestModel | None, n_rows: int
+    state: State, gap: float | None, params: FitParams, best: BestModel | None, n_rows: int
 ) -> Status:
     """Return how a fit goes on after a pass.
 
@@ -170,7 +181,7 @@ def status_after(
     ----------
     state : of the solver
     gap : its estimate of how far the objective is above its minimum, if it has one
-    settings : Settings
+    params : Settings
     best : what validation rows say so far, if they are to
     n_rows : how many it learns from
 
@@ -184,10 +195,10 @@ def status_after(
     """
     if state.status is not Status.RUNNING:
         return state.status
-    if best is not None and best.stale >= settings.n_iter_no_change:
+    if best is not None and best.n_no_improvement >= params.n_iter_no_change:
         return Status.EARLY
     near = (
-        gap is not None and settings.statistical and gap <= _GAP_FRACTION * uncertain(state, n_rows)
+        gap is not None and params.statistical and gap <= _GAP_FRACTION * uncertain(state, n_rows)
     )
     return Status.STATISTICAL if near else Status.RUNNING
 

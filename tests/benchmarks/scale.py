@@ -103,7 +103,7 @@ def large_sums(number: int) -> TaskResult:
     return TaskResult({(0, number): np.ones((1, 2049, 1000))}, TaskCost(), (), {})
 
 
-def merging() -> Result:
+def merge_plan() -> Result:
     """Measure what large sums cost the client, merged by workers against fetched one by one."""
     tasks = [(number,) for number in range(4 * SLOTS)]
     runs = [(number, number + 1) for number in range(len(tasks))]
@@ -116,7 +116,7 @@ def merging() -> Result:
 
         def client_seconds(how: MergePlan | None) -> float:
             tree, before = Tree(len(tasks), operator.add), time.process_time()
-            for outcome in executor.run("sums", large_sums, tasks, homes=homes, merging=how):
+            for outcome in executor.run("sums", large_sums, tasks, homes=homes, merge_plan=how):
                 for (level, index), sums in outcome.nodes.items():
                     tree.add(level, index, sums)
             assert (tree.total == len(tasks)).all()
@@ -134,4 +134,4 @@ def merging() -> Result:
 def measure(bytes_a_second: float) -> Iterator[Result]:
     yield scheduling(bytes_a_second)
     yield from map(efficiency, WORKERS)
-    yield merging()
+    yield merge_plan()

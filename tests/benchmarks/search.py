@@ -59,7 +59,7 @@ def tell(name: str, one: Taken, many: Taken, goal: str) -> None:
 
 def on_a_store(archive: str, names: list[str]) -> None:
     X_test = np.load(archive)["X_test"].reshape(-1, 784)
-    apart = {"X_val": X_test, "y_val": np.load(archive)["y_test"]}
+    validation = {"X_val": X_test, "y_val": np.load(archive)["y_test"]}
     with tempfile.TemporaryDirectory() as folder, local_workers(2):
         problem = shifted(archive, folder)
         X, y = problem.X, problem.y
@@ -67,11 +67,11 @@ def on_a_store(archive: str, names: list[str]) -> None:
         one = taken("one fit", lambda: SoftmaxRegression(**problem.params, **common).fit(X, y))
         if "path" in names:
             path = SoftmaxRegressionCV(20, cv=None, prune=False, **common)
-            many = taken("path of 20 alphas", lambda: path.fit(X, y, **apart))
+            many = taken("path of 20 alphas", lambda: path.fit(X, y, **validation))
             tell("path of 20 / one fit", one, many, "4")
         if "best" in names:
             best = SoftmaxRegressionCV(20, cv=None, **common)
-            many = taken("best of 20 alphas", lambda: best.fit(X, y, **apart))
+            many = taken("best of 20 alphas", lambda: best.fit(X, y, **validation))
             tell("best of 20 / one fit", one, many, "2.5")
             winner = SoftmaxRegression(best.alpha_, **common)
             alone = taken("one fit of the winner", lambda: winner.fit(X, y))

@@ -25,13 +25,13 @@ def epochs(draw: st.DrawFn) -> Epoch:
     return Epoch(spans_of(sizes), lanes, batch, draw(st.integers(0, 2**64)), number, shuffle)
 
 
-def rows_of(piece: RowSlice) -> list[int]:
-    return (piece.start + permutation(piece)[piece.low : piece.high]).tolist()
+def rows_of(row_slice: RowSlice) -> list[int]:
+    return (row_slice.start + permutation(row_slice)[row_slice.low : row_slice.high]).tolist()
 
 
 def rows_by_step(epoch: Epoch) -> list[list[int]]:
     return [
-        [row for leaf in epoch.batch(step) for piece in leaf for row in rows_of(piece)]
+        [row for leaf in epoch.batch(step) for row_slice in leaf for row in rows_of(row_slice)]
         for step in range(epoch.n_steps)
     ]
 
@@ -49,7 +49,7 @@ def test_no_piece_is_without_rows(epoch: Epoch) -> None:
     for step in range(epoch.n_steps):
         leaves = epoch.batch(step)
         assert len(leaves) == epoch.n_lanes
-        assert all(piece.rows > 0 for leaf in leaves for piece in leaf)
+        assert all(row_slice.rows > 0 for leaf in leaves for row_slice in leaf)
 
 
 @given(epochs())
@@ -58,7 +58,7 @@ def test_lanes_run_down_together(epoch: Epoch) -> None:
     assert sorted(itertools.chain(*epoch.lanes)) == list(range(len(epoch.spans)))
     used = np.zeros(epoch.n_lanes)
     for step in range(epoch.n_steps):
-        used += [sum(piece.rows for piece in leaf) for leaf in epoch.batch(step)]
+        used += [sum(row_slice.rows for row_slice in leaf) for leaf in epoch.batch(step)]
         share = used.sum() / epoch.n_rows
         assert np.all(np.abs(used - share * np.array(sizes)) <= 1 + math.log2(epoch.n_lanes))
     np.testing.assert_array_equal(used, sizes)
@@ -67,8 +67,10 @@ def test_lanes_run_down_together(epoch: Epoch) -> None:
 @given(epochs())
 def test_a_lane_takes_the_rows_of_its_spans_in_order(epoch: Epoch) -> None:
     for lane, spans in enumerate(epoch.lanes):
-        pieces = [piece for step in range(epoch.n_steps) for piece in epoch.batch(step)[lane]]
-        got = [row for piece in pieces for row in rows_of(piece)]
+        row_slices = [
+            row_slice for step in range(epoch.n_steps) for row_slice in epoch.batch(step)[lane]
+        ]
+        got = [row for row_slice in row_slices for row in rows_of(row_slice)]
         key = (epoch.seed, epoch.number) if epoch.shuffle else None
         bounds = [epoch.spans[i] for i in spans]
         assert got == [r for a, b in bounds for r in rows_of(RowSlice(a, b, 0, b - a, key))]
@@ -108,8 +110,8 @@ def test_the_first_batches_decode_the_first_spans() -> None:
     epoch = Epoch(spans_of([20, 30, 40, 50, 5]), 3, 6, seed=1)
     first = [(leaf[0].start, leaf[0].stop) for leaf in epoch.first_spans()]
     assert first == [(leaf[0].start, leaf[0].stop) for leaf in epoch.batch(0)]
-    for (piece,) in epoch.first_spans():
-        assert (piece.low, piece.high) == (0, piece.stop - piece.start)
+    for (row_slice,) in epoch.first_spans():
+        assert (row_slice.low, row_slice.high) == (0, row_slice.stop - row_slice.start)
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=33))

@@ -48,19 +48,19 @@ def test_a_chunk_holds_the_weight_of_its_rows_apart() -> None:
     held = HoldOut(0.4, 0).rows(10, 60)
     chunk = source(HoldOut(0.4, 0), weight).read(10, 60)
     np.testing.assert_array_equal(chunk.sample_weight, np.where(held, 0, weight[10:60]))
-    apart = chunk.only_held_out()
-    np.testing.assert_array_equal(apart.sample_weight, weight[10:60][held])
-    np.testing.assert_array_equal(apart.X, chunk.X[held])
-    assert apart.where(1) == f"row {10 + np.flatnonzero(held)[1]}"
+    validation = chunk.only_held_out()
+    np.testing.assert_array_equal(validation.sample_weight, weight[10:60][held])
+    np.testing.assert_array_equal(validation.X, chunk.X[held])
+    assert validation.where(1) == f"row {10 + np.flatnonzero(held)[1]}"
 
 
 def test_a_chunk_that_is_shuffled_and_cut_still_knows_which_rows_are_held_out() -> None:
     chunk = source(HoldOut(0.4, 0)).read(10, 60)
     order = np.random.default_rng(0).permutation(50)
-    apart = chunk.take(order).rows(20, 50).only_held_out()
+    validation = chunk.take(order).rows(20, 50).only_held_out()
     expected = [row for row in order[20:50] if HoldOut(0.4, 0).rows(10, 60)[row]]
-    np.testing.assert_array_equal(apart.X[:, 0], 2.0 * (10 + np.array(expected)))
-    assert apart.where(0) == f"row {10 + expected[0]}"
+    np.testing.assert_array_equal(validation.X[:, 0], 2.0 * (10 + np.array(expected)))
+    assert validation.where(0) == f"row {10 + expected[0]}"
 
 
 def test_labels_are_counted_without_the_rows_held_out_which_are_told_apart() -> None:

@@ -55,8 +55,8 @@ def found(path: str, **changes: Any) -> SoftmaxRegressionCV:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         search = SoftmaxRegressionCV(**(params | changes))
-        apart = {} if search.cv else {"X_val": JUDGES[0], "y_val": JUDGES[1]}
-        return search.fit(f"{path}/X", f"{path}/y", **apart)
+        validation = {} if search.cv else {"X_val": JUDGES[0], "y_val": JUDGES[1]}
+        return search.fit(f"{path}/X", f"{path}/y", **validation)
 
 
 def bits(model: SoftmaxRegressionCV) -> tuple[bytes, ...]:

@@ -75,13 +75,13 @@ def test_a_checkpoint_is_not_that_of_other_folds(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("apart", [False, True], ids=["folds", "apart"])
 def test_a_budget_that_ends_among_the_reads_of_a_round_changes_no_bits_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: bool
 ) -> None:
-    monkeypatch.setattr(stack, "_STACK_BYTES", (2 if apart else 5) * 8 * 5 * 3)
+    monkeypatch.setattr(stack, "_STACK_BYTES", (2 if validation else 5) * 8 * 5 * 3)
     alphas = [1e-2, 0.1, 1.0]
     params: dict[str, Any] = {"alphas": alphas, "prune": False, "sample_size": 60, "tol": 1e-3}
-    params["cv"] = None if apart else 3
-    data: dict[str, Any] = {"X_val": X[::2], "y_val": Y[::2]} if apart else {}
+    params["cv"] = None if validation else 3
+    data: dict[str, Any] = {"X_val": X[::2], "y_val": Y[::2]} if validation else {}
     whole = search(max_iter=200, **params).fit(X, Y, **data)
     for budget in range(1, 7):
         place = tmp_path / str(budget)

@@ -134,7 +134,7 @@ def test_candidates_that_the_sample_rules_out_take_no_part_in_a_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     X, y = problem(3, rows=6000)
-    apart = {"X_val": X[:1000], "y_val": y[:1000]}
+    validation = {"X_val": X[:1000], "y_val": y[:1000]}
     told: list[CandidatesJudged] = []
 
     class Watch:
@@ -144,7 +144,7 @@ def test_candidates_that_the_sample_rules_out_take_no_part_in_a_pass(
 
     params: dict[str, Any] = {"alphas": ALPHAS, "sample_size": 2000, "random_state": 0}
     params |= {"tol": 1e-6, "cv": None}
-    model = SoftmaxRegressionCV(callbacks=[Watch()], **params).fit(X[1000:], y[1000:], **apart)
+    model = SoftmaxRegressionCV(callbacks=[Watch()], **params).fit(X[1000:], y[1000:], **validation)
     assert told[0].running == (1, 1, 1)
     assert told[1].ruled_out[0]
     assert model.alpha_ < 10.0
@@ -154,10 +154,10 @@ def test_candidates_that_the_sample_rules_out_take_no_part_in_a_pass(
         raw = X[:1000] @ theta[:, :-1].T + theta[:, -1]
         scores.append(np.log(np.exp(raw).sum(axis=1)) - raw[np.arange(1000), y[:1000]])
     np.testing.assert_allclose(-model.scores_[0, 0], np.mean(scores, axis=1), rtol=1e-5)
-    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[1000:], y[1000:], **apart)
+    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[1000:], y[1000:], **validation)
     assert model.alpha_ == whole.alpha_
     np.testing.assert_allclose(model.objectives_, whole.objectives_, rtol=0.01)
     monkeypatch.setattr(rounds, "_FEW", 0.0)
-    evaluated = SoftmaxRegressionCV(**params).fit(X[1000:], y[1000:], **apart)
+    evaluated = SoftmaxRegressionCV(**params).fit(X[1000:], y[1000:], **validation)
     assert model.scores_[0, 0, 0] == evaluated.scores_[0, 0, 0]
     assert model.objectives_[0, 0, 0] != evaluated.objectives_[0, 0, 0]  # of the sample, of all

@@ -56,9 +56,11 @@ def test_near_its_minimum_a_model_is_only_judged_once_more(monkeypatch: pytest.M
     settled: list[int] = []
     evaluate = rounds.Scans.evaluate
 
-    def watched(self: Any, groups: Sequence[Any], *, renew: bool, beside: Sequence[Any]) -> Any:
+    def watched(
+        self: Any, groups: Sequence[Any], *, resample_at: bool, beside: Sequence[Any]
+    ) -> Any:
         settled.append(len(beside))
-        return evaluate(self, groups, renew=renew, beside=beside)
+        return evaluate(self, groups, resample_at=resample_at, beside=beside)
 
     monkeypatch.setattr(rounds.Scans, "evaluate", watched)
     params: dict[str, Any] = {"cv": 3, "prune": False, "random_state": 0, "sample_size": 3000}
@@ -141,15 +143,15 @@ def test_a_budget_that_ends_around_a_scout_changes_no_bits_later(
     tmp_path: Path, budget: int
 ) -> None:
     X, y = noisy(4500, n_features=20, n_classes=10, signal=0.3)
-    apart = {"X_val": X[4000:], "y_val": y[4000:]}
+    validation = {"X_val": X[4000:], "y_val": y[4000:]}
     params: dict[str, Any] = {"alphas": 10, "cv": None, "random_state": 0, "sample_size": 600}
     params["solver"] = "newton"
-    whole = SoftmaxRegressionCV(**params).fit(X[:4000], y[:4000], **apart)
+    whole = SoftmaxRegressionCV(**params).fit(X[:4000], y[:4000], **validation)
     early = SoftmaxRegressionCV(max_iter=budget, checkpoint=tmp_path, **params)
     with pytest.warns(ConvergenceWarning, match="budget"):
-        early.fit(X[:4000], y[:4000], **apart)
+        early.fit(X[:4000], y[:4000], **validation)
     assert np.isfinite(early.scores_).all()
-    later = SoftmaxRegressionCV(checkpoint=tmp_path, **params).fit(X[:4000], y[:4000], **apart)
+    later = SoftmaxRegressionCV(checkpoint=tmp_path, **params).fit(X[:4000], y[:4000], **validation)
     assert later.coefs_paths_.tobytes() == whole.coefs_paths_.tobytes()
     assert later.scores_.tobytes() == whole.scores_.tobytes()
 
@@ -191,7 +193,7 @@ def test_a_stop_after_the_budget_has_bitten_goes_on_with_a_larger_one(
 
 def test_a_scout_saves_reads_of_many_models_and_changes_no_choice(digits: Data) -> None:
     X, y = digits[0] / 16, digits[1]
-    apart = {"X_val": X[:400], "y_val": y[:400]}
+    validation = {"X_val": X[:400], "y_val": y[:400]}
     told: list[CandidatesJudged] = []
 
     class Watch:
@@ -201,10 +203,10 @@ def test_a_scout_saves_reads_of_many_models_and_changes_no_choice(digits: Data) 
 
     params: dict[str, Any] = {"alphas": 12, "cv": None, "random_state": 0, "tol": 1e-5}
     params |= {"solver": "newton", "sample_size": 900}
-    model = SoftmaxRegressionCV(callbacks=[Watch()], **params).fit(X[400:], y[400:], **apart)
+    model = SoftmaxRegressionCV(callbacks=[Watch()], **params).fit(X[400:], y[400:], **validation)
     ahead = [event for event in told[1:] if sum(np.isfinite(event.losses)) == 12]
     assert ahead, "while one scouts, what the others have found in memory is told"
-    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[400:], y[400:], **apart)
+    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[400:], y[400:], **validation)
     assert model.alpha_ == whole.alpha_
     assert model.loss_ == pytest.approx(whole.loss_, rel=1e-7)
     np.testing.assert_allclose(model.coef_, whole.coef_, atol=2e-3)

@@ -45,12 +45,12 @@ def test_what_is_picked_depends_on_the_seed_and_the_place_alone() -> None:
 def test_rows_are_picked_by_their_influence_as_many_as_were_asked_for(size: int) -> None:
     rng = np.random.default_rng(0)
     ends = rng.normal(size=(2, 5, 3)).astype("f4")
-    influence = LeverageScore(ends, rng.normal(size=(1, 5, 8)).astype("f4"), None)
+    leverage = LeverageScore(ends, rng.normal(size=(1, 5, 8)).astype("f4"), None)
     rows = chunk()
-    scores = influence.total(influence.parts(rows))
+    scores = leverage.total(leverage.parts(rows))
     scale = scale_for(scores, np.ones(len(scores)), size)
     np.testing.assert_allclose(np.minimum(1, scale * scores).sum(), size, rtol=1e-9)
-    picked = LeverageSampler(influence, scale, 0)(rows)
+    picked = LeverageSampler(leverage, scale, 0)(rows)
     assert abs(picked.n_rows - size) < 5 * size**0.5
     np.testing.assert_allclose(picked.weight[0].sum(), 4000, rtol=0.2)
 
@@ -61,9 +61,9 @@ def test_a_row_that_the_model_is_certain_of_has_little_influence_unless_it_is_fa
     sketch = np.zeros((1, 3, 2), dtype="f4")
     sketch[0, :2] = np.eye(2)
     X = np.array([[0, 1], [1, 0], [0, 50], [1, 50]], dtype="f4")
-    influence = LeverageScore(np.concatenate([point, point]), sketch, None)
-    parts = influence.parts(Chunk(X, np.zeros(4, int), None, 0))
-    certain_near, far, certain_far = influence.total(parts)[[1, 2, 3]]
+    leverage = LeverageScore(np.concatenate([point, point]), sketch, None)
+    parts = leverage.parts(Chunk(X, np.zeros(4, int), None, 0))
+    certain_near, far, certain_far = leverage.total(parts)[[1, 2, 3]]
     assert certain_near < certain_far < far
 
 
@@ -90,9 +90,9 @@ def test_the_influence_on_a_way_is_the_curvature_of_the_loss_along_it(n_columns:
 def test_both_influences_count_alike_and_a_way_of_no_length_not_at_all() -> None:
     rng = np.random.default_rng(0)
     ends, sketch = rng.normal(size=(2, 5, 3)), rng.normal(size=(1, 5, 8))
-    influence = LeverageScore(ends, sketch, None)
-    parts = influence.parts(chunk())
-    balanced = influence.balanced(parts)
+    leverage = LeverageScore(ends, sketch, None)
+    parts = leverage.parts(chunk())
+    balanced = leverage.balanced(parts)
     np.testing.assert_allclose((parts * balanced.shares).sum(axis=0), 1)
     nowhere = LeverageScore(np.stack([ends[0], ends[0]]), sketch, None)
     parts = nowhere.parts(chunk())

@@ -74,8 +74,8 @@ def test_rows_picked_beside_the_gradient_are_those_that_matter_at_the_first_poin
     rng = np.random.default_rng(0)
     points = rng.normal(size=(n_points, *objective.intercept_only.shape))
     ends = np.stack([points[0], objective.intercept_only])
-    influence = objective.influence(ends, rng.normal(size=(5, 8)))
-    rule = LeverageSampler(influence, 60 / influence.parts(chunk).sum(), 0)
+    leverage = objective.leverage(ends, rng.normal(size=(5, 8)))
+    rule = LeverageSampler(leverage, 60 / leverage.parts(chunk).sum(), 0)
     sums, picked = objective.reduction_and_rows(points, rule).chunk(chunk).parts
     alone = objective.reduction(points).chunk(chunk)
     for name in ("loss", "gradient", "correct", "weight"):
@@ -93,7 +93,7 @@ def test_the_moments_tell_the_objective_at_the_intercept_only_model(
     chunk = rows(K, bool(weighted))
     objective = build(chunk, K, fit_intercept=bool(intercept), standardize=bool(standardize))
     at = evaluate(objective, chunk, objective.intercept_only[None])
-    known = objective.known
+    known = objective.at_intercept_only
     np.testing.assert_allclose(known.value, at.value, rtol=1e-12)
     np.testing.assert_allclose(known.gradient, at.gradient, rtol=1e-11, atol=1e-13)
     assert known.gradient.shape == (1, *objective.intercept_only.shape)
@@ -106,8 +106,8 @@ def test_a_class_without_rows_leaves_the_intercept_only_model_finite(intercept: 
     chunk = rows(3)
     objective = build(chunk, 5, fit_intercept=intercept)
     at = evaluate(objective, chunk, objective.intercept_only[None])
-    np.testing.assert_allclose(objective.known.value, at.value, rtol=1e-10)
-    np.testing.assert_allclose(objective.known.gradient, at.gradient, atol=1e-10)
+    np.testing.assert_allclose(objective.at_intercept_only.value, at.value, rtol=1e-10)
+    np.testing.assert_allclose(objective.at_intercept_only.gradient, at.gradient, atol=1e-10)
 
 
 @faces
@@ -165,10 +165,10 @@ def test_the_whole_objective_adds_the_absolute_part() -> None:
     objective = build(chunk, 3, alpha=0.5, l1_ratio=0.4)
     point = np.ones((5, 3))
     result = evaluate(objective, chunk, point[None])
-    value, norm = objective.whole(point, result)
+    value, norm = objective.value_and_norm(point, result)
     coef, _ = objective.coordinates.to_coefficients(point)
     np.testing.assert_allclose(value - result.value[0], 0.2 * np.abs(coef).sum())
-    assert norm == np.abs(objective.penalty.projected(point, result.gradient[0])).max()
+    assert norm == np.abs(objective.penalty.min_norm_subgradient(point, result.gradient[0])).max()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -244,7 +244,7 @@ class Run:
 
     def start(self) -> State:
         at = self.objective.intercept_only
-        return self.solver.start(at, self.objective.known, at)
+        return self.solver.start(at, self.objective.at_intercept_only, at)
 
     def evaluate(self, request: Request) -> Evaluation:
         if request.rows is RowSelection.ALL:
@@ -308,7 +308,7 @@ def test_ask_and_tell_leave_the_state_as_it_is(name: str) -> None:
 def _optimum(objective: Objective, chunk: Chunk) -> Array:
     solver = LBFGS(1e-9, 1e-16)
     at = objective.intercept_only
-    state = solver.start(at, objective.known, at)
+    state = solver.start(at, objective.at_intercept_only, at)
     while state.status is Status.RUNNING:
         state = solver.tell(state, evaluate(objective, chunk, solver.ask(state).points))
     assert state.status.converged

@@ -19,27 +19,30 @@ def test_the_value_is_the_elastic_net_of_the_penalised_coefficients(
     penalty, point = ElasticNet(alpha, l1_ratio, UNIT), POINT[:, :columns]
     theta = UNIT * point[:-1]
     l1, l2 = np.linalg.norm(theta.ravel(), 1), np.linalg.norm(theta.ravel()) ** 2
-    value = penalty.smooth(point)[0] + penalty.absolute(point)
+    value = penalty.l2_value_gradient(point)[0] + penalty.l1_value(point)
     np.testing.assert_allclose(value, alpha * (l1_ratio * l1 + (1 - l1_ratio) / 2 * l2), rtol=1e-14)
 
 
 @pytest.mark.parametrize("l1_ratio", [0.0, 0.3, 1.0])
 def test_the_gradient_is_the_finite_difference_of_the_smooth_part(l1_ratio: float) -> None:
     penalty = ElasticNet(0.7, l1_ratio, UNIT)
-    gradient = penalty.smooth(POINT)[1]
+    gradient = penalty.l2_value_gradient(POINT)[1]
     for place in np.ndindex(*POINT.shape):
         nudge = np.zeros_like(POINT)
         nudge[place] = 1e-5
-        change = penalty.smooth(POINT + nudge)[0] - penalty.smooth(POINT - nudge)[0]
+        change = (
+            penalty.l2_value_gradient(POINT + nudge)[0]
+            - penalty.l2_value_gradient(POINT - nudge)[0]
+        )
         np.testing.assert_allclose(gradient[place], change / 2e-5, rtol=1e-7, atol=1e-9)
 
 
 def test_the_intercept_is_not_penalised() -> None:
     penalty, moved = ElasticNet(2.0, 0.5, UNIT), POINT.copy()
     moved[-1] += 100
-    assert penalty.smooth(moved)[0] == penalty.smooth(POINT)[0]
-    assert penalty.absolute(moved) == penalty.absolute(POINT)
-    assert not penalty.smooth(moved)[1][-1].any()
+    assert penalty.l2_value_gradient(moved)[0] == penalty.l2_value_gradient(POINT)[0]
+    assert penalty.l1_value(moved) == penalty.l1_value(POINT)
+    assert not penalty.l2_value_gradient(moved)[1][-1].any()
     np.testing.assert_array_equal(penalty.prox(moved, 10.0)[-1], moved[-1])
 
 
@@ -70,6 +73,6 @@ def test_prox_gives_exact_zeros_within_the_threshold_and_only_there() -> None:
 def test_without_an_l1_part_nothing_is_changed(alpha: float, l1_ratio: float) -> None:
     penalty, kept = ElasticNet(alpha, l1_ratio, UNIT), POINT.copy()
     np.testing.assert_array_equal(penalty.prox(POINT, 5.0), kept)
-    np.testing.assert_array_equal(penalty.projected(-POINT, POINT), kept)
-    assert penalty.absolute(POINT) == 0
+    np.testing.assert_array_equal(penalty.min_norm_subgradient(-POINT, POINT), kept)
+    assert penalty.l1_value(POINT) == 0
     np.testing.assert_array_equal(POINT, kept)

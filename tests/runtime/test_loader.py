@@ -67,7 +67,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def run(source: Source, function: Callable[[Chunk], float]) -> float:
     leaves = tuple((whole_span((start, start + 10)),) for start in (0, 10, 20))
-    parts = {piece.start: source for (piece,) in leaves}
+    parts = {row_slice.start: source for (row_slice,) in leaves}
     task = Task(parts, {}, False, leaves, 0, 3, None)
     return reduce_leaves(task, Reduction("sum", function, operator.add)).nodes[(2, 0)]
 
@@ -100,8 +100,8 @@ def test_what_is_held_is_not_read_ahead(
 ) -> None:
     storage.share = 1.0
     leaves = tuple((whole_span((start, start + 10)),) for start in (0, 10))
-    parts = {piece.start: source for (piece,) in leaves}
-    task = Task(parts, {}, False, leaves, 0, 2, keep(1 << 20)._replace(release=False))
+    parts = {row_slice.start: source for (row_slice,) in leaves}
+    task = Task(parts, {}, False, leaves, 0, 2, keep(1 << 20)._replace(drop_after_use=False))
     total = Reduction("sum", lambda chunk: float(chunk.X.sum()), operator.add)
     reduce_leaves(task, total)
     X: Any = source.X
@@ -134,13 +134,13 @@ def test_whether_it_pays_is_learned_from_the_reads_before(
 
 
 def keep(room: int) -> CachePolicy:
-    return CachePolicy("run", room, 0, release=True, all_in_turn=False)
+    return CachePolicy("run", room, 0, drop_after_use=True, cyclic=False)
 
 
 def step(source: Source, start: int, following: int | None, room: int) -> TaskResult:
     """Reduce the span at `start`, as a step that a step with another span follows."""
     later = () if following is None else (whole_span((following, following + 10)),)
-    parts = dict.fromkeys((start, *(piece.start for piece in later)), source)
+    parts = dict.fromkeys((start, *(row_slice.start for row_slice in later)), source)
     leaves = ((whole_span((start, start + 10)),),)
     task = Task(parts, {}, False, leaves, 0, 1, keep(room), later)
     return reduce_leaves(task, Reduction("sum", lambda chunk: float(chunk.X.sum()), operator.add))
@@ -204,8 +204,8 @@ def test_what_is_read_for_a_run_that_has_ended_is_not_remembered(remembered: Spa
 
 def test_spans_that_give_way_take_the_place_of_nothing(remembered: SpanCache) -> None:
     span = LoadedSpan(Chunk(np.ones((1, 1)), None, None, 0), 8, 1, 0.0, 0.0, 0.0, 0)
-    own = CachePolicy("own", 24, 0, release=False, all_in_turn=True)
-    guest = own._replace(run="guest", gives_way=True)
+    own = CachePolicy("own", 24, 0, drop_after_use=False, cyclic=True)
+    guest = own._replace(run="guest", evict_others=True)
 
     def reads(keep: CachePolicy, *numbers: int) -> int:
         return sum(
@@ -241,7 +241,7 @@ def test_steps_that_are_read_ahead_have_the_same_bits(cluster: Client, store: St
                 )
                 for number in range(epoch.n_steps)
             ]
-        assert sum(spent.work.rows for _, spent in found) == 320
+        assert sum(cost.work.rows for _, cost in found) == 320
         return [sums.mean.tobytes() for sums, _ in found]
 
     assert means("a", ahead=True) == means("b", ahead=False)

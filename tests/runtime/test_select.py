@@ -106,19 +106,19 @@ def test_work_is_added_up_and_time_is_split(source: Source) -> None:
 
         labelled = source.with_classes(np.arange(4))
         reduction = moments_of(4, source.dtype)
-        _, spent = reduce(
+        _, cost = reduce(
             executor,
             labelled,
             reduction,
             full_pass(spans),
-            watch=lambda outcome, begun: seen.append(outcome.work),
+            watch=lambda task_result, begun: seen.append(task_result.work),
         )
-    assert spent.work.rows == 95 == sum(work.rows for work in seen)
-    assert spent.work.bytes == 95 * 3 * 8
-    assert spent.work.reads == len(spans)
-    work = spent.work
+    assert cost.work.rows == 95 == sum(work.rows for work in seen)
+    assert cost.work.bytes == 95 * 3 * 8
+    assert cost.work.reads == len(spans)
+    work = cost.work
     busy = work.read_seconds + work.decode_seconds + work.kernel_seconds
-    assert 0 < busy <= spent.seconds * executor.slots
+    assert 0 < busy <= cost.seconds * executor.slots
 
 
 @pytest.mark.usefixtures("small_spans")

@@ -45,7 +45,7 @@ def one_pass(
     points = np.random.default_rng(1).normal(size=(1, 4, 4)).astype("f4")
     kernel = partial(partial_gradient, points=points, shift=None)
     spans = cut_spans(source.chunks, source.row_bytes)
-    sums, spent = reduce(
+    sums, cost = reduce(
         executor,
         source,
         Reduction("partial_gradient", kernel, operator.add),
@@ -53,8 +53,8 @@ def one_pass(
         keep=None if run is None else f"{executor.run_key}-{run}",
         batch=batch,
     )
-    assert spent.work.rows == ROWS
-    return sums.gradient.tobytes() + sums.loss.tobytes(), spent.work.reads
+    assert cost.work.rows == ROWS
+    return sums.gradient.tobytes() + sums.loss.tobytes(), cost.work.reads
 
 
 def test_the_second_pass_decodes_nothing_and_has_the_same_bits(source: Source) -> None:

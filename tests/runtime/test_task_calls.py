@@ -27,9 +27,9 @@ def total(start: int, values: np.ndarray) -> float:
 
 def test_the_arrays_of_a_pass_are_found_wherever_they_are_bound() -> None:
     points = np.zeros((1, 5, 2), "f4")
-    influence = LeverageScore(np.zeros((2, 5, 2), "f4"), np.zeros((1, 5, 8), "f4"), None)
-    rule = LeverageSampler(influence, 1.0, 0)
-    own = influence.ends.nbytes + influence.sketch.nbytes + influence.shares.nbytes
+    leverage = LeverageScore(np.zeros((2, 5, 2), "f4"), np.zeros((1, 5, 8), "f4"), None)
+    rule = LeverageSampler(leverage, 1.0, 0)
+    own = leverage.ends.nbytes + leverage.sketch.nbytes + leverage.shares.nbytes
     both = partial(partial_gradient_and_rows, points=points, shift=None, rule=rule)
     alone = Reduction("gradient", partial(partial_gradient, points=points, shift=None), max)
     assert array_bytes(Reduction("rows", both, max)) == points.nbytes + own
@@ -44,8 +44,13 @@ def test_what_is_large_goes_to_a_worker_once(cluster: Client, size: int, goes_on
 
 
 def test_tasks_take_what_they_share_as_their_last_argument(cluster: Client) -> None:
-    homes, tasks = [Affinity(number, 10) for number in range(9)], [(number,) for number in range(9)]
-    found = ClusterExecutor(cluster).run("total", total, tasks, shared=(LARGE,), homes=homes)
+    affinities, tasks = (
+        [Affinity(number, 10) for number in range(9)],
+        [(number,) for number in range(9)],
+    )
+    found = ClusterExecutor(cluster).run(
+        "total", total, tasks, shared=(LARGE,), affinities=affinities
+    )
     assert sorted(found) == sorted(total(number, LARGE) for number in range(9))
 
 

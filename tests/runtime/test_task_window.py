@@ -69,9 +69,9 @@ def test_what_a_worker_that_is_held_up_has_left_is_done_by_others(
     busy = cluster.submit(hold_up, begun.name, ended.name, workers=slow)
     try:
         assert begun.wait(SECONDS)
-        homes = [Affinity(number, 10) for number in range(n_tasks)]
+        affinities = [Affinity(number, 10) for number in range(n_tasks)]
         tasks = [(number, 2) for number in range(n_tasks)]
-        results = executor.run("power", pow, tasks, homes=homes)
+        results = executor.run("power", pow, tasks, affinities=affinities)
         found = list(islice(results, n_tasks - held))
         assert not busy.done()
         ended.set()
@@ -94,8 +94,8 @@ def test_a_round_is_one_message_that_names_a_worker_for_each_task(
 
     monkeypatch.setattr(cluster, "map", noted)
     executor = ClusterExecutor(cluster)
-    homes, tasks = [Affinity(0, 1), Affinity(1, 1)], [(2, 2), (3, 2)]
-    assert sorted(executor.run("power", pow, tasks, homes=homes)) == [4, 9]
+    affinities, tasks = [Affinity(0, 1), Affinity(1, 1)], [(2, 2), (3, 2)]
+    assert sorted(executor.run("power", pow, tasks, affinities=affinities)) == [4, 9]
     assert [sorted(names) for names in messages] == [sorted(executor._workers)]
 
 

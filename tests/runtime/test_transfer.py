@@ -67,7 +67,7 @@ def test_the_sums_of_equal_tasks_become_one() -> None:
 
 
 @pytest.fixture
-def merging(monkeypatch: pytest.MonkeyPatch) -> None:
+def merge_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merge the sums of two tasks, however small they and the cluster are."""
     monkeypatch.setattr("dsoftmax.runtime.reduce.FAN_IN", 2)
     monkeypatch.setattr("dsoftmax.runtime.cluster.LARGE", 0)
@@ -97,7 +97,7 @@ def reduced(executor: Executor, source: Source, begun: PartialSum | None = None)
     """Return the total of a pass, what it cost, and what was told of it meanwhile."""
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     seen: list[tuple[TaskResult, PartialSum]] = []
-    total, spent = reduce(
+    total, cost = reduce(
         executor,
         source,
         moments_of(10, source.dtype),
@@ -105,7 +105,7 @@ def reduced(executor: Executor, source: Source, begun: PartialSum | None = None)
         begun=begun,
         watch=lambda *told: seen.append(told),
     )
-    return total.class_offset.tobytes(), spent, seen
+    return total.class_offset.tobytes(), cost, seen
 
 
 @pytest.mark.usefixtures("merging", "cluster")
@@ -114,10 +114,16 @@ def test_merged_sums_have_the_bits_of_this_process_and_count_every_row(source: S
         expected, *_ = reduced(here, source)
     with executor_for(source) as executor:
         rounds = [reduced(executor, source) for _ in range(2)]
-    for bits_, spent, seen in rounds:
+    for bits_, cost, seen in rounds:
         assert bits_ == expected
-        assert spent.work.rows == sum(outcome.work.rows for outcome, _ in seen) == source.n_samples
-        assert set().union(*(outcome.numerics for outcome, _ in seen)) == set(executor._workers)
+        assert (
+            cost.work.rows
+            == sum(task_result.work.rows for task_result, _ in seen)
+            == source.n_samples
+        )
+        assert set().union(*(task_result.numerics for task_result, _ in seen)) == set(
+            executor._workers
+        )
     first, second = (len(seen) for *_, seen in rounds)
     assert second == 10 < first < 19, "of 19 tasks; that sums are large is known from the first on"
 
@@ -139,9 +145,9 @@ def test_a_pass_goes_on_from_any_part_of_it(source: Source) -> None:
     with executor_for(source) as executor:
         expected, _, seen = reduced(executor, source)
         for _, begun in seen:
-            got, spent, _ = reduced(executor, source, begun)
+            got, cost, _ = reduced(executor, source, begun)
             assert got == expected
-            assert spent.work.rows == source.n_samples
+            assert cost.work.rows == source.n_samples
 
 
 @pytest.mark.usefixtures("cluster")

@@ -100,7 +100,7 @@ def test_the_best_point_never_gets_worse() -> None:
     for _ in range(200):
         state = solver.tell(state, evaluated(f, solver.ask(state).points))
         values.append(state.value)
-        here = f(state.point)[0] + penalty(0.5).absolute(state.point)
+        here = f(state.point)[0] + penalty(0.5).l1_value(state.point)
         assert state.value == pytest.approx(here, rel=1e-12)
     assert (np.diff(values) <= 1e-12).all()
 

@@ -112,14 +112,14 @@ def test_searches_that_rounding_error_has_ended_go_on_in_float64(alone: bool) ->
     at, gradient = np.zeros((3, 2)), np.full((1, 3, 2), 0.1)
     known = Evaluation(np.ones(1), gradient, np.zeros(1))
     state = solver.start(at, known, at)
-    assert not solver.ask(state).double
+    assert not solver.ask(state).use_float64
     state = solver.tell(state, replace(known, share=0.3))
     assert state.search is not None
     higher = replace(known, value=np.full(1, 2.0))  # wherever the search goes
     while state.rounds == 0:
         state = solver.tell(state, higher)
-    assert state.double == alone
-    assert solver.ask(state).double == alone
+    assert state.use_float64 == alone
+    assert solver.ask(state).use_float64 == alone
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])

@@ -21,8 +21,7 @@ import pytest
 from dsoftmax import CheckpointError, DataError
 from dsoftmax.storage.atomic_folder import open_folder
 from dsoftmax.storage.checkpoint_file import CheckpointFolder
-
-from .states import KINDS, SOLVERS, damaged, same, state_of
+from tests.storage.states import KINDS, SOLVERS, damaged, same, state_of
 
 OLD, NEW = {"step": 1, "point": np.arange(3.0)}, {"step": 2, "point": np.ones(3)}
 

@@ -150,11 +150,11 @@ def test_one_that_renews_its_lease_meanwhile_is_live(folder: Folder, clock: Cloc
     folder.write("dsoftmax-lease.json", holder.encoded())
     said = []
 
-    def renew() -> None:
+    def resample_at() -> None:
         if clock.now >= 9:
             folder.write("dsoftmax-lease.json", replace(holder, beat=1).encoded())
 
-    clock.on_sleep = renew
+    clock.on_sleep = resample_at
     with (
         pytest.raises(CheckpointError, match=r"process 4711 on node7 \(batch job 99\); wait for"),
         FolderLock(folder.place, said.append),
@@ -418,12 +418,12 @@ def test_of_two_takers_the_slower_one_is_refused(folder: Folder, clock: Clock) -
             folder.write("dsoftmax-lease.json", taker.encoded())
         type(folder).create(folder, name, content)
 
-    def renew() -> None:
+    def resample_at() -> None:
         folder.write("dsoftmax-lease.json", replace(taker, beat=1).encoded())
 
     ours = FolderLock(folder.place)
     ours._folder.create = create  # type: ignore[method-assign]
-    clock.on_sleep = renew
+    clock.on_sleep = resample_at
     with pytest.raises(CheckpointError, match="in use by process 4711 on node7"), ours:
         pass
     assert folder.names() == ["dsoftmax-lease.json"]

@@ -13,8 +13,7 @@ import zarr
 import dsoftmax
 from dsoftmax import CheckpointError, DataError, SoftmaxRegression, load_model
 from dsoftmax.storage import model_file
-
-from .states import damaged
+from tests.storage.states import damaged
 
 X, Y = np.array([[0.0, 1], [1, 0], [1, 1], [0, 0]]), np.array([0, 1, 1, 0])
 

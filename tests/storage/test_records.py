@@ -18,8 +18,7 @@ from hypothesis.extra import numpy as npst
 
 from dsoftmax import CheckpointError
 from dsoftmax.storage.records import flatten, restore
-
-from .states import KINDS, SOLVERS, same, state_of
+from tests.storage.states import KINDS, SOLVERS, same, state_of
 
 
 class Colour(Enum):

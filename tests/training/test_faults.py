@@ -347,7 +347,7 @@ def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
     with pytest.warns(UserWarning, match="2 chunks of X"):
         fitted(source, "lbfgs", checkpoint=tmp_path / "state")
     with pytest.raises(CheckpointError, match=r"left out 2 chunks .* max_bad_chunks is 1"):
-        fitted(replace(source, most_bad=1), "lbfgs", checkpoint=tmp_path / "state")
+        fitted(replace(source, max_bad_chunks=1), "lbfgs", checkpoint=tmp_path / "state")
 
 
 def test_a_part_is_learnt_from_without_its_bad_chunks(

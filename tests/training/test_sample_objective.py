@@ -32,18 +32,18 @@ def problem(dtype: str) -> tuple[SampleObjective, Objective]:
 
 def test_rows_in_memory_are_evaluated_in_float64_where_that_is_asked_for() -> None:
     points = np.random.default_rng(1).normal(size=(2, 7, 3))
-    single, double = (
+    single, use_float64 = (
         Request(points, RowSelection.SAMPLE),
-        Request(points, RowSelection.SAMPLE, double=True),
+        Request(points, RowSelection.SAMPLE, use_float64=True),
     )
     narrow, objective = problem("f4")
-    rough, fine = narrow.evaluate(objective, single), narrow.evaluate(objective, double)
+    rough, fine = narrow.evaluate(objective, single), narrow.evaluate(objective, use_float64)
     wide = SampleObjective(narrow.rows, np.dtype("f8"), narrow.executor)
     exact = wide.evaluate(problem("f8")[1], single)
     assert 1e-12 < np.abs(rough.gradient - exact.gradient).max() < 1e-5
     np.testing.assert_allclose(rough.value, exact.value, rtol=1e-5)
     np.testing.assert_allclose(fine.value, exact.value, rtol=1e-7)  # float32 moments
-    assert np.array_equal(fine.gradient, narrow.evaluate(objective, double).gradient)
+    assert np.array_equal(fine.gradient, narrow.evaluate(objective, use_float64).gradient)
 
 
 def test_a_sample_tells_its_share_of_the_rows() -> None:

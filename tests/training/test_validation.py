@@ -139,17 +139,17 @@ def test_it_is_the_fit_to_the_other_rows_judged_by_those_held_out(
 @pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_early_stopping_returns_the_best_model(
-    solver: str, apart: bool, halves: tuple[np.ndarray, ...]
+    solver: str, validation: bool, halves: tuple[np.ndarray, ...]
 ) -> None:
     X, y, X_val, y_val = halves
-    rows = {"X_val": X_val, "y_val": y_val} if apart else {}
+    rows = {"X_val": X_val, "y_val": y_val} if validation else {}
     stops = {"early_stopping": True, "n_iter_no_change": 3, "tol": 0.02}
     model = model_of(solver, alpha=0.0, l1_ratio=0.0, max_iter=60, **stops).fit(X, y, **rows)
     losses = judged(model)
     if model.stop_reason_.startswith("early"):
         assert len(losses) >= 4
         assert min(losses[-3:]) > 0.98**3 * min(losses[:-3])
-    if apart:
+    if validation:
         assert model.evaluate(X_val, y_val)["log_loss"] == pytest.approx(min(losses), rel=1e-12)
     else:
         seen = [record for record in model.history_ if "validation_loss" in record]
@@ -161,11 +161,11 @@ def test_early_stopping_returns_the_best_model(
 def test_patience_is_counted_in_passes(halves: tuple[np.ndarray, ...]) -> None:
     X, y, X_val, y_val = halves
     rows = {"X_val": X_val, "y_val": np.roll(y_val, 1)}  # labels at random: only worse can come
-    for patience in (1, 4):
-        params = {"early_stopping": True, "n_iter_no_change": patience, "max_iter": 30}
+    for retry_policy in (1, 4):
+        params = {"early_stopping": True, "n_iter_no_change": retry_policy, "max_iter": 30}
         model = model_of("lbfgs", **params).fit(X, y, **rows)
         assert model.stop_reason_.startswith("early: the validation loss has not fallen")
-        assert model.n_iter_ == 1 + patience
+        assert model.n_iter_ == 1 + retry_policy
         np.testing.assert_array_equal(model.coef_, 0)  # the intercepts alone were the best
 
 
@@ -320,19 +320,19 @@ class After:
     [
         ("lbfgs", True),
         *(
-            pytest.param(solver, apart, marks=pytest.mark.slow)
+            pytest.param(solver, validation, marks=pytest.mark.slow)
             for solver in ("newton", "lbfgs", "sgd")
-            for apart in (True, False)
-            if (solver, apart) != ("lbfgs", True)
+            for validation in (True, False)
+            if (solver, validation) != ("lbfgs", True)
         ),
     ],
 )
 def test_a_fit_that_is_stopped_again_and_again_stops_early_at_the_same_bits(
-    solver: str, apart: bool, digits: Arrays, store: Store, tmp_path: Path
+    solver: str, validation: bool, digits: Arrays, store: Store, tmp_path: Path
 ) -> None:
     X, y = digits
     path = store(rows=97, X=X.astype("f4"), y=y)
-    rows = {"X_val": X[:200], "y_val": y[:200]} if apart else {}
+    rows = {"X_val": X[:200], "y_val": y[:200]} if validation else {}
     params = {"early_stopping": True, "n_iter_no_change": 2, "tol": 0.01, "max_iter": 20}
 
     def fitted(**more: Any) -> SoftmaxRegression:
@@ -423,7 +423,7 @@ def test_reads_of_validation_rows_that_were_tried_again_are_counted(
         open_data(f"{path}/X", f"{path}/y"), {200: ["busy", "ok"]}, tmp_path / "log"
     )
     ends = Ends()
-    shaky = replace(shaky, patience=shaky.patience._replace(delay=0.001))
+    shaky = replace(shaky, retry_policy=shaky.retry_policy._replace(delay=0.001))
     model_of("lbfgs", max_iter=3, callbacks=[ends]).fit(X, y, X_val=shaky)
     assert ends.retries == 1
 

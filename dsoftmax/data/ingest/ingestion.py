@@ -185,9 +185,9 @@ def _chunks(rows: RowStream, sizes: dict[str, int]) -> Iterator[_Chunk]:
     starts = dict.fromkeys(sizes, 0)
 
     def numbered(name: str, pieces: Iterator[Array]) -> Iterator[_Chunk]:
-        for piece in pieces:
-            yield _Chunk(name, starts[name], piece)
-            starts[name] += len(piece)
+        for row_slice in pieces:
+            yield _Chunk(name, starts[name], row_slice)
+            starts[name] += len(row_slice)
 
     for block in rows:
         for name, cutter in cutters.items():

@@ -121,8 +121,8 @@ def _read_pieces(array: NpyArray, rows: int) -> Iterator[Array]:
             data = stream.read((stop - start) * row_bytes)
             if len(data) < (stop - start) * row_bytes:
                 raise EOFError(f"it ends before row {stop}")
-            piece = np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])
-            yield piece.astype(native(array.dtype), copy=False)
+            row_slice = np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])
+            yield row_slice.astype(native(array.dtype), copy=False)
         stream.read(1)  # zipfile compares a member's checksum only at its very end
 
 

@@ -110,9 +110,9 @@ class Rechunker:
     def rest(self) -> Iterator[Array]:
         """Yield what is left of the stream, if anything is."""
         if self._piece is not None:
-            piece, self._piece = self._piece[: self._filled], None
+            row_slice, self._piece = self._piece[: self._filled], None
             self._filled = 0
-            yield piece
+            yield row_slice
 
 
 def recut(arrays: Iterable[Array], rows: int) -> Iterator[Array]:

@@ -110,13 +110,13 @@ def _read_pieces(member: _Member) -> Iterator[Array]:
     for start in range(0, count, rows):
         stop = min(start + rows, count)
         try:
-            piece = np.asarray(member.array[start:stop])
+            row_slice = np.asarray(member.array[start:stop])
         except Exception as error:
             raise ChunkError(
                 f"{member.place}: rows {start} to {stop - 1} cannot be read: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        yield piece.astype(native(piece.dtype), copy=False)
+        yield row_slice.astype(native(row_slice.dtype), copy=False)
 
 
 def _rows_at_once(array: zarr.Array[Any]) -> int:
