@@ -54,7 +54,7 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "drop_missing": _Key("drop_missing", (bool,)),
         "dtype": _Key("dtype", (str,)),
         "validation": _Key("validation", *_PLACE),
-        "skip_bad_chunks": _Key("most_bad", (int,)),
+        "skip_bad_chunks": _Key("max_bad_chunks", (int,)),
     },
     "cluster": {
         "scheduler": _Key("scheduler", (str,)),

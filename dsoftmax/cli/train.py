@@ -39,7 +39,7 @@ from dsoftmax.cli.search import search_options
 )
 @click.option(
     "--skip-bad-chunks",
-    "most_bad",
+    "max_bad_chunks",
     metavar="N",
     type=click.IntRange(min=1),
     help="Leave out up to N chunks that cannot be read.",

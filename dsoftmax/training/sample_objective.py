@@ -82,7 +82,7 @@ class SampleObjective:
         if root is None:
             root = self.root(objective, self.gram(objective))
         leverage = objective.leverage(ends, _sketch(root, len(ends[0]), seed))
-        parts: Array = self.reduce(Reduction("influence", leverage.parts, _joined))
+        parts: Array = self.reduce(Reduction("leverage", leverage.parts, _joined))
         leverage = leverage.balanced(parts)
         (inverse_probability,) = self.rows.inverse_probability  # and weighs as much
         scale = scale_for(parts @ leverage.shares / inverse_probability, inverse_probability, size)

@@ -73,7 +73,7 @@ def test_a_checkpoint_is_not_that_of_other_folds(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("apart", [False, True], ids=["folds", "apart"])
+@pytest.mark.parametrize("validation", [False, True], ids=["folds", "apart"])
 def test_a_budget_that_ends_among_the_reads_of_a_round_changes_no_bits_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: bool
 ) -> None:

@@ -108,7 +108,7 @@ def reduced(executor: Executor, source: Source, begun: PartialSum | None = None)
     return total.class_offset.tobytes(), cost, seen
 
 
-@pytest.mark.usefixtures("merging", "cluster")
+@pytest.mark.usefixtures("merge_plan", "cluster")
 def test_merged_sums_have_the_bits_of_this_process_and_count_every_row(source: Source) -> None:
     with ThreadExecutor() as here:
         expected, *_ = reduced(here, source)
@@ -128,7 +128,7 @@ def test_merged_sums_have_the_bits_of_this_process_and_count_every_row(source: S
     assert second == 10 < first < 19, "of 19 tasks; that sums are large is known from the first on"
 
 
-@pytest.mark.usefixtures("merging", "cluster")
+@pytest.mark.usefixtures("merge_plan", "cluster")
 def test_rows_which_become_no_fewer_are_not_merged(source: Source) -> None:
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     rows = rows_of(StratifiedSampler(np.full(10, 0.5), 0))
@@ -140,7 +140,7 @@ def test_rows_which_become_no_fewer_are_not_merged(source: Source) -> None:
     assert len(seen) == 3 * 19
 
 
-@pytest.mark.usefixtures("merging", "cluster")
+@pytest.mark.usefixtures("merge_plan", "cluster")
 def test_a_pass_goes_on_from_any_part_of_it(source: Source) -> None:
     with executor_for(source) as executor:
         expected, _, seen = reduced(executor, source)
@@ -157,7 +157,7 @@ def test_small_sums_are_not_merged(source: Source, monkeypatch: pytest.MonkeyPat
         assert [len(reduced(executor, source)[2]) for _ in range(2)] == [19, 19]
 
 
-@pytest.mark.usefixtures("merging")
+@pytest.mark.usefixtures("merge_plan")
 @pytest.mark.parametrize("solver", ["newton", "lbfgs", "sgd"])
 def test_a_fit_whose_sums_are_merged_has_the_bits_of_one_in_this_process(
     path: str, solver: str, request: pytest.FixtureRequest
@@ -167,7 +167,7 @@ def test_a_fit_whose_sums_are_merged_has_the_bits_of_one_in_this_process(
     assert bits(fitted(path, solver)) == bits(expected)
 
 
-@pytest.mark.usefixtures("merging", "cluster")
+@pytest.mark.usefixtures("merge_plan", "cluster")
 def test_chunks_that_tasks_of_a_group_cannot_read_are_all_left_out(
     path: str, tmp_path: Path
 ) -> None:
@@ -180,7 +180,7 @@ def test_chunks_that_tasks_of_a_group_cannot_read_are_all_left_out(
     assert [fault["start"] for fault in model.quarantined_] == [97, 194, 970]
 
 
-@pytest.mark.usefixtures("merging", "cluster")
+@pytest.mark.usefixtures("merge_plan", "cluster")
 def test_a_value_that_a_task_of_a_group_refuses_is_named(digits: Arrays, store: Store) -> None:
     X, y = digits[0].astype("f4"), digits[1]
     X[1000, 7] = np.nan
@@ -190,7 +190,7 @@ def test_a_value_that_a_task_of_a_group_refuses_is_named(digits: Arrays, store: 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("merging")
+@pytest.mark.usefixtures("merge_plan")
 def test_a_worker_that_dies_with_what_was_to_be_merged_changes_no_bit(path: str) -> None:
     expected = fitted(path, "lbfgs")
     with local_workers(2) as client:
@@ -202,7 +202,7 @@ def test_a_worker_that_dies_with_what_was_to_be_merged_changes_no_bit(path: str)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("merging")
+@pytest.mark.usefixtures("merge_plan")
 def test_a_task_of_a_group_that_kills_its_workers_is_the_one_whose_rows_are_named(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,7 +136,7 @@ def test_it_is_the_fit_to_the_other_rows_judged_by_those_held_out(
     assert min(judged(model)) == pytest.approx(own["log_loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_early_stopping_returns_the_best_model(
     solver: str, validation: bool, halves: tuple[np.ndarray, ...]
@@ -316,7 +316,7 @@ class After:
 
 
 @pytest.mark.parametrize(
-    ("solver", "apart"),
+    ("solver", "validation"),
     [
         ("lbfgs", True),
         *(
