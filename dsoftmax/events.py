@@ -8,11 +8,11 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from dsoftmax.typing import Array
+from dsoftmax.typing import Additive, Array
 
 
 @dataclass(frozen=True)
-class TimeSplit:
+class TimeSplit(Additive):
     """Where the seconds of the workers went, added up over their threads.
 
     Attributes
@@ -32,14 +32,6 @@ class TimeSplit:
     def total(self) -> float:
         """Seconds in all."""
         return self.read + self.decode + self.kernel + self.waiting
-
-    def __add__(self, other: TimeSplit) -> TimeSplit:
-        return TimeSplit(
-            self.read + other.read,
-            self.decode + other.decode,
-            self.kernel + other.kernel,
-            self.waiting + other.waiting,
-        )
 
 
 @dataclass(frozen=True)

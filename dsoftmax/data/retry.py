@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _LONGEST_DELAY = 32.0
@@ -75,6 +76,7 @@ class RetryPolicy(NamedTuple):
 RETRY_POLICY = RetryPolicy()
 
 
+@storable
 class BadChunk(NamedTuple):
     """Rows that cannot be read: those of a chunk of X, and why."""
 

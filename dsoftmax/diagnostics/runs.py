@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from dsoftmax.diagnostics.messages import Message, time_of
 from dsoftmax.events import DecimatedLog, TimeSplit
+from dsoftmax.typing import Additive
 
 _MOST_RUNS = 16
 _MOST_SAMPLES = 1024
@@ -21,22 +22,14 @@ _SHORT_SECONDS = 0.5  # of the last one in a pass of mini-batches
 RUNNING, ENDED, FAILED, LOST = "running", "ended", "failed", "lost"
 
 
-class Totals(NamedTuple):
+@dataclass(frozen=True)
+class Totals(Additive):
     """What a run has taken so far."""
 
     rows: int = 0
     bytes: int = 0
     retries: int = 0
-    time: TimeSplit = TimeSplit()
-
-    def plus(self, other: Totals) -> Totals:
-        """Return both together."""
-        return Totals(
-            self.rows + other.rows,
-            self.bytes + other.bytes,
-            self.retries + other.retries,
-            self.time + other.time,
-        )
+    time: TimeSplit = field(default_factory=TimeSplit)
 
     def minus(self, other: Totals) -> Totals:
         """Return what there is more than in another one."""
@@ -127,7 +120,7 @@ class Run:
     @property
     def totals(self) -> Totals:
         """What it has taken so far."""
-        return self._whole.plus(self._part)
+        return self._whole + self._part
 
     @property
     def seconds_left(self) -> float | None:
@@ -157,7 +150,7 @@ class Run:
     def _on_step(self, message: Message) -> None:
         self.records.add(message, message["step"])
         self.last, self.mini_batch = message, True
-        self._part = self._part.plus(_totals(message))
+        self._part = self._part + _totals(message)
         self._clock += max(0.0, message["seconds"] - self.seconds)
         self.passes, self.seconds = message["pass"], message["seconds"]
         self._sample(_SAMPLE_SECONDS)
@@ -168,12 +161,12 @@ class Run:
         if "validation_loss" in message:
             self.validation = message
         self.passes, self.seconds = message["pass"], message["seconds"]
-        whole = self._whole.plus(_totals(message))
+        whole = self._whole + _totals(message)
         if self.mini_batch:
             self._sample(_SHORT_SECONDS)
             passes, clock, sampled = self._sampled
             # What the pass took beside its steps came before them, and is no part of their speed.
-            self._sampled = passes, clock, sampled.plus(whole.minus(self.totals))
+            self._sampled = passes, clock, sampled + whole.minus(self.totals)
             self._whole, self._part = whole, _NOTHING
         else:
             self._clock = self._pass_began[2] + message["pass_seconds"]

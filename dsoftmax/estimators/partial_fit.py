@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,41 +15,13 @@ from dsoftmax.data.source import Source
 from dsoftmax.diagnostics.history import History
 from dsoftmax.estimators.base import LinearClassifier, check_feature_names
 from dsoftmax.events import Callback
-from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.linear_model import LinearModel
-from dsoftmax.objective.objective import Objective
-from dsoftmax.objective.penalty import ElasticNet
-from dsoftmax.objective.scaling import Coordinates
 from dsoftmax.runtime.select import executor_for
-from dsoftmax.solvers import SOLVERS
-from dsoftmax.solvers.autosgd import AutoSGD, AutoState
-from dsoftmax.solvers.base import Status
-from dsoftmax.solvers.minibatch import MiniBatchState
-from dsoftmax.solvers.schedules import Constant, Cosine, Inverse
-from dsoftmax.storage.records import flatten, restore
+from dsoftmax.storage.records import STORABLE, flatten, restore
 from dsoftmax.training.fingerprint import described
 from dsoftmax.training.params import MINI_BATCH, resolve_part
 from dsoftmax.training.partial_fit import train_part
 from dsoftmax.training.result import FitResult, PartialFitState
-
-_KINDS: Mapping[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        AutoSGD,
-        AutoState,
-        PartialFitState,
-        Constant,
-        Coordinates,
-        Cosine,
-        ElasticNet,
-        Evaluation,
-        Inverse,
-        MiniBatchState,
-        Objective,
-        Status,
-        *SOLVERS.values(),
-    )
-}
 
 
 def _learns_from_parts(model: PartLearner) -> bool:
@@ -143,5 +115,5 @@ class PartLearner(LinearClassifier):
     def __setstate__(self, state: dict[str, Any]) -> None:
         carry = state.get("_carry")
         if carry is not None:
-            state = state | {"_carry": restore(carry["tree"], carry["arrays"], _KINDS)}
+            state = state | {"_carry": restore(carry["tree"], carry["arrays"], STORABLE)}
         super().__setstate__(state)

@@ -18,13 +18,15 @@ from dsoftmax.objective.kernel import (
 )
 from dsoftmax.objective.reduction import ALL, Chunk, in_turn, learned_and_judged
 from dsoftmax.objective.softmax import softmax_residual
-from dsoftmax.typing import Array
+from dsoftmax.storage.records import storable
+from dsoftmax.typing import Additive, Array
 
 Sums = TypeVar("Sums")
 
 
+@storable
 @dataclass(frozen=True)
-class HeldOutSums:
+class HeldOutSums(Additive):
     """Sums over the rows that judge each model of a stack, in float64, all (n_models,).
 
     Attributes
@@ -36,11 +38,6 @@ class HeldOutSums:
     correct: Array
     weight: Array
 
-    def __add__(self, other: HeldOutSums) -> HeldOutSums:
-        return HeldOutSums(
-            self.loss + other.loss, self.correct + other.correct, self.weight + other.weight
-        )
-
     def means(self, model: int) -> tuple[float, float]:
         """Return loss and accuracy of a model on average, NaN if no rows judge it."""
         weight = float(self.weight[model])
@@ -49,15 +46,13 @@ class HeldOutSums:
         return float(self.loss[model]) / weight, float(self.correct[model]) / weight
 
 
+@storable
 @dataclass(frozen=True)
-class FoldSums:
+class FoldSums(Additive):
     """Sums over the rows that models learn from, and over those that they are judged by."""
 
     learned: LossSums
     judged: HeldOutSums
-
-    def __add__(self, other: FoldSums) -> FoldSums:
-        return FoldSums(self.learned + other.learned, self.judged + other.judged)
 
     def models(self, own: slice) -> FoldSums:
         """Return the sums of some models."""

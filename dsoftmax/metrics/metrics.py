@@ -11,12 +11,14 @@ import numpy as np
 from dsoftmax.objective.kernel import raw_blocks
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.objective.softmax import log_probabilities
-from dsoftmax.typing import Array
+from dsoftmax.storage.records import storable
+from dsoftmax.typing import Additive, Array
 
 MOST_RANKED = 10
 BINS = np.linspace(0.0, 1.0, 16)  # of confidence: 15 of equal width
 
 
+@storable
 @dataclass(frozen=True)
 class Pairs:
     """Weights of (label, prediction) pairs: only those that occur, since most of K^2 do not.
@@ -48,8 +50,9 @@ def pairs(keys: Array, weight: Array) -> Pairs:
     return Pairs(found, np.bincount(where, weight, len(found)))
 
 
+@storable
 @dataclass(frozen=True)
-class MetricSums:
+class MetricSums(Additive):
     """Weighted sums over rows.
 
     Attributes
@@ -72,17 +75,6 @@ class MetricSums:
     ranks: Array
     pairs: Pairs
     bins: Array
-
-    def __add__(self, other: MetricSums) -> MetricSums:
-        return MetricSums(
-            self.rows + other.rows,
-            self.weight + other.weight,
-            self.log_loss + other.log_loss,
-            self.squares + other.squares,
-            self.ranks + other.ranks,
-            self.pairs + other.pairs,
-            self.bins + other.bins,
-        )
 
 
 def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:

@@ -11,9 +11,11 @@ import numpy as np
 from dsoftmax.objective.objective import partial_moments
 from dsoftmax.objective.reduction import ALL, NEVER, Chunk, Reduction, of_fold
 from dsoftmax.objective.scaling import Moments
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 @dataclass(frozen=True)
 class FoldMoments:
     """What the first read of a search tells.

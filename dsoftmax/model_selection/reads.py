@@ -130,7 +130,7 @@ class Scans(RowReader):
                 keep=validation.key,
                 evict_others=True,
             )
-        self._ledger.retries += spent.work.retries
+        self._ledger.retries += spent.retries
         return sums
 
     @property

@@ -10,10 +10,12 @@ import numpy as np
 from dsoftmax.model_selection.moments import FoldMoments
 from dsoftmax.objective.importance_sample import ImportanceSample
 from dsoftmax.solvers.base import FullBatchState, Status
+from dsoftmax.storage.records import storable
 from dsoftmax.training.run_state import RunState
 from dsoftmax.typing import Array
 
 
+@storable
 @dataclass(frozen=True)
 class BeforeBudget:
     """Where models were when the budget had followers leave their leaders early.
@@ -28,6 +30,7 @@ class BeforeBudget:
     scores: Array
 
 
+@storable
 @dataclass(frozen=True)
 class SearchState(RunState):
     """Where a search stands.

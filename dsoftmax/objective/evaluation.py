@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 @dataclass(frozen=True)
 class Evaluation:
     """The smooth objective on the rows asked for, scaled to all rows.

@@ -27,7 +27,8 @@ import numpy as np
 from dsoftmax.objective.kernel import raw_blocks, side_by_side
 from dsoftmax.objective.reduction import Chunk, Reduction, taken
 from dsoftmax.objective.softmax import probabilities
-from dsoftmax.typing import Array
+from dsoftmax.storage.records import storable
+from dsoftmax.typing import Additive, Array
 
 _CERTAIN = 0.05  # what a row counts for that the model is certain of; 1 is the most
 _LEAST_CLASS = 0.5  # share of the sample that is dealt out to the classes alike
@@ -36,8 +37,9 @@ _LEAST_ROWS = 32
 _FIRST, _SECOND = 2, 3  # what tells the random numbers of the two from those of mini-batches
 
 
+@storable
 @dataclass(frozen=True)
-class ImportanceSample:
+class ImportanceSample(Additive):
     """Rows that were picked, as they came: blocks of each array.
 
     Attributes
@@ -54,15 +56,6 @@ class ImportanceSample:
     weight: tuple[Array, ...] = ()
     inverse_probability: tuple[Array, ...] = ()
     fold: tuple[Array, ...] = ()
-
-    def __add__(self, other: ImportanceSample) -> ImportanceSample:
-        return ImportanceSample(
-            self.X + other.X,
-            self.codes + other.codes,
-            self.weight + other.weight,
-            self.inverse_probability + other.inverse_probability,
-            self.fold + other.fold,
-        )
 
     @property
     def n_rows(self) -> int:

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from dsoftmax.objective.matmul import by_column, by_row, is_turned, kernels_of_numpy, panel_length
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import softmax_residual
-from dsoftmax.typing import Array
+from dsoftmax.storage.records import storable
+from dsoftmax.typing import Additive, Array
 
 _RAW_BYTES = 1 << 23
 _LONGEST = 4096  # rows of a block, and rows that are added up before their sum is widened
@@ -66,8 +67,9 @@ def _block_bytes() -> int:
     return (7 << 19) if kernels_of_numpy() & {"Haswell", "Zen"} else (7 << 18)
 
 
+@storable
 @dataclass(frozen=True)
-class LossSums:
+class LossSums(Additive):
     """Sums over rows, for each model of a stack, in float64.
 
     Attributes
@@ -82,14 +84,6 @@ class LossSums:
     gradient: Array
     correct: Array
     weight: Array
-
-    def __add__(self, other: LossSums) -> LossSums:
-        return LossSums(
-            self.loss + other.loss,
-            self.gradient + other.gradient,
-            self.correct + other.correct,
-            self.weight + other.weight,
-        )
 
 
 def narrow(rows: Array, shift: Array | None, out: Array) -> Array:

@@ -14,6 +14,7 @@ from dsoftmax.objective.kernel import ExtraColumns, LossSums, loss_gradient
 from dsoftmax.objective.penalty import ElasticNet, largest
 from dsoftmax.objective.reduction import Chunk, Combined, Reduction, combine
 from dsoftmax.objective.scaling import Coordinates, Moments, kernel_shift, moments
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
@@ -73,6 +74,7 @@ def moments_of(n_classes: int, dtype: np.dtype[np.floating]) -> Reduction[Moment
     return Reduction("moments", partial(partial_moments, n_classes=n_classes, dtype=dtype), add)
 
 
+@storable
 @dataclass(frozen=True)
 class Objective:
     """What is minimised.

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 @dataclass(frozen=True)
 class ElasticNet:
     """The penalty in the coordinates of a solver.

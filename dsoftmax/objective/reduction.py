@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from dsoftmax.errors import DataError
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 Sums = TypeVar("Sums")
@@ -164,6 +165,7 @@ class Reduction(Generic[Sums]):
     grows: bool = False
 
 
+@storable
 @dataclass(frozen=True)
 class Combined:
     """What several reductions found in the same read, in their order."""

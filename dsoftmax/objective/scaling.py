@@ -15,6 +15,7 @@ import numpy as np
 from dsoftmax.objective.kernel import block_length, narrow
 from dsoftmax.objective.matmul import by_column, panel_length
 from dsoftmax.objective.reduction import Chunk
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _FEW_CLASSES = 32  # up to which rows are added up by class in a product
@@ -22,6 +23,7 @@ _FEW_ROWS = 64  # whose squares float32 adds up without losing digits
 _STEEP = 8.0  # |mean| / sd from which float32 folding would cost a digit of the gradient
 
 
+@storable
 @dataclass(frozen=True)
 class Moments:
     """Weighted moments of rows and classes, in float64.
@@ -136,6 +138,7 @@ def _about_the_mean(shift: Array, class_weight: Array, total: Array, square: Arr
     return Moments(weight, shift + offset, m2, class_weight, total - np.outer(class_weight, offset))
 
 
+@storable
 @dataclass(frozen=True)
 class Coordinates:
     """The change of variables between a solver's point and the coefficients.

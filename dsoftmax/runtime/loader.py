@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ from dsoftmax.data.batches import Leaf, RowSlice, permutation
 from dsoftmax.data.retry import retries_here
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import forget_chunks
+from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Chunk
+from dsoftmax.runtime.cost import Cost
 from dsoftmax.runtime.span_cache import CachePolicy, Key, LoadedSpan, SpanCache
 from dsoftmax.storage.zarr_timing import decoded_here, decoding
 
@@ -108,8 +111,8 @@ class _Storage:
     share = 0.0
 
     def note(self, loaded: LoadedSpan, kernel_seconds: float) -> None:
-        own = loaded.fetch_seconds + loaded.decode_seconds + kernel_seconds
-        if loaded.reads and own > 0:
+        own = loaded.fetch_seconds + loaded.cost.time.decode + kernel_seconds
+        if loaded.cost.reads and own > 0:
             self.share += _NEWEST * (loaded.fetch_seconds / own - self.share)
 
 
@@ -148,13 +151,14 @@ def _read(task: Task, row_slice: RowSlice) -> LoadedSpan:
     started, decoded, retries = time.perf_counter(), decoded_here(), retries_here()
     source = task.parts[row_slice.start].with_blocks(task.blocks)
     if task.targets_only:
-        span, n_bytes, reads = source.read_targets(row_slice.start, row_slice.stop), 0, 0
+        span, cost = source.read_targets(row_slice.start, row_slice.stop), Cost()
     else:
         span = _read_shuffled(source, row_slice)
-        n_bytes, reads = span.X.nbytes, 1
-    decoded = decoded_here() - decoded
-    read = time.perf_counter() - started - decoded
-    return LoadedSpan(span, n_bytes, reads, read, decoded, read, retries_here() - retries)
+        cost = Cost(bytes=span.X.nbytes, reads=1)
+    decode = decoded_here() - decoded
+    read = time.perf_counter() - started - decode
+    cost = replace(cost, retries=retries_here() - retries, time=TimeSplit(read, decode))
+    return LoadedSpan(span, cost, read)
 
 
 def _read_shuffled(source: Source, row_slice: RowSlice) -> Chunk:

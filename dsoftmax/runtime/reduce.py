@@ -11,9 +11,10 @@ from dsoftmax.data.batches import Leaf, whole_span
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.source import Source
 from dsoftmax.errors import ChunkError, MemoryBoundError
+from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.base import Affinity, Executor, TaskKilledError
-from dsoftmax.runtime.cost import NO_COST, Cost, PartialSum, TaskCost, TaskResult
+from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
 from dsoftmax.runtime.loader import Task
 from dsoftmax.runtime.span_cache import CachePolicy
 from dsoftmax.runtime.spans import Span, Tree, around, cut_groups, cut_tasks
@@ -96,7 +97,7 @@ def reduce(
     following = [later for leaf, later in zip(leaves, following, strict=False) if leaf]
     leaves = [leaf for leaf in leaves if leaf]
     tree = Tree(len(leaves), reduction.combine, {} if begun is None else dict(begun.nodes))
-    before = NO_COST if begun is None else begun.cost
+    before = Cost() if begun is None else begun.cost
     held = None if keep is None else _keep(executor, source, leaves, keep, batch)
     if held is not None:
         held = held._replace(drop_after_use=drop_after_use, evict_others=evict_others)
@@ -104,13 +105,13 @@ def reduce(
     parts = _without_done(runs, tree.missing())
     tasks = _tasks(source, leaves, following, parts, targets_only, held)
     slots = min(executor.slots, len(tasks))
-    work = TaskCost()
+    work = Cost()
     bad_chunks: list[BadChunk] = []
     merge_plan = _merging(executor, source, reduction, tasks)
     for task_result in _outcomes(executor, source, reduction, tasks, merge_plan):
         for (level, index), sums in task_result.nodes.items():
             tree.add(level, index, sums)
-        work += task_result.work
+        work += task_result.cost
         bad_chunks += task_result.bad_chunks
         if watch is not None:
             watch(task_result, PartialSum(dict(tree.nodes), before + _spent(work, started, slots)))
@@ -120,11 +121,11 @@ def reduce(
     return tree.total, cost
 
 
-def _spent(work: TaskCost, started: float, slots: int) -> Cost:
+def _spent(work: Cost, started: float, slots: int) -> Cost:
+    """Return what tasks cost, with the time since the start and that in which slots waited."""
     seconds = time.perf_counter() - started
-    busy = work.read_seconds + work.decode_seconds + work.kernel_seconds
-    waiting = max(0.0, seconds * slots - busy)
-    return Cost(work, seconds, waiting)
+    waiting = TimeSplit(waiting=max(0.0, seconds * slots - work.time.total))
+    return work + Cost(time=waiting, seconds=seconds)
 
 
 def _outcomes(

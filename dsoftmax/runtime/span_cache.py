@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import psutil
 
 from dsoftmax.data.byte_cache import ByteCache
+from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Chunk
+from dsoftmax.runtime.cost import Cost
 
 Key = tuple[str, int, int, tuple[int, int] | None]  # run, span, shuffle
 
@@ -44,34 +47,29 @@ class CachePolicy(NamedTuple):
 
 
 class LoadedSpan(NamedTuple):
-    """The rows of a piece, and what it took to have them.
+    """The rows of a slice, and what it took to have them.
 
     Attributes
     ----------
     chunk : Chunk
-    bytes, reads : decoded for it, and in how many spans
-    read_seconds, decode_seconds : for which storage, and decoding and shuffling, were waited for
+    cost : of the reads for it, none if it was remembered
     fetch_seconds : for which the storage was waited for, by this thread or another one
-    retries : of reads
     """
 
     chunk: Chunk
-    bytes: int
-    reads: int
-    read_seconds: float
-    decode_seconds: float
+    cost: Cost
     fetch_seconds: float
-    retries: int
 
     def waited_for(self, seconds: float) -> LoadedSpan:
         """Return what was read ahead, with the time for which it was waited for in the end."""
-        read = min(self.read_seconds, seconds)
-        return self._replace(read_seconds=read, decode_seconds=seconds - read)
+        read = min(self.cost.time.read, seconds)
+        time = TimeSplit(read=read, decode=seconds - read)
+        return self._replace(cost=replace(self.cost, time=time))
 
     @property
     def again(self) -> LoadedSpan:
         """The same, when it is at hand."""
-        return LoadedSpan(self.chunk, 0, 0, 0.0, 0.0, 0.0, 0)
+        return LoadedSpan(self.chunk, Cost(), 0.0)
 
 
 class SpanCache:
@@ -96,7 +94,7 @@ class SpanCache:
         if found is None:
             found = read()
             self._put(key, found.again, keep)
-        elif found.reads:  # ahead of this, its first use
+        elif found.cost.reads:  # ahead of this, its first use
             self._held.drop(key)
             self._put(key, found.again, keep)
             found = found.waited_for(time.perf_counter() - started)

@@ -16,9 +16,10 @@ from dsoftmax.data.batches import Leaf, RowSlice
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.source import Source
 from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.runtime import environment
-from dsoftmax.runtime.cost import TaskCost, TaskResult
+from dsoftmax.runtime.cost import Cost, TaskResult
 from dsoftmax.runtime.environment import numerics, worker_name
 from dsoftmax.runtime.loader import Loader, Task, note, read_ahead
 from dsoftmax.runtime.spans import Tree
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:
     """Return the sums of the task's part of the tree."""
     tree: Tree[Any] = Tree(task.n_leaves, reduction.combine)
-    work = TaskCost()
+    cost = Cost()
     bad_chunks: list[BadChunk] = []
     with Loader(task) as loader:
         for index, leaf in enumerate(task.leaves, start=task.first):
@@ -45,9 +46,9 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:
                 # What was wrong with it has passed.
                 sums, done = _reduce_leaf(task, loader, reduction, leaf)
             tree.add(0, index, sums)
-            work += done
+            cost += done
     read_ahead(task)
-    return TaskResult(tree.nodes, work, tuple(bad_chunks), {worker_name(): numerics()})
+    return TaskResult(tree.nodes, cost, tuple(bad_chunks), {worker_name(): numerics()})
 
 
 def merged(
@@ -60,7 +61,7 @@ def merged(
             tree.add(level, index, sums)
     return TaskResult(
         tree.nodes,
-        sum((task_result.work for task_result in task_results), TaskCost()),
+        sum((task_result.cost for task_result in task_results), Cost()),
         tuple(bad_chunk for task_result in task_results for bad_chunk in task_result.bad_chunks),
         {who: kind for task_result in task_results for who, kind in task_result.numerics.items()},
     )
@@ -68,13 +69,13 @@ def merged(
 
 def _reduce_leaf(
     task: Task, loader: Loader, reduction: Reduction[Any], leaf: Leaf
-) -> tuple[Any, TaskCost]:
-    sums, work = None, TaskCost()
+) -> tuple[Any, Cost]:
+    sums, cost = None, Cost()
     for row_slice in leaf:
         part, done = _reduce_piece(task, loader, reduction, row_slice)
         sums = part if sums is None else reduction.combine(sums, part)
-        work += done
-    return sums, work
+        cost += done
+    return sums, cost
 
 
 def _faults(task: Task, leaf: Leaf) -> list[BadChunk]:
@@ -102,21 +103,14 @@ def with_one_blas_thread(function: Callable[..., Result], *arguments: Any) -> Re
 
 def _reduce_piece(
     task: Task, loader: Loader, reduction: Reduction[Any], row_slice: RowSlice
-) -> tuple[Any, TaskCost]:
+) -> tuple[Any, Cost]:
     loaded = loader.load(row_slice)
     started = time.perf_counter()
     sums = _named(task.parts[row_slice.start], reduction.chunk, loaded.chunk)
     kernel = time.perf_counter() - started
     note(loaded, kernel)
-    return sums, TaskCost(
-        len(loaded.chunk.X),
-        loaded.bytes,
-        loaded.reads,
-        loaded.read_seconds,
-        loaded.decode_seconds,
-        kernel,
-        loaded.retries,
-    )
+    rows = Cost(rows=len(loaded.chunk.X), time=TimeSplit(kernel=kernel))
+    return sums, loaded.cost + rows
 
 
 def _named(source: Source, function: Callable[[Chunk], Result], chunk: Chunk) -> Result:

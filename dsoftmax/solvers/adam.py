@@ -13,12 +13,14 @@ from typing import ClassVar
 import numpy as np
 
 from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 AUTO_RATE = 0.01  # for features that are scaled alike
 
 
+@storable
 @dataclass(frozen=True)
 class Adam(MiniBatch):
     """Mini-batch steps scaled by running moments of the gradient."""

@@ -31,6 +31,7 @@ from dsoftmax.solvers.base import Request, RowSelection, Status
 from dsoftmax.solvers.linalg import preconditioner
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.solvers.sgd import SGD
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _PROBES = 8
@@ -41,6 +42,7 @@ _CUT = 4.0
 _WORSE = 1.001  # times the best loss: less is rounding, or chance
 
 
+@storable
 class Snapshot(NamedTuple):
     """A model, and the gradient of the smooth objective there, as far as it is known.
 
@@ -54,6 +56,7 @@ class Snapshot(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+@storable
 class AutoState(MiniBatchState):
     """State of untuned mini-batches.
 
@@ -84,6 +87,7 @@ class AutoState(MiniBatchState):
         return self.average
 
 
+@storable
 @dataclass(frozen=True)
 class AutoSGD(SGD):
     """Mini-batch gradient descent that measures its steps; `learning_rate` is not used.

@@ -14,9 +14,11 @@ from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
 from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 class Status(Enum):
     """Where a run stands; the value is the message for the user."""
 
@@ -64,6 +66,7 @@ _CONVERGED = (
 )
 
 
+@storable
 class RowSelection(Enum):
     """Which rows a request is evaluated on."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import ElasticNet, largest
 from dsoftmax.solvers.base import FullBatchState, Request, Solver, Status
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _GROWTH = 1.2
@@ -27,6 +28,7 @@ _TELLING = 32  # times the rounding error of a value: what differences have to b
 _SLACK = 1e-6  # of the test by gradients, which is an equality if all curvatures are alike
 
 
+@storable
 @dataclass(frozen=True)
 class FISTAState(FullBatchState):
     """State of FISTA.

@@ -17,12 +17,14 @@ from dsoftmax.objective.penalty import largest
 from dsoftmax.solvers import line_search
 from dsoftmax.solvers.base import FullBatchState, Request, Solver, Status
 from dsoftmax.solvers.line_search import LineSearch, LineSearchStatus
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _MOST_IDLE = 10
 _MEMORY_BYTES = 1 << 28  # for the pairs, of which there are 10 to 100
 
 
+@storable
 class Pair(NamedTuple):
     """A difference of points, that of their gradients, and 1 / their inner product."""
 
@@ -31,6 +33,7 @@ class Pair(NamedTuple):
     rho: float
 
 
+@storable
 @dataclass(frozen=True)
 class LBFGSState(FullBatchState):
     """State of L-BFGS.

@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
+from dsoftmax.storage.records import storable
+
 DECREASE = 1e-4
 CURVATURE = 0.9
 _GROWTH = 4.0
 _MAX_EVALUATIONS = 30
 
 
+@storable
 class LinePoint(NamedTuple):
     """The function along the line: at `step` it has this value and slope."""
 
@@ -27,6 +30,7 @@ class LinePoint(NamedTuple):
     slope: float
 
 
+@storable
 class LineSearchStatus(Enum):
     """How a search stands."""
 
@@ -35,6 +39,7 @@ class LineSearchStatus(Enum):
     FAILED = "no step lowers the function beyond rounding error"
 
 
+@storable
 @dataclass(frozen=True)
 class LineSearch:
     """The state of a search.

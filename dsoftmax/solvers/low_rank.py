@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _TINY = 1e-6  # relative; steps that are so nearly dependent tell nothing apart
 
 
+@storable
 class Secant(NamedTuple):
     """A step, and the change of a gradient along it, both flat (size,)."""
 
@@ -25,6 +27,7 @@ class Secant(NamedTuple):
     change: Array
 
 
+@storable
 class LowRankTerm(NamedTuple):
     """A positive semidefinite matrix of low rank: basis @ diag(weights) @ basis.T.
 

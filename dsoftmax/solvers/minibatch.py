@@ -12,6 +12,7 @@ from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import ElasticNet, largest
 from dsoftmax.solvers.base import Request, RowSelection, Solver, State, Status
 from dsoftmax.solvers.schedules import Schedule
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _DIVERGED = 10.0  # times the loss of the intercept-only model
@@ -19,6 +20,7 @@ _DIVERGED = 10.0  # times the loss of the intercept-only model
 Memory = tuple[Array, ...]
 
 
+@storable
 @dataclass(frozen=True)
 class MiniBatchState(State):
     """State of a mini-batch solver; `point` and `value` are of the best epoch so far.

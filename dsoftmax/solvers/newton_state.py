@@ -12,9 +12,11 @@ from dsoftmax.solvers.fista import FISTAState
 from dsoftmax.solvers.lbfgs import LBFGSState, Pair
 from dsoftmax.solvers.low_rank import Secant
 from dsoftmax.solvers.surrogate import Surrogate
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 class Trial(NamedTuple):
     """A point that is to be evaluated on all rows.
 
@@ -31,6 +33,7 @@ class Trial(NamedTuple):
     secant: Secant | None
 
 
+@storable
 @dataclass(frozen=True)
 class NewtonState(FullBatchState):
     """State of Newton's method; `point` is the centre of the model.

@@ -10,9 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dsoftmax.storage.records import storable
+
 Schedule = Callable[[int], float]
 
 
+@storable
 @dataclass(frozen=True)
 class Constant:
     """The same always."""
@@ -27,6 +30,7 @@ class Constant:
 constant = Constant()
 
 
+@storable
 @dataclass(frozen=True)
 class Inverse:
     """1 / (1 + rows / horizon): half at the horizon, small enough in sum to converge.
@@ -41,6 +45,7 @@ class Inverse:
         return 1.0 / (1.0 + rows_seen / self.horizon)
 
 
+@storable
 @dataclass(frozen=True)
 class Settling:
     """As `Inverse` for two horizons, then 1: from there on, the noise is taken out of gradients."""
@@ -52,6 +57,7 @@ class Settling:
         return Inverse(self.horizon)(rows_seen) if rows_seen < 2 * self.horizon else 1.0
 
 
+@storable
 @dataclass(frozen=True)
 class Cosine:
     """Half a cosine from 1 to 0 over `total` rows (Loshchilov and Hutter, SGDR, 2017)."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 @dataclass(frozen=True)
 class SGD(MiniBatch):
     """Mini-batch gradient descent; `momentum` is from 0 (plain steps) to below 1."""

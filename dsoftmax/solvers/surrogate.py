@@ -10,9 +10,11 @@ from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.solvers.lbfgs import Pair
 from dsoftmax.solvers.linalg import product, transposed_product
 from dsoftmax.solvers.low_rank import LowRankTerm
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 @dataclass(frozen=True)
 class Surrogate:
     """The sample's objective, corrected at a centre, bent and damped around it.

@@ -20,15 +20,27 @@ import dataclasses
 import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dsoftmax.errors import CheckpointError
 from dsoftmax.typing import Array
 
+T = TypeVar("T")
+
 _NUMBERS = "biuf"
 _STORABLE = "biufUS"  # kinds of NumPy dtypes of which a file can hold every bit
+
+
+STORABLE: dict[str, type] = {}  # the classes that a checkpoint may hold, by name
+
+
+def storable(kind: type[T]) -> type[T]:
+    """Let `restore` build a class: the decorator of all that a checkpoint holds."""
+    if STORABLE.setdefault(kind.__name__, kind) is not kind:
+        raise TypeError(f"two storable classes are named {kind.__name__}")
+    return kind
 
 
 def flatten(value: Any) -> tuple[Any, dict[str, Array]]:

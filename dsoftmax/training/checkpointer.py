@@ -28,39 +28,17 @@ from dsoftmax.events import (
     from_table,
     to_table,
 )
-from dsoftmax.metrics.fold_loss import FoldSums, HeldOutSums
-from dsoftmax.metrics.metrics import MetricSums, Pairs
-from dsoftmax.model_selection.moments import FoldMoments
-from dsoftmax.model_selection.state import BeforeBudget, SearchState
-from dsoftmax.objective.importance_sample import ImportanceSample
-from dsoftmax.objective.kernel import LossSums
-from dsoftmax.objective.reduction import Combined
-from dsoftmax.objective.scaling import Moments
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.cost import Cost, PartialSum, TaskCost, TaskResult
+from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.environment import numerics, worker_name
 from dsoftmax.runtime.spans import Span
-from dsoftmax.solvers.autosgd import AutoState, Snapshot
-from dsoftmax.solvers.base import Status
-from dsoftmax.solvers.fista import FISTAState
-from dsoftmax.solvers.lbfgs import LBFGSState, Pair
-from dsoftmax.solvers.line_search import LinePoint, LineSearch, LineSearchStatus
-from dsoftmax.solvers.low_rank import LowRankTerm, Secant
-from dsoftmax.solvers.minibatch import MiniBatchState
-from dsoftmax.solvers.newton_state import NewtonState, Trial
-from dsoftmax.solvers.surrogate import Surrogate
 from dsoftmax.storage.checkpoint_file import CheckpointFolder
 from dsoftmax.storage.lock import FolderLock
+from dsoftmax.storage.records import STORABLE, storable
 from dsoftmax.training.fingerprint import RunFingerprint, differences, fingerprint_of
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 from dsoftmax.training.run_state import (
-    BestModel,
-    DataStatistics,
-    EpochPosition,
-    FitState,
-    FittedModel,
-    ProgressState,
     RunState,
 )
 from dsoftmax.training.validation import ValidationSet
@@ -227,8 +205,8 @@ class Checkpointer(Generic[C]):
         total = len(self.run_state.quarantined) + len(bad_chunks)
         if total > source.max_bad_chunks:
             raise ChunkError(
-                f"{total} chunks of X cannot be read, and max_bad_chunks is {source.max_bad_chunks}; "
-                f"the first: {bad_chunks[0].reason}"
+                f"{total} chunks of X cannot be read, and max_bad_chunks is "
+                f"{source.max_bad_chunks}; the first: {bad_chunks[0].reason}"
             )
         if total == len(source.chunks) - 1:
             raise ChunkError(f"no rows are left; the first fault: {bad_chunks[0].reason}")
@@ -269,6 +247,7 @@ _INTERVAL = "30 seconds"
 _MAX_TIME_FRACTION = 0.01  # of the time that writing checkpoints may take
 
 
+@storable
 @dataclass(frozen=True)
 class Checkpoint:
     """What is in a checkpoint.
@@ -294,51 +273,6 @@ class Checkpoint:
     def history(self) -> tuple[StepEnded, ...]:
         """The steps and passes so far."""
         return from_table(self.events)
-
-
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        AutoState,
-        PartialSum,
-        LowRankTerm,
-        BestModel,
-        FitState,
-        FISTAState,
-        BadChunk,
-        FittedModel,
-        DataStatistics,
-        FoldMoments,
-        FoldSums,
-        HeldOutSums,
-        BeforeBudget,
-        SearchState,
-        RunFingerprint,
-        LBFGSState,
-        LineSearch,
-        LossSums,
-        MetricSums,
-        MiniBatchState,
-        Surrogate,
-        Moments,
-        NewtonState,
-        Pair,
-        Pairs,
-        EpochPosition,
-        LinePoint,
-        Checkpoint,
-        LineSearchStatus,
-        Secant,
-        Combined,
-        Snapshot,
-        Cost,
-        Status,
-        ImportanceSample,
-        ProgressState,
-        Trial,
-        TaskCost,
-    )
-}
 
 
 class CheckpointStore:
@@ -383,7 +317,7 @@ class CheckpointStore:
         CheckpointError
             If it is damaged, or that of another run.
         """
-        saved: Checkpoint | None = self._folder.read(_KINDS)
+        saved: Checkpoint | None = self._folder.read(STORABLE)
         if saved is None:
             return None
         found = differences(saved.identity, identity)

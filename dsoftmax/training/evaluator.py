@@ -176,7 +176,7 @@ class Evaluator(RowReader):
         sums, classes = self._judged, self._labelled.classes
         if self._apart is not None:
             sums, cost = sums_apart(self._apart, objective, point, classes, self._watch_batch)
-            self._ledger.retries += cost.work.retries
+            self._ledger.retries += cost.retries
         self._judged, self.ended = None, False
         return self._ledger.end_pass(None if sums is None else scored(sums, classes), gap)
 

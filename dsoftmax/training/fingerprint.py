@@ -17,6 +17,7 @@ from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import UnreadableError, reduce
 from dsoftmax.storage.digests import array_digest
+from dsoftmax.storage.records import storable
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.validation import ValidationSet
 
@@ -25,6 +26,7 @@ _BYTES = 1 << 28  # decoded, of those chunks together; but one is always read
 _FREE = ("max_iter", "seed", "seeded", "statistical")  # not a part of what a run is
 
 
+@storable
 @dataclass(frozen=True)
 class RunFingerprint:
     """A run, as far as it can be known without reading all of it.

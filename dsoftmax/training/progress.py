@@ -19,7 +19,7 @@ from dsoftmax.events import (
     ValidationScores,
 )
 from dsoftmax.objective.evaluation import Evaluation
-from dsoftmax.runtime.cost import NO_COST, Cost, PartialSum
+from dsoftmax.runtime.cost import Cost, PartialSum
 from dsoftmax.training.run_state import ProgressState
 from dsoftmax.typing import Array
 
@@ -44,7 +44,7 @@ class Progress:
         self.events: DecimatedLog[StepEnded] = DecimatedLog()
         self.events.resume([(event, _step(event)) for event in events], tally.n_events)
         self._spent, self._seen = tally.cost, tally.seen
-        self._last_spent, self._last_seen = NO_COST, np.zeros(4)
+        self._last_spent, self._last_seen = Cost(), np.zeros(4)
         self._started = time.perf_counter() - tally.seconds
 
     @property
@@ -74,14 +74,14 @@ class Progress:
 
     def progress(self, begun: PartialSum, n_rows: int) -> None:
         """Tell how far the pass under way is."""
-        cost, work = begun.cost, begun.cost.work
-        self.emit(RowsDone(work.rows, n_rows, work.bytes, cost.seconds, _split(cost), work.retries))
+        cost = begun.cost
+        self.emit(RowsDone(cost.rows, n_rows, cost.bytes, cost.seconds, cost.time, cost.retries))
 
     def spend(self, cost: Cost) -> None:
         """Count what a reduction cost towards the pass under way."""
         self._last_spent = cost
         self._spent += cost
-        self.retries += cost.work.retries
+        self.retries += cost.retries
 
     def see(self, loss: float, gradient_norm: float, result: Evaluation) -> None:
         """Take note of the objective that an evaluation found at its first point."""
@@ -106,7 +106,7 @@ class Progress:
         event = PassEnded(
             float(self.passes), *self._entry(means, cost), cost.seconds, validation, gap
         )
-        self._spent, self._seen = NO_COST, np.zeros(4)
+        self._spent, self._seen = Cost(), np.zeros(4)
         return event
 
     def end_first(self) -> None:
@@ -117,14 +117,14 @@ class Progress:
 
     def start_over(self) -> None:
         """Forget a pass that is not counted: it is made again, or mends what was lost."""
-        self._spent, self._seen = NO_COST, np.zeros(4)
+        self._spent, self._seen = Cost(), np.zeros(4)
 
     def end(
         self, reason: str, converged: bool, loss: float, gap: float | None, best_pass: int | None
     ) -> None:
         """Tell that the fit is over."""
         whole = [event.time for event in self.events if isinstance(event, PassEnded)]
-        split = sum(whole, start=_split(self._spent))
+        split = sum(whole, start=self._spent.time)
         mini_batch = len(whole) < len(self.events)
         self.emit(
             FitEnded(
@@ -144,16 +144,8 @@ class Progress:
 
     def _entry(self, seen: Array, cost: Cost) -> _Entry:
         loss, norm, accuracy = (float(value) for value in seen[:3])
-        work = cost.work
-        split, seconds, retries = _split(cost), self.seconds, work.retries
-        return self.steps, loss, norm, accuracy, seconds, work.rows, work.bytes, split, retries
-
-
-def _split(cost: Cost) -> TimeSplit:
-    work = cost.work
-    return TimeSplit(
-        work.read_seconds, work.decode_seconds, work.kernel_seconds, cost.waiting_seconds
-    )
+        took = self.seconds, cost.rows, cost.bytes, cost.time, cost.retries
+        return self.steps, loss, norm, accuracy, *took
 
 
 def _step(event: StepEnded) -> int | None:

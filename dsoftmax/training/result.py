@@ -12,6 +12,7 @@ from dsoftmax.data.retry import BadChunk
 from dsoftmax.objective.objective import Objective
 from dsoftmax.solvers.base import Request, RowSelection, Solver, State, Status
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
+from dsoftmax.storage.records import storable
 from dsoftmax.training.evaluator import Evaluator
 from dsoftmax.training.run_state import BestModel, FittedModel
 from dsoftmax.typing import Array
@@ -117,6 +118,7 @@ class FitResult:
         )
 
 
+@storable
 @dataclass(frozen=True)
 class PartialFitState:
     """What `partial_fit` goes on from: the solver of the first part, and where it stands."""

@@ -12,12 +12,14 @@ from dsoftmax.data.retry import BadChunk
 from dsoftmax.metrics.metrics import MetricSums
 from dsoftmax.objective.importance_sample import ImportanceSample
 from dsoftmax.objective.scaling import Moments
-from dsoftmax.runtime.cost import NO_COST, Cost, PartialSum
+from dsoftmax.runtime.cost import Cost, PartialSum
 from dsoftmax.solvers.base import State, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 
+@storable
 @dataclass(frozen=True)
 class DataStatistics:
     """What the first read told; with the settings, it determines the objective.
@@ -36,6 +38,7 @@ class DataStatistics:
     n_rows: int
 
 
+@storable
 @dataclass(frozen=True)
 class ProgressState:
     """What a ledger has counted.
@@ -53,7 +56,7 @@ class ProgressState:
     seconds: float = 0.0
     retries: int = 0
     n_events: int = 0
-    cost: Cost = NO_COST
+    cost: Cost = field(default_factory=Cost)
     seen: Array = field(default_factory=lambda: np.zeros(4))
 
 
@@ -94,6 +97,7 @@ class RunState(ABC):
         """Return the standing before the budget was found to be spent."""
 
 
+@storable
 @dataclass(frozen=True)
 class EpochPosition:
     """Where a fit is within its passes.
@@ -111,6 +115,7 @@ class EpochPosition:
     judged: MetricSums | None = None
 
 
+@storable
 @dataclass(frozen=True)
 class FitState(RunState):
     """Where a fit stands.
@@ -199,6 +204,7 @@ class FitState(RunState):
         return self.state is not None and self.state.status is Status.RUNNING
 
 
+@storable
 @dataclass(frozen=True)
 class FittedModel:
     """The model that a fit returns.
@@ -221,6 +227,7 @@ class FittedModel:
     best_pass: int | None
 
 
+@storable
 @dataclass(frozen=True)
 class BestModel:
     """The model of the lowest validation loss so far.

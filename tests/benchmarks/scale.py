@@ -16,7 +16,7 @@ from distributed import Client
 from dsoftmax.runtime.base import Affinity
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.cost import TaskCost, TaskResult
+from dsoftmax.runtime.cost import Cost, TaskResult
 from dsoftmax.runtime.reduce import FAN_IN
 from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
 from dsoftmax.runtime.transfer import MergePlan
@@ -100,7 +100,7 @@ def efficiency(workers: int) -> Result:
 def large_sums(number: int) -> TaskResult:
     """Return, after a while, what a task has of 1,000 classes x 2,048 features: 16 MB."""
     time.sleep(4 * SLEEP)
-    return TaskResult({(0, number): np.ones((1, 2049, 1000))}, TaskCost(), (), {})
+    return TaskResult({(0, number): np.ones((1, 2049, 1000))}, Cost(), (), {})
 
 
 def merge_plan() -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dsoftmax.diagnostics.report import public
-from dsoftmax.diagnostics.runs import ENDED, FAILED, LOST, RUNNING, Run, Runs
+from dsoftmax.diagnostics.runs import ENDED, FAILED, LOST, RUNNING, Run, Runs, Totals
 from dsoftmax.events import (
     CandidatesJudged,
     CheckpointWritten,
@@ -70,8 +70,7 @@ def test_a_run_knows_how_far_it_is_within_a_pass() -> None:
     run = told(STARTED, PASS, RowsDone(250, 1000, 16_000, 1.5, SPLIT, 1))
     assert run.passes == 1.25
     assert run.seconds == 7.5
-    assert run.totals[:3] == (1250, 80_000, 4)
-    assert run.totals.time == SPLIT + SPLIT
+    assert run.totals == Totals(1250, 80_000, 4, SPLIT + SPLIT)
 
 
 def test_the_time_left_is_that_of_the_budget() -> None:
@@ -83,7 +82,7 @@ def test_the_time_left_is_that_of_the_budget() -> None:
 def test_steps_are_not_counted_twice_when_their_pass_ends() -> None:
     whole = replace(PASS, rows=1000, bytes=64_000, time=SPLIT + SPLIT, retries=0)
     run = told(STARTED, STEP, replace(STEP, passes=1.0, step=2, seconds=2.0), whole)
-    assert run.totals == (1000, 64_000, 0, SPLIT + SPLIT)
+    assert run.totals == Totals(1000, 64_000, 0, SPLIT + SPLIT)
     assert run.mini_batch
 
 

@@ -144,7 +144,7 @@ def test_many_classes_are_predicted_in_tasks_of_bounded_size(
 _SLOW = """
 import sys, time
 from dsoftmax import load_model
-from dsoftmax.prediction import LinearModel
+from dsoftmax.objective.linear_model import LinearModel
 apply = LinearModel.apply
 def slowly(self, chunk, method, dtype):
     print(chunk.start, flush=True)

@@ -15,10 +15,11 @@ from distributed import Client
 from dsoftmax import ChunkError, open_data
 from dsoftmax.data.batches import Epoch, whole_span
 from dsoftmax.data.source import Source
+from dsoftmax.events import TimeSplit
 from dsoftmax.objective.objective import moments_of
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.runtime import loader
-from dsoftmax.runtime.cost import TaskResult
+from dsoftmax.runtime.cost import Cost, TaskResult
 from dsoftmax.runtime.loader import Task, note
 from dsoftmax.runtime.reduce import reduce
 from dsoftmax.runtime.select import executor_for
@@ -107,9 +108,9 @@ def test_what_is_held_is_not_read_ahead(
     X: Any = source.X
     X.readers.clear()
     with loader.Loader(task) as opened:
-        assert opened.load(leaves[0][0]).reads == 0
+        assert opened.load(leaves[0][0]).cost.reads == 0
         assert opened._pool is None
-    assert reduce_leaves(task, total).work.reads == 0
+    assert reduce_leaves(task, total).cost.reads == 0
     assert X.readers == {}
 
 
@@ -126,10 +127,10 @@ def test_whether_it_pays_is_learned_from_the_reads_before(
 ) -> None:
     chunk = Chunk(np.ones((1, 1)), None, None, 0)
     for _ in range(10):
-        note(LoadedSpan(chunk, 8, 1, fetch, 1.0, fetch, 0), kernel)
+        note(LoadedSpan(chunk, Cost(0, 8, 1, 0, TimeSplit(fetch, 1.0)), fetch), kernel)
     assert (storage.share > loader._WORTH_IT) == pays
     share = storage.share
-    note(LoadedSpan(chunk, 0, 0, 0.0, 0.0, 0.0, 0), kernel)
+    note(LoadedSpan(chunk, Cost(), 0.0), kernel)
     assert storage.share == share, "what was remembered says nothing of storage"
 
 
@@ -163,7 +164,7 @@ def test_the_span_of_the_next_step_is_read_before_it_is_asked_for_and_counted_on
     second = step(source, 10, None, room=1 << 20)
     assert X.readers[10] != X.readers[0] == threading.current_thread().name
     assert second.nodes[(0, 0)] == np.arange(30.0, 60.0).sum()
-    assert [first.work.reads, second.work.reads, second.work.bytes] == [1, 1, 240]
+    assert [first.cost.reads, second.cost.reads, second.cost.bytes] == [1, 1, 240]
 
 
 def test_nothing_is_read_for_the_next_step_without_room_for_it(
@@ -189,7 +190,7 @@ def test_what_is_read_for_a_run_that_has_ended_is_not_remembered(remembered: Spa
     def read() -> LoadedSpan:
         reading.set()
         assert ended.wait(SECONDS)
-        return LoadedSpan(Chunk(np.ones((1, 1)), None, None, 0), 8, 1, 0.0, 0.0, 0.0, 0)
+        return LoadedSpan(Chunk(np.ones((1, 1)), None, None, 0), Cost(0, 8, 1), 0.0)
 
     key, later = ("run", 0, 1, None), ("run", 1, 2, None)
     remembered.begin(key, keep(1 << 20), 8, read)
@@ -197,19 +198,20 @@ def test_what_is_read_for_a_run_that_has_ended_is_not_remembered(remembered: Spa
     assert reading.wait(SECONDS)
     remembered.forget("run")
     ended.set()
-    counted = [remembered.get(name, keep(1 << 20), read).reads for name in (key, later)]
+    counted = [remembered.get(name, keep(1 << 20), read).cost.reads for name in (key, later)]
     assert counted == [1, 1]
-    assert remembered.get(key, keep(1 << 20), read).reads == 0
+    assert remembered.get(key, keep(1 << 20), read).cost.reads == 0
 
 
 def test_spans_that_give_way_take_the_place_of_nothing(remembered: SpanCache) -> None:
-    span = LoadedSpan(Chunk(np.ones((1, 1)), None, None, 0), 8, 1, 0.0, 0.0, 0.0, 0)
+    span = LoadedSpan(Chunk(np.ones((1, 1)), None, None, 0), Cost(0, 8, 1), 0.0)
     own = CachePolicy("own", 24, 0, drop_after_use=False, cyclic=True)
     guest = own._replace(run="guest", evict_others=True)
 
     def reads(keep: CachePolicy, *numbers: int) -> int:
         return sum(
-            remembered.get((keep.run, i, i + 1, None), keep, lambda: span).reads for i in numbers
+            remembered.get((keep.run, i, i + 1, None), keep, lambda: span).cost.reads
+            for i in numbers
         )
 
     assert reads(guest, 0, 1, 2, 3) == 4
@@ -241,7 +243,7 @@ def test_steps_that_are_read_ahead_have_the_same_bits(cluster: Client, store: St
                 )
                 for number in range(epoch.n_steps)
             ]
-        assert sum(cost.work.rows for _, cost in found) == 320
+        assert sum(cost.rows for _, cost in found) == 320
         return [sums.mean.tobytes() for sums, _ in found]
 
     assert means("a", ahead=True) == means("b", ahead=False)

@@ -23,13 +23,13 @@ from dsoftmax.runtime.local_cluster import close_embedded_cluster, embedded_clie
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no processes on Windows")
 
 SUM = """
-from dsoftmax.runtime.local import embedded_client
+from dsoftmax.runtime.local_cluster import embedded_client
 print(embedded_client().submit(sum, [1, 2]).result())
 """
 
 SUM_IN_A_LOOP = """
 import asyncio
-from dsoftmax.runtime.local import embedded_client
+from dsoftmax.runtime.local_cluster import embedded_client
 
 async def main():
     print(embedded_client().submit(sum, [1, 2]).result())
@@ -39,7 +39,7 @@ asyncio.run(main())
 
 SUM_IN_A_FORK = """
 import os, sys
-from dsoftmax.runtime.local import embedded_client
+from dsoftmax.runtime.local_cluster import embedded_client
 
 parent = embedded_client()
 if (child := os.fork()) == 0:
@@ -51,20 +51,20 @@ print(parent.submit(sum, [1, 2]).result())
 
 LOST_SCHEDULER = """
 import os, signal
-from dsoftmax.runtime.local import embedded_client
+from dsoftmax.runtime.local_cluster import embedded_client
 os.kill(embedded_client().cluster.scheduler.process.pid, signal.SIGKILL)
 """
 
 WAIT_TO_BE_KILLED = """
 import time
-from dsoftmax.runtime.local import embedded_client
+from dsoftmax.runtime.local_cluster import embedded_client
 print(embedded_client().cluster.folder, flush=True)
 time.sleep(60)
 """
 
 SURVIVE_CTRL_C = """
 import os, time
-from dsoftmax.runtime.local import embedded_client
+from dsoftmax.runtime.local_cluster import embedded_client
 
 client = embedded_client()
 before = client.run(os.getpid)

@@ -20,7 +20,7 @@ from dsoftmax.events import Event, FitStarted, StepEnded
 from dsoftmax.runtime import local_cluster as local
 from dsoftmax.runtime import select
 from dsoftmax.runtime.cluster import ClusterExecutor
-from dsoftmax.runtime.cost import TaskCost
+from dsoftmax.runtime.cost import Cost
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
@@ -99,7 +99,7 @@ def test_labels_in_memory_travel_only_where_they_are_needed(cluster: Client) -> 
 
 
 def test_work_is_added_up_and_time_is_split(source: Source) -> None:
-    seen: list[TaskCost] = []
+    seen: list[Cost] = []
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
         from dsoftmax.objective.objective import moments_of
@@ -111,13 +111,12 @@ def test_work_is_added_up_and_time_is_split(source: Source) -> None:
             labelled,
             reduction,
             full_pass(spans),
-            watch=lambda task_result, begun: seen.append(task_result.work),
+            watch=lambda task_result, begun: seen.append(task_result.cost),
         )
-    assert cost.work.rows == 95 == sum(work.rows for work in seen)
-    assert cost.work.bytes == 95 * 3 * 8
-    assert cost.work.reads == len(spans)
-    work = cost.work
-    busy = work.read_seconds + work.decode_seconds + work.kernel_seconds
+    assert cost.rows == 95 == sum(work.rows for work in seen)
+    assert cost.bytes == 95 * 3 * 8
+    assert cost.reads == len(spans)
+    busy = cost.time.read + cost.time.decode + cost.time.kernel
     assert 0 < busy <= cost.seconds * executor.slots
 
 

@@ -53,8 +53,8 @@ def one_pass(
         keep=None if run is None else f"{executor.run_key}-{run}",
         batch=batch,
     )
-    assert cost.work.rows == ROWS
-    return sums.gradient.tobytes() + sums.loss.tobytes(), cost.work.reads
+    assert cost.rows == ROWS
+    return sums.gradient.tobytes() + sums.loss.tobytes(), cost.reads
 
 
 def test_the_second_pass_decodes_nothing_and_has_the_same_bits(source: Source) -> None:

@@ -117,9 +117,7 @@ def test_merged_sums_have_the_bits_of_this_process_and_count_every_row(source: S
     for bits_, cost, seen in rounds:
         assert bits_ == expected
         assert (
-            cost.work.rows
-            == sum(task_result.work.rows for task_result, _ in seen)
-            == source.n_samples
+            cost.rows == sum(task_result.cost.rows for task_result, _ in seen) == source.n_samples
         )
         assert set().union(*(task_result.numerics for task_result, _ in seen)) == set(
             executor._workers
@@ -147,7 +145,7 @@ def test_a_pass_goes_on_from_any_part_of_it(source: Source) -> None:
         for _, begun in seen:
             got, cost, _ = reduced(executor, source, begun)
             assert got == expected
-            assert cost.work.rows == source.n_samples
+            assert cost.rows == source.n_samples
 
 
 @pytest.mark.usefixtures("cluster")

@@ -12,41 +12,15 @@ import numpy as np
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import ElasticNet
 from dsoftmax.solvers.adam import Adam
-from dsoftmax.solvers.autosgd import AutoSGD, AutoState, Snapshot
-from dsoftmax.solvers.base import RowSelection, State, Status
-from dsoftmax.solvers.fista import FISTA, FISTAState
-from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, Pair
-from dsoftmax.solvers.line_search import LinePoint, LineSearch, LineSearchStatus
-from dsoftmax.solvers.low_rank import LowRankTerm, Secant
-from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.solvers.autosgd import AutoSGD
+from dsoftmax.solvers.base import State, Status
+from dsoftmax.solvers.fista import FISTA
+from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
-from dsoftmax.solvers.newton_state import NewtonState, Trial
 from dsoftmax.solvers.schedules import Inverse, Settling
 from dsoftmax.solvers.sgd import SGD
-from dsoftmax.solvers.surrogate import Surrogate
 from dsoftmax.typing import Array
 
-KINDS: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        AutoState,
-        LowRankTerm,
-        FISTAState,
-        LBFGSState,
-        LineSearch,
-        MiniBatchState,
-        Surrogate,
-        NewtonState,
-        Pair,
-        RowSelection,
-        LinePoint,
-        LineSearchStatus,
-        Secant,
-        Snapshot,
-        Status,
-        Trial,
-    )
-}
 ZERO = np.zeros((4, 3))
 NET = ElasticNet(0.1, 0.5, np.ones((3, 1)))
 RIDGE = ElasticNet(0.1, 0.0, np.ones((3, 1)))

@@ -21,7 +21,8 @@ import pytest
 from dsoftmax import CheckpointError, DataError
 from dsoftmax.storage.atomic_folder import open_folder
 from dsoftmax.storage.checkpoint_file import CheckpointFolder
-from tests.storage.states import KINDS, SOLVERS, damaged, same, state_of
+from dsoftmax.storage.records import STORABLE
+from tests.storage.states import SOLVERS, damaged, same, state_of
 
 OLD, NEW = {"step": 1, "point": np.arange(3.0)}, {"step": 2, "point": np.ones(3)}
 
@@ -49,7 +50,7 @@ def both(folder: Path) -> list[Path]:
 def test_what_is_read_is_what_was_written(tmp_path: Path, name: str) -> None:
     state = state_of(name)
     size = CheckpointFolder(tmp_path).write(state)
-    assert same(CheckpointFolder(tmp_path).read(KINDS), state)
+    assert same(CheckpointFolder(tmp_path).read(STORABLE), state)
     assert [file.stat().st_size for file in tmp_path.iterdir()] == [size]
 
 
@@ -263,7 +264,7 @@ def test_what_killed_writers_left_is_removed_by_the_next(tmp_path: Path) -> None
 WRITE_TOO_MUCH = """
 import resource, sys
 import numpy as np
-from dsoftmax.checkpoint import CheckpointFolder
+from dsoftmax.storage.checkpoint_file import CheckpointFolder
 checkpoints = CheckpointFolder(sys.argv[1])
 checkpoints.write(1)
 checkpoints.write(2)
@@ -333,7 +334,7 @@ def interrupted_at(line: int) -> Any:
     left = iter(range(line))
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        if Path(frame.f_code.co_filename).name not in {"checkpoint.py", "places.py"}:
+        if Path(frame.f_code.co_filename).name not in {"checkpoint_file.py", "atomic_folder.py"}:
             return None
         if event == "line" and next(left, None) is None:
             sys.settrace(None)
@@ -372,7 +373,7 @@ def test_an_interrupt_at_any_line_leaves_a_whole_state(tmp_path: Path) -> None:
 WRITERS = """
 import os, sys
 import numpy as np
-from dsoftmax.checkpoint import CheckpointFolder
+from dsoftmax.storage.checkpoint_file import CheckpointFolder
 for line in sys.stdin:
     writer = os.fork()
     if writer == 0:

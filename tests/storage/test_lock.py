@@ -221,8 +221,8 @@ def test_no_process_id_is_a_crash(folder: Folder, clock: Clock, pid: int) -> Non
 
 HOLD = """
 import sys
-from dsoftmax.lease import Lease
-with Lease(sys.argv[1]):
+from dsoftmax.storage.lock import FolderLock
+with FolderLock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -454,13 +454,13 @@ def test_a_place_that_cannot_be_written_says_so(
 
 FORK = """
 import os, sys
-from dsoftmax.lease import Lease
-ours = Lease(sys.argv[1])
+from dsoftmax.storage.lock import FolderLock
+ours = FolderLock(sys.argv[1])
 ours.__enter__()
 child = os.fork()
 if child == 0:
     try:
-        with Lease(sys.argv[1]):
+        with FolderLock(sys.argv[1]):
             print("held twice", flush=True)
     except Exception as error:
         print(error, flush=True)
@@ -487,7 +487,7 @@ def test_a_forked_child_neither_holds_nor_releases_the_lease(tmp_path: Path) -> 
 # Forks takers for every line that it reads; each says how it went, and holds on until killed.
 TAKERS = """
 import os, socket, sys, time
-from dsoftmax import lease
+from dsoftmax.storage import lock
 for line in sys.stdin:
     name, hosts, count = line.split()
     children = []
@@ -497,8 +497,8 @@ for line in sys.stdin:
             if hosts == "many":
                 host = f"host{taker}"
                 socket.gethostname = lambda: host
-                lease._BEAT_SECONDS, lease._SILENCE_SECONDS = 0.05, 0.5
-            ours = lease.Lease(os.path.join(sys.argv[1], name))
+                lock._BEAT_SECONDS, lock._SILENCE_SECONDS = 0.05, 0.5
+            ours = lock.FolderLock(os.path.join(sys.argv[1], name))
             try:
                 ours.__enter__()
                 os.write(1, b"held %d\\n" % os.getpid())

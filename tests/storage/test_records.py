@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from dsoftmax import CheckpointError
-from dsoftmax.storage.records import flatten, restore
-from tests.storage.states import KINDS, SOLVERS, same, state_of
+from dsoftmax.storage.records import STORABLE, flatten, restore
+from tests.storage.states import SOLVERS, same, state_of
 
 
 class Colour(Enum):
@@ -115,7 +115,7 @@ def test_every_bit_and_every_type_comes_back(value: Any) -> None:
 @pytest.mark.parametrize("steps", [0, 1, 6])
 def test_the_state_of_a_solver_comes_back(name: str, steps: int) -> None:
     state = state_of(name, steps)
-    assert same(round_trip(state, KINDS), state)
+    assert same(round_trip(state, STORABLE), state)
 
 
 def test_arrays_are_neither_copied_nor_held_twice() -> None:

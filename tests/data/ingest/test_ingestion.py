@@ -321,7 +321,7 @@ def test_a_flipped_bit_is_detected_on_reading(save: Save, out: Path, name: str) 
 # Not ru_maxrss: a child inherits that of the process that started it, here of all the tests.
 MEASURE = """
 import sys
-from dsoftmax.ingestion import ingest
+from dsoftmax.data.ingest.ingestion import ingest
 source, store, y, shuffle = sys.argv[1:]
 ingest(source, store, y=y or None, shuffle=int(shuffle) if shuffle else None)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
