@@ -7,49 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.events import ChunkQuarantined, DecimatedLog, Event, FitResumed, PassEnded, StepEnded
+from dsoftmax.events import ChunkQuarantined, PassEnded, StepEnded
 
 Record = dict[str, Any]
 
 
-class History:
-    """Collects a dict for every pass, and for the steps: see `dsoftmax.events` when many.
+def record_of(event: StepEnded | ChunkQuarantined) -> Record:
+    """Return a step, a pass or a quarantined chunk as a record of `history_`."""
+    if isinstance(event, ChunkQuarantined):
+        return {"kind": "quarantined", **asdict(event)}
+    return as_record(event)
+
+
+def as_record(event: StepEnded) -> Record:
+    """Return a step or a pass as a flat dict of numbers and strings.
 
     Keys: kind ("step" or "pass"), pass, step, loss, gradient_norm, accuracy, seconds (since
     the fit started), rows, bytes, read_seconds, decode_seconds, kernel_seconds,
     waiting_seconds, retries. A pass also has pass_seconds; from "newton" gap, an estimate of how
-    far the loss is above its minimum; and, where there are validation rows, validation_loss,
+    far the loss is above its minimum; and, with validation rows, validation_loss,
     validation_accuracy, validation_balanced_accuracy, validation_f1_macro, validation_brier_score
-    and validation_ece, see `dsoftmax.metrics.scores.EvaluationResult`. A chunk that is left out
-    from there on has the kind "quarantined", and start, stop (rows) and reason.
+    and validation_ece, see `dsoftmax.metrics.scores.EvaluationResult`.
     """
-
-    def __init__(self) -> None:
-        self._kept: DecimatedLog[Record] = DecimatedLog()
-
-    @property
-    def records(self) -> list[Record]:
-        """The records so far."""
-        return list(self._kept)
-
-    def on_event(self, event: Event) -> None:
-        """Keep the steps and passes, those before the fit was resumed too."""
-        if isinstance(event, StepEnded):
-            self._kept.add(*_with_step(event))
-        elif isinstance(event, FitResumed):
-            self._kept = DecimatedLog()
-            earlier = [_with_step(before) for before in event.events]
-            self._kept.resume(earlier, len(earlier))
-        elif isinstance(event, ChunkQuarantined):
-            self._kept.add({"kind": "quarantined", **asdict(event)})
-
-
-def _with_step(event: StepEnded) -> tuple[Record, int | None]:
-    return as_record(event), None if isinstance(event, PassEnded) else event.step
-
-
-def as_record(event: StepEnded) -> Record:
-    """Return an event as a flat dict of numbers and strings."""
     record = {
         "kind": "pass" if isinstance(event, PassEnded) else "step",
         "pass": event.passes,

@@ -10,7 +10,6 @@ from typing import Any, Self
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax.data.opening import open_data
-from dsoftmax.diagnostics.history import History
 from dsoftmax.estimators.base import check_feature_names
 from dsoftmax.estimators.partial_fit import PartLearner
 from dsoftmax.estimators.session import session
@@ -285,16 +284,14 @@ class SoftmaxRegression(PartLearner):
         params = resolve(self.get_params(deep=False), last)
         source = open_data(X, y, sample_weight)
         validation_source = open_validation(source, X_val, y_val, sample_weight_val)
-        history = History()
-        told = [history, *self.callbacks]
-        with session(source, validation_source, told, self.verbose) as (executor, validation, told):
-            fit = train(source, params, executor, told, self.checkpoint, validation)
+        with session(source, validation_source, self.callbacks, self.verbose) as run:
+            executor, validation, callbacks = run
+            fit = train(source, params, executor, callbacks, self.checkpoint, validation)
         check_feature_names(self, X, source, reset=True)
-        self._carry = None
-        self._keep(fit, source)
-        self.history_ = history.records
+        self._partial_fit_state = None
+        self._set_fitted(fit, source)
         if fit.quarantined:
             warnings.warn(fit.left_out, stacklevel=2)
-        if not fit.final.status.converged:
+        if not fit.model.status.converged:
             warnings.warn(fit.advice, ConvergenceWarning, stacklevel=2)
         return self

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
-from dsoftmax.diagnostics.history import History
 from dsoftmax.errors import DataError
 from dsoftmax.estimators.base import LinearClassifier, check_feature_names
 from dsoftmax.estimators.classifier import SoftmaxRegression
@@ -223,15 +222,16 @@ class SoftmaxRegressionCV(LinearClassifier):
         source = open_data(X, y, sample_weight)
         validation_source = open_validation(source, X_val, y_val, sample_weight_val)
         source = self._with_folds(source, validation_source)
-        history = History()
-        told = [history, *self.callbacks]
-        with session(source, validation_source, told, self.verbose) as (executor, validation, told):
-            found = search(source, params, options, executor, told, self.checkpoint, validation)
+        with session(source, validation_source, self.callbacks, self.verbose) as run:
+            executor, validation, callbacks = run
+            found = search(
+                source, params, options, executor, callbacks, self.checkpoint, validation
+            )
         check_feature_names(self, X, source, reset=True)
-        self._keep(found, source, history)
+        self._set_found(found, source)
         if found.fit.quarantined:
             warnings.warn(found.fit.left_out, stacklevel=2)
-        if not found.fit.final.status.converged:
+        if not found.fit.model.status.converged:
             warnings.warn(found.fit.advice, ConvergenceWarning, stacklevel=2)
         return self
 
@@ -246,7 +246,7 @@ class SoftmaxRegressionCV(LinearClassifier):
             return source
         return with_cv(source, self.cv)
 
-    def _keep(self, found: SearchResult, source: Source, history: History) -> None:
+    def _set_found(self, found: SearchResult, source: Source) -> None:
         best = SoftmaxRegression(
             fit_intercept=self.fit_intercept,
             class_weight=self.class_weight,
@@ -259,8 +259,7 @@ class SoftmaxRegressionCV(LinearClassifier):
             random_state=self.random_state,
         )
         best.alpha, best.l1_ratio = found.candidates.pairs[found.chosen]
-        best._keep(found.fit, source)
-        best.history_ = history.records
+        best._set_fitted(found.fit, source)
         if hasattr(self, "feature_names_in_"):
             best.feature_names_in_ = self.feature_names_in_
         self.best_estimator_ = best

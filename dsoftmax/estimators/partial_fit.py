@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
-from dsoftmax.diagnostics.history import History
+from dsoftmax.diagnostics.history import record_of
 from dsoftmax.estimators.base import LinearClassifier, check_feature_names
 from dsoftmax.events import Callback
 from dsoftmax.objective.linear_model import LinearModel
@@ -20,8 +20,8 @@ from dsoftmax.runtime.select import executor_for
 from dsoftmax.storage.records import STORABLE, flatten, restore
 from dsoftmax.training.fingerprint import described
 from dsoftmax.training.params import MINI_BATCH, resolve_part
-from dsoftmax.training.partial_fit import train_part
-from dsoftmax.training.result import FitResult, PartialFitState
+from dsoftmax.training.partial_fit import PartialFitState, train_part
+from dsoftmax.training.result import FitResult
 
 
 def _learns_from_parts(model: PartLearner) -> bool:
@@ -39,7 +39,7 @@ class PartLearner(LinearClassifier):
 
     solver: str
     callbacks: Sequence[Callback]
-    _carry: PartialFitState | None
+    _partial_fit_state: PartialFitState | None
 
     @available_if(_learns_from_parts)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -71,32 +71,31 @@ class PartLearner(LinearClassifier):
         """
         params = resolve_part(self.get_params(deep=False), classes, self._last_fit())
         source = open_data(X, y, sample_weight)
-        carry = getattr(self, "_carry", None)
-        history = History()
+        before = getattr(self, "_partial_fit_state", None)
         with executor_for(source) as executor:
-            fit, self._carry = train_part(
-                source, params, executor, [history, *self.callbacks], carry
+            fit, self._partial_fit_state = train_part(
+                source, params, executor, self.callbacks, before
             )
         check_feature_names(self, X, source, reset=not hasattr(self, "n_features_in_"))
-        if carry is not None:
+        if before is not None:
             fit = replace(fit, passes=fit.passes + self.n_iter_, steps=fit.steps + self.n_steps_)
-        self._keep(fit, source)
-        self.history_ = history.records
+        self._set_fitted(fit, source)
         if fit.quarantined:
             warnings.warn(fit.left_out, stacklevel=2)
         return self
 
-    def _keep(self, fit: FitResult, source: Source) -> None:
+    def _set_fitted(self, fit: FitResult, source: Source) -> None:
         self.classes_ = fit.classes
-        final = fit.final
-        self.coef_, self.intercept_ = np.ascontiguousarray(final.coef.T), final.intercept
+        model = fit.model
+        self.coef_, self.intercept_ = np.ascontiguousarray(model.coef.T), model.intercept
         self._shift = fit.shift
         self.n_features_in_ = source.n_features
         self.n_iter_, self.n_steps_ = fit.passes, fit.steps
-        self.loss_, self.gap_, self.stop_reason_ = final.loss, final.gap, final.status.value
-        self.best_iter_ = final.best_pass
+        self.loss_, self.gap_, self.stop_reason_ = model.loss, model.gap, model.status.value
+        self.best_iter_ = model.best_pass
         self.seed_, self.numerics_ = fit.seed, fit.numerics
         self.data_ = described(source) | {"labels": fit.labels}
+        self.history_ = [record_of(event) for event in fit.history]
         self.quarantined_ = [bad_chunk._asdict() for bad_chunk in fit.quarantined]
 
     def _last_fit(self) -> LinearModel | None:
@@ -107,13 +106,15 @@ class PartLearner(LinearClassifier):
     def __getstate__(self) -> dict[str, Any]:
         # A solver's state as plain data: pickle carries anything, but skops no Enum.
         state: dict[str, Any] = super().__getstate__()
-        if state.get("_carry") is None:
+        if state.get("_partial_fit_state") is None:
             return state
-        tree, arrays = flatten(state["_carry"])
-        return state | {"_carry": {"tree": tree, "arrays": arrays}}
+        tree, arrays = flatten(state["_partial_fit_state"])
+        return state | {"_partial_fit_state": {"tree": tree, "arrays": arrays}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        carry = state.get("_carry")
-        if carry is not None:
-            state = state | {"_carry": restore(carry["tree"], carry["arrays"], STORABLE)}
+        stored = state.get("_partial_fit_state")
+        if stored is not None:
+            state = state | {
+                "_partial_fit_state": restore(stored["tree"], stored["arrays"], STORABLE)
+            }
         super().__setstate__(state)

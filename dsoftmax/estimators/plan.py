@@ -18,9 +18,8 @@ from dsoftmax.runtime.memory import SPILL_SHARE, cache_room, require_sample_fits
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import Location, location_for, stays_in_process
 from dsoftmax.runtime.spans import Span, cut_spans
-from dsoftmax.solvers.newton import Newton
-from dsoftmax.training.build_solver import solver_kind
-from dsoftmax.training.full_reads import first_epoch
+from dsoftmax.training.choose_solver import choose_solver
+from dsoftmax.training.evaluator import first_epoch
 from dsoftmax.training.label_scan import first_labels
 from dsoftmax.training.params import FitParams, resolve
 
@@ -161,7 +160,7 @@ def plan_fit(
     source = open_data(X, y)
     classes, all_classes = _classes(source, params)
     site = location_for(source, client)
-    kind = solver_kind(params, source, classes)
+    kind = choose_solver(params, source, classes)
     cost = cost_of(source, options, getattr(model, "cv", None), kind, classes)
     spans = cut_spans(source.chunks, source.row_bytes, 8 * (source.n_features + 1) * classes)
     largest = max(stop - start for start, stop in spans) * source.row_bytes
@@ -170,7 +169,7 @@ def plan_fit(
     in_use = working_set(largest, cost.sums_bytes, site.threads)
     room = cache_room(site.memory_limit, in_use, batch=kind.mini_batch)
     remembered = min(max(2 * held, _decoded_bytes(source)), room)
-    sample = _sample_bytes(source, params, classes) if kind is Newton else 0
+    sample = _sample_bytes(source, params, classes) if kind.needs_sample else 0
     peak = site.process_bytes + in_use + remembered + sample
     return Plan(
         source.n_samples,

@@ -96,7 +96,7 @@ def settled(member: PathModel, state: FullBatchState) -> FullBatchState:
     assert isinstance(state, NewtonState)
     assert found is not None, "it has one"
     point, value, gap = found
-    after = replace(state, point=point, value=value, distance=gap, trials=(), model=None)
+    after = replace(state, point=point, value=value, distance=gap, trials=(), surrogate=None)
     return replace(after, status=Status.CONVERGED)
 
 

@@ -18,7 +18,6 @@ from dsoftmax.solvers.base import FullBatchState, Solver
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
 from dsoftmax.solvers.newton_state import NewtonState
-from dsoftmax.training.build_solver import build_solver
 from dsoftmax.training.params import FitParams
 from dsoftmax.typing import Array
 
@@ -116,7 +115,7 @@ def build_members(
         for fold in folds:
             own = replace(params, alpha=alpha, l1_ratio=l1_ratio)
             objectives = _objectives(first, n_rows, own, dtype, fold)
-            solver = build_solver(kind, own, objectives[0], n_rows, n_rows)
+            solver = kind.from_params(own.for_solver(objectives[0], n_rows, n_rows))
             members.append(PathModel(index, fold, *objectives, solver))
     return [replace(member, solver=_modest(member, n_states)) for member in members]
 

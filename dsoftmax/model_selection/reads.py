@@ -19,8 +19,9 @@ from dsoftmax.model_selection.stack import (
     judge_of,
 )
 from dsoftmax.objective.evaluation import Evaluation
-from dsoftmax.objective.importance_sample import LeverageSampler, rows_of
-from dsoftmax.objective.reduction import Reduction, combine
+from dsoftmax.objective.importance_sample import ImportanceSample, LeverageSampler, rows_of
+from dsoftmax.objective.reduction import Reduction
+from dsoftmax.runtime.cost import PartialSum
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
@@ -39,24 +40,40 @@ class Told(NamedTuple):
 
 
 class Scans(RowReader):
-    """Evaluates what many models ask for."""
+    """Evaluates what many models ask for.
+
+    Attributes
+    ----------
+    sample : the rows that are kept in memory, or None
+    partial_sum : of all rows, that the next read goes on with
+    """
+
+    sample: ImportanceSample | None = None
+    partial_sum: PartialSum | None = None
 
     @property
     def n_used(self) -> int:
         """How many rows count."""
-        return int(self._labelled.class_rows.sum())
+        return int(self._data.class_rows.sum())
 
     def moments(self, n_folds: int, n_classes: int, *, sampled: bool) -> FoldMoments:
         """Read the moments of each fold; with `sampled`, some rows are kept in memory."""
-        reduction: Reduction[Any] = fold_moments_of(n_folds, n_classes, self._source.dtype)
+        reductions: list[Reduction[Any]] = [fold_moments_of(n_folds, n_classes, self._source.dtype)]
         if sampled:
-            reduction = combine(reduction, rows_of(self.first_rule()))
-        sums: FoldMoments = self.read_all(reduction, picks=sampled)[0]
-        return sums
+            reductions.append(rows_of(self.first_sampler()))
+        sums, *picked = self._read(reductions)
+        if sampled:
+            self.sample = self.sample_of(picked[0])
+        moments: FoldMoments = sums
+        return moments
+
+    def _read(self, reductions: Sequence[Reduction[Any]]) -> tuple[Any, ...]:
+        resume_from, self.partial_sum = self.partial_sum, None
+        return self.read_all(reductions, resume_from=resume_from)
 
     def affordable(self, reads: int, reserve: int) -> bool:
         """Whether the budget has room for some more reads, and for a reserve after them."""
-        return self._ledger.passes + reads + reserve <= self._settings.max_iter
+        return self._progress.passes + reads + reserve <= self._params.max_iter
 
     def evaluate(
         self,
@@ -79,13 +96,16 @@ class Scans(RowReader):
         if groups:
             reductions.append(stack.reduction)
         if rule is not None:
-            reductions = [combine(*reductions, rows_of(rule))]
+            reductions.append(rows_of(rule))
         if beside:
             members, points = zip(*beside, strict=True)
             reductions.append(judge_folds_of(members, points))
-        first, rest = self.read_all(reductions[0], reductions[1:], picks=rule is not None)
-        self._ledger.steps += 1
-        judged = (rest[0] if groups else first) if beside else None
+        totals = list(self._read(reductions))
+        judged = totals.pop() if beside else None
+        if rule is not None:
+            self.sample = self.sample_of(totals.pop())
+        first: Any = totals[0] if groups else None
+        self._progress.steps += 1
         told = [
             [
                 _result(member, points, found, resampled=rule is not None)
@@ -103,7 +123,7 @@ class Scans(RowReader):
         here = request.points[0]
         ends = np.stack([here, here if request.resample_at is None else request.resample_at])
         return self._subproblem.rule(
-            objective, ends, request.root, self._settings.seed, self._sample_size
+            objective, ends, request.root, self._params.seed, self._sample_size
         )
 
     def evaluate_sample(
@@ -116,7 +136,7 @@ class Scans(RowReader):
         self, validation: ValidationSet, members: Sequence[PathModel], points: Sequence[Array]
     ) -> HeldOutSums:
         """Return what rows that are apart say of a point of each model."""
-        classes = self._labelled.classes
+        classes = self._data.classes
         source = replace(
             validation.source, classes=classes, dtype=self._source.dtype, max_bad_chunks=0
         )
@@ -130,7 +150,7 @@ class Scans(RowReader):
                 keep=validation.key,
                 evict_others=True,
             )
-        self._ledger.retries += spent.retries
+        self._progress.retries += spent.retries
         return sums
 
     @property

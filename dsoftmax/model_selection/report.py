@@ -10,7 +10,6 @@ from dsoftmax.events import CandidatesJudged, ValidationScores
 from dsoftmax.model_selection.candidates import Candidates, by_fold
 from dsoftmax.model_selection.models import PathModel
 from dsoftmax.model_selection.state import SearchState
-from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.solvers.base import Status
 from dsoftmax.training.progress import Progress
 from dsoftmax.typing import Array
@@ -32,7 +31,7 @@ def report(
     gaps = [members[index].solver.gap(run_state.states[index]) for index in own]
     gap = max((known for known in gaps if known is not None), default=None)
     accuracy = _by_fold(run_state, run_state.scores[:, 2], found)[:, event.best].mean()
-    progress.see(loss, norm, Evaluation(np.array([loss]), np.empty(0), np.array([accuracy])))
+    progress.record(loss, norm, float(accuracy))
     scores = event.losses[event.best], event.accuracies[event.best]
     validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
     progress.emit(event)

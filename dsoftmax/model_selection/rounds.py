@@ -23,7 +23,8 @@ from dsoftmax.solvers.base import FullBatchState, Request, Status
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.training.checkpointer import Checkpointer
 from dsoftmax.training.params import FitParams
-from dsoftmax.training.validation import ValidationSet, status_after
+from dsoftmax.training.stopping import status_after
+from dsoftmax.training.validation import ValidationSet
 
 _FEW = 0.25  # of the rows: as long as so many judge at most, to ask them once more is cheap
 
@@ -305,7 +306,7 @@ class Drive:
         return replace(run_state, scores=scores)
 
     def _move(self, run_state: SearchState, *, pass_ended: bool = False) -> None:
-        self._course.move(run_state, pass_ended=pass_ended)
+        self._course.commit(run_state, pass_ended=pass_ended)
 
 
 def _which(request: Request, state: FullBatchState) -> int | None:

@@ -37,9 +37,8 @@ from dsoftmax.runtime.reduce import UnreadableError, full_pass
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import FullBatchState, Status
-from dsoftmax.solvers.newton import Newton
-from dsoftmax.training.build_solver import solver_kind
 from dsoftmax.training.checkpointer import Checkpointer
+from dsoftmax.training.choose_solver import choose_solver
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult
@@ -103,7 +102,7 @@ class CrossValidationSearch:
             self._label()
             if self._apart is not None:
                 require_labels(self._apart, self._found.classes)
-            kind = solver_kind(self._settings, self._source, len(self._found.classes))
+            kind = choose_solver(self._settings, self._source, len(self._found.classes))
             self._require_room(kind)
             self._announce(kind)
             while True:
@@ -127,23 +126,23 @@ class CrossValidationSearch:
                 break
             except UnreadableError as error:
                 self._leave_out(error.bad_chunks)
-        checkpointer.labelled(self._found.digest)
+        checkpointer.set_labels(self._found.digest)
         self._scans = Scans(
             self._found,
             self._settings,
             self._executor,
             checkpointer.progress,
             spans,
-            checkpointer.excluded,
-            checkpointer.advance,
+            checkpointer.run_state.excluded,
+            checkpointer.on_task_done,
         )
-        self._scans.begun, self._scans.sample = (
-            checkpointer.run_state.begun,
+        self._scans.partial_sum, self._scans.sample = (
+            checkpointer.run_state.partial_sum,
             checkpointer.run_state.sample,
         )
 
     def _label_once(self) -> tuple[EncodedData, tuple[Span, ...]]:
-        source, executor, excluded = self._source, self._executor, self._course.excluded
+        source, executor, excluded = self._source, self._executor, self._course.run_state.excluded
         found = encode_labels(source, self._settings, executor, excluded, 2, self._labelled)
         sums_bytes = 8 * (source.n_features + 1) * len(found.classes)
         spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
@@ -233,10 +232,10 @@ class CrossValidationSearch:
         if checkpointer.run_state.first is not None:
             return checkpointer.run_state.first
         n_classes = len(self._found.classes)
-        first = self._scans.moments(self._n_folds, n_classes, sampled=kind is Newton)
+        first = self._scans.moments(self._n_folds, n_classes, sampled=kind.needs_sample)
         checkpointer.progress.end_first()
         run_state = replace(checkpointer.run_state, first=first, sample=self._scans.sample)
-        checkpointer.move(run_state, pass_ended=True)
+        checkpointer.commit(run_state, pass_ended=True)
         return first
 
     def _start(self, members: list[PathModel], leaders: list[PathModel]) -> None:
@@ -250,7 +249,7 @@ class CrossValidationSearch:
         )
         scores = np.array([score_of_intercepts(member, run_state.first) for member in members])
         led = tuple(leader.candidate for leader in leaders)
-        self._course.move(replace(run_state, states=states, scores=scores, led=led))
+        self._course.commit(replace(run_state, states=states, scores=scores, led=led))
 
     def _start_last(self, last: PathModel, members: list[PathModel], winner: int) -> None:
         """Start the winner on all rows, unless it has been.
@@ -269,7 +268,7 @@ class CrossValidationSearch:
             mean = mean_of([members[index] for index in own], [run_state.states[i] for i in own])
             state = started(last, last.objective.coordinates.from_coefficients(*mean))
         states = (*run_state.states, state)
-        self._course.move(replace(run_state, states=states, chosen=winner, n_heads=None))
+        self._course.commit(replace(run_state, states=states, chosen=winner, n_heads=None))
 
     def _drive(self, members: list[PathModel], tried: Candidates) -> None:
         drive = Drive(
@@ -299,9 +298,9 @@ class CrossValidationSearch:
         ]
         final = self._final(members, winner)
         if not self._interrupted:
-            checkpointer.move(replace(run_state, done=True))
+            checkpointer.commit(replace(run_state, done=True))
         checkpointer.save()
-        progress.end(final.status.value, final.status.converged, final.loss, final.gap, None)
+        progress.end(final)
         fit = FitResult(
             self._found.classes,
             final,
@@ -312,6 +311,7 @@ class CrossValidationSearch:
             run_state.quarantined,
             checkpointer.run_state.numerics,
             self._found.digest,
+            tuple(progress.history),
         )
         coefs = np.stack(found)
         coefs = coefs.reshape(-1, n_folds, *coefs.shape[1:]).swapaxes(0, 1)

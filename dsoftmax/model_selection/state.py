@@ -71,7 +71,7 @@ class SearchState(RunState):
     @property
     def is_worth_keeping(self) -> bool:
         """Whether anything was computed yet."""
-        return self.first is not None or self.begun is not None
+        return self.first is not None or self.partial_sum is not None
 
     @property
     def finished(self) -> bool:
@@ -97,7 +97,9 @@ class SearchState(RunState):
     def reopened(self) -> Self:
         """Return the cursor before the budget was found to be spent."""
         states = self.all_as(Status.BUDGET, Status.RUNNING).states
-        opened = replace(self, states=states, begun=None, waiting=(), done=False, n_heads=None)
+        opened = replace(
+            self, states=states, partial_sum=None, waiting=(), done=False, n_heads=None
+        )
         if (before := self.parting) is not None:
             return replace(
                 opened,

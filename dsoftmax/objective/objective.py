@@ -106,19 +106,23 @@ class Objective:
         n_features = len(self.coordinates.centre)
         return intercept_only(n_features, self.class_share, self.fit_intercept)
 
-    def reduction(self, points: Array) -> Reduction[LossSums]:
-        """Return the reduction that evaluates a stack of a solver's points."""
-        chunk = partial(
-            partial_gradient, points=self.to_kernel(points), shift=self.coordinates.shift
-        )
+    def reduction(self, kernel_points: Array) -> Reduction[LossSums]:
+        """Return the reduction that evaluates a stack of points, as `to_kernel` returns them."""
+        chunk = partial(partial_gradient, points=kernel_points, shift=self.coordinates.shift)
         return Reduction("partial_gradient", chunk, add)
 
-    def reduction_and_rows(self, points: Array, rule: LeverageSampler) -> Reduction[Combined]:
-        """Return that reduction and the one that picks the rows which matter at the first point."""
-        if len(points) > 1:
-            return combine(self.reduction(points), rows_of(rule))
-        points, shift = self.to_kernel(points), self.coordinates.shift
-        chunk = partial(partial_gradient_and_rows, points=points, shift=shift, rule=rule)
+    def reduction_and_rows(
+        self, kernel_points: Array, sampler: LeverageSampler
+    ) -> Reduction[Combined]:
+        """Return that reduction, and the one that picks the rows that matter at the first point."""
+        if len(kernel_points) > 1:
+            return combine(self.reduction(kernel_points), rows_of(sampler))
+        chunk = partial(
+            partial_gradient_and_rows,
+            points=kernel_points,
+            shift=self.coordinates.shift,
+            rule=sampler,
+        )
         return Reduction("partial_gradient", chunk, add, grows=True)
 
     def to_kernel(self, points: Array) -> Array:

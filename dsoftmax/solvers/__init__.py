@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dsoftmax.solvers.adam import Adam
-from dsoftmax.solvers.fista import FISTA
+from dsoftmax.solvers.autosgd import AutoSGD
+from dsoftmax.solvers.base import Solver
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
-from dsoftmax.solvers.sgd import SGD
 
-Kind = type[Newton] | type[LBFGS] | type[FISTA] | type[SGD] | type[Adam]
+Kind = type[Solver[Any]]
 
-# What a user may ask for; FISTA is what "sgd" becomes when a batch holds all rows.
-SOLVERS: dict[str, Kind] = {solver.name: solver for solver in (Newton, LBFGS, SGD, Adam)}
+# What a user may ask for. A new solver is a file of its own and its name here.
+SOLVERS: dict[str, Kind] = {solver.name: solver for solver in (Newton, LBFGS, AutoSGD, Adam)}

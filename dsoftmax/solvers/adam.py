@@ -12,7 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState
+from dsoftmax.solvers.base import SolverParams
+from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState, tol_for
+from dsoftmax.solvers.schedules import schedule_of
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
@@ -27,6 +29,19 @@ class Adam(MiniBatch):
 
     name: ClassVar[str] = "adam"
     slots: ClassVar[int] = 2
+
+    @classmethod
+    def from_params(cls, params: SolverParams) -> Adam:
+        """Return the solver for the parameters of a fit."""
+        schedule = schedule_of(params)
+        return cls(
+            params.penalty,
+            params.learning_rate or AUTO_RATE,
+            schedule,
+            params.clip_norm,
+            tol_for(schedule, params),
+            params.n_iter_no_change,
+        )
 
     def move(
         self, state: MiniBatchState, gradient: Array, rate: float

@@ -27,9 +27,10 @@ import numpy as np
 
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.softmax import probabilities
-from dsoftmax.solvers.base import Request, RowSelection, Status
+from dsoftmax.solvers.base import Request, RowSelection, SolverParams, Status
 from dsoftmax.solvers.linalg import preconditioner
-from dsoftmax.solvers.minibatch import MiniBatchState
+from dsoftmax.solvers.minibatch import MiniBatchState, tol_for
+from dsoftmax.solvers.schedules import Settling, schedule_of
 from dsoftmax.solvers.sgd import SGD
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
@@ -55,8 +56,8 @@ class Snapshot(NamedTuple):
     gradient: Array
 
 
-@dataclass(frozen=True, kw_only=True)
 @storable
+@dataclass(frozen=True, kw_only=True)
 class AutoState(MiniBatchState):
     """State of untuned mini-batches.
 
@@ -99,6 +100,23 @@ class AutoSGD(SGD):
 
     whole: bool
 
+    @classmethod
+    def from_params(cls, params: SolverParams) -> SGD:
+        """Return the solver for the parameters of a fit: with a learning rate, plain SGD."""
+        if params.learning_rate is not None:
+            return SGD.from_params(params)
+        schedule = schedule_of(params, auto=Settling(params.horizon))
+        return cls(
+            params.penalty,
+            np.nan,
+            schedule,
+            params.clip_norm,
+            tol_for(schedule, params),
+            params.n_iter_no_change,
+            params.momentum,
+            whole=params.total_rows is not None,
+        )
+
     def start(
         self, point: Array, at_intercept_only: Evaluation, intercept_only: Array
     ) -> AutoState:
@@ -127,7 +145,7 @@ class AutoSGD(SGD):
         if not np.isnan(state.learning_rate):
             snapshots = [shot.point for shot in (state.candidate, state.snapshot) if shot]
             return Request(np.stack([state.current, *snapshots]), RowSelection.BATCH)
-        if not (state.asked or self._cornered):
+        if not (state.asked or self._nonsmooth):
             return Request(state.point[None], RowSelection.SAME_BATCH, metric=True)
         points = np.stack([state.point, state.point + _PROBE_LENGTH * state.probe])
         return Request(points, RowSelection.SAME_BATCH)
@@ -137,7 +155,7 @@ class AutoSGD(SGD):
         assert isinstance(state, AutoState)
         if not np.isnan(state.learning_rate):
             return super().tell(state, result)
-        if state.asked or self._cornered:
+        if state.asked or self._nonsmooth:
             return self._probed(state, result)
         state = replace(state, asked=True)
         if result.metric is None or not np.isfinite(result.metric).all():
@@ -193,12 +211,12 @@ class AutoSGD(SGD):
         )
 
     @property
-    def _cornered(self) -> bool:
+    def _nonsmooth(self) -> bool:
         return self.penalty.alpha * self.penalty.l1_ratio > 0
 
     def _averaged(self, state: AutoState) -> AutoState:
         count, current = state.averaged + 1, state.current
-        if self._cornered:
+        if self._nonsmooth:
             return replace(state, average=current, averaged=count)
         weight = (_POWER + 1) / (_POWER + count)
         return replace(

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
 from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.penalty import ElasticNet
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
@@ -119,6 +120,11 @@ class State:
     gradient_norm: float
     status: Status
 
+    @property
+    def model(self) -> Array:
+        """The model that the evaluations have led to: of mini-batches, not the best so far."""
+        return self.point
+
 
 @dataclass(frozen=True)
 class FullBatchState(State):
@@ -132,6 +138,32 @@ class FullBatchState(State):
     target: float
 
 
+@dataclass(frozen=True)
+class SolverParams:
+    """What a solver is built from: parameters of the estimator, and facts of the objective.
+
+    Attributes
+    ----------
+    penalty : ElasticNet, in the solver's coordinates
+    noise : relative rounding error of a value of the objective
+    tol, momentum, clip_norm, n_iter_no_change : as for `SoftmaxRegression`
+    learning_rate, schedule : likewise; None for "auto"
+    horizon : rows after which the inverse schedule has halved the learning rate
+    total_rows : rows that the budget lasts for, None if it has no end
+    """
+
+    penalty: ElasticNet
+    noise: float
+    tol: float
+    momentum: float
+    clip_norm: float | None
+    n_iter_no_change: int
+    learning_rate: float | None
+    schedule: str | None
+    horizon: int
+    total_rows: int | None
+
+
 S = TypeVar("S", bound=State)
 
 
@@ -142,12 +174,25 @@ class Solver(ABC, Generic[S]):
     ----------
     name : what a user passes as `solver=`
     mini_batch : whether it asks for mini-batches
+    needs_sample : whether it asks for rows that are kept in memory
     penalties : the parts of the elastic net that it can minimise: "l2", "l1"
     """
 
     name: ClassVar[str]
     mini_batch: ClassVar[bool] = False
+    needs_sample: ClassVar[bool] = False
     penalties: ClassVar[Sequence[str]] = ("l2", "l1")
+
+    @classmethod
+    @abstractmethod
+    def from_params(cls, params: SolverParams) -> Solver[S]:
+        """Return the solver for the parameters of a fit.
+
+        Raises
+        ------
+        DataError
+            If it cannot do what they ask for.
+        """
 
     @abstractmethod
     def start(self, point: Array, at_intercept_only: Evaluation, intercept_only: Array) -> S:

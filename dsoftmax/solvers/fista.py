@@ -17,7 +17,7 @@ import numpy as np
 
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import ElasticNet, largest
-from dsoftmax.solvers.base import FullBatchState, Request, Solver, Status
+from dsoftmax.solvers.base import FullBatchState, Request, Solver, SolverParams, Status
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
@@ -76,6 +76,11 @@ class FISTA(Solver[FISTAState]):
     step: float = 1.0
 
     name: ClassVar[str] = "fista"
+
+    @classmethod
+    def from_params(cls, params: SolverParams) -> FISTA:
+        """Return the solver for the parameters of a fit."""
+        return cls(params.penalty, params.tol, params.noise)
 
     def start(
         self, point: Array, at_intercept_only: Evaluation, intercept_only: Array

@@ -15,7 +15,7 @@ import numpy as np
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import largest
 from dsoftmax.solvers import line_search
-from dsoftmax.solvers.base import FullBatchState, Request, Solver, Status
+from dsoftmax.solvers.base import FullBatchState, Request, Solver, SolverParams, Status
 from dsoftmax.solvers.line_search import LineSearch, LineSearchStatus
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
@@ -74,6 +74,11 @@ class LBFGS(Solver[LBFGSState]):
 
     name: ClassVar[str] = "lbfgs"
     penalties: ClassVar[Sequence[str]] = ("l2",)
+
+    @classmethod
+    def from_params(cls, params: SolverParams) -> LBFGS:
+        """Return the solver for the parameters of a fit."""
+        return cls(params.tol, params.noise)
 
     def start(
         self,

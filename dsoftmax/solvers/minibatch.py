@@ -10,8 +10,8 @@ import numpy as np
 
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import ElasticNet, largest
-from dsoftmax.solvers.base import Request, RowSelection, Solver, State, Status
-from dsoftmax.solvers.schedules import Schedule
+from dsoftmax.solvers.base import Request, RowSelection, Solver, SolverParams, State, Status
+from dsoftmax.solvers.schedules import Cosine, Schedule
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
@@ -162,3 +162,8 @@ class MiniBatch(Solver[MiniBatchState]):
             learned = state.value < state.start_value or state.gradient_norm == 0
             return replace(state, status=Status.STALLED if learned else Status.STUCK)
         return state
+
+
+def tol_for(schedule: Schedule, params: SolverParams) -> float:
+    """Return what an epoch has to gain: nothing on the plateau of a cosine, made for its budget."""
+    return 0.0 if isinstance(schedule, Cosine) else params.tol

@@ -23,7 +23,7 @@ import numpy as np
 
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import ElasticNet, largest
-from dsoftmax.solvers.base import Request, RowSelection, Solver, Status
+from dsoftmax.solvers.base import Request, RowSelection, Solver, SolverParams, Status
 from dsoftmax.solvers.fista import FISTA, FISTAState
 from dsoftmax.solvers.lbfgs import LBFGS, LBFGSState, two_loop
 from dsoftmax.solvers.linalg import product
@@ -71,6 +71,12 @@ class Newton(Solver[NewtonState]):
     alone: bool = True
 
     name: ClassVar[str] = "newton"
+    needs_sample: ClassVar[bool] = True
+
+    @classmethod
+    def from_params(cls, params: SolverParams) -> Newton:
+        """Return the solver for the parameters of a fit."""
+        return cls(params.penalty, params.tol, params.noise)
 
     def start(
         self, point: Array, at_intercept_only: Evaluation, intercept_only: Array
@@ -110,7 +116,7 @@ class Newton(Solver[NewtonState]):
             status=Status.RUNNING,
             trials=(),
             search=None,
-            model=None,
+            surrogate=None,
             secants=(),
             rounds=max(1, state.rounds),
             use_float64=False,
@@ -128,22 +134,22 @@ class Newton(Solver[NewtonState]):
             return Request(
                 points, RowSelection.ALL, resample_at=resample_at, root=state.root, take_best=True
             )
-        if state.search is None or state.model is None:
+        if state.search is None or state.surrogate is None:
             metric = not (state.knows_metric or self._cornered)
             return Request(
                 state.point[None], RowSelection.SAMPLE, metric=metric, use_float64=state.use_float64
             )
         steps = self._searcher(state).ask(state.search).points
-        points = np.stack([state.model.point(step) for step in steps])
+        points = np.stack([state.surrogate.point(step) for step in steps])
         return Request(points, RowSelection.SAMPLE, use_float64=state.use_float64)
 
     def tell(self, state: NewtonState, result: Evaluation) -> NewtonState:
         """Judge the trials, make a new model, or go on with the search."""
         if state.trials:
             return self._judge(state, result)
-        if state.search is None or state.model is None:
+        if state.search is None or state.surrogate is None:
             return self._make_model(state, result)
-        return self._search_on(state, state.model, state.search, result)
+        return self._search_on(state, state.surrogate, state.search, result)
 
     def gap(self, state: NewtonState) -> float | None:
         """Return an estimate of how far the objective is above its minimum.
@@ -220,7 +226,7 @@ class Newton(Solver[NewtonState]):
         gradient = result.gradient[0]
         # From far, the minimum of the sample as it is lies nearer than that of the corrected one.
         correction = state.gradient - gradient if state.rounds else np.zeros_like(gradient)
-        model = Surrogate(
+        surrogate = Surrogate(
             state.point,
             float(result.value[0]),
             gradient,
@@ -231,45 +237,49 @@ class Newton(Solver[NewtonState]):
             self._cornered,
         )
         if self._cornered:
-            search = self._searcher(state).start(model.origin, model.at_origin, model.origin)
+            search = self._searcher(state).start(
+                surrogate.origin, surrogate.at_origin, surrogate.origin
+            )
         else:
-            pairs = model.bent(state.pairs)
-            search = self._searcher(state).start(model.origin, model.at_origin, model.origin, pairs)
+            pairs = surrogate.bent(state.pairs)
+            search = self._searcher(state).start(
+                surrogate.origin, surrogate.at_origin, surrogate.origin, pairs
+            )
         state = replace(
-            state, model=model, knows_metric=True, search=search, evaluations=0, early=None
+            state, surrogate=surrogate, knows_metric=True, search=search, evaluations=0, early=None
         )
-        return state if search.status is Status.RUNNING else self._propose(state, model, search)
+        return state if search.status is Status.RUNNING else self._propose(state, surrogate, search)
 
     def _search_on(
-        self, state: NewtonState, model: Surrogate, search: Search, result: Evaluation
+        self, state: NewtonState, surrogate: Surrogate, search: Search, result: Evaluation
     ) -> NewtonState:
         searcher = self._searcher(state)
-        search = searcher.tell(search, model.evaluation(searcher.ask(search).points, result))
+        search = searcher.tell(search, surrogate.evaluation(searcher.ask(search).points, result))
         state = replace(state, search=search, evaluations=state.evaluations + 1)
         limit = self._limit(state)
         if self._cautious(state) and state.early is None and state.evaluations >= limit // 4:
-            state = replace(state, early=self._trial(model, search))
+            state = replace(state, early=self._trial(surrogate, search))
         if search.status is Status.RUNNING and state.evaluations < limit:
             return state
-        return self._propose(state, model, search)
+        return self._propose(state, surrogate, search)
 
-    def _trial(self, model: Surrogate, search: Search) -> Trial | None:
+    def _trial(self, surrogate: Surrogate, search: Search) -> Trial | None:
         """Return where the search is, if it has got anywhere."""
-        way = search.point - model.origin
-        gain = search.value - model.value - self.penalty.l1_value(model.centre)
+        way = search.point - surrogate.origin
+        gain = search.value - surrogate.value - self.penalty.l1_value(surrogate.centre)
         if not gain < 0 or not np.any(way):
             return None
-        change = model.sample_change(search.point, search.gradient)
-        return Trial(model.point(search.point), gain, Secant(way.ravel(), change.ravel()))
+        change = surrogate.sample_change(search.point, search.gradient)
+        return Trial(surrogate.point(search.point), gain, Secant(way.ravel(), change.ravel()))
 
-    def _propose(self, state: NewtonState, model: Surrogate, search: Search) -> NewtonState:
+    def _propose(self, state: NewtonState, surrogate: Surrogate, search: Search) -> NewtonState:
         """End the search, and have its points evaluated on all rows."""
-        best = self._trial(model, search)
-        pairs = model.bent(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
+        best = self._trial(surrogate, search)
+        pairs = surrogate.bent(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
         use_float64 = state.use_float64 or (self.alone and search.status is Status.PRECISION)
         state = replace(state, search=None, pairs=pairs, use_float64=use_float64)
         if best is None and state.rounds == 0:  # the sample alone has nothing to say
-            return replace(state, model=None, rounds=1)
+            return replace(state, surrogate=None, rounds=1)
         if best is None:
             return replace(state, status=Status.PRECISION)
         if not self._cautious(state):
@@ -310,7 +320,7 @@ class Newton(Solver[NewtonState]):
 
     def _learned(self, state: NewtonState, values: Array, result: Evaluation) -> NewtonState:
         """Return the state after the trials, whose centre is still the old one."""
-        after = replace(state, trials=(), rounds=state.rounds + 1, model=None)
+        after = replace(state, trials=(), rounds=state.rounds + 1, surrogate=None)
         if state.trials[0].secant is not None:
             ratio = float((values[0] - state.value) / state.trials[0].gain)
             failed = state.failed or not ratio >= _POOR
@@ -327,8 +337,8 @@ def _secants(state: NewtonState, values: Array, result: Evaluation) -> Iterator[
     """Yield what the trials tell of all rows beyond the sample, the best of them last."""
     for index in np.argsort(-values):
         secant = state.trials[index].secant
-        if secant is not None and state.model is not None and np.isfinite(values[index]):
-            change = state.model.stretched(result.gradient[index] - state.gradient)
+        if secant is not None and state.surrogate is not None and np.isfinite(values[index]):
+            change = state.surrogate.stretched(result.gradient[index] - state.gradient)
             yield Secant(secant.step, change.ravel() - secant.change)
 
 

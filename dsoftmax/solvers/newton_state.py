@@ -42,7 +42,7 @@ class NewtonState(FullBatchState):
     ----------
     gradient : (n_features + 1, n_columns), of the smooth part on all rows, at `point`
     damping : of the next model
-    model : Model, or None while the sample at `point` is unknown
+    surrogate : Model, or None while the sample at `point` is unknown
     root, knows_metric : of the sample's metric, and whether it was asked for
     secants : what all rows told beyond the sample
     pairs : what the search has learned about the sample's curvature
@@ -62,7 +62,7 @@ class NewtonState(FullBatchState):
 
     gradient: Array
     damping: float = 0.0
-    model: Surrogate | None = None
+    surrogate: Surrogate | None = None
     root: Array | None = None
     knows_metric: bool = False
     secants: tuple[Secant, ...] = ()

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dsoftmax.errors import DataError
+from dsoftmax.solvers.base import SolverParams
 from dsoftmax.storage.records import storable
 
 Schedule = Callable[[int], float]
@@ -67,3 +69,30 @@ class Cosine:
     def __call__(self, rows_seen: int) -> float:
         """Return the factor."""
         return 0.5 * (1.0 + math.cos(math.pi * min(1.0, rows_seen / self.total)))
+
+
+def schedule_of(params: SolverParams, auto: Schedule | None = None) -> Schedule:
+    """Return the schedule that was asked for.
+
+    Parameters
+    ----------
+    params : SolverParams
+    auto : what "auto" is with a budget and without a learning rate; by default a cosine
+
+    Raises
+    ------
+    DataError
+        If a cosine is asked for, and the budget has no end.
+    """
+    name, total = params.schedule, params.total_rows
+    if name is None and params.learning_rate is not None:
+        name = "constant"  # a learning rate that was given stays as it is
+    elif name is None:
+        if auto is not None and total is not None:
+            return auto
+        name = "inverse" if total is None else "cosine"
+    if name == "cosine" and total is None:
+        raise DataError("schedule='cosine' needs to know the end, which partial_fit does not")
+    if name == "inverse":
+        return Inverse(params.horizon)
+    return constant if name == "constant" or total is None else Cosine(total)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState
+from dsoftmax.solvers.base import SolverParams
+from dsoftmax.solvers.minibatch import Memory, MiniBatch, MiniBatchState, tol_for
+from dsoftmax.solvers.schedules import schedule_of
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
@@ -24,6 +26,21 @@ class SGD(MiniBatch):
 
     name: ClassVar[str] = "sgd"
     slots: ClassVar[int] = 1
+
+    @classmethod
+    def from_params(cls, params: SolverParams) -> SGD:
+        """Return the solver for the parameters of a fit, which give a learning rate."""
+        assert params.learning_rate is not None, "without one, it is AutoSGD"
+        schedule = schedule_of(params)
+        return SGD(
+            params.penalty,
+            params.learning_rate,
+            schedule,
+            params.clip_norm,
+            tol_for(schedule, params),
+            params.n_iter_no_change,
+            params.momentum,
+        )
 
     def move(
         self, state: MiniBatchState, gradient: Array, rate: float

@@ -1,12 +1,12 @@
-"""The course of a fit: where it stands, told to the callbacks and kept in its checkpoint."""
+"""Holds the state of a run, and writes it to a checkpoint folder at the ends of passes."""
 
 from __future__ import annotations
 
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -21,7 +21,6 @@ from dsoftmax.events import (
     Callback,
     CheckpointWritten,
     ChunkQuarantined,
-    Event,
     FitResumed,
     FitStarted,
     StepEnded,
@@ -31,57 +30,81 @@ from dsoftmax.events import (
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.environment import numerics, worker_name
-from dsoftmax.runtime.spans import Span
 from dsoftmax.storage.checkpoint_file import CheckpointFolder
 from dsoftmax.storage.lock import FolderLock
 from dsoftmax.storage.records import STORABLE, storable
 from dsoftmax.training.fingerprint import RunFingerprint, differences, fingerprint_of
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
-from dsoftmax.training.run_state import (
-    RunState,
-)
+from dsoftmax.training.run_state import RunState
 from dsoftmax.training.validation import ValidationSet
 from dsoftmax.typing import Array
 
-C = TypeVar("C", bound=RunState)
+R = TypeVar("R", bound=RunState)
+
+_INTERVAL = "30 seconds"
+_MAX_TIME_FRACTION = 0.01  # of the run, that writing checkpoints may take
 
 
-class Checkpointer(Generic[C]):
-    """The cursor of a run, moved on step by step; as a context, it holds the checkpoint.
-
-    Parameters
-    ----------
-    start : the cursor at the beginning
-    callbacks : who is told
-    checkpoint : path or URL of a folder, or None to keep nothing
+@storable
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
 
     Attributes
     ----------
-    run_state : Standing
-    progress : Ledger
+    fingerprint : of the run
+    labels : digest of what the label scan found, "" before it
+    seed : of its random numbers
+    max_iter : its budget
+    run_state : where it stands
+    events : the steps and passes so far, as a table
+    """
+
+    fingerprint: RunFingerprint
+    labels: str
+    seed: int
+    max_iter: int
+    run_state: Any
+    events: Array
+
+
+class Checkpointer(Generic[R]):
+    """The state of a run, and its checkpoint; as a context, it holds the lock of the folder.
+
+    Parameters
+    ----------
+    start : the state at the beginning
+    callbacks : told of every event
+    checkpoint : path or URL of a folder, or None to write nothing
+
+    Attributes
+    ----------
+    run_state : RunState
+    progress : Progress
     """
 
     def __init__(
         self,
-        start: C,
+        start: R,
         callbacks: Sequence[Callback],
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         self.run_state = start
         self.progress = Progress(callbacks)
-        self._place = "" if checkpoint is None else os.fspath(checkpoint)
-        self._keeper = (
-            None if checkpoint is None else CheckpointStore(self._place, self.progress.emit)
-        )
-        self._identity: RunFingerprint | None = None
-        self._labels, self._scanned = "", False
-        self._saved: Checkpoint | None = None
+        self._path = "" if checkpoint is None else os.fspath(checkpoint)
+        self._folder = None if checkpoint is None else CheckpointFolder(checkpoint)
+        self._lock = None if checkpoint is None else FolderLock(checkpoint, on_wait=_warn)
+        self._loaded: Checkpoint | None = None
+        self._fingerprint: RunFingerprint | None = None
+        self._labels, self._labels_known = "", False
         self._seed = self._max_iter = 0
+        self._interval = parse_timedelta(dask.config.get("dsoftmax.checkpoint-interval", _INTERVAL))
+        self._written_at = time.perf_counter()
+        self._write_seconds = 0.0
 
     def __enter__(self) -> Self:
-        if self._keeper is not None:
-            self._keeper.__enter__()
+        (self._lock or nullcontext()).__enter__()
         return self
 
     def __exit__(
@@ -90,13 +113,7 @@ class Checkpointer(Generic[C]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._keeper is not None:
-            self._keeper.__exit__(kind, error, trace)
-
-    @property
-    def excluded(self) -> tuple[Span, ...]:
-        """The rows that are left out."""
-        return tuple((bad_chunk.start, bad_chunk.stop) for bad_chunk in self.run_state.quarantined)
+        (self._lock or nullcontext()).__exit__(kind, error, trace)
 
     def resume(
         self,
@@ -106,7 +123,7 @@ class Checkpointer(Generic[C]):
         validation: ValidationSet | None = None,
         search: Mapping[str, str] | None = None,
     ) -> FitParams:
-        """Go on from the checkpoint, if there is one; return the settings with its seed.
+        """Go on from the checkpoint, if there is one; return the parameters with its seed.
 
         Parameters
         ----------
@@ -118,89 +135,112 @@ class Checkpointer(Generic[C]):
         CheckpointError
             If it is damaged, or that of another run.
         """
-        if self._keeper is not None:
-            self._identity = fingerprint_of(source, params, executor, validation, search or {})
-            self._saved = self._keeper.read(self._identity, params.max_iter)
-        if self._saved is not None:
-            run_state: C = self._saved.run_state
-            if (left_out := len(run_state.quarantined)) > source.max_bad_chunks:
-                raise CheckpointError(
-                    f"{self._place} has left out {left_out} chunks that could not be read, and "
-                    f"max_bad_chunks is {source.max_bad_chunks}; allow for them, or give another "
-                    "folder"
-                )
-            grown = params.max_iter > self._saved.max_iter
-            self.run_state = (
-                run_state.reopened() if run_state.out_of_budget and grown else run_state
-            )
-            self.progress.restore(run_state.tally, self._saved.history)
-            params = replace(params, seed=self._saved.seed)
+        if self._folder is not None:
+            self._fingerprint = fingerprint_of(source, params, executor, validation, search or {})
+            self._loaded = self._folder.read(STORABLE)
+        if self._loaded is not None:
+            self._require_same_run(self._loaded, source, params)
+            loaded: R = self._loaded.run_state
+            more_budget = params.max_iter > self._loaded.max_iter
+            self.run_state = loaded.reopened() if loaded.out_of_budget and more_budget else loaded
+            self.progress.restore(loaded.progress, from_table(self._loaded.events))
+            params = replace(params, seed=self._loaded.seed)
         self._seed, self._max_iter = params.seed, params.max_iter
-        self._note(numerics(), worker_name())
+        self._add_numerics(numerics(), worker_name())
         return params
 
-    def labelled(self, digest: str) -> None:
-        """Take note of what the scan of the labels has found, for the first time or again.
+    def _require_same_run(self, loaded: Checkpoint, source: Source, params: FitParams) -> None:
+        assert self._fingerprint is not None, "it is taken before a checkpoint is read"
+        found = differences(loaded.fingerprint, self._fingerprint)
+        if params.max_iter < loaded.max_iter:
+            found.append(
+                f"max_iter was {loaded.max_iter}, and is {params.max_iter}: it may only grow"
+            )
+        if found:
+            raise self._of_another_run(found)
+        if (left_out := len(loaded.run_state.quarantined)) > source.max_bad_chunks:
+            raise CheckpointError(
+                f"{self._path} has left out {left_out} chunks that could not be read, and "
+                f"max_bad_chunks is {source.max_bad_chunks}; allow for them, or give another folder"
+            )
+
+    def _of_another_run(self, found: Sequence[str]) -> CheckpointError:
+        return CheckpointError(
+            f"{self._path} is the checkpoint of another run: {'; '.join(found)}. Give each run "
+            "(each candidate of a search, too) a folder of its own, or remove this one"
+        )
+
+    def set_labels(self, digest: str) -> None:
+        """Keep the digest of what the label scan found, the first time or again.
 
         Raises
         ------
         CheckpointError
-            If it is not what the checkpoint says.
+            If the first is not the one in the checkpoint.
         """
-        saved, first = self._saved, not self._scanned
-        if self._keeper is not None and saved is not None and saved.labels and first:
-            self._keeper.require_labels(saved, digest)
-        self._labels, self._scanned = digest, True
+        loaded = self._loaded
+        if loaded is not None and loaded.labels not in ("", digest) and not self._labels_known:
+            raise self._of_another_run(["other labels or weights than there were"])
+        self._labels, self._labels_known = digest, True
 
     def announce(self, event: FitStarted) -> None:
-        """Tell that the fit starts, and where it goes on from."""
+        """Report that the fit starts, and where it goes on from."""
         self.progress.emit(event)
-        if self._saved is not None:
-            tally, finished = self.run_state.tally, self.run_state.finished
-            events = tuple(self.progress.events)
+        if self._loaded is not None:
+            state, finished = self.run_state.progress, self.run_state.finished
+            events = tuple(past for past in self.progress.history if isinstance(past, StepEnded))
             self.progress.emit(
-                FitResumed(self._place, tally.passes, tally.steps, tally.seconds, events, finished)
+                FitResumed(self._path, state.passes, state.steps, state.seconds, events, finished)
             )
-            for bad_chunk in self._saved.run_state.quarantined:
+            for bad_chunk in self._loaded.run_state.quarantined:
                 self.progress.emit(ChunkQuarantined(*bad_chunk))
 
-    def move(self, run_state: C, *, pass_ended: bool = False) -> None:
-        """Move on to a cursor between two evaluations."""
-        self.run_state = replace(run_state, tally=self.progress.tally, begun=None)
-        self._offer(pass_ended=pass_ended)
+    def commit(self, run_state: R, *, pass_ended: bool = False) -> None:
+        """Set the state after an evaluation, and write it if a checkpoint is due."""
+        self.run_state = replace(
+            run_state,
+            progress=self.progress.state,
+            partial_sum=None,
+            numerics=self.run_state.numerics,  # those met during the evaluation, too
+        )
+        self._save_if_due(pass_ended=pass_ended)
 
-    def advance(self, task_result: TaskResult, begun: PartialSum) -> None:
-        """Move on within a pass over all rows."""
-        self.note(task_result)
-        self.run_state = replace(self.run_state, begun=begun)
-        self._offer(pass_ended=False)
+    def on_task_done(self, task_result: TaskResult, partial_sum: PartialSum | None = None) -> None:
+        """Note which machine computed a task, and keep the sum under way if it is to be kept.
 
-    def note(self, task_result: TaskResult) -> None:
-        """Take note of who has computed something."""
-        for who, kind in task_result.numerics.items():
-            self._note(kind, who)
+        Parameters
+        ----------
+        task_result : TaskResult
+        partial_sum : of a pass over all rows that goes on; None for mini-batches, and for the
+            last task of a pass, whose end is committed in a moment
+        """
+        for worker, kind in task_result.numerics.items():
+            self._add_numerics(kind, worker)
+        if partial_sum is not None:
+            self.run_state = replace(self.run_state, partial_sum=partial_sum)
+            self._save_if_due(pass_ended=False)
 
-    def _note(self, kind: str, who: str) -> None:
+    def _add_numerics(self, kind: str, worker: str) -> None:
         known = self.run_state.numerics
         if kind in known:
             return
-        self.run_state = replace(self.run_state, numerics={**known, kind: who})
+        self.run_state = replace(self.run_state, numerics={**known, kind: worker})
         if known:
             warnings.warn(
-                f"{who} computes otherwise than {', '.join(known.values())}: the last bits of this "
-                "fit depend on who computes what, and another run may differ in them "
+                f"{worker} computes otherwise than {', '.join(known.values())}: the last bits of "
+                "this fit depend on who computes what, and another run may differ in them "
                 f"({' | '.join(self.run_state.numerics)})",
                 stacklevel=2,
             )
 
-    def quarantine(self, bad_chunks: tuple[BadChunk, ...], source: Source, run_state: C) -> None:
-        """Leave chunks out from here on, and move on to the cursor that does.
+    def quarantine(self, bad_chunks: tuple[BadChunk, ...], source: Source, run_state: R) -> None:
+        """Leave chunks out from here on, and commit the state without them.
 
         Raises
         ------
         ChunkError
-            If they are more than the source allows for, with those that are left out already, or
-            all that there are.
+            If the source allows for fewer, with those that are left out already, or they are all
+            that there are.
         """
         total = len(self.run_state.quarantined) + len(bad_chunks)
         if total > source.max_bad_chunks:
@@ -212,166 +252,56 @@ class Checkpointer(Generic[C]):
             raise ChunkError(f"no rows are left; the first fault: {bad_chunks[0].reason}")
         for bad_chunk in bad_chunks:
             self.progress.emit(ChunkQuarantined(*bad_chunk))
-        self._labels = ""  # those of the rows that are left are to be scanned
-        self.move(run_state)
+        self._labels = ""  # the labels of the rows that are left are scanned next
+        self.commit(run_state)
 
-    def _offer(self, *, pass_ended: bool) -> None:
-        if self._keeper is not None and self._keeper.is_due(pass_ended=pass_ended):
+    def _save_if_due(self, *, pass_ended: bool) -> None:
+        """Write at the end of a pass, or every so many seconds, but never often."""
+        if self._folder is None:
+            return
+        since = time.perf_counter() - self._written_at
+        seldom = since >= self._write_seconds / _MAX_TIME_FRACTION
+        if self._interval == 0 or (seldom and (pass_ended or since >= self._interval)):
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint, if there is anything to keep.
+        """Write the checkpoint, if there is anything to keep; where that fails, warn loudly.
 
         Raises
         ------
         CheckpointError
-            If another process has taken it over.
+            If another process has taken over the folder.
         """
-        if self._keeper is not None and self.run_state.is_worth_keeping:
-            self._keeper.write(self._to_save)
+        if self._folder is None or self._lock is None or not self.run_state.is_worth_keeping:
+            return
+        self._lock.require()
+        started, size = time.perf_counter(), 0
+        try:
+            size = self._folder.write(self._checkpoint())
+        except OSError as error:
+            warnings.warn(
+                f"CHECKPOINT NOT WRITTEN to {self._path}: {error}; the fit goes on, and the "
+                "checkpoint before this one is still there",
+                stacklevel=2,
+            )
+        self._written_at = time.perf_counter()
+        self._write_seconds = self._written_at - started
+        if size:
+            self.progress.emit(CheckpointWritten(self._path, size, self._write_seconds))
 
-    def _to_save(self) -> Checkpoint:
-        assert self._identity is not None, "a fit resumes before it saves"
-        events = to_table(self.progress.events.until(self.run_state.tally.n_events))
+    def _checkpoint(self) -> Checkpoint:
+        assert self._fingerprint is not None, "a run resumes before it saves"
+        history = self.progress.history.until(self.run_state.progress.n_events)
+        events = to_table([event for event in history if isinstance(event, StepEnded)])
         return Checkpoint(
-            self._identity, self._labels, self._seed, self._max_iter, self.run_state, events
+            self._fingerprint, self._labels, self._seed, self._max_iter, self.run_state, events
         )
 
     def save_if_possible(self) -> None:
-        """Write the checkpoint on the way out of a fit that has failed."""
+        """Write the checkpoint on the way out of a run that failed."""
         with suppress(DsoftmaxError):
             self.save()
 
 
-_INTERVAL = "30 seconds"
-_MAX_TIME_FRACTION = 0.01  # of the time that writing checkpoints may take
-
-
-@storable
-@dataclass(frozen=True)
-class Checkpoint:
-    """What is in a checkpoint.
-
-    Attributes
-    ----------
-    identity : of the run
-    labels : digest of what the scan of its labels found
-    seed : what its random numbers come from
-    max_iter : its budget
-    run_state : where it stands
-    events : the steps and passes so far, thinned, as a table
-    """
-
-    identity: RunFingerprint
-    labels: str
-    seed: int
-    max_iter: int
-    run_state: Any
-    events: Array
-
-    @property
-    def history(self) -> tuple[StepEnded, ...]:
-        """The steps and passes so far."""
-        return from_table(self.events)
-
-
-class CheckpointStore:
-    """The checkpoint of a fit, as a context that holds its lease.
-
-    Parameters
-    ----------
-    place : path or URL of a folder
-    emit : told of every checkpoint that was written
-    """
-
-    def __init__(self, place: str | os.PathLike[str], emit: Callable[[Event], None]) -> None:
-        self._place, self._emit = os.fspath(place), emit
-        self._folder = CheckpointFolder(place)
-        self._lease = FolderLock(place, on_wait=_tell)
-        self._interval = parse_timedelta(dask.config.get("dsoftmax.checkpoint-interval", _INTERVAL))
-        self._written = time.perf_counter()
-        self._cost = 0.0
-
-    def __enter__(self) -> Self:
-        self._lease.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lease.__exit__(kind, error, trace)
-
-    def read(self, identity: RunFingerprint, max_iter: int) -> Checkpoint | None:
-        """Return the checkpoint, if there is one.
-
-        Parameters
-        ----------
-        identity : of the run that asks
-        max_iter : its budget
-
-        Raises
-        ------
-        CheckpointError
-            If it is damaged, or that of another run.
-        """
-        saved: Checkpoint | None = self._folder.read(STORABLE)
-        if saved is None:
-            return None
-        found = differences(saved.identity, identity)
-        if max_iter < saved.max_iter:
-            found.append(f"max_iter was {saved.max_iter}, and is {max_iter}: it may only grow")
-        if found:
-            raise self._of_another_run(found)
-        return saved
-
-    def require_labels(self, saved: Checkpoint, labels: str) -> None:
-        """Raise CheckpointError if the labels are not those that the checkpoint was made with."""
-        if saved.labels != labels:
-            raise self._of_another_run(["other labels or weights than there were"])
-
-    def _of_another_run(self, found: Sequence[str]) -> CheckpointError:
-        return CheckpointError(
-            f"{self._place} is the checkpoint of another run: {'; '.join(found)}. Give each run "
-            "(each candidate of a search, too) a folder of its own, or remove this one"
-        )
-
-    def is_due(self, *, pass_ended: bool) -> bool:
-        """Whether to write: at the end of a pass, or every so many seconds, but rarely enough."""
-        since = time.perf_counter() - self._written
-        rarely = since >= self._cost / _MAX_TIME_FRACTION
-        return self._interval == 0 or (rarely and (pass_ended or since >= self._interval))
-
-    def write(self, saved: Callable[[], Checkpoint]) -> None:
-        """Write a checkpoint; where that fails, warn loudly, and leave the last one as it is.
-
-        Parameters
-        ----------
-        saved : makes what is written, which takes time too
-
-        Raises
-        ------
-        CheckpointError
-            If another process has taken the folder over.
-        """
-        self._lease.require()
-        started = time.perf_counter()
-        try:
-            size = self._folder.write(saved())
-        except OSError as error:
-            warnings.warn(
-                f"CHECKPOINT NOT WRITTEN to {self._place}: {error}; the fit goes on, and the "
-                "checkpoint before this one is still there",
-                stacklevel=2,
-            )
-            size = 0
-        self._written = time.perf_counter()
-        self._cost = self._written - started
-        if size:
-            self._emit(CheckpointWritten(self._place, size, self._cost))
-
-
-def _tell(sentence: str) -> None:
+def _warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=2)

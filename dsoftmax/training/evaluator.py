@@ -1,148 +1,271 @@
-"""How a fit reads its rows: requests become reductions, and what they cost is counted."""
+"""Evaluates the objective where a solver asks for it, on all rows, a mini-batch or a sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsoftmax.data.batches import Epoch, Leaf
+from dsoftmax.data.batches import Epoch, Leaf, auto_batch_size, lane_count
+from dsoftmax.data.source import Source
 from dsoftmax.events import PassEnded
 from dsoftmax.metrics.metrics import MetricSums, held_out_metrics_of
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.gram import MOST_FEATURES, gram_of
-from dsoftmax.objective.importance_sample import rows_of
+from dsoftmax.objective.importance_sample import ImportanceSample, rows_of
 from dsoftmax.objective.objective import Objective, intercept_only, moments_of
 from dsoftmax.objective.reduction import Reduction, combine
-from dsoftmax.objective.scaling import Moments
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.reduce import reduce
 from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.threads import ThreadExecutor
+from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Request, RowSelection
-from dsoftmax.training.full_reads import RowReader, Watch, first_epoch, warn_of_small_cache
+from dsoftmax.training.full_reads import OnTaskDone, RowReader
 from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
-from dsoftmax.training.run_state import EpochPosition
+from dsoftmax.training.run_state import DataStatistics, EpochPosition, FitState
 from dsoftmax.training.sample_objective import SampleObjective
-from dsoftmax.training.validation import ValidationSet, scored, sums_apart
+from dsoftmax.training.validation import ValidationSet, scores_on, validation_sums
 from dsoftmax.typing import Array
 
-Note = Callable[[TaskResult], None]
+_METRIC_ROWS_PER_FEATURE = 8
+_MIN_METRIC_ROWS = 1 << 13
 
 
-class Evaluator(RowReader):
-    """Evaluates requests over the rows of a source, within the budget.
-
-    Parameters
-    ----------
-    labelled : the source that reads codes, and what is known of its classes
-    params, executor, progress : of the fit
-    spans : of the source
-    excluded : rows that are left out
-    note : told of each task of a mini-batch
-    watch : told of each task of a pass over all rows
-    validation : validation rows that are no part of the source
+class Evaluated(NamedTuple):
+    """What an evaluation led to.
 
     Attributes
     ----------
-    n_rows, sample, begun : as of Reads
-    place : Place
-    seen : the last point that was evaluated, of rivals the best
-    ended : whether a pass has been read to its end, and not been told of
+    result : what the solver is told
+    point : the point that counts: the first, or the best of them
+    position, sample : of the fit after it
+    pass_ended : whether all rows were read with it
+    """
+
+    result: Evaluation
+    point: Array
+    position: EpochPosition
+    sample: ImportanceSample | None
+    pass_ended: bool = False
+
+
+class Evaluator(RowReader):
+    """Turns requests of a solver into reductions over rows, within the budget.
+
+    It holds no state of the fit: what an evaluation changes is in its result.
+
+    Parameters
+    ----------
+    data, params, executor, progress, spans, excluded, on_task_done : as of `RowReader`
+    validation : validation rows that are not part of the source
     """
 
     def __init__(
         self,
-        labelled: EncodedData,
+        data: EncodedData,
         params: FitParams,
         executor: Executor,
         progress: Progress,
         spans: tuple[Span, ...],
         excluded: Sequence[Span],
-        note: Note,
-        watch: Watch,
+        on_task_done: OnTaskDone,
         validation: ValidationSet | None = None,
     ) -> None:
-        super().__init__(labelled, params, executor, progress, spans, excluded, watch)
-        self._threads, self._note, self._apart = ThreadExecutor(), note, validation
-        self._first_epoch = first_epoch(self._source, params, self._parts, self.n_rows)
-        self.seen: Array | None = None
-        self.ended = False
-        self.place = EpochPosition()
+        super().__init__(data, params, executor, progress, spans, excluded, on_task_done)
+        self._threads, self._validation = ThreadExecutor(), validation
+        self._epoch = first_epoch(self._source, params, self._parts, self.n_rows)
 
-    @property
-    def place(self) -> EpochPosition:
-        """Where the mini-batches are."""
-        return EpochPosition(self._epoch.number, self._next_step, self.separated, self._judged)
-
-    @place.setter
-    def place(self, place: EpochPosition) -> None:
-        self._epoch = self._first_epoch.at(place.epoch)
-        self._next_step, self.separated = place.step, place.separated
-        self._judged = place.judged
-
-    @property
-    def only_batches(self) -> bool:
-        """Whether the last that was read were mini-batches."""
-        return self._epoch.number > 0 or self._next_step > 0
-
-    def affordable(self, request: Request) -> bool:
-        """Whether the budget has room: for an epoch and the evaluation of its result, say."""
+    def affordable(self, request: Request, position: EpochPosition) -> bool:
+        """Return whether the budget has room for a request, and for evaluating the result of it."""
         if request.rows is RowSelection.SAMPLE:
             return True
-        left = self._settings.max_iter - self._ledger.passes
-        if request.rows is RowSelection.ALL or self._epoch.number == 0:
+        left = self._params.max_iter - self._progress.passes
+        if request.rows is RowSelection.ALL or position.epoch == 0:
             return left >= 1
-        return self._next_step > 0 or left >= 2
+        return position.step > 0 or left >= 2
 
-    def moments(self, n_classes: int, *, mini_batch: bool, sampled: bool) -> tuple[Moments, bool]:
-        """Read the moments: of all rows, or of those that the first mini-batches decode anyway.
+    def read_statistics(
+        self, kind: Kind, class_weight: Array, state: FitState
+    ) -> tuple[DataStatistics, ImportanceSample | None, MetricSums | None]:
+        """Read the moments, of all rows or of those that the first mini-batches decode anyway.
 
-        With `sampled`, some rows are kept in memory on the way.
+        Moments of all rows tell the objective at the intercept-only model exactly, so that this
+        read is also the first evaluation.
 
         Returns
         -------
-        Moments
-        bool
-            Whether they are of all rows; they then tell the objective at the intercept-only
-            model exactly, so that this pass is also the first evaluation.
+        the statistics, the sample if the solver needs one, and the metrics on held-out rows
         """
-        if mini_batch:
-            warn_of_small_cache(self._executor, self._epoch, self._source)
-        if mini_batch and not self._settings.standardize:
-            moments = self._reduce_first(
-                moments_of(n_classes, self._source.dtype), self._epoch.first_spans()
-            )
-            if moments.weight > 0:  # else the rows that come first count for nothing
-                return moments, False
-        weight, fit_intercept = self._labelled.class_weight, self._settings.fit_intercept
-        point = intercept_only(self._source.n_features, weight / weight.sum(), fit_intercept)
-        held_out_reductions = self._held_out_reductions(
-            point[None].astype(self._source.dtype), None
+        dtype, n_classes = self._source.dtype, len(class_weight)
+        if kind.mini_batch:
+            _warn_of_small_cache(self._executor, self._epoch, self._source)
+        if kind.mini_batch and not self._params.standardize:
+            leaves = self._epoch.at(state.position.epoch).first_spans()
+            moments = self._reduce_first(moments_of(n_classes, dtype), leaves)
+            if moments.weight > 0:  # else all of these rows have no weight
+                return DataStatistics(moments, False, class_weight, self.n_rows), None, None
+        weight = self._data.class_weight
+        point = intercept_only(
+            self._source.n_features, weight / weight.sum(), self._params.fit_intercept
         )
-        reduction: Reduction[Any] = moments_of(n_classes, self._source.dtype)
-        if sampled:
-            reduction = combine(reduction, rows_of(self.first_rule()))
-        sums, judged = self.read_all(reduction, held_out_reductions, picks=sampled)
-        self._judged = judged[0] if judged else None
-        return sums, True
+        reductions: list[Reduction[Any]] = [moments_of(n_classes, dtype)]
+        if kind.needs_sample:
+            reductions.append(rows_of(self.first_sampler()))
+        metrics = self._held_out_metrics(point[None].astype(dtype), None)
+        totals = self.read_all([*reductions, *metrics], resume_from=state.partial_sum)
+        sample = self.sample_of(totals[1]) if kind.needs_sample else None
+        held_out = totals[-1] if metrics else None
+        return DataStatistics(totals[0], True, class_weight, self.n_rows), sample, held_out
 
-    def _held_out_reductions(
-        self, kernel: Array, shift: Array | None
+    def evaluate(self, objective: Objective, request: Request, state: FitState) -> Evaluated:
+        """Evaluate the objective at the points of a request, on the rows that it asks for."""
+        position, sample = state.position, state.sample
+        if request.rows is RowSelection.SAMPLE:
+            result = self._on_sample(sample).evaluate(objective, request)
+            return Evaluated(result, request.points[0], position, sample)
+        if request.rows is RowSelection.ALL:
+            return self._evaluate_all(objective, request, state)
+        return self._evaluate_batch(objective, request, position, sample)
+
+    def end_pass(
+        self,
+        objective: Objective,
+        point: Array,
+        held_out: MetricSums | None,
+        gap: float | None = None,
+    ) -> PassEnded:
+        """Return the event of the pass that was read, with the validation scores of a point.
+
+        Parameters
+        ----------
+        objective : Objective
+        point : that the pass has led to
+        held_out : metrics on rows that are held out of the source
+        gap : the solver's estimate, if it has one
+        """
+        classes = self._data.classes
+        if self._validation is not None:
+            held_out, cost = validation_sums(
+                self._validation, objective, point, classes, self._batch_done
+            )
+            self._progress.retries += cost.retries
+        scores = None if held_out is None else scores_on(held_out, classes)
+        return self._progress.end_pass(scores, gap)
+
+    def _evaluate_all(self, objective: Objective, request: Request, state: FitState) -> Evaluated:
+        points, position, sample = request.points, state.position, state.sample
+        after_batches = position.epoch > 0 or position.step > 0
+        kernel_points, sampler = objective.to_kernel(points), None
+        if request.resample_at is not None and self._sample_size < self.n_rows:
+            ends = np.stack([points[0], request.resample_at])
+            sampler = self._on_sample(sample).rule(
+                objective, ends, request.root, self._params.seed, self._sample_size
+            )
+        own: Reduction[Any] = objective.reduction(kernel_points)
+        if sampler is not None:
+            own = objective.reduction_and_rows(kernel_points, sampler)
+        metrics = self._held_out_metrics(kernel_points, objective.coordinates.shift)
+        sums, *held_out = self.read_all(
+            [own, *metrics], resume_from=state.partial_sum, cached=not after_batches
+        )
+        if sampler is not None:
+            sums, picked = sums.parts
+            sample = self.sample_of(picked)
+        if not after_batches:
+            self._progress.steps += 1
+        result = objective.evaluation(points, sums, self.n_rows)
+        if self._params.alpha == 0:
+            # All rows are predicted right, and not by ties, whose loss would be log 2 or more.
+            fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
+            position = replace(position, separated=position.separated or bool(fits.any()))
+        best, loss, norm = self._best_point(objective, request, result)
+        self._progress.record(loss, norm, float(result.accuracy[0]), result.share)
+        position = replace(position, held_out=held_out[best] if held_out else None)
+        result = replace(result, resampled=sampler is not None)
+        return Evaluated(result, points[best], position, sample, pass_ended=True)
+
+    @staticmethod
+    def _best_point(
+        objective: Objective, request: Request, result: Evaluation
+    ) -> tuple[int, float, float]:
+        """Return the index of the point that counts, its objective and its gradient norm."""
+        points = request.points if request.take_best else request.points[:1]
+        found = [objective.value_and_norm(point, result, i) for i, point in enumerate(points)]
+        best = int(np.argmin([loss for loss, _ in found]))
+        return best, *found[best]
+
+    def _evaluate_batch(
+        self,
+        objective: Objective,
+        request: Request,
+        position: EpochPosition,
+        sample: ImportanceSample | None,
+    ) -> Evaluated:
+        epoch = self._at(position)
+        leaves, uses_up = epoch.batch(position.step), request.rows is RowSelection.BATCH
+        rows = sum(row_slice.rows for leaf in leaves for row_slice in leaf)
+        points, last = request.points, uses_up and position.step + 1 == epoch.n_steps
+        kernel_points = objective.to_kernel(points)
+        # Points that only probe the curvature are no models to score.
+        metrics = self._held_out_metrics(
+            kernel_points[: 1 if uses_up else 0], objective.coordinates.shift
+        )
+        sums, cost = reduce(
+            self._executor,
+            self._source,
+            combine(objective.reduction(kernel_points), *metrics),
+            leaves,
+            keep=self._cache_name,
+            batch=True,
+            drop_after_use=uses_up,
+            watch=self._batch_done,
+            following=epoch.batch(position.step + 1),
+        )
+        self._progress.spend(cost)
+        own, *held_out = sums.parts
+        result = objective.evaluation(points, own, rows, epoch_ended=last)
+        if not uses_up:
+            if request.metric:
+                result = replace(result, metric=self._hessian_approx(objective, epoch))
+            return Evaluated(result, points[0], position, sample)
+        loss, norm = objective.value_and_norm(points[0], result)
+        accuracy = float(result.accuracy[0])
+        self._progress.steps += 1
+        self._progress.record(loss, norm, accuracy, result.share)
+        self._progress.report_step(loss, norm, accuracy, cost)
+        for metric_sums in held_out:
+            before = position.held_out
+            total = metric_sums if before is None else before + metric_sums
+            position = replace(position, held_out=total)
+        position = replace(position, step=position.step + 1)
+        if last:
+            position = replace(position, epoch=position.epoch + 1, step=0)
+            self._executor.refresh()
+        return Evaluated(result, points[0], position, sample, pass_ended=last)
+
+    def _at(self, position: EpochPosition) -> Epoch:
+        if self._epoch.number != position.epoch:
+            self._epoch = self._epoch.at(position.epoch)
+        return self._epoch
+
+    def _held_out_metrics(
+        self, kernel_points: Array, shift: Array | None
     ) -> list[Reduction[MetricSums]]:
-        """Return what evaluates a kernel's points on the rows that are held out, if some are."""
-        points = () if self._source.hold_out is None else kernel
-        return [held_out_metrics_of(point, shift) for point in points]
+        """Return what scores points on the rows held out of the source, if there are any."""
+        if self._source.hold_out is None:
+            return []
+        return [held_out_metrics_of(point, shift) for point in kernel_points]
 
-    @property
-    def _subproblem(self) -> SampleObjective:
-        assert self.sample is not None, "the first read has picked some rows"
-        return SampleObjective(self.sample, self._source.dtype, self._threads)
+    def _on_sample(self, sample: ImportanceSample | None) -> SampleObjective:
+        assert sample is not None, "the first read picks a sample"
+        return SampleObjective(sample, self._source.dtype, self._threads)
 
     def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
         """Reduce over rows that the first mini-batches decode anyway."""
@@ -151,165 +274,60 @@ class Evaluator(RowReader):
             self._source,
             reduction,
             leaves,
-            keep=self._key,
+            keep=self._cache_name,
             batch=True,
             drop_after_use=False,
-            watch=self._watch_batch,
+            watch=self._batch_done,
         )
-        self._ledger.spend(cost)
+        self._progress.spend(cost)
         return sums
 
-    def end_first(self, objective: Objective) -> None:
-        """Count the moments of all rows as the evaluation of the intercept-only model."""
-        self._see(objective, objective.intercept_only[None], objective.at_intercept_only)
-        self.ended = True
+    def _hessian_approx(self, objective: Objective, epoch: Epoch) -> Array | None:
+        """Return an approximate Hessian of one class, from the rows that come first.
 
-    def close(self, objective: Objective, point: Array, gap: float | None = None) -> PassEnded:
-        """Return what to tell of the pass that was read, with what validation rows say of a point.
-
-        Parameters
-        ----------
-        objective : Objective
-        point : that the pass has led to
-        gap : what the solver estimates, if it does
+        They are 8 rows per feature, or 8,192, of the first span of each lane. None beyond 2,048
+        features, where it costs more than it saves, and where these rows have no weight.
         """
-        sums, classes = self._judged, self._labelled.classes
-        if self._apart is not None:
-            sums, cost = sums_apart(self._apart, objective, point, classes, self._watch_batch)
-            self._ledger.retries += cost.retries
-        self._judged, self.ended = None, False
-        return self._ledger.end_pass(None if sums is None else scored(sums, classes), gap)
-
-    def tell(self, event: PassEnded) -> None:
-        """Tell every callback of a pass."""
-        self._ledger.emit(event)
-
-    def evaluate(self, objective: Objective, request: Request) -> Evaluation:
-        """Return the objective at the points of a request, on the rows that it asks for."""
-        if request.rows is RowSelection.SAMPLE:
-            return self._subproblem.evaluate(objective, request)
-        if request.rows is RowSelection.ALL:
-            return self._evaluate_all(objective, request)
-        leaves = self._epoch.batch(self._next_step)
-        if request.rows is RowSelection.SAME_BATCH:
-            result = self._evaluate_batch(objective, request, leaves, ends=False)
-            return replace(result, metric=self._metric(objective)) if request.metric else result
-        ends = self._next_step + 1 == self._epoch.n_steps
-        result = self._evaluate_batch(objective, request, leaves, ends=ends)
-        self._ledger.steps += 1
-        self._see(objective, request.points, result)
-        self._ledger.end_step()
-        self._next_step += 1
-        if ends:
-            self._end_epoch()
-        return result
-
-    def _evaluate_all(self, objective: Objective, request: Request) -> Evaluation:
-        points, rule = request.points, None
-        if request.resample_at is not None and self._sample_size < self.n_rows:
-            ends = np.stack([points[0], request.resample_at])
-            rule = self._subproblem.rule(
-                objective, ends, request.root, self._settings.seed, self._sample_size
-            )
-        held_out_reductions = self._held_out_reductions(
-            objective.to_kernel(points), objective.coordinates.shift
-        )
-        reduction: Reduction[Any] = objective.reduction(points)
-        if rule is not None:
-            reduction = objective.reduction_and_rows(points, rule)
-        sums, judged = self.read_all(
-            reduction, held_out_reductions, picks=rule is not None, keep=not self.only_batches
-        )
-        if not self.only_batches:
-            self._ledger.steps += 1
-        result = objective.evaluation(points, sums, self.n_rows)
-        if self._settings.alpha == 0:
-            # All rows right, and not by ties, whose loss would be log 2 or more.
-            fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
-            self.separated |= bool(fits.any())
-        best = self._see(objective, points, result, take_best=request.take_best)
-        self._judged, self.ended = judged[best] if judged else None, True
-        return replace(result, resampled=rule is not None)
-
-    def _watch_batch(self, task_result: TaskResult, _: PartialSum) -> None:
-        self._note(task_result)
-
-    def _evaluate_batch(
-        self, objective: Objective, request: Request, leaves: Sequence[Leaf], *, ends: bool
-    ) -> Evaluation:
-        rows = sum(row_slice.rows for leaf in leaves for row_slice in leaf)
-        points, final = request.points, request.rows is RowSelection.BATCH
-        # Points to probe the curvature with are no models to judge.
-        kernel = objective.to_kernel(points)[: 1 if final else 0]
-        held_out_reductions = self._held_out_reductions(kernel, objective.coordinates.shift)
-        sums, cost = reduce(
-            self._executor,
-            self._source,
-            combine(objective.reduction(points), *held_out_reductions),
-            leaves,
-            keep=self._key,
-            batch=True,
-            drop_after_use=final,
-            watch=self._watch_batch,
-            following=self._epoch.batch(self._next_step + 1),
-        )
-        self._ledger.spend(cost)
-        first, *judged = sums.parts
-        for own in judged:
-            self._judged = own if self._judged is None else self._judged + own
-        return objective.evaluation(points, first, rows, epoch_ended=ends)
-
-    def _metric(self, objective: Objective) -> Array | None:
-        """Return about the Hessian of a class, from the rows that come first."""
-        leaves = metric_leaves(self._epoch, self._source.n_features)
-        if not leaves:
+        if self._source.n_features > MOST_FEATURES:
             return None
-        gram: Array = self._reduce_first(gram_of(objective), leaves)
-        return metric_of(objective, gram, leaves)
-
-    def _see(
-        self, objective: Objective, points: Array, result: Evaluation, *, take_best: bool = False
-    ) -> int:
-        """Take note of the point that counts; return which it is."""
-        seen = [
-            objective.value_and_norm(point, result, index) for index, point in enumerate(points)
+        rows = max(_METRIC_ROWS_PER_FEATURE * self._source.n_features, _MIN_METRIC_ROWS)
+        spans = epoch.first_spans()
+        limits = [rows * _count([lane]) // _count(spans) + 1 for lane in spans]
+        leaves = [
+            tuple(replace(row_slice, high=min(row_slice.high, limit)) for row_slice in lane)
+            for lane, limit in zip(spans, limits, strict=True)
         ]
-        best = int(np.argmin([loss for loss, _ in seen])) if take_best else 0
-        self._ledger.see(*seen[best], result)
-        self.seen = points[best]
-        return best
+        gram: Array = self._reduce_first(gram_of(objective), leaves)
+        weight = float(gram[-1, -1])
+        return objective.hessian_approx(gram / weight, _count(leaves)) if weight > 0 else None
 
-    def _end_epoch(self) -> None:
-        self.ended, self._epoch, self._next_step = True, self._epoch.next(), 0
-        self._executor.refresh()
+    def _batch_done(self, task_result: TaskResult, _: PartialSum) -> None:
+        self._on_task_done(task_result, None)
 
 
-_ROWS_A_FEATURE = 8
-_LEAST_ROWS = 1 << 13
+def first_epoch(source: Source, params: FitParams, spans: tuple[Span, ...], n_rows: int) -> Epoch:
+    """Return the mini-batches of the first epoch over spans of so many rows."""
+    batch = min(params.batch_size or auto_batch_size(n_rows), n_rows)
+    span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
+    lanes = lane_count(len(spans), span_bytes, batch)
+    return Epoch(spans, lanes, batch, params.seed, shuffle=params.shuffle)
 
 
-def metric_leaves(epoch: Epoch, n_features: int) -> list[Leaf]:
-    """Return the rows that tell a metric: 8 for a feature, or 8,192, of those that come first.
+def _warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:
+    """Warn if the spans that mini-batches are taken from are decoded anew at every step."""
+    lanes = -(-epoch.n_lanes // executor.processes)
+    span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
+    room = executor.cache_room(source, span, batch=True)
+    if source.X.in_memory or lanes * span <= room:
+        return
+    warnings.warn(
+        f"mini-batches are taken from {lanes} chunks of {span / 2**20:,.0f} MiB at once on each "
+        f"worker, which remembers {room / 2**20:,.0f} MiB of them, so that chunks "
+        "are decoded many times an epoch: give the workers more memory, store smaller chunks, or "
+        "use solver='lbfgs'",
+        stacklevel=6,
+    )
 
-    They are of the first span of each lane, which the first batches decode anyway; none beyond
-    2,048 features, where a metric costs more than it saves.
-    """
-    if n_features > MOST_FEATURES:
-        return []
-    rows = max(_ROWS_A_FEATURE * n_features, _LEAST_ROWS)
-    spans = epoch.first_spans()
-    shares = [rows * _count([lane]) // _count(spans) + 1 for lane in spans]
-    return [
-        tuple(replace(row_slice, high=min(row_slice.high, share)) for row_slice in lane)
-        for lane, share in zip(spans, shares, strict=True)
-    ]
 
-
-def _count(leaves: list[Leaf]) -> int:
+def _count(leaves: Sequence[Leaf]) -> int:
     return sum(row_slice.rows for leaf in leaves for row_slice in leaf)
-
-
-def metric_of(objective: Objective, gram: Array, leaves: list[Leaf]) -> Array | None:
-    """Return about the Hessian of a class, for the sum over some rows; None if none counts."""
-    weight = float(gram[-1, -1])
-    return objective.hessian_approx(gram / weight, _count(leaves)) if weight > 0 else None

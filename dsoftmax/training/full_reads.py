@@ -1,13 +1,10 @@
-"""How a run reads all of its rows: what is summed, what is kept of them, and what it costs."""
+"""Reads all rows of a source once, and adds up what several reductions make of them."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dsoftmax.data.batches import Epoch, auto_batch_size, lane_count
-from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.objective.importance_sample import (
     ImportanceSample,
@@ -25,7 +22,7 @@ from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 
-Watch = Callable[[TaskResult, PartialSum], None]
+OnTaskDone = Callable[[TaskResult, PartialSum | None], None]
 
 
 class RowReader:
@@ -33,73 +30,65 @@ class RowReader:
 
     Parameters
     ----------
-    labelled : the source that reads codes, and what is known of its classes
+    data : the source that reads class codes, and the weight of each class
     params, executor, progress : of the run
     spans : of the source
     excluded : rows that are left out
-    watch : told of each task of a pass over all rows
+    on_task_done : told of each task, and in a pass over all rows of the sum so far
 
     Attributes
     ----------
     n_rows : how many rows there are
-    sample : the rows that are kept in memory, or None
-    begun : a sum over all rows to go on with, when the next one is asked for
     """
 
     def __init__(
         self,
-        labelled: EncodedData,
+        data: EncodedData,
         params: FitParams,
         executor: Executor,
         progress: Progress,
         spans: tuple[Span, ...],
         excluded: Sequence[Span],
-        watch: Watch,
+        on_task_done: OnTaskDone,
     ) -> None:
-        self._labelled, self._source = labelled, labelled.source
-        self._settings, self._executor = params, executor
-        self._ledger, self._watch_task = progress, watch
+        self._data, self._source = data, data.source
+        self._params, self._executor, self._progress = params, executor, progress
+        self._on_task_done = on_task_done
         self._leaves = full_pass(spans, excluded)
         self._parts = tuple(around(excluded, spans))
         self.n_rows = sum(stop - start for start, stop in self._parts)
-        # What workers remember has the weights of the rows that there were: holes only grow.
-        self._key = f"{executor.run_key}-{len(excluded)}"
-        self.begun: PartialSum | None = None
-        self.sample: ImportanceSample | None = None
+        # Workers cache rows with their weights, which change when more rows are left out.
+        self._cache_name = f"{executor.run_key}-{len(excluded)}"
 
     def read_all(
         self,
-        reduction: Reduction[Any],
-        others: Sequence[Reduction[Any]] = (),
+        reductions: Sequence[Reduction[Any]],
         *,
-        picks: bool = False,
-        keep: bool = True,
-    ) -> tuple[Any, list[Any]]:
-        """Reduce over all rows.
+        resume_from: PartialSum | None = None,
+        cached: bool = True,
+    ) -> tuple[Any, ...]:
+        """Reduce over all rows, and return the total of each reduction.
 
-        With `picks`, the reduction is one of two: the second picks rows, to keep in memory.
-
-        Returns
-        -------
-        what the reduction adds up to, and what the others do
+        Parameters
+        ----------
+        reductions : what to add up, in one read
+        resume_from : of these reductions, the sum that an earlier run had begun
+        cached : whether workers cache the rows for the next pass
         """
         sums, cost = reduce(
             self._executor,
             self._source,
-            combine(reduction, *others),
+            combine(*reductions),
             self._leaves,
-            keep=self._key if keep else None,
-            begun=self._taken_up(),
-            watch=self._watch,
+            keep=self._cache_name if cached else None,
+            begun=resume_from,
+            watch=self._task_done,
         )
-        self._ledger.spend(cost)
-        first, *rest = sums.parts
-        if picks:
-            first, picked = first.parts
-            self._keep_in_memory(picked)
-        return first, rest
+        self._progress.spend(cost)
+        totals: tuple[Any, ...] = sums.parts
+        return totals
 
-    def first_rule(self) -> StratifiedSampler:
+    def first_sampler(self) -> StratifiedSampler:
         """Return what picks the first rows to keep in memory.
 
         Raises
@@ -108,51 +97,32 @@ class RowReader:
             If they do not fit.
         """
         require_sample_fits(min(self._sample_size, self.n_rows), self._source.row_bytes)
-        rates = class_rates(self._labelled.class_rows, self._sample_size)
-        return StratifiedSampler(rates, self._settings.seed)
+        rates = class_rates(self._data.class_rows, self._sample_size)
+        return StratifiedSampler(rates, self._params.seed)
 
-    def _keep_in_memory(self, picked: ImportanceSample) -> None:
+    def sample_of(self, picked: ImportanceSample) -> ImportanceSample:
+        """Return picked rows as the sample to keep in memory, with the weights of their classes.
+
+        Raises
+        ------
+        DataError
+            If there are none.
+        """
         if picked.n_rows == 0:
             raise DataError(
                 f"sample_size is {self._sample_size}, and no row was picked; set it larger"
             )
-        self.sample = picked.joined().stratified(self._labelled.class_weight)
+        return picked.joined().stratified(self._data.class_weight)
 
     @property
     def _sample_size(self) -> int:
-        source, n_classes = self._source, len(self._labelled.class_weight)
-        return self._settings.sample_size or auto_size(
+        source, n_classes = self._source, len(self._data.class_weight)
+        return self._params.sample_size or auto_size(
             self.n_rows, source.n_features, n_classes, source.row_bytes
         )
 
-    def _taken_up(self) -> PartialSum | None:
-        begun, self.begun = self.begun, None
-        return begun
-
-    def _watch(self, task_result: TaskResult, begun: PartialSum) -> None:
-        self._ledger.progress(begun, self.n_rows)
-        self._watch_task(task_result, begun)
-
-
-def first_epoch(source: Source, params: FitParams, spans: tuple[Span, ...], n_rows: int) -> Epoch:
-    """Return the batches of the first epoch over spans of so many rows."""
-    batch = min(params.batch_size or auto_batch_size(n_rows), n_rows)
-    span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
-    lanes = lane_count(len(spans), span_bytes, batch)
-    return Epoch(spans, lanes, batch, params.seed, shuffle=params.shuffle)
-
-
-def warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:
-    """Warn if the spans that mini-batches are taken from would be decoded anew at every step."""
-    lanes = -(-epoch.n_lanes // executor.processes)
-    span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    room = executor.cache_room(source, span, batch=True)
-    if source.X.in_memory or lanes * span <= room:
-        return
-    warnings.warn(
-        f"mini-batches are taken from {lanes} chunks of {span / 2**20:,.0f} MiB at once on each "
-        f"worker, which remembers {room / 2**20:,.0f} MiB of them, so that chunks "
-        "are decoded many times an epoch: give the workers more memory, store smaller chunks, or "
-        "use solver='lbfgs'",
-        stacklevel=6,
-    )
+    def _task_done(self, task_result: TaskResult, partial_sum: PartialSum) -> None:
+        self._progress.report_rows(partial_sum.cost, self.n_rows)
+        # The end of a pass is committed as such, so its last task is not.
+        under_way = partial_sum.cost.rows < self.n_rows
+        self._on_task_done(task_result, partial_sum if under_way else None)

@@ -13,7 +13,9 @@ from sklearn.utils import check_random_state
 from dsoftmax.data.row_array import preview
 from dsoftmax.errors import DataError
 from dsoftmax.objective.linear_model import LinearModel
+from dsoftmax.objective.objective import Objective
 from dsoftmax.solvers import SOLVERS
+from dsoftmax.solvers.base import SolverParams
 from dsoftmax.typing import Array
 
 MINI_BATCH = sorted(name for name, kind in SOLVERS.items() if kind.mini_batch)
@@ -53,6 +55,23 @@ class FitParams:
     seed: int
     seeded: bool
     start: LinearModel | None
+
+    def for_solver(
+        self, objective: Objective, horizon: int, total_rows: int | None
+    ) -> SolverParams:
+        """Return what a solver is built from, as `SolverParams` says."""
+        return SolverParams(
+            penalty=objective.penalty,
+            noise=0.5 * float(np.finfo(objective.dtype).eps),
+            tol=self.tol,
+            momentum=self.momentum,
+            clip_norm=self.clip_norm,
+            n_iter_no_change=self.n_iter_no_change,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            horizon=horizon,
+            total_rows=total_rows,
+        )
 
 
 def resolve(params: Mapping[str, Any], last: LinearModel | None) -> FitParams:

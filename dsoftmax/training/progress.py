@@ -1,4 +1,4 @@
-"""What a fit has spent and seen so far, told to the callbacks as events."""
+"""What a run has spent and found so far, reported to the callbacks as events."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from dsoftmax.events import (
     Callback,
+    ChunkQuarantined,
     DecimatedLog,
     Event,
     FitEnded,
@@ -18,46 +19,42 @@ from dsoftmax.events import (
     TimeSplit,
     ValidationScores,
 )
-from dsoftmax.objective.evaluation import Evaluation
-from dsoftmax.runtime.cost import Cost, PartialSum
-from dsoftmax.training.run_state import ProgressState
-from dsoftmax.typing import Array
+from dsoftmax.runtime.cost import Cost
+from dsoftmax.training.run_state import FittedModel, ProgressState
 
 
 class Progress:
-    """Counts passes and steps, and averages what the steps of a pass saw.
+    """Counts passes and steps, and averages what the steps of a pass found.
 
     Attributes
     ----------
-    callbacks : who is told
     passes, steps, retries : so far
-    events : the steps and passes that were told of, thinned
+    history : the steps (decimated when many), passes and quarantined chunks so far
     """
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
-        self.callbacks = callbacks
+        self._callbacks = callbacks
         self.restore(ProgressState(), ())
 
-    def restore(self, tally: ProgressState, events: Sequence[StepEnded]) -> None:
+    def restore(self, state: ProgressState, events: Sequence[StepEnded]) -> None:
         """Go on from what was counted before."""
-        self.passes, self.steps, self.retries = tally.passes, tally.steps, tally.retries
-        self.events: DecimatedLog[StepEnded] = DecimatedLog()
-        self.events.resume([(event, _step(event)) for event in events], tally.n_events)
-        self._spent, self._seen = tally.cost, tally.seen
-        self._last_spent, self._last_seen = Cost(), np.zeros(4)
-        self._started = time.perf_counter() - tally.seconds
+        self.passes, self.steps, self.retries = state.passes, state.steps, state.retries
+        self.history: DecimatedLog[StepEnded | ChunkQuarantined] = DecimatedLog()
+        self.history.resume([(event, _step(event)) for event in events], state.n_events)
+        self._cost, self._sums = state.cost, state.sums
+        self._started = time.perf_counter() - state.seconds
 
     @property
-    def tally(self) -> ProgressState:
+    def state(self) -> ProgressState:
         """What was counted, as data."""
         return ProgressState(
             self.passes,
             self.steps,
             self.seconds,
             self.retries,
-            self.events.count,
-            self._spent,
-            self._seen,
+            self.history.count,
+            self._cost,
+            self._sums,
         )
 
     @property
@@ -66,90 +63,94 @@ class Progress:
         return time.perf_counter() - self._started
 
     def emit(self, event: Event) -> None:
-        """Tell every callback."""
-        if isinstance(event, StepEnded):
-            self.events.add(event, _step(event))
-        for callback in self.callbacks:
+        """Pass an event to every callback."""
+        if isinstance(event, StepEnded | ChunkQuarantined):
+            self.history.add(event, _step(event))
+        for callback in self._callbacks:
             callback.on_event(event)
 
-    def progress(self, begun: PartialSum, n_rows: int) -> None:
-        """Tell how far the pass under way is."""
-        cost = begun.cost
+    def report_rows(self, cost: Cost, n_rows: int) -> None:
+        """Report how far the pass under way is."""
         self.emit(RowsDone(cost.rows, n_rows, cost.bytes, cost.seconds, cost.time, cost.retries))
 
     def spend(self, cost: Cost) -> None:
-        """Count what a reduction cost towards the pass under way."""
-        self._last_spent = cost
-        self._spent += cost
+        """Add what a reduction cost to the pass under way."""
+        self._cost += cost
         self.retries += cost.retries
 
-    def see(self, loss: float, gradient_norm: float, result: Evaluation) -> None:
-        """Take note of the objective that an evaluation found at its first point."""
-        self._last_seen = np.array([loss, gradient_norm, result.accuracy[0], 1.0])
-        with np.errstate(invalid="ignore"):  # a loss that is not finite is for the solver to judge
-            self._seen = self._seen + result.share * self._last_seen
+    def record(
+        self, loss: float, gradient_norm: float, accuracy: float, fraction: float = 1.0
+    ) -> None:
+        """Add an evaluation to the pass under way.
 
-    def end_step(self) -> None:
-        """Tell of one mini-batch step."""
-        self.emit(
-            StepEnded(
-                self.passes + float(self._seen[3]), *self._entry(self._last_seen, self._last_spent)
-            )
-        )
+        Parameters
+        ----------
+        loss, gradient_norm, accuracy : what it found
+        fraction : of the rows that it read
+        """
+        with np.errstate(invalid="ignore"):  # a loss that is not finite is for the solver to judge
+            self._sums = self._sums + fraction * np.array([loss, gradient_norm, accuracy, 1.0])
+
+    def report_step(self, loss: float, gradient_norm: float, accuracy: float, cost: Cost) -> None:
+        """Report the evaluation of a mini-batch, recorded before."""
+        passes = self.passes + float(self._sums[3])
+        self.emit(StepEnded(passes, self.steps, loss, gradient_norm, accuracy, *self._took(cost)))
 
     def end_pass(
         self, validation: ValidationScores | None = None, gap: float | None = None
     ) -> PassEnded:
-        """Count a pass, and return what to tell of it: means over its steps, sums of costs."""
+        """Count a pass, and return its event: means over its steps, sums of costs."""
         self.passes += 1
-        means, cost = self._seen / self._seen[3], self._spent
+        loss, norm, accuracy = (float(mean) for mean in self._sums[:3] / self._sums[3])
+        cost = self._cost
         event = PassEnded(
-            float(self.passes), *self._entry(means, cost), cost.seconds, validation, gap
+            float(self.passes),
+            self.steps,
+            loss,
+            norm,
+            accuracy,
+            *self._took(cost),
+            cost.seconds,
+            validation,
+            gap,
         )
-        self._spent, self._seen = Cost(), np.zeros(4)
+        self.start_over()
         return event
 
     def end_first(self) -> None:
-        """Count a pass that told nothing of any model."""
+        """Count a pass that evaluated no model."""
         self.passes += 1
         self.steps += 1
         self.start_over()
 
     def start_over(self) -> None:
         """Forget a pass that is not counted: it is made again, or mends what was lost."""
-        self._spent, self._seen = Cost(), np.zeros(4)
+        self._cost, self._sums = Cost(), np.zeros(4)
 
-    def end(
-        self, reason: str, converged: bool, loss: float, gap: float | None, best_pass: int | None
-    ) -> None:
-        """Tell that the fit is over."""
-        whole = [event.time for event in self.events if isinstance(event, PassEnded)]
-        split = sum(whole, start=self._spent.time)
-        mini_batch = len(whole) < len(self.events)
+    def end(self, model: FittedModel) -> None:
+        """Report that the fit is over."""
+        passes = [event.time for event in self.history if isinstance(event, PassEnded)]
+        steps = [event for event in self.history if type(event) is StepEnded]
         self.emit(
             FitEnded(
-                reason,
-                converged,
-                loss,
+                model.status.value,
+                model.status.converged,
+                model.loss,
                 max(1, self.passes),
                 self.steps,
                 self.seconds,
                 self.retries,
-                split,
-                mini_batch,
-                gap,
-                best_pass,
+                sum(passes, start=self._cost.time),
+                bool(steps),
+                model.gap,
+                model.best_pass,
             )
         )
 
-    def _entry(self, seen: Array, cost: Cost) -> _Entry:
-        loss, norm, accuracy = (float(value) for value in seen[:3])
-        took = self.seconds, cost.rows, cost.bytes, cost.time, cost.retries
-        return self.steps, loss, norm, accuracy, *took
+    def _took(self, cost: Cost) -> tuple[float, int, int, TimeSplit, int]:
+        return self.seconds, cost.rows, cost.bytes, cost.time, cost.retries
 
 
-def _step(event: StepEnded) -> int | None:
-    return None if isinstance(event, PassEnded) else event.step
-
-
-_Entry = tuple[int, float, float, float, float, int, int, TimeSplit, int]
+def _step(event: StepEnded | ChunkQuarantined) -> int | None:
+    """Return the number of a step, by which the history is decimated; None for what is kept."""
+    return event.step if type(event) is StepEnded else None

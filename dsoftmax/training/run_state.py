@@ -1,4 +1,4 @@
-"""Where a fit stands, as data: what a checkpoint holds."""
+"""Where a run stands, as data: what a checkpoint holds, and all that a run needs to go on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dsoftmax.metrics.metrics import MetricSums
 from dsoftmax.objective.importance_sample import ImportanceSample
 from dsoftmax.objective.scaling import Moments
 from dsoftmax.runtime.cost import Cost, PartialSum
+from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers.base import State, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.storage.records import storable
@@ -21,34 +22,16 @@ from dsoftmax.typing import Array
 
 @storable
 @dataclass(frozen=True)
-class DataStatistics:
-    """What the first read told; with the settings, it determines the objective.
-
-    Attributes
-    ----------
-    moments : Moments
-    whole : whether they are of all rows
-    class_weight : (n_classes,), total weight of each class
-    n_rows : how many there were
-    """
-
-    moments: Moments
-    whole: bool
-    class_weight: Array
-    n_rows: int
-
-
-@storable
-@dataclass(frozen=True)
 class ProgressState:
-    """What a ledger has counted.
+    """What `Progress` has counted.
 
     Attributes
     ----------
     passes, steps, seconds, retries : so far
-    n_events : how many steps and passes were told of
-    cost : in the pass under way
-    seen : (4,), sums over that pass of loss, gradient norm, accuracy and share, by share
+    n_events : how many steps and passes were reported
+    cost : of the pass under way
+    sums : (4,), over that pass, weighted by the fraction of the rows that each evaluation read:
+        loss, gradient norm, accuracy and 1
     """
 
     passes: int = 0
@@ -57,25 +40,30 @@ class ProgressState:
     retries: int = 0
     n_events: int = 0
     cost: Cost = field(default_factory=Cost)
-    seen: Array = field(default_factory=lambda: np.zeros(4))
+    sums: Array = field(default_factory=lambda: np.zeros(4))
 
 
 @dataclass(frozen=True)
 class RunState(ABC):
-    """Where a run stands: with data and settings, all that it needs to go on.
+    """Where a run stands: with the data and the parameters, all that it needs to go on.
 
     Attributes
     ----------
-    tally : what it took so far
-    begun : the sum over all rows that is under way
+    progress : what it took so far
+    partial_sum : the sum over all rows that is under way, or None
     quarantined : chunks that are left out
     numerics : the kinds of arithmetic met, each with the first worker that had it
     """
 
-    tally: ProgressState = field(default_factory=ProgressState)
-    begun: PartialSum | None = None
+    progress: ProgressState = field(default_factory=ProgressState)
+    partial_sum: PartialSum | None = None
     quarantined: tuple[BadChunk, ...] = ()
     numerics: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def excluded(self) -> tuple[Span, ...]:
+        """The rows that are left out."""
+        return tuple((bad_chunk.start, bad_chunk.stop) for bad_chunk in self.quarantined)
 
     @property
     @abstractmethod
@@ -90,11 +78,30 @@ class RunState(ABC):
     @property
     @abstractmethod
     def out_of_budget(self) -> bool:
-        """Whether it has ended with its budget, so that a larger one would let it go on."""
+        """Whether it ended because its budget was spent: a larger one lets it go on."""
 
     @abstractmethod
     def reopened(self) -> Self:
-        """Return the standing before the budget was found to be spent."""
+        """Return the state before the budget was found to be spent."""
+
+
+@storable
+@dataclass(frozen=True)
+class DataStatistics:
+    """What the first read found; with the parameters, it determines the objective.
+
+    Attributes
+    ----------
+    moments : Moments
+    complete : whether they are of all rows
+    class_weight : (n_classes,), total weight of each class
+    n_rows : how many rows there were
+    """
+
+    moments: Moments
+    complete: bool
+    class_weight: Array
+    n_rows: int
 
 
 @storable
@@ -104,104 +111,15 @@ class EpochPosition:
 
     Attributes
     ----------
-    epoch, step : of the mini-batch that comes next
-    separated : whether some point was seen that fits every row
-    judged : what the rows held out have said in the pass under way
+    epoch, step : of the next mini-batch
+    separated : whether some evaluated point fits every row
+    held_out : metrics on the held-out rows, in the pass under way
     """
 
     epoch: int = 0
     step: int = 0
     separated: bool = False
-    judged: MetricSums | None = None
-
-
-@storable
-@dataclass(frozen=True)
-class FitState(RunState):
-    """Where a fit stands.
-
-    Attributes
-    ----------
-    place : where the mini-batches are
-    first : FirstRead, once it is done
-    sample : the rows that are kept in memory
-    start : coefficients and intercepts where the solver starts, if not by its rule
-    state : of the solver, once it has started
-    last_epoch : state and place at the end of the last pass of mini-batches, to go back to
-    final : the model that is returned; None before the end
-    best : the model of the lowest validation loss so far
-    """
-
-    place: EpochPosition = field(default_factory=EpochPosition)
-    first: DataStatistics | None = None
-    sample: ImportanceSample | None = None
-    start: tuple[Array, Array] | None = None
-    state: State | None = None
-    last_epoch: tuple[State, EpochPosition] | None = None
-    final: FittedModel | None = None
-    best: BestModel | None = None
-
-    @property
-    def is_worth_keeping(self) -> bool:
-        """Whether anything was computed yet."""
-        return self.first is not None or self.begun is not None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the model to return is known."""
-        return self.final is not None
-
-    @property
-    def out_of_budget(self) -> bool:
-        """Whether it has ended with its budget, so that a larger one would let it go on."""
-        return self.state is not None and self.state.status is Status.BUDGET
-
-    def reopened(self) -> Self:
-        """Return the cursor before the budget was found to be spent."""
-        assert self.state is not None
-        return replace(
-            self, state=replace(self.state, status=Status.RUNNING), begun=None, final=None
-        )
-
-    def reached(
-        self,
-        state: State,
-        place: EpochPosition,
-        sample: ImportanceSample | None,
-        best: BestModel | None,
-        *,
-        epoch_ended: bool,
-    ) -> FitState:
-        """Return the cursor at a state of the solver."""
-        last = (state, place) if epoch_ended else self.last_epoch
-        return replace(self, state=state, place=place, sample=sample, last_epoch=last, best=best)
-
-    def without(self, bad_chunks: tuple[BadChunk, ...]) -> FitState:
-        """Return where to go on from when chunks are left out from here on.
-
-        Mini-batches under way go back to the end of the last pass.
-        """
-        run_state = replace(
-            self, quarantined=tuple(sorted((*self.quarantined, *bad_chunks))), begun=None
-        )
-        if not (self.is_under_way and isinstance(self.state, MiniBatchState)):
-            return run_state
-        if self.last_epoch is None:
-            return replace(
-                run_state, state=None, place=EpochPosition(separated=self.place.separated)
-            )
-        state, place = self.last_epoch
-        # The best value so far was that of another objective.
-        return replace(run_state, state=replace(state, value=np.inf), place=place)
-
-    def restarted(self, start: tuple[Array, Array] | None) -> FitState:
-        """Return where to go on from with a new first read, and a solver that remembers nothing."""
-        return replace(self, first=None, sample=None, state=None, start=start)
-
-    @property
-    def is_under_way(self) -> bool:
-        """Whether the solver has started, and not ended."""
-        return self.state is not None and self.state.status is Status.RUNNING
+    held_out: MetricSums | None = None
 
 
 @storable
@@ -215,8 +133,8 @@ class FittedModel:
     intercept : (n_columns,)
     loss : penalised objective there
     gap : estimate of how far that is above its minimum, or None
-    status : why the fit has ended
-    best_pass : the pass whose model validation rows called the best, if it is that one
+    status : why the fit ended
+    best_pass : the pass whose model had the lowest validation loss, if it is that model
     """
 
     coef: Array
@@ -235,7 +153,7 @@ class BestModel:
     Attributes
     ----------
     coefficients : (n_features, n_columns) and intercepts (n_columns,), in units of the data
-    value : its whole objective (mini-batch: the mean over the batches of its epoch)
+    value : its objective (mini-batch: the mean over the batches of its epoch)
     loss : its validation loss
     passes : after how many it was reached
     n_no_improvement : passes in a row, until now, without enough progress
@@ -247,11 +165,84 @@ class BestModel:
     passes: int
     n_no_improvement: int = 0
 
-    def on_other_rows(self, *, validation: bool) -> BestModel:
-        """Return what it is when rows are left out: what is known of it was on all of them.
+    def on_other_rows(self, *, keep_loss: bool) -> BestModel:
+        """Return the same model when chunks are left out, since its value was that of all rows.
 
-        Only rows that are apart still say of it what they said.
+        Its validation loss is kept only if the validation rows are the same as before.
         """
-        return replace(
-            self, value=np.nan, loss=self.loss if validation else np.inf, n_no_improvement=0
-        )
+        loss = self.loss if keep_loss else np.inf
+        return replace(self, value=np.nan, loss=loss, n_no_improvement=0)
+
+
+@storable
+@dataclass(frozen=True)
+class FitState(RunState):
+    """Where a fit stands.
+
+    Attributes
+    ----------
+    position : where it is within its passes
+    statistics : what the first read found, once it is done
+    sample : the rows that are kept in memory
+    start : coefficients and intercepts where the solver starts, if not by its rule
+    solver_state : once the solver has started
+    last_epoch : solver state and position at the end of the last epoch, to go back to
+    final : the model that is returned; None before the end
+    best : the model of the lowest validation loss so far
+    """
+
+    position: EpochPosition = field(default_factory=EpochPosition)
+    statistics: DataStatistics | None = None
+    sample: ImportanceSample | None = None
+    start: tuple[Array, Array] | None = None
+    solver_state: State | None = None
+    last_epoch: tuple[State, EpochPosition] | None = None
+    final: FittedModel | None = None
+    best: BestModel | None = None
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether anything was computed yet."""
+        return self.statistics is not None or self.partial_sum is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model to return is known."""
+        return self.final is not None
+
+    @property
+    def out_of_budget(self) -> bool:
+        """Whether it ended because its budget was spent: a larger one lets it go on."""
+        return self.solver_state is not None and self.solver_state.status is Status.BUDGET
+
+    def reopened(self) -> Self:
+        """Return the state before the budget was found to be spent."""
+        assert self.solver_state is not None
+        running = replace(self.solver_state, status=Status.RUNNING)
+        return replace(self, solver_state=running, partial_sum=None, final=None)
+
+    def without(self, bad_chunks: tuple[BadChunk, ...]) -> FitState:
+        """Return the state to go on from when chunks are left out from here on.
+
+        Mini-batches go back to the end of the last epoch.
+        """
+        quarantined = tuple(sorted((*self.quarantined, *bad_chunks)))
+        after = replace(self, quarantined=quarantined, partial_sum=None)
+        if not (self.is_under_way and isinstance(self.solver_state, MiniBatchState)):
+            return after
+        if self.last_epoch is None:
+            position = EpochPosition(separated=self.position.separated)
+            return replace(after, solver_state=None, position=position)
+        solver_state, position = self.last_epoch
+        # The best value so far was that of another objective.
+        solver_state = replace(solver_state, value=np.inf)
+        return replace(after, solver_state=solver_state, position=position)
+
+    def restarted(self, start: tuple[Array, Array] | None) -> FitState:
+        """Return the state before a new first read, with a solver that remembers nothing."""
+        return replace(self, statistics=None, sample=None, solver_state=None, start=start)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the solver has started, and not ended."""
+        return self.solver_state is not None and self.solver_state.status is Status.RUNNING

@@ -55,7 +55,7 @@ class SampleObjective:
         if request.use_float64 and self.dtype != np.float64:
             wide = np.dtype(np.float64)
             return replace(self, dtype=wide).evaluate(replace(objective, dtype=wide), request)
-        sums = self.reduce(objective.reduction(request.points))
+        sums = self.reduce(objective.reduction(objective.to_kernel(request.points)))
         total = float(self.rows.weight[0].sum())
         here = objective.rescaled(total, self.rows.n_rows)
         result = here.evaluation(request.points, sums, self.rows.n_rows)

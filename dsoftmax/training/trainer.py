@@ -13,7 +13,8 @@ from typing import Any
 from dsoftmax.data.folds import HoldOut
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
-from dsoftmax.events import Callback, FitStarted
+from dsoftmax.events import Callback, FitStarted, PassEnded
+from dsoftmax.metrics.metrics import MetricSums
 from dsoftmax.objective.objective import Objective, build_objective
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import UnreadableError
@@ -21,15 +22,15 @@ from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Solver, State, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
-from dsoftmax.solvers.newton import Newton
-from dsoftmax.training.build_solver import build_solver, first_point, solver_kind
 from dsoftmax.training.checkpointer import Checkpointer
+from dsoftmax.training.choose_solver import choose_solver, first_point
 from dsoftmax.training.evaluator import Evaluator
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
-from dsoftmax.training.result import FitResult, fitted_model
+from dsoftmax.training.result import FitResult, final_model
 from dsoftmax.training.run_state import BestModel, DataStatistics, FitState
-from dsoftmax.training.validation import ValidationSet, better, require_labels, status_after
+from dsoftmax.training.stopping import best_after, status_after
+from dsoftmax.training.validation import ValidationSet, require_labels
 from dsoftmax.typing import Array
 
 
@@ -47,14 +48,14 @@ def train(
     ----------
     source : Source
         With a `y`.
-    params : Settings
+    params : FitParams
     executor : Executor
         Where it runs; without influence on the result.
     callbacks : sequence of Callback
     checkpoint : path or URL of a folder, optional
-        Where to keep the state of the fit, and to go on from if it holds one.
-    validation : Apart, optional
-        Validation rows that are no part of the source.
+        Where to write the state of the fit, and to go on from if it holds one.
+    validation : ValidationSet, optional
+        Validation rows that are not part of the source.
 
     Raises
     ------
@@ -74,9 +75,9 @@ def train(
 class Trainer:
     """A fit under way; the parameters are those of `train`."""
 
-    _passes: Evaluator
-    _labelled: EncodedData | None = None
-    _best: BestModel | None = None
+    _evaluator: Evaluator
+    _data: EncodedData
+    _least_classes = 2
 
     def __init__(
         self,
@@ -86,8 +87,9 @@ class Trainer:
         checkpointer: Checkpointer[FitState],
         validation: ValidationSet | None = None,
     ) -> None:
-        self._executor, self._course, self._apart = executor, checkpointer, validation
-        self._settings = params = checkpointer.resume(source, params, executor, validation)
+        self._executor, self._checkpointer = executor, checkpointer
+        self._validation, self._progress = validation, checkpointer.progress
+        self._params = params = checkpointer.resume(source, params, executor, validation)
         if params.early_stopping and validation is None:
             source = replace(source, hold_out=HoldOut(params.validation_fraction, params.seed))
         self._source = source
@@ -95,129 +97,118 @@ class Trainer:
     def fit(self) -> FitResult:
         """Run the solver to its end, without chunks that turn out to be unreadable."""
         try:
-            self._label(2)
-            if self._apart is not None:
-                require_labels(self._apart, self._classes)
-            kind = solver_kind(self._settings, self._source, len(self._classes))
+            self._scan_labels(None)
+            if self._validation is not None:
+                require_labels(self._validation, self._data.classes)
+            kind = choose_solver(self._params, self._source, len(self._data.classes))
             self._announce(kind)
             while True:
                 try:
                     return self._attempt(kind)
                 except UnreadableError as error:
-                    self._make_do_without(error, 2)
+                    self._start_over_without(error)
         except DataError:
             raise  # with other data, this will be another run
         except BaseException:
-            self._course.save_if_possible()
+            self._checkpointer.save_if_possible()
             raise
 
     def _attempt(self, kind: Kind) -> FitResult:
-        self._best = self._course.run_state.best
-        objective = self._objective(kind, self._found.class_weight)
+        checkpointer = self._checkpointer
+        objective = self._objective(kind, self._data.class_weight)
         # The last pass of the budget evaluates the result.
-        rows = self._passes.n_rows
-        total = max(1, self._settings.max_iter - 1) * rows
-        solver = build_solver(kind, self._settings, objective, rows, total)
-        state = self._course.run_state.state
-        if state is None:
-            start = self._course.run_state.start
-            point = (
-                self._first_point(objective)
-                if start is None
-                else objective.coordinates.from_coefficients(*start)
+        n_rows = self._evaluator.n_rows
+        total_rows = max(1, self._params.max_iter - 1) * n_rows
+        solver = kind.from_params(self._params.for_solver(objective, n_rows, total_rows))
+        if checkpointer.run_state.solver_state is None:
+            point = self._first_point(objective)
+            solver_state = solver.start(
+                point, objective.at_intercept_only, objective.intercept_only
             )
-            state = solver.start(point, objective.at_intercept_only, objective.intercept_only)
-            self._course.move(replace(self._course.run_state, state=state))
-        return self._finish(objective, solver, self._loop(solver, objective, state))
+            checkpointer.commit(replace(checkpointer.run_state, solver_state=solver_state))
+        return self._finish(objective, solver, self._loop(solver, objective))
 
-    def _label(self, least_classes: int) -> None:
-        """Scan the labels, and find the rows to read, where the cursor stands."""
-        source, checkpointer, before = self._source, self._course, self._labelled
+    def _scan_labels(self, before: EncodedData | None) -> None:
+        """Scan the labels, and find the rows to read.
+
+        Parameters
+        ----------
+        before : what was found before more rows were left out
+        """
+        source, checkpointer = self._source, self._checkpointer
         while True:
+            excluded = checkpointer.run_state.excluded
             try:
-                found = encode_labels(
-                    source,
-                    self._settings,
-                    self._executor,
-                    checkpointer.excluded,
-                    least_classes,
-                    before,
+                self._data = encode_labels(
+                    source, self._params, self._executor, excluded, self._least_classes, before
                 )
                 break
             except UnreadableError as error:
                 self._leave_out(error)
-        checkpointer.labelled(found.digest)
-        self._labelled = found
-        sums_bytes = 8 * (source.n_features + 1) * len(found.class_weight)
-        spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
-        self._passes = Evaluator(
-            found,
-            self._settings,
+        checkpointer.set_labels(self._data.digest)
+        sums_bytes = 8 * (source.n_features + 1) * len(self._data.class_weight)
+        self._evaluator = Evaluator(
+            self._data,
+            self._params,
             self._executor,
-            checkpointer.progress,
-            spans,
-            checkpointer.excluded,
-            checkpointer.note,
-            checkpointer.advance,
-            self._apart,
-        )
-        run_state, passes = checkpointer.run_state, self._passes
-        passes.place, passes.begun, passes.sample = (
-            run_state.place,
-            run_state.begun,
-            run_state.sample,
+            self._progress,
+            cut_spans(source.chunks, source.row_bytes, sums_bytes),
+            checkpointer.run_state.excluded,
+            checkpointer.on_task_done,
+            self._validation,
         )
 
-    def _make_do_without(self, error: UnreadableError, least_classes: int) -> None:
-        self._course.progress.start_over()
+    def _start_over_without(self, error: UnreadableError) -> None:
+        """Leave unreadable chunks out of the fit, and scan the labels of the other rows."""
+        self._progress.start_over()
         self._leave_out(error)
-        self._label(least_classes)
+        self._scan_labels(self._data)
 
     def _leave_out(self, error: UnreadableError) -> None:
         """Leave chunks out; a solver that is under way has another objective then."""
-        before = self._course.run_state
-        best = (
-            None if before.best is None else before.best.on_other_rows(validation=bool(self._apart))
-        )
-        run_state = replace(before.without(error.bad_chunks), best=best)
-        # A penalty on standardised features is one of the rows that there are.
-        mini_batch = isinstance(before.state, MiniBatchState)
-        if before.is_under_way and (self._settings.standardize or not mini_batch):
-            objective = self._objective_of(before.first, mini_batch=mini_batch)
-            coordinates, state = objective.coordinates, run_state.state
-            start = None if state is None else coordinates.to_coefficients(_current(state))
-            run_state = run_state.restarted(start)
-        self._course.quarantine(error.bad_chunks, self._source, run_state)
+        before = self._checkpointer.run_state
+        best = before.best
+        if best is not None:
+            best = best.on_other_rows(keep_loss=self._validation is not None)
+        after = replace(before.without(error.bad_chunks), best=best)
+        # A penalty on standardised features depends on which rows there are.
+        mini_batch = isinstance(before.solver_state, MiniBatchState)
+        if before.is_under_way and (self._params.standardize or not mini_batch):
+            objective = self._objective_of(before.statistics, mini_batch=mini_batch)
+            state = after.solver_state
+            after = after.restarted(
+                None if state is None else objective.coordinates.to_coefficients(state.model)
+            )
+        self._checkpointer.quarantine(error.bad_chunks, self._source, after)
 
     def _objective(self, kind: Kind, class_weight: Array) -> Objective:
         """Return the objective on the rows that are left, in the coordinates of the first read."""
-        checkpointer, passes = self._course, self._passes
-        first = checkpointer.run_state.first
-        if first is None:
-            moments, whole = passes.moments(
-                len(class_weight), mini_batch=kind.mini_batch, sampled=kind is Newton
+        state, evaluator = self._checkpointer.run_state, self._evaluator
+        if state.statistics is not None:
+            objective = self._objective_of(state.statistics, mini_batch=kind.mini_batch)
+            return objective.without_rows(class_weight, evaluator.n_rows)
+        statistics, sample, held_out = evaluator.read_statistics(kind, class_weight, state)
+        objective, best = self._objective_of(statistics, mini_batch=kind.mini_batch), state.best
+        if statistics.complete and self._progress.passes == 0:
+            known, point = objective.at_intercept_only, objective.intercept_only
+            self._progress.record(
+                *objective.value_and_norm(point, known), float(known.accuracy[0]), known.share
             )
-            first = DataStatistics(moments, whole, class_weight, passes.n_rows)
-        objective = self._objective_of(first, mini_batch=kind.mini_batch)
-        if checkpointer.run_state.first is None:
-            if first.whole and checkpointer.progress.passes == 0:
-                passes.end_first(objective)
-                self._end_pass(objective, objective.intercept_only, None)
-            elif first.whole:
-                checkpointer.progress.start_over()  # made again without some rows
-            run_state = replace(
-                checkpointer.run_state, first=first, sample=passes.sample, best=self._best
-            )
-            checkpointer.move(run_state, pass_ended=first.whole)
-        return objective.without_rows(class_weight, passes.n_rows)
+            event, best = self._validated(objective, point, held_out, None, best)
+            self._progress.emit(event)
+        elif statistics.complete:
+            self._progress.start_over()  # made again without some rows
+        state = replace(state, statistics=statistics, sample=sample, best=best)
+        self._checkpointer.commit(state, pass_ended=statistics.complete)
+        return objective.without_rows(class_weight, evaluator.n_rows)
 
-    def _objective_of(self, first: DataStatistics | None, *, mini_batch: bool) -> Objective:
-        assert first is not None, "a solver starts after the first read"
-        params = self._settings
+    def _objective_of(self, statistics: DataStatistics | None, *, mini_batch: bool) -> Objective:
+        assert statistics is not None, "a solver starts after the first read"
+        params = self._params
         return build_objective(
-            first.moments,
-            class_weight=first.class_weight,
-            n_rows=first.n_rows,
+            statistics.moments,
+            class_weight=statistics.class_weight,
+            n_rows=statistics.n_rows,
             alpha=params.alpha,
             l1_ratio=params.l1_ratio,
             fit_intercept=params.fit_intercept,
@@ -227,116 +218,119 @@ class Trainer:
         )
 
     def _first_point(self, objective: Objective) -> Array:
-        return first_point(objective, self._settings, self._classes)
-
-    @property
-    def _found(self) -> EncodedData:
-        assert self._labelled is not None, "the labels were scanned"
-        return self._labelled
-
-    @property
-    def _classes(self) -> Array:
-        return self._found.classes
-
-    @property
-    def _n_validation(self) -> int:
-        if self._apart is not None:
-            return self._apart.source.n_samples
-        held = self._source.hold_out
-        return 0 if held is None else round(held.fraction * self._source.n_samples)
+        start = self._checkpointer.run_state.start
+        if start is not None:
+            return objective.coordinates.from_coefficients(*start)
+        return first_point(objective, self._params, self._data.classes)
 
     def _announce(self, kind: Kind) -> None:
-        source, executor = self._source, self._executor
-        self._course.announce(
+        source, executor, held = self._source, self._executor, self._source.hold_out
+        n_validation = 0 if held is None else round(held.fraction * source.n_samples)
+        if self._validation is not None:
+            n_validation = self._validation.source.n_samples
+        self._checkpointer.announce(
             FitStarted(
                 source.n_samples,
                 source.n_features,
-                len(self._classes),
+                len(self._data.classes),
                 len(source.chunks) - 1,
                 source.n_samples * source.row_bytes,
                 kind.name,
-                self._settings.max_iter,
+                self._params.max_iter,
                 executor.slots,
                 executor.dashboard,
-                self._n_validation,
+                n_validation,
             )
         )
 
-    def _loop(self, solver: Solver[Any], objective: Objective, state: State) -> State:
-        keep_epoch = solver.mini_batch and self._source.max_bad_chunks > 0
-        checkpointer, n = self._course, int(self._found.class_rows.sum())
+    def _loop(self, solver: Solver[Any], objective: Objective) -> FitState:
+        """Run the solver until it ends; return the state at its end."""
+        state, checkpointer = self._checkpointer.run_state, self._checkpointer
         try:
-            while state.status is Status.RUNNING:
-                request = solver.ask(state)
-                if self._passes.affordable(request):
-                    state = solver.tell(state, self._passes.evaluate(objective, request))
-                    if self._passes.ended:
-                        gap = solver.gap(state)
-                        self._end_pass(objective, _reached(state, self._passes), gap)
-                        status = status_after(state, gap, self._settings, self._best, n)
-                        state = replace(state, status=status)
-                else:
-                    state = replace(state, status=Status.BUDGET)
-                passes, before, done = (
-                    self._passes,
-                    checkpointer.run_state,
-                    checkpointer.progress.passes,
-                )
-                ended = before.tally.passes < done
-                run_state = before.reached(
+            while (solver_state := _running(state)) is not None:
+                request = solver.ask(solver_state)
+                if not self._evaluator.affordable(request, state.position):
+                    state = replace(state, solver_state=replace(solver_state, status=Status.BUDGET))
+                    checkpointer.commit(state)
+                    break
+                evaluated = self._evaluator.evaluate(objective, request, state)
+                state = replace(
                     state,
-                    passes.place,
-                    passes.sample,
-                    self._best,
-                    epoch_ended=ended and keep_epoch,
+                    solver_state=solver.tell(solver_state, evaluated.result),
+                    position=evaluated.position,
+                    sample=evaluated.sample,
                 )
-                checkpointer.move(run_state, pass_ended=ended)
+                if evaluated.pass_ended:
+                    event, state = self._end_pass(solver, objective, evaluated.point, state)
+                    self._progress.emit(event)
+                checkpointer.commit(state, pass_ended=evaluated.pass_ended)
+                state = checkpointer.run_state
         except KeyboardInterrupt:
-            return replace(state, status=Status.INTERRUPTED)
+            assert state.solver_state is not None
+            interrupted = replace(state.solver_state, status=Status.INTERRUPTED)
+            return replace(state, solver_state=interrupted)
         return state
 
-    def _end_pass(self, objective: Objective, point: Array, gap: float | None) -> None:
-        """See whether validation rows call the model of a pass the best so far, and tell of it."""
-        event = self._passes.close(objective, point, gap)
-        if event.validation is not None and self._settings.early_stopping:
-            coefficients = objective.coordinates.to_coefficients(point)
-            self._best = better(self._best, coefficients, event, self._settings.tol)
-        self._passes.tell(event)
+    def _end_pass(
+        self, solver: Solver[Any], objective: Objective, point: Array, state: FitState
+    ) -> tuple[PassEnded, FitState]:
+        """Return the event of a pass that led to a point, and the state after it."""
+        solver_state = state.solver_state
+        assert solver_state is not None
+        gap = solver.gap(solver_state)
+        point = solver_state.model if solver.mini_batch else point
+        event, best = self._validated(objective, point, state.position.held_out, gap, state.best)
+        n_rows = int(self._data.class_rows.sum())
+        status = status_after(solver_state, gap, self._params, best, n_rows)
+        state = replace(
+            state,
+            solver_state=replace(solver_state, status=status),
+            position=replace(state.position, held_out=None),
+            best=best,
+        )
+        if solver.mini_batch and self._source.max_bad_chunks > 0:
+            assert state.solver_state is not None
+            state = replace(state, last_epoch=(state.solver_state, state.position))
+        return event, state
 
-    def _finish(self, objective: Objective, solver: Solver[Any], state: State) -> FitResult:
-        checkpointer, final = self._course, self._course.run_state.final
-        if final is None:
-            final = fitted_model(self._passes, objective, solver, state, self._best)
-            if final.status is not Status.INTERRUPTED:
-                # A solver that may go on some day does so from where it was.
-                place = self._passes.place
-                checkpointer.move(
-                    replace(checkpointer.run_state, state=state, place=place, final=final)
-                )
+    def _validated(
+        self,
+        objective: Objective,
+        point: Array,
+        held_out: MetricSums | None,
+        gap: float | None,
+        best: BestModel | None,
+    ) -> tuple[PassEnded, BestModel | None]:
+        """Return the event of a pass, and the best model so far by its validation loss."""
+        event = self._evaluator.end_pass(objective, point, held_out, gap)
+        if event.validation is not None and self._params.early_stopping:
+            coefficients = objective.coordinates.to_coefficients(point)
+            best = best_after(best, coefficients, event, self._params.tol)
+        return event, best
+
+    def _finish(self, objective: Objective, solver: Solver[Any], state: FitState) -> FitResult:
+        checkpointer, model = self._checkpointer, self._checkpointer.run_state.final
+        if model is None:
+            model, position = final_model(self._evaluator, self._progress, objective, solver, state)
+            if model.status is not Status.INTERRUPTED:
+                # A larger budget lets the solver go on from where it was.
+                checkpointer.commit(replace(state, position=position, final=model))
             checkpointer.save()
-        progress, status = checkpointer.progress, final.status
-        progress.end(status.value, status.converged, final.loss, final.gap, final.best_pass)
+        self._progress.end(model)
         return FitResult(
-            self._classes,
-            final,
+            self._data.classes,
+            model,
             objective.coordinates.shift,
-            max(1, progress.passes),
-            progress.steps,
-            self._settings.seed,
+            max(1, self._progress.passes),
+            self._progress.steps,
+            self._params.seed,
             checkpointer.run_state.quarantined,
             checkpointer.run_state.numerics,
-            self._found.digest,
+            self._data.digest,
+            tuple(self._progress.history),
         )
 
 
-def _reached(state: State, passes: Evaluator) -> Array:
-    """Return the model that a pass has led to: the one evaluated, or what its steps made of it."""
-    if isinstance(state, MiniBatchState):
-        return state.model
-    assert passes.seen is not None, "a pass has been read"
-    return passes.seen
-
-
-def _current(state: State) -> Array:
-    """Return the point that the solver is at, which for mini-batches is not the best so far."""
-    return state.model if isinstance(state, MiniBatchState) else state.point
+def _running(state: FitState) -> State | None:
+    """Return the state of the solver, None once it has ended."""
+    return state.solver_state if state.is_under_way else None

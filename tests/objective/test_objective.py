@@ -60,7 +60,7 @@ def build(
 
 
 def evaluate(objective: Objective, chunk: Chunk, points: Array, **options: Any) -> Evaluation:
-    sums = objective.reduction(points).chunk(chunk)
+    sums = objective.reduction(objective.to_kernel(points)).chunk(chunk)
     return objective.evaluation(points, sums, len(chunk.X), **options)
 
 
@@ -76,8 +76,9 @@ def test_rows_picked_beside_the_gradient_are_those_that_matter_at_the_first_poin
     ends = np.stack([points[0], objective.intercept_only])
     leverage = objective.leverage(ends, rng.normal(size=(5, 8)))
     rule = LeverageSampler(leverage, 60 / leverage.parts(chunk).sum(), 0)
-    sums, picked = objective.reduction_and_rows(points, rule).chunk(chunk).parts
-    alone = objective.reduction(points).chunk(chunk)
+    kernel_points = objective.to_kernel(points)
+    sums, picked = objective.reduction_and_rows(kernel_points, rule).chunk(chunk).parts
+    alone = objective.reduction(objective.to_kernel(points)).chunk(chunk)
     for name in ("loss", "gradient", "correct", "weight"):
         np.testing.assert_allclose(getattr(sums, name), getattr(alone, name), rtol=1e-10, atol=1e-9)
     expected = rule(chunk)
@@ -182,7 +183,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(bad: float) -> Non
         with pytest.raises(DataError, match=rf"{bad} at row 1017, column 2, which is not finite"):
             moments_of(3, np.dtype("f8")).chunk(part)
         with pytest.raises(DataError, match=rf"{bad} at row 1017, column 2, which is not finite"):
-            objective.reduction(np.ones((1, 5, 3))).chunk(part)
+            objective.reduction(objective.to_kernel(np.ones((1, 5, 3)))).chunk(part)
 
 
 def test_a_value_too_large_for_float32_is_refused() -> None:
@@ -202,8 +203,8 @@ def test_a_point_gone_astray_is_no_error() -> None:
 @pytest.mark.parametrize("unit", [1e-25, 1e-10, 1e10, 1e25])
 def test_the_objective_of_float32_follows_the_unit_of_the_data(unit: float) -> None:
     chunk = rows(3, dtype="f4", mean=0.0)
-    same = build(chunk, 3, alpha=0.0, dtype="f4").known
-    other = build(chunk._replace(X=chunk.X * np.float32(unit)), 3, alpha=0.0, dtype="f4").known
+    same = build(chunk, 3, alpha=0.0, dtype="f4").at_intercept_only
+    other = build(chunk._replace(X=chunk.X * np.float32(unit)), 3, alpha=0.0, dtype="f4").at_intercept_only
     np.testing.assert_allclose(other.gradient, same.gradient, rtol=1e-3, atol=1e-5)
 
 

@@ -33,13 +33,13 @@ def fitted(X: Any, y: Any, **params: Any) -> SoftmaxRegression:
         return SoftmaxRegression(**params).fit(X, y)
 
 
-def above(model: SoftmaxRegression, optimum: float, X: Any, y: Any) -> float:
+def above(surrogate: SoftmaxRegression, optimum: float, X: Any, y: Any) -> float:
     """How far the model is above the optimum, by a formula of its own."""
-    raw = X @ model.coef_.T + model.intercept_
+    raw = X @ surrogate.coef_.T + surrogate.intercept_
     if raw.shape[1] == 1:
         raw = np.hstack([np.zeros_like(raw), raw])
     loss = np.logaddexp.reduce(raw, axis=1) - raw[np.arange(len(y)), y]
-    penalty = 0.5 * model.alpha * (model.coef_**2).sum()
+    penalty = 0.5 * surrogate.alpha * (surrogate.coef_**2).sum()
     return float(loss.mean() + penalty) / optimum - 1
 
 
@@ -128,9 +128,9 @@ def test_the_first_model_is_damped_wherever_it_starts(start: float) -> None:
     at = np.zeros((3, 2))
     known = Evaluation(np.ones(1), np.full((1, 3, 2), 0.1), np.zeros(1), share=0.3)
     state = solver.start(at + start, known, at)
-    while state.model is None:
+    while state.surrogate is None:
         state = solver.tell(state, known)
-    assert state.model.damping > 1e-3
+    assert state.surrogate.damping > 1e-3
 
 
 @pytest.mark.parametrize(("rows", "points"), [(6, 1), (5, 2)])
@@ -208,9 +208,9 @@ def test_the_answer_of_a_small_budget_is_the_best_that_its_passes_give() -> None
 
 def test_it_goes_on_from_the_last_fit() -> None:
     X, y = blobs()
-    model = fitted(X, y, sample_size=600, warm_start=True)
-    passes = model.n_iter_
-    again = model.fit(X, y)
+    surrogate = fitted(X, y, sample_size=600, warm_start=True)
+    passes = surrogate.n_iter_
+    again = surrogate.fit(X, y)
     assert again.n_iter_ < passes
     np.testing.assert_allclose(again.loss_, fitted(X, y).loss_, rtol=1e-9)
 
@@ -230,9 +230,9 @@ def test_rows_without_weight_are_not_picked() -> None:
 
 def test_a_sample_that_is_too_small_to_hold_a_row_is_refused() -> None:
     X, y = blobs(n=50_000, d=1, K=2)
-    model = SoftmaxRegression(solver="newton", sample_size=1, random_state=6, max_iter=1)
+    surrogate = SoftmaxRegression(solver="newton", sample_size=1, random_state=6, max_iter=1)
     with pytest.raises(DataError, match="sample_size is 1, and no row was picked; set it larger"):
-        model.fit(X, y)
+        surrogate.fit(X, y)
 
 
 @pytest.mark.parametrize("n_secants", [1, 2, 5])
@@ -270,14 +270,14 @@ def test_the_gap_is_about_the_distance_to_the_minimum(n_classes: int, alpha: flo
     y = (X @ rng.normal(size=(50, n_classes)) / 2 + rng.gumbel(size=(5000, n_classes))).argmax(1)
     params = {"sample_size": 300, "alpha": alpha}
     minimum = fitted(X, y, tol=1e-12, max_iter=60, **params).loss_
-    model = fitted(X, y, tol=1e-6, **params)
-    passes = [record for record in model.history_ if record["kind"] == "pass"]
+    surrogate = fitted(X, y, tol=1e-6, **params)
+    passes = [record for record in surrogate.history_ if record["kind"] == "pass"]
     above = [(r["gap"], r["loss"] - minimum) for r in passes if "gap" in r]
     ratios = [gap / distance for gap, distance in above if distance > 1e-10]
     assert len(ratios) >= 2
     assert max(ratios) < 30
     assert min(ratios) > 0.2
-    assert model.gap_ == passes[-1].get("gap")
+    assert surrogate.gap_ == passes[-1].get("gap")
     stopped = fitted(X, y, tol="auto", **params)
     if stopped.stop_reason_.startswith("converged statistically"):
         assert stopped.loss_ - minimum < 0.01 * 51 * max(n_classes - 1, 1) / (2 * 5000)
@@ -287,11 +287,11 @@ def test_at_the_end_of_the_budget_the_gap_is_what_the_last_step_was_to_gain(
     digits: tuple[np.ndarray, np.ndarray],
 ) -> None:
     minimum = fitted(*digits, tol=1e-12, max_iter=60).loss_
-    model = SoftmaxRegression(alpha=1e-3, max_iter=2, random_state=0)
+    surrogate = SoftmaxRegression(alpha=1e-3, max_iter=2, random_state=0)
     with pytest.warns(ConvergenceWarning, match="by estimate .* above the minimum: budget"):
-        model.fit(*digits)
-    assert model.gap_ is not None
-    assert 0 < model.loss_ - minimum < model.gap_
+        surrogate.fit(*digits)
+    assert surrogate.gap_ is not None
+    assert 0 < surrogate.loss_ - minimum < surrogate.gap_
 
 
 def test_where_nothing_tells_the_gap_there_is_none(digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -304,18 +304,18 @@ def test_where_nothing_tells_the_gap_there_is_none(digits: tuple[np.ndarray, np.
 def test_auto_stops_where_the_choice_of_the_rows_leaves_more_uncertain() -> None:
     X, y = blobs(6000, K=5)
     minimum = fitted(X, y, tol=1e-12, max_iter=60).loss_
-    model, further = (fitted(X, y, tol=tol, sample_size=1000) for tol in ("auto", 1e-6))
-    assert model.stop_reason_.startswith("converged statistically")
-    assert model.n_iter_ < further.n_iter_
-    assert model.loss_ - minimum < 0.01 * 13 * 4 / (2 * len(y))
+    surrogate, further = (fitted(X, y, tol=tol, sample_size=1000) for tol in ("auto", 1e-6))
+    assert surrogate.stop_reason_.startswith("converged statistically")
+    assert surrogate.n_iter_ < further.n_iter_
+    assert surrogate.loss_ - minimum < 0.01 * 13 * 4 / (2 * len(y))
     assert not fitted(X, y, solver="lbfgs", tol="auto").stop_reason_.startswith("converged stat")
 
 
 def test_auto_is_no_other_than_its_tolerance_where_there_are_few_rows_a_coefficient() -> None:
     X, y = blobs(300, d=60, K=2)
-    model = fitted(X, y, tol="auto", sample_size=100)
-    assert not model.stop_reason_.startswith("converged stat")
-    assert model.loss_ == fitted(X, y, tol=1e-4, sample_size=100).loss_
+    surrogate = fitted(X, y, tol="auto", sample_size=100)
+    assert not surrogate.stop_reason_.startswith("converged stat")
+    assert surrogate.loss_ == fitted(X, y, tol=1e-4, sample_size=100).loss_
 
 
 def test_a_sample_that_the_memory_cannot_hold_is_refused_with_what_it_can(
