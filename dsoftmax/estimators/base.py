@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.estimators.export import sklearn_model, write_onnx
-from dsoftmax.estimators.predict import evaluated, is_dask, predicted
+from dsoftmax.estimators.predict import evaluate, is_dask, predict
 from dsoftmax.estimators.predict_to import predict_to_store
 from dsoftmax.metrics.scores import EvaluationResult
 from dsoftmax.objective.linear_model import LinearModel
@@ -158,7 +158,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns
         -------
-        Scores
+        EvaluationResult
             A dict: "n_samples", "accuracy", "balanced_accuracy", "top_k_accuracy", "log_loss" (the
             mean, without penalty), "brier_score", "ece", "f1_macro", "per_class",
             "confusion_matrix" and "reliability", each as
@@ -172,7 +172,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         source = open_data(X, y, sample_weight)
-        return evaluated(self._linear(X, source), source)
+        return evaluate(self._linear(X, source), source)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a small Zarr group, without pickle; `load_model` reads it.
@@ -237,7 +237,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _predicted(self, X: Any, method: str) -> Any:
         check_is_fitted(self)
         source = None if is_dask(X) else open_data(X)
-        return predicted(self._linear(X, source), X, source, method)
+        return predict(self._linear(X, source), X, source, method)
 
     def _linear(self, X: Any, source: Source | None) -> LinearModel:
         check_feature_names(self, X, source, reset=False)

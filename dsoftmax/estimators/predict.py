@@ -27,7 +27,7 @@ def is_dask(X: Any) -> bool:
     return type(X).__module__.startswith("dask.")
 
 
-def predicted(model: LinearModel, X: Any, source: Source | None, method: str) -> Any:
+def predict(model: LinearModel, X: Any, source: Source | None, method: str) -> Any:
     """Return what `method` predicts for X: lazy in, lazy out.
 
     Parameters
@@ -154,7 +154,7 @@ def _lazy_from_dask(
     )
 
 
-def evaluated(model: LinearModel, source: Source) -> EvaluationResult:
+def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
     """Return the metrics of a model over a source with labels.
 
     Raises

@@ -1,4 +1,4 @@
-"""Predictions written to a store as they are made, and gone on with when they were stopped."""
+"""Writes predictions to a Zarr array, task by task, and resumes after a stop."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ from dsoftmax.storage.zarr_nodes import (
 )
 from dsoftmax.training.fingerprint import described, first_values
 
-Piece = tuple[Source, Span, list[tuple[Index, int, int]]]  # rows, and the boxes they fill
-_MARK = "dsoftmax_prediction"  # attribute: of what, so that no other is gone on with
+OutputPart = tuple[
+    Source, Span, list[tuple[Index, int, int]]
+]  # rows, and the boxes of the output they fill
+_FINGERPRINT = (
+    "dsoftmax_prediction"  # attribute of an array, by which a later call knows its own beginning
+)
 
 
 def predict_to_store(
     model: LinearModel,
     source: Source,
-    place: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     method: str,
     *,
     overwrite: bool = False,
@@ -50,29 +54,29 @@ def predict_to_store(
     require_features(source.X.shape, model, source.X.name)
     if method not in METHODS:
         raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    require_apart(place, source.X.name if source.X.portable else None)
+    require_apart(path, source.X.name if source.X.portable else None)
     if not resume:
-        require_free(place, overwrite)
+        require_free(path, overwrite)
     # All chunks of the output are of the same length, and no two tasks write to one of them.
-    source, out = _evenly_cut(source.features_only())
+    source, out = _evenly_chunked(source.features_only())
     with executor_for(source) as executor:
-        mark = _mark(model, source, method, executor) if resume else None
-        if mark is not None and _is_made(locate(place), mark):
+        fingerprint = _fingerprint(model, source, method, executor) if resume else None
+        if fingerprint is not None and _is_complete(locate(path), fingerprint):
             return
-        node = new_node if mark is None else kept_node
-        with node(locate(place), overwrite) as target:
+        node = new_node if fingerprint is None else kept_node
+        with node(locate(path), overwrite) as target:
             url = absolute_url(os.fspath(target))
-            if mark is None or not _is_begun(url, mark, overwrite):
-                _create_output(url, model, source, method, out, mark, overwrite)
+            if fingerprint is None or not _is_started(url, fingerprint, overwrite):
+                _create_output(url, model, source, method, out, fingerprint, overwrite)
             _write(executor, model, source, out, method, url, resume)
 
 
-def _mark(model: LinearModel, source: Source, method: str, executor: Executor) -> str:
-    """Return a digest of what is predicted from what, having read the first chunk."""
+def _fingerprint(model: LinearModel, source: Source, method: str, executor: Executor) -> str:
+    """Return a digest of the model, the method and the data, after reading the first chunk."""
     if source.X.in_memory:
         raise DataError(
-            f"resume=True, and {source.X.name} is an array in memory, which a later process will "
-            "not know again; expected one in a store"
+            f"resume=True, and {source.X.name} is an array in memory, which a later process cannot "
+            "recognise; expected one in a store"
         )
     arrays = (model.classes, model.coef, model.intercept, model.point(source.dtype))
     facts = [method, source.X.name, *described(source).values()]
@@ -84,31 +88,31 @@ def _mark(model: LinearModel, source: Source, method: str, executor: Executor) -
     return digest.hexdigest()
 
 
-def _found_mark(place: Path | str) -> Any:
-    """Return the mark of the array at a place: None if there is no array, "" if it has none."""
+def _stored_fingerprint(path: Path | str) -> Any:
+    """Return the fingerprint of the array at a path: None without an array, "" without one."""
     try:
-        node = zarr.open_array(place, mode="r", storage_options=storage_options(str(place)))
+        node = zarr.open_array(path, mode="r", storage_options=storage_options(str(path)))
     except (ValueError, OSError):
         return None
-    return node.attrs.get(_MARK, "")
+    return node.attrs.get(_FINGERPRINT, "")
 
 
-def _is_made(place: Path | str, mark: str) -> bool:
-    """Return whether a local array, which is there only when it is complete, is this one."""
-    return isinstance(place, Path) and _found_mark(place) == mark
+def _is_complete(path: Path | str, fingerprint: str) -> bool:
+    """Return whether this prediction is complete: a local array appears only when it is."""
+    return isinstance(path, Path) and _stored_fingerprint(path) == fingerprint
 
 
-def _is_begun(url: str, mark: str, overwrite: bool) -> bool:
-    """Return whether what is there is the beginning of this one; if not, it may be replaced."""
-    found = _found_mark(url)
+def _is_started(url: str, fingerprint: str, overwrite: bool) -> bool:
+    """Return whether the array at a URL is the beginning of this prediction."""
+    found = _stored_fingerprint(url)
     if found is None:
         require_free(url, overwrite)
-    if found not in (None, mark) and not overwrite:
+    if found not in (None, fingerprint) and not overwrite:
         raise DataError(
             f"{url} holds the beginning of another prediction (of another model, method or data): "
             "remove it, pass overwrite=True, or choose another destination"
         )
-    return bool(found == mark)
+    return bool(found == fingerprint)
 
 
 def _write(
@@ -125,19 +129,19 @@ def _write(
     spans = cut_spans(out.boundaries, max(source.row_bytes, row_bytes))
     tasks = []
     for first, last in task_runs(source, full_pass(spans), executor.slots, batch=False):
-        pieces = [_piece(source, out, span) for span in spans[first:last]]
-        blocks = {key: block for part, *_ in pieces for key, block in part.futures.items()}
-        tasks.append((pieces, blocks, model, method, url, resume))
+        parts = [_output_part(source, out, span) for span in spans[first:last]]
+        blocks = {key: block for part, *_ in parts for key, block in part.futures.items()}
+        tasks.append((parts, blocks, model, method, url, resume))
     for _ in executor.run(method, _write_rows, tasks, few=bool(source.futures)):
         pass
 
 
-def _piece(source: Source, out: Grid, span: Span) -> Piece:
+def _output_part(source: Source, out: Grid, span: Span) -> OutputPart:
     return source.part(*span), span, list(out.regions(*span))
 
 
-def _evenly_cut(source: Source) -> tuple[Source, Grid]:
-    """Return the source, and a grid of its samples into blocks of one size, in its row order."""
+def _evenly_chunked(source: Source) -> tuple[Source, Grid]:
+    """Return the source in blocks of one size, and the grid of its samples."""
     axes = (source.chunks,) if source.grid is None else source.grid.cuts
     steps = tuple(max(b - a for a, b in pairwise(cut)) for cut in axes)
     even = Grid(cuts_every(source.shape, steps))
@@ -152,20 +156,20 @@ def _create_output(
     source: Source,
     method: str,
     out: Grid,
-    mark: str | None,
+    fingerprint: str | None,
     overwrite: bool,
 ) -> None:
     tail = model.shape(1, method)[1:]
     dtype = model.dtype(method, source.dtype)
     blocks = tuple(sizes[0] for sizes in out.sizes)
-    attributes = {} if mark is None else {_MARK: mark}
+    attributes = {} if fingerprint is None else {_FINGERPRINT: fingerprint}
     create_array(
         url, None, (*out.shape, *tail), dtype, (*blocks, *tail), attributes, overwrite=overwrite
     )
 
 
 def _write_rows(
-    pieces: Sequence[Piece],
+    parts: Sequence[OutputPart],
     blocks: dict[Any, Any],
     model: LinearModel,
     method: str,
@@ -173,7 +177,7 @@ def _write_rows(
     resume: bool,
 ) -> None:
     target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
-    for source, (start, stop), boxes in pieces:
+    for source, (start, stop), boxes in parts:
         if resume and all(_is_written(target, where) for where, _, _ in boxes):
             continue
         rows = source.with_blocks(blocks).read(start, stop)
