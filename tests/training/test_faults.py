@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,46 +29,21 @@ from dsoftmax import (
 )
 from dsoftmax.data.retry import RetryPolicy, fetch, is_transient
 from dsoftmax.data.source import Source
-from dsoftmax.events import PassEnded
+from dsoftmax.events import ChunkQuarantined, PassEnded
 from dsoftmax.runtime.connect import local_workers
-from tests.faulty import Faulty, with_faults
+from tests.callbacks import Once, StopError
+from tests.faulty import Deadly, Faulty, with_faults
+from tests.fits import SOLVERS, bits, model_of
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
-SOLVERS = ["lbfgs", "newton", "sgd", "adam", "fista"]
 
-pytestmark = pytest.mark.usefixtures("small_spans")
-
-
-@pytest.fixture(autouse=True)
-def _no_delays() -> Any:
-    with dask.config.set({"dsoftmax.retry-delay": 0.001}):
-        yield
-
-
-@pytest.fixture
-def path(digits: Arrays, store: Store) -> str:
-    X, y = digits
-    return store(rows=97, X=X.astype("f4"), y=y)
+pytestmark = pytest.mark.usefixtures("small_spans", "quick_retries")
 
 
 def opened(path: str, most: int = 0) -> Source:
     policy: dict[str, Any] = {"on_bad_chunk": "skip", "max_bad_chunks": most} if most else {}
     return open_data(f"{path}/X", f"{path}/y", **policy)
-
-
-def model_of(solver: str, **changes: Any) -> SoftmaxRegression:
-    full_batch = solver == "fista"
-    params: dict[str, Any] = {
-        "solver": "sgd" if full_batch else solver,
-        "batch_size": 10**6 if full_batch else 170,
-        "sample_size": 300,
-        "l1_ratio": 0.5 if full_batch else 0.0,
-        "max_iter": 6,
-        "random_state": 0,
-        "tol": 0,
-    }
-    return SoftmaxRegression(**params | changes)
 
 
 def fitted(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
@@ -79,12 +52,6 @@ def fitted(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
     with warnings.catch_warnings(), dask.config.set(forgetful):
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model_of(solver, **changes).fit(source)
-
-
-def bits(model: SoftmaxRegression) -> tuple[bytes, ...]:
-    records = [r for r in model.history_ if r["kind"] != "quarantined"]
-    losses = np.array([[r["loss"], r["accuracy"], r["gradient_norm"]] for r in records])
-    return model.coef_.tobytes(), model.intercept_.tobytes(), losses.tobytes()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -224,13 +191,8 @@ def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
         script = {97: ["ok", "ok", "bad"], 1455: ["ok", "bad"]}
         return with_faults(opened(path, most=3), script, tmp_path / log)
 
-    class StopError(Exception):
-        pass
-
-    class Stop:
-        def on_event(self, event: Any) -> None:
-            if type(event).__name__ == "ChunkQuarantined":
-                raise StopError
+    def stop() -> None:
+        raise StopError
 
     params: dict[str, Any] = {"max_iter": 8, "checkpoint": tmp_path / "state"}
     source = faulty("log")
@@ -241,7 +203,7 @@ def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
         warnings.filterwarnings("ignore", message=".*were left out")
         for _ in range(2):  # while the labels of the rest are not yet scanned
             with pytest.raises(StopError):
-                fitted(source, solver, callbacks=[Stop()], **params)
+                fitted(source, solver, callbacks=[Once(ChunkQuarantined, stop)], **params)
         model = fitted(source, solver, **params)
         again = fitted(source, solver, **params)
     assert [chunk["start"] for chunk in model.quarantined_] == [97, 1455]
@@ -291,13 +253,8 @@ def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
     ingest(tmp_path / "d.npz", path, x="X", y="y", chunk_rows=97)
     chunk = tmp_path / "d.zarr" / "X" / "c" / "3" / "0"
 
-    class Lose:
-        def on_event(self, event: Any) -> None:
-            if isinstance(event, PassEnded):
-                chunk.unlink(missing_ok=True)
-
     array = zarr.open_group(path, mode="r")["X"] if opened_by_the_user else f"{path}/X"
-    model = model_of("lbfgs", callbacks=[Lose()])
+    model = model_of("lbfgs", callbacks=[Once(PassEnded, chunk.unlink)])
     forgetful = dask.config.set({"dsoftmax.cache": 0})
     with forgetful, pytest.raises(ChunkError, match="chunk c/3/0"):
         model.fit(array, f"{path}/y")
@@ -308,17 +265,12 @@ def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
 def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Path) -> None:
     expected = fitted(opened(path), "lbfgs")
 
-    class Move:
-        passes = 0
-
-        def on_event(self, event: Any) -> None:
-            self.passes += isinstance(event, PassEnded)
-            if isinstance(event, PassEnded) and self.passes == 2:
-                away = Path(path).rename(tmp_path / "away.zarr")
-                threading.Timer(0.5, lambda: away.rename(path)).start()
+    def move() -> None:
+        away = Path(path).rename(tmp_path / "away.zarr")
+        threading.Timer(0.5, lambda: away.rename(path)).start()
 
     with dask.config.set({"dsoftmax.retry-delay": "0.2s", "dsoftmax.cache": 0}):
-        model = fitted(opened(path), "lbfgs", callbacks=[Move()])
+        model = fitted(opened(path), "lbfgs", callbacks=[Once(PassEnded, move, number=2)])
     assert bits(model) == bits(expected)
 
 
@@ -460,14 +412,8 @@ def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
 
-    class Deadly(Faulty):
-        def read(self, start: int, stop: int) -> np.ndarray:
-            if start <= 485 < stop:
-                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does without memory
-            return self.array.read(start, stop)
-
     source = opened(path)
-    source = replace(source, X=Deadly(source.X, {}, tmp_path))
+    source = replace(source, X=Deadly(source.X, {}, tmp_path, row=485))
     with (
         local_workers(2),
         pytest.raises(MemoryBoundError, match=r"rows 0 to 775 of .*X have killed every worker"),
