@@ -347,6 +347,15 @@ def test_leading_rows_of_weight_zero_do_not_stop_mini_batches(digits: Arrays) ->
     assert model.score(X[1000:], y[1000:]) > 0.9
 
 
+@pytest.mark.parametrize("solver", ["newton", "lbfgs", "sgd", "adam"])
+def test_intercepts_add_up_to_zero_whatever_the_solver(solver: str, digits: Arrays) -> None:
+    model = SoftmaxRegression(solver=solver, max_iter=3, random_state=0, tol=0)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(*digits)
+    assert np.abs(model.intercept_).max() > 1e-3
+    assert abs(model.intercept_.sum()) < 1e-12
+
+
 def test_all_weight_on_one_class_is_one_class() -> None:
     with pytest.raises(DataError, match="holds 1 class"):
         SoftmaxRegression().fit(X4, Y4, [1, 0, 1, 0])

@@ -196,6 +196,25 @@ def test_a_scout_saves_reads_of_many_models_and_changes_no_choice(digits: Data) 
     assert (losses[~kept] > losses.min()).all()
 
 
+def test_candidates_that_converge_where_another_led_have_the_objective_of_their_own_penalty(
+    digits: Data,
+) -> None:
+    X, y = digits[0] / 16, digits[1]
+    alphas = np.geomspace(1e-2, 2e-2, 12)  # so near to each other that one leads to all minima
+    model = SoftmaxRegressionCV(
+        alphas, cv=None, random_state=0, tol=1e-2, solver="newton", sample_size=900
+    ).fit(X[400:], y[400:], X_val=X[:400], y_val=y[:400])
+    assert model.n_iter_ == 3
+    assert model.converged_[0, 0, 1:].all()
+    X, y = X[400:], y[400:]
+    for index, alpha in enumerate(model.alphas_):
+        theta = model.coefs_paths_[0, 0, index]
+        raw = X @ theta[:, :-1].T + theta[:, -1]
+        losses = np.log(np.exp(raw).sum(axis=1)) - raw[np.arange(len(y)), y]
+        value = losses.mean() + 0.5 * alpha * (theta[:, :-1] ** 2).sum()
+        assert model.objectives_[0, 0, index] == pytest.approx(value, rel=1e-9)
+
+
 def test_degrees_of_freedom_are_the_trace_of_what_the_penalty_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

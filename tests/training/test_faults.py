@@ -29,9 +29,9 @@ from dsoftmax import (
 )
 from dsoftmax.data.retry import RetryPolicy, fetch, is_transient
 from dsoftmax.data.source import Source
-from dsoftmax.events import ChunkQuarantined, PassEnded
+from dsoftmax.events import ChunkQuarantined, PassEnded, StepEnded
 from dsoftmax.runtime.connect import local_workers
-from tests.callbacks import Once, StopError
+from tests.callbacks import Once, Recorder, StopError
 from tests.faulty import Deadly, Faulty, with_faults
 from tests.fits import SOLVERS, bits, model_of
 
@@ -46,7 +46,7 @@ def opened(path: str, most: int = 0) -> Source:
     return open_data(f"{path}/X", f"{path}/y", **policy)
 
 
-def fitted(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
+def fitted_to(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
     # What is remembered is not read again, and cannot fail then; mini-batches need it.
     forgetful = {} if solver in ("sgd", "adam") else {"dsoftmax.cache": 0}
     with warnings.catch_warnings(), dask.config.set(forgetful):
@@ -63,8 +63,8 @@ def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
         request.getfixturevalue("cluster")
     script = {0: ["timeout", "ok"], 97: ["ok", "reset", "busy", "ok"], 485: ["busy", "ok"]}
     source = with_faults(opened(path), script, tmp_path / "log")
-    model = fitted(source, solver)
-    assert bits(model) == bits(fitted(opened(path), solver))
+    model = fitted_to(source, solver)
+    assert bits(model) == bits(fitted_to(opened(path), solver))
     retries = sum(record["retries"] for record in model.history_ if record["kind"] == "pass")
     assert retries == 4
 
@@ -72,13 +72,13 @@ def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
 def test_a_storage_that_stays_away_stops_the_fit_and_says_so(path: str, tmp_path: Path) -> None:
     source = with_faults(opened(path, most=3), {970: ["timeout"]}, tmp_path / "log")
     with pytest.raises(OutageError, match=r"data\.zarr/X: rows 970 to 1066 .* after 7 retries"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 def test_a_chunk_that_is_bad_for_good_ends_the_fit_and_is_named(path: str, tmp_path: Path) -> None:
     source = with_faults(opened(path), {970: ["bad"]}, tmp_path / "log")
     with pytest.raises(ChunkError, match=r"data\.zarr/X: rows 970 to 1066 .*checksum"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
     assert isinstance(source.X, Faulty)
     assert source.X.reads(970) == 1  # a permanent fault is not tried again
 
@@ -113,10 +113,10 @@ def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
     if solver in ("sgd", "adam"):
         params = {"alpha": 0.1, "max_iter": 10, "tol": 0}
     with pytest.warns(UserWarning, match="2 chunks of X, 148 rows, cannot be read and were left"):
-        model = fitted(source, solver, **params)
+        model = fitted_to(source, solver, **params)
     X, y = digits
     good = np.r_[0:97, 194:1746]
-    expected = fitted(open_data(X[good].astype("f4"), y[good]), solver, **params)
+    expected = fitted_to(open_data(X[good].astype("f4"), y[good]), solver, **params)
     rel = 1e-4 if solver in ("lbfgs", "fista") else 0.05
     assert model.loss_ == pytest.approx(expected.loss_, rel=rel)
     assert [(chunk["start"], chunk["stop"]) for chunk in model.quarantined_] == [
@@ -151,15 +151,34 @@ def test_the_objective_is_that_of_the_rest_however_late_chunks_turn_bad(
     if solver in ("sgd", "adam"):
         params |= {"batch_size": 20, "tol": 0}
     with pytest.warns(UserWarning, match="9 chunks of X, 900 rows"):
-        model = fitted(source, solver, **params)
+        model = fitted_to(source, solver, **params)
     exact = "fista" if solver == "fista" else "lbfgs"
     params |= {"tol": 1e-6, "batch_size": 10**6}
-    optimum = fitted(open_data(X[:100], y[:100]), exact, **params).loss_
+    optimum = fitted_to(open_data(X[:100], y[:100]), exact, **params).loss_
     slack = 0.1 if solver in ("sgd", "adam") else 1e-5
     assert optimum * (1 - 1e-5) <= model.loss_ <= optimum * (1 + slack)
     assert model.n_iter_ <= 60
     records = [r for r in model.history_ if r["kind"] == "pass"]
     assert [r["pass"] for r in records] == list(range(1, len(records) + 1))
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_mini_batches_go_back_to_the_end_of_the_last_pass_when_a_chunk_is_left_out(
+    path: str, tmp_path: Path, solver: str
+) -> None:
+    script = {row: ["ok", "ok", "ok", "bad"] for row in (97, 970, 1455)}
+    source = with_faults(opened(path, most=3), script, tmp_path / "log")
+    recorder = Recorder()
+    with pytest.warns(UserWarning, match="3 chunks of X"):
+        fitted_to(source, solver, callbacks=[recorder])
+    last = max(i for i, name in enumerate(recorder.names) if name == "ChunkQuarantined")
+    assert recorder.names.index("ChunkQuarantined") > recorder.names.index("PassEnded")
+    rows = []
+    for event in recorder.events[last:]:
+        if isinstance(event, PassEnded):
+            break
+        rows += [event.rows] if isinstance(event, StepEnded) else []
+    assert sum(rows) == 1797 - 3 * 97  # the whole epoch is made again, without the chunks
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
@@ -172,7 +191,7 @@ def test_a_class_that_only_bad_chunks_have_is_an_error_that_names_it(
     path = store(rows=100, name="sorted.zarr", X=rng.normal(size=(400, 5)), y=y)
     source = with_faults(opened(path, most=2), {200: turns}, tmp_path / "log")
     with pytest.raises(DataError, match=r"all rows of the class\(es\) 3 .*rows 200 to 299"):
-        fitted(source, solver)
+        fitted_to(source, solver)
 
 
 def test_a_fault_that_is_gone_when_it_is_looked_for_changes_nothing(
@@ -180,7 +199,7 @@ def test_a_fault_that_is_gone_when_it_is_looked_for_changes_nothing(
 ) -> None:
     script = {97: ["bad", "ok"]}
     source = with_faults(opened(path, most=1), script, tmp_path / "log")
-    assert bits(fitted(source, "lbfgs")) == bits(fitted(opened(path), "lbfgs"))
+    assert bits(fitted_to(source, "lbfgs")) == bits(fitted_to(opened(path), "lbfgs"))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -203,9 +222,9 @@ def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
         warnings.filterwarnings("ignore", message=".*were left out")
         for _ in range(2):  # while the labels of the rest are not yet scanned
             with pytest.raises(StopError):
-                fitted(source, solver, callbacks=[Once(ChunkQuarantined, stop)], **params)
-        model = fitted(source, solver, **params)
-        again = fitted(source, solver, **params)
+                fitted_to(source, solver, callbacks=[Once(ChunkQuarantined, stop)], **params)
+        model = fitted_to(source, solver, **params)
+        again = fitted_to(source, solver, **params)
     assert [chunk["start"] for chunk in model.quarantined_] == [97, 1455]
     assert bits(again) == bits(model)
     assert again.stop_reason_ == model.stop_reason_
@@ -219,10 +238,10 @@ def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
     (tmp_path / "log").mkdir()
     source = replace(source, y=Faulty(source.y, {485: ["bad"]}, tmp_path / "log"))
     with pytest.warns(UserWarning, match="1 chunks of X, 97 rows"):
-        model = fitted(source, "lbfgs")
+        model = fitted_to(source, "lbfgs")
     X, y = digits
     good = np.r_[0:485, 582:1797]
-    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs")
+    expected = fitted_to(open_data(X[good].astype("f4"), y[good]), "lbfgs")
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-3)
 
 
@@ -237,9 +256,9 @@ def test_a_chunk_that_a_store_of_ours_has_lost_is_left_out_where_that_is_allowed
     with pytest.raises(ChunkError, match="has lost 1 of its 19 chunks"):
         opened(path)
     with pytest.warns(UserWarning, match=r"1 chunks of X, 97 rows.*chunk c/3/0"):
-        model = fitted(opened(path, most=1), "lbfgs", alpha=0.1, max_iter=50)
+        model = fitted_to(opened(path, most=1), "lbfgs", alpha=0.1, max_iter=50)
     good = np.r_[0:291, 388:1797]
-    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs", alpha=0.1, max_iter=50)
+    expected = fitted_to(open_data(X[good].astype("f4"), y[good]), "lbfgs", alpha=0.1, max_iter=50)
     assert model.loss_ == pytest.approx(expected.loss_, rel=2e-5)
 
 
@@ -263,14 +282,14 @@ def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Path) -> None:
-    expected = fitted(opened(path), "lbfgs")
+    expected = fitted_to(opened(path), "lbfgs")
 
     def move() -> None:
         away = Path(path).rename(tmp_path / "away.zarr")
         threading.Timer(0.5, lambda: away.rename(path)).start()
 
     with dask.config.set({"dsoftmax.retry-delay": "0.2s", "dsoftmax.cache": 0}):
-        model = fitted(opened(path), "lbfgs", callbacks=[Once(PassEnded, move, number=2)])
+        model = fitted_to(opened(path), "lbfgs", callbacks=[Once(PassEnded, move, number=2)])
     assert bits(model) == bits(expected)
 
 
@@ -297,9 +316,9 @@ def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
     script = {97: ["bad"], 485: ["bad"]}
     source = with_faults(opened(path, most=2), script, tmp_path / "log")
     with pytest.warns(UserWarning, match="2 chunks of X"):
-        fitted(source, "lbfgs", checkpoint=tmp_path / "state")
+        fitted_to(source, "lbfgs", checkpoint=tmp_path / "state")
     with pytest.raises(CheckpointError, match=r"left out 2 chunks .* max_bad_chunks is 1"):
-        fitted(replace(source, max_bad_chunks=1), "lbfgs", checkpoint=tmp_path / "state")
+        fitted_to(replace(source, max_bad_chunks=1), "lbfgs", checkpoint=tmp_path / "state")
 
 
 def test_a_part_is_learnt_from_without_its_bad_chunks(
@@ -318,14 +337,14 @@ def test_one_bad_chunk_more_than_allowed_ends_the_fit(path: str, tmp_path: Path)
     script = {97: ["bad"], 485: ["ok", "bad"]}
     source = with_faults(opened(path, most=1), script, tmp_path / "log")
     with pytest.raises(ChunkError, match=r"2 chunks of X cannot be read, and max_bad_chunks is 1"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 def test_a_store_of_bad_chunks_alone_is_one_clear_error(path: str, tmp_path: Path) -> None:
     script = {row: ["bad"] for row in range(0, 1797, 97)}
     source = with_faults(opened(path, most=100), script, tmp_path / "log")
     with pytest.raises(ChunkError, match="no rows are left"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 @pytest.mark.parametrize(
@@ -418,12 +437,12 @@ def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
         local_workers(2),
         pytest.raises(MemoryBoundError, match=r"rows 0 to 775 of .*X have killed every worker"),
     ):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 @pytest.mark.usefixtures("cluster")
 def test_workers_that_compute_alike_are_one_kind(path: str, cluster: Client) -> None:
-    model = fitted(opened(path), "lbfgs")
+    model = fitted_to(opened(path), "lbfgs")
     (kind,) = model.numerics_
     assert "numpy" in kind
     assert np.__version__ in kind

@@ -21,6 +21,7 @@ from distributed import Client
 from sklearn.model_selection import GridSearchCV
 
 from dsoftmax import CheckpointError, SoftmaxRegression, load_model
+from dsoftmax.events import RowsDone
 from dsoftmax.runtime.tls import security_options
 from dsoftmax.storage.lock import FolderLock
 from tests.callbacks import Recorder, StopAfter, StopError
@@ -170,6 +171,20 @@ def test_a_larger_budget_lets_mini_batches_go_on(path: str, tmp_path: Path) -> N
     model = fitted(path, "sgd", checkpoint=tmp_path / "state", max_iter=9)
     assert (first.n_iter_, model.n_iter_) == (3, 9)
     assert model.loss_ < first.loss_
+
+
+def test_a_larger_budget_begins_no_pass_with_a_sum_of_the_pass_that_was_stopped(
+    path: str, tmp_path: Path
+) -> None:
+    place, done = tmp_path / "state", Recorder(RowsDone)
+    fitted(path, "sgd", max_iter=3, callbacks=[done])
+    in_closing_pass = StopAfter(len(done.events) - 1, kinds=(RowsDone,))
+    with pytest.raises(StopError):
+        fitted(path, "sgd", max_iter=3, checkpoint=place, callbacks=[in_closing_pass])
+    model = fitted(path, "sgd", checkpoint=place, max_iter=6)
+    log_loss = model.evaluate(f"{path}/X", f"{path}/y")["log_loss"]
+    penalty = 0.5 * model.alpha * (model.coef_**2).sum()
+    assert model.loss_ == pytest.approx(log_loss + penalty, rel=1e-5)
 
 
 def test_without_a_seed_the_fit_goes_on_with_the_one_it_had(path: str, tmp_path: Path) -> None:

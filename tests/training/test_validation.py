@@ -156,6 +156,19 @@ def test_early_stopping_returns_the_best_model(
         assert model.loss_ == pytest.approx(best, rel=1e-9) if whole else model.loss_ < 2.3
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_a_pass_counts_as_better_only_if_it_lowers_the_loss_by_tol(
+    solver: str, halves: tuple[np.ndarray, ...]
+) -> None:
+    X, y, X_val, y_val = halves
+    params = {"early_stopping": True, "n_iter_no_change": 2, "tol": 0.9, "max_iter": 30}
+    model = model_of(solver, alpha=1e-2, **params).fit(X, y, X_val=X_val, y_val=y_val)
+    losses = judged(model)
+    assert model.stop_reason_.startswith("early")
+    assert 0.1 * losses[0] < losses[1] < losses[0]
+    assert len(losses) == 3 + 1  # and the closing pass
+
+
 def test_patience_is_counted_in_passes(halves: tuple[np.ndarray, ...]) -> None:
     X, y, X_val, y_val = halves
     rows = {"X_val": X_val, "y_val": np.roll(y_val, 1)}  # labels at random: only worse can come
