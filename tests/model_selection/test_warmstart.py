@@ -176,14 +176,14 @@ def test_a_stop_after_the_budget_has_bitten_goes_on_with_a_larger_one(
 
 def test_a_scout_saves_reads_of_many_models_and_changes_no_choice(digits: Data) -> None:
     X, y = digits[0] / 16, digits[1]
-    validation = {"X_val": X[:400], "y_val": y[:400]}
+    validation = {"X_val": X[:300], "y_val": y[:300]}
     judged = Recorder(CandidatesJudged)
     params: dict[str, Any] = {"alphas": 12, "cv": None, "random_state": 0, "tol": 1e-5}
     params |= {"solver": "newton", "sample_size": 900}
-    model = SoftmaxRegressionCV(callbacks=[judged], **params).fit(X[400:], y[400:], **validation)
+    model = SoftmaxRegressionCV(callbacks=[judged], **params).fit(X[300:], y[300:], **validation)
     ahead = [event for event in judged.events[1:] if sum(np.isfinite(event.losses)) == 12]
     assert ahead, "while one scouts, what the others have found in memory is told"
-    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[400:], y[400:], **validation)
+    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[300:], y[300:], **validation)
     assert model.alpha_ == whole.alpha_
     assert model.loss_ == pytest.approx(whole.loss_, rel=1e-7)
     np.testing.assert_allclose(model.coef_, whole.coef_, atol=2e-3)
@@ -200,13 +200,13 @@ def test_candidates_that_converge_where_another_led_have_the_objective_of_their_
     digits: Data,
 ) -> None:
     X, y = digits[0] / 16, digits[1]
-    alphas = np.geomspace(1e-2, 2e-2, 12)  # so near to each other that one leads to all minima
+    alphas = np.geomspace(1e-2, 1.03e-2, 12)  # so near to each other that one leads to all minima
     model = SoftmaxRegressionCV(
-        alphas, cv=None, random_state=0, tol=1e-2, solver="newton", sample_size=900
-    ).fit(X[400:], y[400:], X_val=X[:400], y_val=y[:400])
-    assert model.n_iter_ == 3
-    assert model.converged_[0, 0, 1:].all()
-    X, y = X[400:], y[400:]
+        alphas, cv=None, random_state=0, tol=0.1, solver="newton", sample_size=400
+    ).fit(X[200:], y[200:], X_val=X[:200], y_val=y[:200])
+    assert model.n_iter_ == 2  # the first read, and that of the pilot
+    assert model.converged_.all()
+    X, y = X[200:], y[200:]
     for index, alpha in enumerate(model.alphas_):
         theta = model.coefs_paths_[0, 0, index]
         raw = X @ theta[:, :-1].T + theta[:, -1]
