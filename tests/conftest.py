@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import dask
 import numpy as np
 import pytest
 import s3fs
@@ -18,6 +21,14 @@ from tests import object_store
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what scikit-learn would skip, and a test of ours runs in a process of its own."""
     items[:] = [item for item in items if "check_array_api_input" not in item.name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt: a shell's `pytest &` starts with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +87,42 @@ def store(tmp_path: Path) -> Callable[..., str]:
         return str(tmp_path / name)
 
     return write
+
+
+@pytest.fixture
+def path(digits: tuple[np.ndarray, np.ndarray], store: Callable[..., str]) -> str:
+    """Return the path of a Zarr group of the digits, in chunks of 97 rows."""
+    X, y = digits
+    return store(rows=97, X=X.astype("f4"), y=y)
+
+
+@pytest.fixture
+def checkpoint_always() -> Iterator[None]:
+    """Write the checkpoint whenever there is something new."""
+    with dask.config.set({"dsoftmax.checkpoint-interval": 0}):
+        yield
+
+
+@pytest.fixture
+def quick_retries() -> Iterator[None]:
+    """Try a read that failed again at once."""
+    with dask.config.set({"dsoftmax.retry-delay": 0.001}):
+        yield
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record which chunk each read of a local store is of."""
+    reads: list[str] = []
+    get = zarr.storage.LocalStore.get
+
+    async def recorded(self: Any, key: str, *args: Any, **options: Any) -> Any:
+        within = options.get("byte_range", args[1] if len(args) > 1 else None)
+        reads.append(f"{self.root.name}/{key} {within or ''}")  # a part of a shard is a read too
+        return await get(self, key, *args, **options)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "get", recorded)
+    return reads
 
 
 @pytest.fixture

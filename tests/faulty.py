@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,18 @@ class Faulty:
 
     def with_blocks(self, blocks: Mapping[Any, Any]) -> Faulty:
         return self
+
+
+@dataclass(frozen=True)
+class Deadly(Faulty):
+    """An array whose reader is killed at a row, as the kernel does without memory."""
+
+    row: int = 0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        if start <= self.row < stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.array.read(start, stop)
 
 
 def with_faults(source: Source, script: Mapping[int, Sequence[str]], log: Path) -> Source:

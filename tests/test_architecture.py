@@ -10,6 +10,7 @@ import pytest
 import dsoftmax
 
 PACKAGE = Path(dsoftmax.__file__).parent
+TESTS = Path(__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
@@ -55,21 +56,21 @@ def file_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
-def imports(path: Path) -> set[str]:
+def imports(tree: ast.Module) -> set[str]:
     """Return the dotted names that a file imports, lazily too."""
     found = set()
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, "a relative import"
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
 def own_imports(path: Path) -> set[str]:
     """Return the files of the package that a file imports."""
-    names = {name.removeprefix("dsoftmax.").replace(".", "/") for name in imports(path)}
+    names = {name.removeprefix("dsoftmax.").replace(".", "/") for name in imports(TREES[path])}
     return {name for name in names if (PACKAGE / f"{name}.py").exists()}
 
 
@@ -88,10 +89,19 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert not waiting, f"a circle is among {sorted(waiting)}"
 
 
+def test_no_test_module_imports_another() -> None:
+    modules = {
+        "tests." + ".".join(p.relative_to(TESTS).with_suffix("").parts): p
+        for p in TESTS.rglob("test_*.py")
+    }
+    for path in modules.values():
+        assert not imports(ast.parse(path.read_text())) & modules.keys(), path
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_libraries_stay_in_their_rooms(library: str) -> None:
     for path in FILES:
-        if any(name == library or name.startswith(f"{library}.") for name in imports(path)):
+        if any(name == library or name.startswith(f"{library}.") for name in imports(TREES[path])):
             file = file_of(path)
             assert {room(file), file} & LIBRARIES[library], f"{file} imports {library}"
 
@@ -127,7 +137,7 @@ def test_functions_are_short_and_say_what_they_take() -> None:
 
 def test_nothing_is_ever_unpickled_by_us() -> None:
     for path in FILES:
-        assert not imports(path) & {"pickle", "cloudpickle", "joblib"}, path
+        assert not imports(TREES[path]) & {"pickle", "cloudpickle", "joblib"}, path
 
 
 def modules_after(code: str) -> set[str]:

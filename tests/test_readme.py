@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -90,6 +91,32 @@ def test_every_test_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", README.read_text()))
     assert len(named) > 5
     assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def slow_tests() -> Iterator[tuple[Path, str, bool]]:
+    """Yield the file and name of each test, and whether a plain pytest leaves it out."""
+    for path in README.parent.glob("tests/**/test_*.py"):
+        tree = ast.parse(path.read_text())
+        marks = [
+            node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+        ]
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                whole = any("pytest.mark.slow" in ast.unparse(mark) for mark in marks)
+                own = "pytest.mark.slow" in map(ast.unparse, node.decorator_list)
+                yield path.relative_to(README.parent), node.name, whole or own
+
+
+def test_the_readme_says_of_slow_tests_that_they_are() -> None:
+    slow: dict[str, bool] = {}
+    for path, name, is_slow in slow_tests():
+        for key in (str(path), name):
+            slow[key] = slow.get(key, True) and is_slow
+    named = re.findall(r"`(test_\w+|tests/[\w/]+/test_\w+\.py)`( \(slow\))?", README.read_text())
+    assert len(named) > 40
+    assert [name for name, mark in named if slow[name] != bool(mark)] == []
 
 
 def test_every_path_that_the_readme_names_exists() -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dsoftmax import DsoftmaxError, SoftmaxRegression, load_model
@@ -32,29 +31,23 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm.Slurm]:
         yield started
 
 
-@pytest.fixture
-def data(store: Callable[..., str], digits: tuple[np.ndarray, np.ndarray]) -> str:
-    X, y = digits
-    return store(rows=97, X=X.astype("f4"), y=y)
-
-
 PARAMETERS = {"alpha": 1e-3, "solver": "adam", "max_iter": 40, "tol": 0.0}
 
 
 @pytest.fixture
-def job(data: str, tmp_path: Path) -> Path:
+def job(path: str, tmp_path: Path) -> Path:
     model = "\n".join(f"{name} = {json.dumps(value)}" for name, value in PARAMETERS.items())
     (tmp_path / "job.toml").write_text(
-        f"[data]\nstore = '{data}'\n[model]\n{model}\nrandom_state = 7\n[output]\nfolder = 'run'\n"
+        f"[data]\nstore = '{path}'\n[model]\n{model}\nrandom_state = 7\n[output]\nfolder = 'run'\n"
     )
     return tmp_path / "job.toml"
 
 
-def bits(data: str, seed: int, max_iter: int = 40) -> bytes:
-    """Return the coefficients of the fit that nothing disturbs, in this process."""
+def undisturbed(path: str, seed: int, max_iter: int = 40) -> bytes:
+    """Return the bits of the fit that nothing disturbs, in this process."""
     model = SoftmaxRegression(**{**PARAMETERS, "max_iter": max_iter}, random_state=seed)
     with pytest.warns(match="budget"):
-        model.fit(f"{data}/X", f"{data}/y")
+        model.fit(f"{path}/X", f"{path}/y")
     return model.coef_.tobytes() + model.intercept_.tobytes()
 
 
@@ -75,7 +68,7 @@ def said(folder: Path) -> str:
 
 
 def test_a_job_that_is_stopped_twice_goes_on_to_the_bits_of_an_undisturbed_one(
-    node: slurm.Slurm, job: Path, data: str
+    node: slurm.Slurm, job: Path, path: str
 ) -> None:
     where = job.parent
     number = node.submit("--ntasks=3", "--mem-per-cpu=500", SCRIPT, "job.toml", cwd=where)
@@ -97,7 +90,7 @@ def test_a_job_that_is_stopped_twice_goes_on_to_the_bits_of_an_undisturbed_one(
     assert log.count("goes on, after") == 2
     assert log.count("ended with exit code 0") == 1
     assert log.count("adam on 2 Dask workers") == 3
-    assert bits_of(where / "run/model.zarr") == bits(data, 7)
+    assert bits_of(where / "run/model.zarr") == undisturbed(path, 7)
     assert not list(where.glob(".dsoftmax-*"))  # no key is left behind
 
 
@@ -110,7 +103,7 @@ def require_closed(private: Path) -> None:
     ports.require_only_tls_elsewhere(str(file), least=3)
 
 
-def test_an_array_trains_a_model_for_each_seed(node: slurm.Slurm, job: Path, data: str) -> None:
+def test_an_array_trains_a_model_for_each_seed(node: slurm.Slurm, job: Path, path: str) -> None:
     where = job.parent
     number = node.submit(
         "--array=0-2",
@@ -124,7 +117,7 @@ def test_an_array_trains_a_model_for_each_seed(node: slurm.Slurm, job: Path, dat
     )
     assert node.wait_for_end(number, 600) == "COMPLETED", said(where)
     found = [bits_of(where / f"runs/seed-{seed}/model.zarr") for seed in range(3)]
-    assert found == [bits(data, seed, max_iter=5) for seed in range(3)]
+    assert found == [undisturbed(path, seed, max_iter=5) for seed in range(3)]
     assert len(set(found)) == 3
 
 
@@ -140,7 +133,7 @@ def test_a_job_that_cannot_work_fails_and_says_why(node: slurm.Slurm, job: Path)
 
 
 def test_workers_that_are_jobs_come_and_go_with_no_effect_on_the_bits(
-    node: slurm.Slurm, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: slurm.Slurm, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("dask_jobqueue", reason="needs the extra slurm")
     from cluster.slurm_jobqueue import cluster_of_jobs
@@ -170,7 +163,7 @@ def test_workers_that_are_jobs_come_and_go_with_no_effect_on_the_bits(
             **{**PARAMETERS, "max_iter": 9}, random_state=0, callbacks=[Scale()]
         )
         with pytest.warns(match="budget"):
-            model.fit(f"{data}/X", f"{data}/y")
+            model.fit(f"{path}/X", f"{path}/y")
         assert "tls://" in jobs.scheduler_address
         ports.require_only_tls_elsewhere("--tls-key", least=1)
         key = (tmp_path / "certs/tls.key").read_text().splitlines()[1]
@@ -180,6 +173,6 @@ def test_workers_that_are_jobs_come_and_go_with_no_effect_on_the_bits(
     assert len(seen[0].splitlines()) == 3
     here = SoftmaxRegression(**{**PARAMETERS, "max_iter": 9}, random_state=0)
     with pytest.warns(match="budget"):
-        here.fit(f"{data}/X", f"{data}/y")
+        here.fit(f"{path}/X", f"{path}/y")
     assert model.coef_.tobytes() == here.coef_.tobytes()
     slurm.wait_until(lambda: not node.run("squeue", "--noheader"))

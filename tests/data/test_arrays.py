@@ -322,58 +322,44 @@ def test_predictions_for_a_data_array_keep_its_coordinates() -> None:
     assert labels.to_numpy().tolist() == p["class"].to_numpy()[p.argmax("class")].tolist()
 
 
-def reads_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record which chunk each read of a local store is of."""
-    seen: list[str] = []
-    get = zarr.storage.LocalStore.get
-
-    async def recorded(self: Any, key: str, *args: Any, **options: Any) -> Any:
-        within = options.get("byte_range", args[1] if len(args) > 1 else None)
-        seen.append(f"{self.root.name}/{key} {within or ''}")  # a part of a shard is a read too
-        return await get(self, key, *args, **options)
-
-    monkeypatch.setattr(zarr.storage.LocalStore, "get", recorded)
-    return seen
-
-
 @pytest.mark.usefixtures("small_spans")
 @pytest.mark.parametrize("form", ["format 3", "cut along features", "one giant chunk", "sharded"])
-def test_each_chunk_is_decoded_once_a_pass(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_chunk_is_decoded_once_a_pass(form: str, tmp_path: Path, reads: list[str]) -> None:
     X, y, _ = numbers("f8", "integers")
-    path, seen = FORMS[form](Place(tmp_path, None), "X", X), reads_of(monkeypatch)
+    path = FORMS[form](Place(tmp_path, None), "X", X)
+    reads.clear()
     with dask.config.set({"dsoftmax.cache": 0}):
         model = fitted(path, y)
-    chunks = {key for key in seen if key.startswith("X/c/")}
+    chunks = {key for key in reads if key.startswith("X/c/")}
     assert len(chunks) >= len(open_data(path).chunks) - 1
-    assert {seen.count(key) for key in chunks} == {model.n_iter_}
+    assert {reads.count(key) for key in chunks} == {model.n_iter_}
 
 
 @pytest.mark.usefixtures("small_spans")
 @pytest.mark.parametrize("cube", ["one axis", "all axes", "sharded"])
 def test_each_chunk_of_a_cube_is_decoded_once_a_pass(
-    cube: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cube: str, tmp_path: Path, reads: list[str]
 ) -> None:
     X, y, _ = numbers("f8", "integers")
     path = CUBES[cube](Place(tmp_path, None), "X", X.reshape(*SHAPE, FEATURES))
-    seen = reads_of(monkeypatch)
+    reads.clear()
     with dask.config.set({"dsoftmax.cache": 0}):
         model = fitted(path, y.reshape(SHAPE))
-    chunks = {key for key in seen if key.startswith("X/c/")}
+    chunks = {key for key in reads if key.startswith("X/c/")}
     assert len(chunks) > 1
-    assert {seen.count(key) for key in chunks} == {model.n_iter_}
+    assert {reads.count(key) for key in chunks} == {model.n_iter_}
 
 
 @pytest.mark.usefixtures("small_spans")
 def test_each_chunk_is_decoded_once_at_all_if_it_is_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reads: list[str]
 ) -> None:
     X, y, _ = numbers("f8", "integers")
-    path, seen = FORMS["format 3"](Place(tmp_path, None), "X", X), reads_of(monkeypatch)
+    path = FORMS["format 3"](Place(tmp_path, None), "X", X)
+    reads.clear()
     assert fitted(path, y).n_iter_ > 1
-    chunks = {key for key in seen if key.startswith("X/c/")}
-    assert {seen.count(key) for key in chunks} == {1}
+    chunks = {key for key in reads if key.startswith("X/c/")}
+    assert {reads.count(key) for key in chunks} == {1}
 
 
 def test_a_shard_of_many_rows_is_read_chunk_by_chunk(tmp_path: Path) -> None:

@@ -92,6 +92,12 @@ def test_another_seed_or_epoch_gives_another_order_and_the_same_one_the_same() -
     assert rows_by_step(Epoch(one.spans, 2, 20, seed=1, number=1)) == rows_by_step(one.next())
 
 
+def test_the_rows_of_a_span_are_shuffled_anew_in_each_epoch() -> None:
+    epochs = [Epoch(spans_of([50]), 1, 50, seed=1, number=number) for number in range(3)]
+    orders = {str(rows_by_step(epoch)) for epoch in epochs}
+    assert len(orders) == 3  # one span has one order of spans: what differs is the order within
+
+
 def test_spans_of_equal_length_are_shuffled_differently() -> None:
     orders = [permutation(RowSlice(start, start + 50, 0, 50, (1, 0))) for start in (0, 50, 100)]
     assert len({order.tobytes() for order in orders}) == 3

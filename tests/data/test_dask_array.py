@@ -25,6 +25,7 @@ from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.runtime import select
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.select import executor_for
+from tests.fits import bits
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Store = Callable[..., str]
@@ -37,10 +38,6 @@ def fitted(X: Any, y: Any, solver: str = "lbfgs", weight: Any = None) -> Softmax
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(X, y, weight)
-
-
-def bits(model: SoftmaxRegression) -> bytes:
-    return b"".join([model.coef_.tobytes(), model.intercept_.tobytes()])
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import DataError, SoftmaxRegression
 from dsoftmax.events import PassEnded
+from tests.callbacks import Once
+from tests.diagnostics.pages import board, fetched, fitted
 
 OLDER = "import sys; sys.modules['dsoftmax.diagnostics'] = None"
 
@@ -32,20 +33,6 @@ pytestmark = pytest.mark.usefixtures("small_spans")
 @pytest.fixture
 def path(digits: Arrays, store: Store) -> str:
     return store(600, X=digits[0], y=digits[1])
-
-
-def fitted(path: str, **options: Any) -> SoftmaxRegression:
-    return SoftmaxRegression(tol=0.1, **options).fit(f"{path}/X", f"{path}/y")
-
-
-def board(client: Client) -> str:
-    link: str = client.dashboard_link
-    return link.removesuffix("/status")
-
-
-def fetched(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        return str(answer.read().decode())
 
 
 def columns(client: Client, name: str) -> dict[str, Any]:
@@ -161,13 +148,9 @@ def test_a_message_that_is_none_harms_nobody(cluster: Client, path: str) -> None
 def test_a_plugin_that_is_removed_does_not_stop_the_fit_and_comes_back_with_the_next(
     path: str, cluster: Client
 ) -> None:
-    class Unplug:
-        def on_event(self, event: Any) -> None:
-            if isinstance(event, PassEnded) and event.passes == 1:
-                cluster.unregister_scheduler_plugin("dsoftmax")
-
+    unplug = Once(PassEnded, lambda: cluster.unregister_scheduler_plugin("dsoftmax"))
     expected = fitted(path).coef_
-    assert np.array_equal(fitted(path, callbacks=[Unplug()]).coef_, expected)
+    assert np.array_equal(fitted(path, callbacks=[unplug]).coef_, expected)
     model = fitted(path)
     assert list(columns(cluster, "passes")["loss"]) == passes_of(model, "loss")
 

@@ -9,7 +9,7 @@ from distributed import Client
 
 from dsoftmax.diagnostics.report import reporting
 from dsoftmax.events import RowsDone
-from tests.diagnostics.test_runs import ENDED_EVENT, PASS, STARTED, STEP
+from tests.diagnostics.sample_events import ENDED_EVENT, PASS, STARTED, STEP
 
 
 def heard(client: Client, key: str) -> dict[str, Any]:

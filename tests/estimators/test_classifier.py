@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 import warnings
@@ -17,9 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from dsoftmax import DataError, SoftmaxRegression
-from dsoftmax.events import Event, FitEnded, FitStarted, PassEnded, StepEnded
+from dsoftmax.events import FitEnded, FitStarted, PassEnded, StepEnded
 from dsoftmax.runtime import local_cluster as local
 from dsoftmax.solvers import SOLVERS
+from tests.callbacks import Once, Recorder, press_ctrl_c
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -314,17 +314,9 @@ def test_a_warm_start_at_the_optimum_has_nothing_to_do(digits: Arrays) -> None:
 
 
 def test_ctrl_c_returns_the_best_model_so_far_with_a_warning(digits: Arrays) -> None:
-    class Interrupter:
-        passes = 0
-
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, PassEnded):
-                self.passes += 1
-                if self.passes == 5:
-                    signal.raise_signal(signal.SIGINT)
-
+    interrupt = Once(PassEnded, press_ctrl_c, number=5)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
-        model = SoftmaxRegression(tol=0, callbacks=[Interrupter()]).fit(*digits)
+        model = SoftmaxRegression(tol=0, callbacks=[interrupt]).fit(*digits)
     assert model.n_iter_ == 5
     assert model.score(*digits) > 0.5
 
@@ -332,13 +324,9 @@ def test_ctrl_c_returns_the_best_model_so_far_with_a_warning(digits: Arrays) -> 
 def test_ctrl_c_in_the_closing_pass_of_mini_batches_keeps_what_was_learned(
     digits: Arrays,
 ) -> None:
-    class Interrupter:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, PassEnded) and event.passes == 3:
-                signal.raise_signal(signal.SIGINT)
-
+    interrupt = Once(PassEnded, press_ctrl_c, number=3)
     model = SoftmaxRegression(
-        solver="adam", max_iter=3, random_state=0, callbacks=[Interrupter()], batch_size=50
+        solver="adam", max_iter=3, random_state=0, callbacks=[interrupt], batch_size=50
     )
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         model.fit(*digits)
@@ -359,22 +347,27 @@ def test_leading_rows_of_weight_zero_do_not_stop_mini_batches(digits: Arrays) ->
     assert model.score(X[1000:], y[1000:]) > 0.9
 
 
+@pytest.mark.parametrize("solver", ["newton", "lbfgs", "sgd", "adam"])
+def test_intercepts_add_up_to_zero_whatever_the_solver(solver: str, digits: Arrays) -> None:
+    model = SoftmaxRegression(solver=solver, max_iter=3, random_state=0, tol=0)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(*digits)
+    assert np.abs(model.intercept_).max() > 1e-3
+    assert abs(model.intercept_.sum()) < 1e-12
+
+
 def test_all_weight_on_one_class_is_one_class() -> None:
     with pytest.raises(DataError, match="holds 1 class"):
         SoftmaxRegression().fit(X4, Y4, [1, 0, 1, 0])
 
 
 def test_callbacks_see_the_start_every_step_every_pass_and_the_end(digits: Arrays) -> None:
-    seen: list[Event] = []
-
-    class Recorder:
-        def on_event(self, event: Event) -> None:
-            seen.append(event)
-
+    recorder = Recorder()
     with pytest.warns(ConvergenceWarning):
         model = SoftmaxRegression(
-            solver="sgd", max_iter=3, batch_size=500, random_state=0, callbacks=[Recorder()]
+            solver="sgd", max_iter=3, batch_size=500, random_state=0, callbacks=[recorder]
         ).fit(*digits)
+    seen = recorder.events
     assert isinstance(seen[0], FitStarted)
     assert isinstance(seen[-1], FitEnded)
     assert seen[-1].loss == model.loss_

@@ -25,9 +25,10 @@ from dsoftmax import (
     plan_fit,
 )
 from dsoftmax.cli.demo import peak_memory
-from dsoftmax.events import Callback, CandidatesJudged, Event
+from dsoftmax.events import Callback, CandidatesJudged
 from dsoftmax.runtime import local_cluster as local
 from dsoftmax.runtime.connect import local_workers
+from tests.callbacks import StopAfter
 
 Store = Callable[..., str]
 
@@ -216,16 +217,6 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
         "dsoftmax.model_selection.stack._STACK_BYTES", 8 * 6 * columns * 4
     )  # four points
 
-    class After:
-        def __init__(self, reads: int) -> None:
-            self.left = reads
-
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, CandidatesJudged):  # before the first read too; the last is lost
-                self.left -= 1
-                if self.left < 0:
-                    raise KeyboardInterrupt
-
     def search(*callbacks: Callback, max_iter: int = 100) -> SoftmaxRegressionCV:
         return SoftmaxRegressionCV(
             alphas=n_alphas,
@@ -246,8 +237,10 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
     assert any("too large for one read" in text for text in plan.advice)
     found = []
     for reads in (0, reads_a_round - 1, reads_a_round):
+        # The event comes before the first read too, and the read it interrupts is lost.
+        stop = StopAfter(1 + reads, KeyboardInterrupt, (CandidatesJudged,))
         with pytest.warns(ConvergenceWarning, match="interrupted"):
-            found.append(search(After(1 + reads)).fit(X, y).objectives_)
+            found.append(search(stop).fit(X, y).objectives_)
     start, before, after = found
     assert (before == start).any()
     assert not (after == start).any()

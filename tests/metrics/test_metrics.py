@@ -170,6 +170,13 @@ def test_of_classes_that_are_equally_probable_the_first_is_predicted() -> None:
     assert model.predict(X).tolist() == [0, 0, 0]
 
 
+def test_a_bin_of_confidence_holds_its_upper_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsoftmax.metrics.metrics.BINS", np.array([0.0, 0.5, 1.0]))
+    rows = Chunk(np.zeros((3, 2)), np.array([0, 1, 0]), None, 0)
+    sums = metrics_of(np.zeros((3, 1)), None).chunk(rows)  # two classes that are equally probable
+    np.testing.assert_array_equal(sums.bins, [[3.0, 1.5, 2.0], [0.0, 0.0, 0.0]])
+
+
 def test_scores_are_a_table_and_strict_json(fitted: tuple[SoftmaxRegression, Arrays]) -> None:
     model, data = fitted
     scores = model.evaluate(*data)

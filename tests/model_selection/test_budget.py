@@ -9,7 +9,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import SoftmaxRegressionCV
-from dsoftmax.events import CandidatesJudged, Event
+from dsoftmax.events import CandidatesJudged
+from tests.callbacks import Once
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -44,29 +45,17 @@ def test_a_search_whose_budget_is_spent_says_so_and_goes_on_with_a_larger_one(
         assert later.scores_.tobytes() == whole.scores_.tobytes()
 
 
-class Interrupt:
-    """Presses Ctrl-C in the second round."""
-
-    def __init__(self) -> None:
-        self.heard, self.pressed = 0, False
-
-    def on_event(self, event: Event) -> None:
-        if not isinstance(event, CandidatesJudged):
-            return
-        self.heard += 1
-        if self.heard == 3:
-            assert sum(event.running) > 0
-            self.pressed = True
-            raise KeyboardInterrupt
-
-
 def test_a_search_that_is_interrupted_returns_the_best_so_far_and_can_go_on(
     data: Arrays, tmp_path: Path
 ) -> None:
-    interrupt = Interrupt()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    in_second_round = Once(CandidatesJudged, interrupt, number=3)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
-        model = search(tol=1e-6, callbacks=[interrupt], checkpoint=tmp_path).fit(*data)
-    assert interrupt.pressed
+        model = search(tol=1e-6, callbacks=[in_second_round], checkpoint=tmp_path).fit(*data)
+    assert in_second_round.done
     assert model.stop_reason_.startswith("interrupted")
     assert model.score(*data) > 0.9
     later = search(tol=1e-6, checkpoint=tmp_path).fit(*data)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import CheckpointError, ChunkError, SoftmaxRegressionCV, open_data
-from dsoftmax.events import CandidatesJudged, CheckpointWritten, Event, PassEnded, RowsDone
+from dsoftmax.events import CandidatesJudged, CheckpointWritten, PassEnded, RowsDone
 from dsoftmax.model_selection import kernel, stack
 from dsoftmax.runtime.connect import local_workers
-from tests.model_selection.test_search import problem
+from tests.callbacks import Once, Recorder, StopAfter, StopError, kill_a_worker
+from tests.model_selection.problems import scaled_features
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -27,20 +25,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 JUDGES = tuple(array[:300] for array in load_digits(return_X_y=True))
 SCOUT: dict[str, Any] = {"alphas": 12, "cv": None}
 
-pytestmark = pytest.mark.usefixtures("small_spans")
-
-
-@pytest.fixture(autouse=True)
-def _always() -> Any:
-    """Write the checkpoint whenever there is something new, and try reads again at once."""
-    with dask.config.set({"dsoftmax.checkpoint-interval": 0, "dsoftmax.retry-delay": 0.001}):
-        yield
-
-
-@pytest.fixture
-def path(digits: Arrays, store: Store) -> str:
-    X, y = digits
-    return store(rows=97, X=X.astype("f4"), y=y)
+pytestmark = pytest.mark.usefixtures("small_spans", "checkpoint_always", "quick_retries")
 
 
 def found(path: str, **changes: Any) -> SoftmaxRegressionCV:
@@ -57,6 +42,10 @@ def found(path: str, **changes: Any) -> SoftmaxRegressionCV:
         search = SoftmaxRegressionCV(**(params | changes))
         validation = {} if search.cv else {"X_val": JUDGES[0], "y_val": JUDGES[1]}
         return search.fit(f"{path}/X", f"{path}/y", **validation)
+
+
+def stop_after(events: int, error: type[BaseException] = StopError) -> StopAfter:
+    return StopAfter(events, error, (RowsDone, PassEnded, CheckpointWritten))
 
 
 def bits(model: SoftmaxRegressionCV) -> tuple[bytes, ...]:
@@ -82,38 +71,10 @@ def test_the_bits_of_a_search_do_not_depend_on_where_it_runs(
 def test_other_workers_and_a_killed_one_do_not_change_a_search(path: str) -> None:
     expected = bits(found(path))
 
-    class Killer:
-        done = False
-
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, PassEnded) and not self.done:
-                self.done = True
-                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
-
     with local_workers(2) as client:
-        assert bits(found(path, callbacks=[Killer()])) == expected
-
-
-class StopError(Exception):
-    pass
-
-
-class After:
-    """Stops the search after so many events."""
-
-    def __init__(
-        self,
-        events: int,
-        how: type[BaseException] = StopError,
-        of: tuple[type, ...] = (RowsDone, PassEnded, CheckpointWritten),
-    ) -> None:
-        self.left, self.how, self.of = events, how, of
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, self.of):
-            self.left -= 1
-            if self.left < 0:
-                raise self.how
+        kill = Once(PassEnded, lambda: kill_a_worker(client))
+        assert bits(found(path, callbacks=[kill])) == expected
+    assert kill.done
 
 
 @pytest.mark.slow
@@ -133,7 +94,7 @@ def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     for events in (0, 30, 60):
         place = tmp_path / f"at-{events}"
         with pytest.raises(StopError):
-            found(path, checkpoint=place, callbacks=[After(events)], **params)
+            found(path, checkpoint=place, callbacks=[stop_after(events)], **params)
         assert bits(found(path, checkpoint=place, **params)) == expected
 
 
@@ -144,7 +105,7 @@ def test_a_search_that_is_stopped_again_and_again_goes_on_to_the_same_bits(
     expected, stops = bits(found(path)), 0
     while True:
         try:
-            model = found(path, checkpoint=tmp_path / "run", callbacks=[After(25)])
+            model = found(path, checkpoint=tmp_path / "run", callbacks=[stop_after(25)])
             break
         except StopError:
             stops += 1
@@ -154,7 +115,7 @@ def test_a_search_that_is_stopped_again_and_again_goes_on_to_the_same_bits(
 
 def test_a_finished_search_is_returned_without_reading(path: str, tmp_path: Path) -> None:
     first = found(path, checkpoint=tmp_path / "run")
-    again = found(path, checkpoint=tmp_path / "run", callbacks=[After(0, of=(RowsDone,))])
+    again = found(path, checkpoint=tmp_path / "run", callbacks=[StopAfter(0, kinds=(RowsDone,))])
     assert bits(again) == bits(first)
     assert (again.n_iter_, again.stop_reason_) == (first.n_iter_, first.stop_reason_)
 
@@ -176,7 +137,7 @@ def test_a_search_and_a_fit_do_not_share_a_checkpoint(path: str, tmp_path: Path)
 
 
 def test_ctrl_c_returns_the_best_so_far(path: str) -> None:
-    model = found(path, callbacks=[After(25, KeyboardInterrupt)])
+    model = found(path, callbacks=[stop_after(25, KeyboardInterrupt)])
     assert "interrupted" in model.stop_reason_
     assert np.isfinite(model.coef_).all()
     assert model.score(f"{path}/X", f"{path}/y") > 0.5
@@ -194,20 +155,16 @@ def test_a_search_goes_on_without_a_chunk_that_cannot_be_read(path: str) -> None
 
 
 def test_candidates_that_cannot_win_leave_and_the_winner_is_the_same(store: Store) -> None:
-    X, y = problem(3, rows=20_000)
-    path, judged = store(rows=1000, X=X.astype("f4"), y=y), []
+    X, y = scaled_features(3, rows=20_000)
+    path, judged = store(rows=1000, X=X.astype("f4"), y=y), Recorder(CandidatesJudged)
 
-    class Watch:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, CandidatesJudged):
-                judged.append(sum(event.running))
-
-    pruned = found(path, alphas=8, callbacks=[Watch()])
+    pruned = found(path, alphas=8, callbacks=[judged])
     whole = found(path, alphas=8, prune=False)
     assert pruned.alpha_ == whole.alpha_
     assert whole.converged_.all()
     assert not pruned.converged_.all()
-    assert judged == sorted(judged, reverse=True)
+    running = [sum(event.running) for event in judged.events]
+    assert running == sorted(running, reverse=True)
     (won,) = np.flatnonzero(pruned.alphas_ == pruned.alpha_)
     assert pruned.converged_[:, 0, won].all()
     # What was ruled out is no further from where it would have ended than what rules it out.

@@ -14,7 +14,7 @@ from dsoftmax import CheckpointError, SoftmaxRegression, SoftmaxRegressionCV
 from dsoftmax.data.folds import UserFolds
 from dsoftmax.model_selection import stack
 from dsoftmax.objective.reduction import Chunk
-from tests.model_selection.test_search import problem
+from tests.model_selection.problems import scaled_features
 
 X, Y = load_iris(return_X_y=True)
 GROUPS = np.arange(150) % 3
@@ -109,7 +109,7 @@ def test_forty_thousand_folds_have_numbers_of_their_own() -> None:
 
 
 def test_few_rows_in_folds_rule_out_little() -> None:
-    X, y = problem(3, rows=3000)
+    X, y = scaled_features(3, rows=3000)
     cv = np.where(np.arange(3000) < 60, np.arange(3000) % 2, -1)
     few = search(alphas=6, cv=cv, tol=1e-3).fit(X, y)
     whole = search(alphas=6, cv=cv, tol=1e-3, prune=False).fit(X, y)

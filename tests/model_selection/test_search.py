@@ -8,31 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.model_selection import StratifiedKFold
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
-from dsoftmax.events import CandidatesJudged, Event, FitStarted
+from dsoftmax.events import CandidatesJudged, FitStarted
 from dsoftmax.model_selection import rounds
+from tests.callbacks import Recorder
+from tests.model_selection.problems import fold_of_each_row, scaled_features
 
 Data = tuple[np.ndarray, np.ndarray]
 ALPHAS = [1e-3, 1e-1, 10.0]  # the last for coefficients near zero
-
-
-def fold_of_each_row(y: np.ndarray, n_folds: int) -> np.ndarray:
-    folds = np.empty(len(y), np.int64)
-    for fold, (_, test) in enumerate(
-        StratifiedKFold(n_folds, shuffle=True, random_state=0).split(np.zeros((len(y), 1)), y)
-    ):
-        folds[test] = fold
-    return folds
-
-
-def problem(n_classes: int, rows: int = 600) -> Data:
-    rng = np.random.default_rng(n_classes)
-    y = rng.integers(0, n_classes, rows)
-    X = rng.normal(size=(rows, 5)) * [1.0, 10.0, 0.1, 1.0, 1.0]
-    X += rng.normal(size=(n_classes, 5))[y] * [1.0, 10.0, 0.1, 0.0, 1.0]
-    return X, y
 
 
 @pytest.mark.parametrize(
@@ -53,7 +37,7 @@ def problem(n_classes: int, rows: int = 600) -> Data:
 def test_every_model_of_the_path_is_as_good_as_a_fit_of_its_own(
     n_classes: int, params: dict[str, Any]
 ) -> None:
-    X, y = problem(n_classes)
+    X, y = scaled_features(n_classes)
     cv, weight = fold_of_each_row(y, 3), np.random.default_rng(0).random(len(y)) + 0.5
     model = SoftmaxRegressionCV(
         alphas=ALPHAS, cv=cv, prune=False, tol=1e-9, random_state=0, max_iter=1000, **params
@@ -77,7 +61,7 @@ def test_every_model_of_the_path_is_as_good_as_a_fit_of_its_own(
 
 
 def test_the_winner_is_fitted_to_all_rows() -> None:
-    X, y = problem(3)
+    X, y = scaled_features(3)
     model = SoftmaxRegressionCV(alphas=ALPHAS, cv=4, tol=1e-9, random_state=0).fit(X, y)
     alone = SoftmaxRegression(model.alpha_, tol=1e-9).fit(X, y)
     assert model.loss_ == pytest.approx(alone.loss_, rel=1e-9)
@@ -110,21 +94,15 @@ def test_the_choice_is_that_of_scikit_learn_for_the_same_folds(digits: Data) -> 
 
 
 def test_the_solver_is_that_of_a_fit() -> None:
-    X, y = problem(4, rows=200)
+    X, y = scaled_features(4, rows=200)
 
     def solver(sample_size: int) -> str:
-        started: list[str] = []
-
-        class Watch:
-            def on_event(self, event: Event) -> None:
-                if isinstance(event, FitStarted):
-                    started.append(event.solver)
-
+        started = Recorder(FitStarted)
         search = SoftmaxRegressionCV(
-            alphas=2, cv=2, sample_size=sample_size, random_state=0, tol=0.1, callbacks=[Watch()]
+            alphas=2, cv=2, sample_size=sample_size, random_state=0, tol=0.1, callbacks=[started]
         )
         search.fit(X, y)
-        return started[0]
+        return str(started.events[0].solver)
 
     assert solver(20) == "newton"  # as many rows as coefficients
     assert solver(19) == "lbfgs"
@@ -133,20 +111,14 @@ def test_the_solver_is_that_of_a_fit() -> None:
 def test_candidates_that_the_sample_rules_out_take_no_part_in_a_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    X, y = problem(3, rows=6000)
+    X, y = scaled_features(3, rows=6000)
     validation = {"X_val": X[:1000], "y_val": y[:1000]}
-    told: list[CandidatesJudged] = []
-
-    class Watch:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, CandidatesJudged):
-                told.append(event)
-
+    judged = Recorder(CandidatesJudged)
     params: dict[str, Any] = {"alphas": ALPHAS, "sample_size": 2000, "random_state": 0}
     params |= {"tol": 1e-6, "cv": None}
-    model = SoftmaxRegressionCV(callbacks=[Watch()], **params).fit(X[1000:], y[1000:], **validation)
-    assert told[0].running == (1, 1, 1)
-    assert told[1].ruled_out[0]
+    model = SoftmaxRegressionCV(callbacks=[judged], **params).fit(X[1000:], y[1000:], **validation)
+    assert judged.events[0].running == (1, 1, 1)
+    assert judged.events[1].ruled_out[0]
     assert model.alpha_ < 10.0
     # What is reported of it is the sample's model, not where its search began.
     scores = []

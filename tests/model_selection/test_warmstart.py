@@ -12,10 +12,11 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
-from dsoftmax.events import CandidatesJudged, Event
+from dsoftmax.events import CandidatesJudged
 from dsoftmax.model_selection import racing, rounds
 from dsoftmax.model_selection.racing import degrees_of_freedom
-from tests.model_selection.test_search import fold_of_each_row
+from tests.callbacks import Recorder, StopAfter, StopError
+from tests.model_selection.problems import fold_of_each_row
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -156,23 +157,6 @@ def test_a_budget_that_ends_around_a_scout_changes_no_bits_later(
     assert later.scores_.tobytes() == whole.scores_.tobytes()
 
 
-class StopError(Exception):
-    pass
-
-
-class After:
-    """Stops the search after so many looks at its candidates."""
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, CandidatesJudged):
-            self.left -= 1
-            if self.left < 0:
-                raise StopError
-
-
 @pytest.mark.parametrize("looks", [2, 3, 4, 5, 6])
 def test_a_stop_after_the_budget_has_bitten_goes_on_with_a_larger_one(
     tmp_path: Path, looks: int
@@ -181,10 +165,9 @@ def test_a_stop_after_the_budget_has_bitten_goes_on_with_a_larger_one(
     params: dict[str, Any] = {"alphas": [1.0, 0.1, 1e-3], "cv": 3, "random_state": 0}
     params |= {"tol": 1e-7, "solver": "newton", "sample_size": 400}
     whole = SoftmaxRegressionCV(**params).fit(X, y)
+    stop = StopAfter(looks, kinds=(CandidatesJudged,))
     with pytest.raises(StopError):
-        SoftmaxRegressionCV(
-            max_iter=6, checkpoint=tmp_path, callbacks=[After(looks)], **params
-        ).fit(X, y)
+        SoftmaxRegressionCV(max_iter=6, checkpoint=tmp_path, callbacks=[stop], **params).fit(X, y)
     later = SoftmaxRegressionCV(checkpoint=tmp_path, **params).fit(X, y)
     assert later.stop_reason_.startswith("converged")
     assert later.coefs_paths_.tobytes() == whole.coefs_paths_.tobytes()
@@ -193,20 +176,14 @@ def test_a_stop_after_the_budget_has_bitten_goes_on_with_a_larger_one(
 
 def test_a_scout_saves_reads_of_many_models_and_changes_no_choice(digits: Data) -> None:
     X, y = digits[0] / 16, digits[1]
-    validation = {"X_val": X[:400], "y_val": y[:400]}
-    told: list[CandidatesJudged] = []
-
-    class Watch:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, CandidatesJudged):
-                told.append(event)
-
+    validation = {"X_val": X[:300], "y_val": y[:300]}
+    judged = Recorder(CandidatesJudged)
     params: dict[str, Any] = {"alphas": 12, "cv": None, "random_state": 0, "tol": 1e-5}
     params |= {"solver": "newton", "sample_size": 900}
-    model = SoftmaxRegressionCV(callbacks=[Watch()], **params).fit(X[400:], y[400:], **validation)
-    ahead = [event for event in told[1:] if sum(np.isfinite(event.losses)) == 12]
+    model = SoftmaxRegressionCV(callbacks=[judged], **params).fit(X[300:], y[300:], **validation)
+    ahead = [event for event in judged.events[1:] if sum(np.isfinite(event.losses)) == 12]
     assert ahead, "while one scouts, what the others have found in memory is told"
-    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[400:], y[400:], **validation)
+    whole = SoftmaxRegressionCV(prune=False, **params).fit(X[300:], y[300:], **validation)
     assert model.alpha_ == whole.alpha_
     assert model.loss_ == pytest.approx(whole.loss_, rel=1e-7)
     np.testing.assert_allclose(model.coef_, whole.coef_, atol=2e-3)
@@ -217,6 +194,25 @@ def test_a_scout_saves_reads_of_many_models_and_changes_no_choice(digits: Data) 
     )
     losses = -whole.scores_[0, 0]
     assert (losses[~kept] > losses.min()).all()
+
+
+def test_candidates_that_converge_where_another_led_have_the_objective_of_their_own_penalty(
+    digits: Data,
+) -> None:
+    X, y = digits[0] / 16, digits[1]
+    alphas = np.geomspace(1e-2, 1.03e-2, 12)  # so near to each other that one leads to all minima
+    model = SoftmaxRegressionCV(
+        alphas, cv=None, random_state=0, tol=0.1, solver="newton", sample_size=400
+    ).fit(X[200:], y[200:], X_val=X[:200], y_val=y[:200])
+    assert model.n_iter_ == 2  # the first read, and that of the pilot
+    assert model.converged_.all()
+    X, y = X[200:], y[200:]
+    for index, alpha in enumerate(model.alphas_):
+        theta = model.coefs_paths_[0, 0, index]
+        raw = X @ theta[:, :-1].T + theta[:, -1]
+        losses = np.log(np.exp(raw).sum(axis=1)) - raw[np.arange(len(y)), y]
+        value = losses.mean() + 0.5 * alpha * (theta[:, :-1] ** 2).sum()
+        assert model.objectives_[0, 0, index] == pytest.approx(value, rel=1e-9)
 
 
 def test_degrees_of_freedom_are_the_trace_of_what_the_penalty_leaves(

@@ -7,7 +7,7 @@ from dsoftmax.objective import matmul
 from dsoftmax.objective.kernel import block_length, loss_gradient
 from dsoftmax.objective.matmul import by_column, by_row, panel_length, rows_that_fit
 from dsoftmax.objective.scaling import moments
-from tests.objective.test_kernel import close, oracle, problem
+from tests.objective.textbook import close, oracle, problem
 
 
 @given(d=st.integers(1, 10**5), columns=st.integers(1, 300), itemsize=st.sampled_from([4, 8]))

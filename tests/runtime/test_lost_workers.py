@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import dask
 import numpy as np
@@ -18,37 +16,14 @@ import pytest
 from distributed import Client, LocalCluster, get_worker
 
 from dsoftmax import DsoftmaxError, OutageError, open_data
-from dsoftmax.events import Event, PassEnded, RowsDone
+from dsoftmax.events import PassEnded, RowsDone
 from dsoftmax.runtime.connect import local_workers
 from tests import faulty
+from tests.callbacks import Once, kill_a_worker
 from tests.faulty import Faulty
-from tests.training.test_faults import bits, model_of
-from tests.training.test_resume import fitted
-
-Store = Callable[..., str]
-Arrays = tuple[np.ndarray, np.ndarray]
+from tests.fits import bits, fitted, model_of
 
 pytestmark = pytest.mark.usefixtures("small_spans")
-
-
-@pytest.fixture
-def path(digits: Arrays, store: Store) -> str:
-    X, y = digits
-    return store(rows=97, X=X.astype("f4"), y=y)
-
-
-@dataclass
-class Once:
-    """Does something at the first event of a kind."""
-
-    kind: type[Any]
-    action: Callable[[], Any]
-    done: bool = False
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, self.kind) and not self.done:
-            self.done = True
-            self.action()
 
 
 @pytest.fixture
@@ -145,8 +120,7 @@ def test_a_worker_that_joins_in_the_middle_of_a_pass_helps_with_it(
 @pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_of_a_pass_changes_no_bit(path: str) -> None:
     with local_workers(2) as client:
-        pids = client.run(os.getpid).values()
-        kill = Once(RowsDone, lambda: os.kill(next(iter(pids)), signal.SIGKILL))
+        kill = Once(RowsDone, lambda: kill_a_worker(client))
         model = fitted(path, "lbfgs", callbacks=[kill])
     assert kill.done
     assert bits(model) == bits(fitted(path, "lbfgs"))

@@ -16,7 +16,7 @@ from dsoftmax import DataError, DsoftmaxError, SoftmaxRegression, open_data
 from dsoftmax.data.label_counts import label_counts
 from dsoftmax.data.source import Source
 from dsoftmax.errors import OutageError
-from dsoftmax.events import Event, FitStarted, StepEnded
+from dsoftmax.events import FitStarted, StepEnded
 from dsoftmax.runtime import local_cluster as local
 from dsoftmax.runtime import select
 from dsoftmax.runtime.cluster import ClusterExecutor
@@ -25,6 +25,7 @@ from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
+from tests.callbacks import Once
 
 Store = Callable[..., str]
 
@@ -165,17 +166,17 @@ def test_an_asynchronous_client_is_refused_with_the_remedy(cluster: Client, sour
 def test_a_scheduler_that_dies_is_one_clear_error(store: Store) -> None:
     path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
 
-    class Killer:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, FitStarted):
-                cluster.scheduler.process.kill()
+    def kill_scheduler() -> None:
+        cluster.scheduler.process.kill()
 
     with (
         local.local_cluster(1) as cluster,
         Client(cluster),
         pytest.raises(DsoftmaxError, match="scheduler"),
     ):
-        SoftmaxRegression(callbacks=[Killer()]).fit(f"{path}/X", f"{path}/y")
+        SoftmaxRegression(callbacks=[Once(FitStarted, kill_scheduler)]).fit(
+            f"{path}/X", f"{path}/y"
+        )
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
@@ -184,14 +185,10 @@ def test_a_client_that_is_closed_too_early_is_one_clear_error(
 ) -> None:
     path = store(rows=10, X=np.eye(95, 4), y=np.arange(95) % 4)
     client = Client(cluster.cluster, set_as_default=False)
-
-    class Closer:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, StepEnded):
-                client.close()
+    close = Once(StepEnded, client.close)
 
     with client.as_current(), pytest.raises(OutageError, match="has been closed"):
-        SoftmaxRegression(solver=solver, callbacks=[Closer()]).fit(f"{path}/X", f"{path}/y")
+        SoftmaxRegression(solver=solver, callbacks=[close]).fit(f"{path}/X", f"{path}/y")
 
 
 @pytest.mark.slow
@@ -201,18 +198,16 @@ def test_a_local_cluster_whose_workers_all_die_is_one_clear_error(
     monkeypatch.setattr("dsoftmax.runtime.cluster._WATCH_SECONDS", 0.5)
     path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
 
-    class Killer:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, FitStarted):
-                for nanny in cluster.workers.values():
-                    os.killpg(nanny.process.pid, signal.SIGKILL)
+    def kill_all() -> None:
+        for nanny in cluster.workers.values():
+            os.killpg(nanny.process.pid, signal.SIGKILL)
 
     with (
         local.local_cluster(1) as cluster,
         Client(cluster),
         pytest.raises(DsoftmaxError, match="the local cluster has died"),
     ):
-        SoftmaxRegression(callbacks=[Killer()]).fit(f"{path}/X", f"{path}/y")
+        SoftmaxRegression(callbacks=[Once(FitStarted, kill_all)]).fit(f"{path}/X", f"{path}/y")
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(source: Source) -> None:

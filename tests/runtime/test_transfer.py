@@ -33,12 +33,11 @@ from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
 from dsoftmax.runtime.task_window import NOT_YET, Window
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.runtime.transfer import MergePlan, PendingMerges, TaskCall
-from tests.faulty import Faulty
-from tests.runtime.test_lost_workers import Once
-from tests.runtime.test_task_window import SECONDS
-from tests.training.test_faults import bits, model_of
-from tests.training.test_resume import fitted
+from tests.callbacks import Once, kill_a_worker
+from tests.faulty import Deadly, Faulty
+from tests.fits import bits, fitted, model_of
 
+SECONDS = 60  # a wait that is never over in a test that passes
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
 Reduced = tuple[bytes, Cost, list[tuple[TaskResult, PartialSum]]]
@@ -80,12 +79,6 @@ def many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "dsoftmax.runtime.reduce.cut_tasks", lambda n, *_, **__: [(i, i + 1) for i in range(n)]
     )
-
-
-@pytest.fixture
-def path(digits: Arrays, store: Store) -> str:
-    X, y = digits
-    return store(rows=97, X=X.astype("f4"), y=y)
 
 
 @pytest.fixture
@@ -192,8 +185,7 @@ def test_a_value_that_a_task_of_a_group_refuses_is_named(digits: Arrays, store: 
 def test_a_worker_that_dies_with_what_was_to_be_merged_changes_no_bit(path: str) -> None:
     expected = fitted(path, "lbfgs")
     with local_workers(2) as client:
-        pids = client.run(os.getpid).values()
-        kill = Once(RowsDone, lambda: os.kill(next(iter(pids)), signal.SIGKILL))
+        kill = Once(RowsDone, lambda: kill_a_worker(client))
         model = fitted(path, "lbfgs", callbacks=[kill])
     assert kill.done
     assert bits(model) == bits(expected)
@@ -206,14 +198,8 @@ def test_a_task_of_a_group_that_kills_its_workers_is_the_one_whose_rows_are_name
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
 
-    class Deadly(Faulty):
-        def read(self, start: int, stop: int) -> np.ndarray:
-            if start <= 500 < stop:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return self.array.read(start, stop)
-
     source = open_data(f"{path}/X", f"{path}/y")
-    source = replace(source, X=Deadly(source.X, {}, tmp_path))
+    source = replace(source, X=Deadly(source.X, {}, tmp_path, row=500))
     with local_workers(2), pytest.raises(MemoryBoundError, match=r"rows 485 to 581 of .*X have"):
         model_of("lbfgs").fit(source)
 

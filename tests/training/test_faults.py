@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,27 +29,16 @@ from dsoftmax import (
 )
 from dsoftmax.data.retry import RetryPolicy, fetch, is_transient
 from dsoftmax.data.source import Source
-from dsoftmax.events import PassEnded
+from dsoftmax.events import ChunkQuarantined, PassEnded
 from dsoftmax.runtime.connect import local_workers
-from tests.faulty import Faulty, with_faults
+from tests.callbacks import Once, Recorder, StopError
+from tests.faulty import Deadly, Faulty, with_faults
+from tests.fits import SOLVERS, bits, model_of
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
-SOLVERS = ["lbfgs", "newton", "sgd", "adam", "fista"]
 
-pytestmark = pytest.mark.usefixtures("small_spans")
-
-
-@pytest.fixture(autouse=True)
-def _no_delays() -> Any:
-    with dask.config.set({"dsoftmax.retry-delay": 0.001}):
-        yield
-
-
-@pytest.fixture
-def path(digits: Arrays, store: Store) -> str:
-    X, y = digits
-    return store(rows=97, X=X.astype("f4"), y=y)
+pytestmark = pytest.mark.usefixtures("small_spans", "quick_retries")
 
 
 def opened(path: str, most: int = 0) -> Source:
@@ -59,32 +46,12 @@ def opened(path: str, most: int = 0) -> Source:
     return open_data(f"{path}/X", f"{path}/y", **policy)
 
 
-def model_of(solver: str, **changes: Any) -> SoftmaxRegression:
-    full_batch = solver == "fista"
-    params: dict[str, Any] = {
-        "solver": "sgd" if full_batch else solver,
-        "batch_size": 10**6 if full_batch else 170,
-        "sample_size": 300,
-        "l1_ratio": 0.5 if full_batch else 0.0,
-        "max_iter": 6,
-        "random_state": 0,
-        "tol": 0,
-    }
-    return SoftmaxRegression(**params | changes)
-
-
-def fitted(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
+def fitted_to(source: Source, solver: str, **changes: Any) -> SoftmaxRegression:
     # What is remembered is not read again, and cannot fail then; mini-batches need it.
     forgetful = {} if solver in ("sgd", "adam") else {"dsoftmax.cache": 0}
     with warnings.catch_warnings(), dask.config.set(forgetful):
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model_of(solver, **changes).fit(source)
-
-
-def bits(model: SoftmaxRegression) -> tuple[bytes, ...]:
-    records = [r for r in model.history_ if r["kind"] != "quarantined"]
-    losses = np.array([[r["loss"], r["accuracy"], r["gradient_norm"]] for r in records])
-    return model.coef_.tobytes(), model.intercept_.tobytes(), losses.tobytes()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -96,8 +63,8 @@ def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
         request.getfixturevalue("cluster")
     script = {0: ["timeout", "ok"], 97: ["ok", "reset", "busy", "ok"], 485: ["busy", "ok"]}
     source = with_faults(opened(path), script, tmp_path / "log")
-    model = fitted(source, solver)
-    assert bits(model) == bits(fitted(opened(path), solver))
+    model = fitted_to(source, solver)
+    assert bits(model) == bits(fitted_to(opened(path), solver))
     retries = sum(record["retries"] for record in model.history_ if record["kind"] == "pass")
     assert retries == 4
 
@@ -105,13 +72,13 @@ def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
 def test_a_storage_that_stays_away_stops_the_fit_and_says_so(path: str, tmp_path: Path) -> None:
     source = with_faults(opened(path, most=3), {970: ["timeout"]}, tmp_path / "log")
     with pytest.raises(OutageError, match=r"data\.zarr/X: rows 970 to 1066 .* after 7 retries"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 def test_a_chunk_that_is_bad_for_good_ends_the_fit_and_is_named(path: str, tmp_path: Path) -> None:
     source = with_faults(opened(path), {970: ["bad"]}, tmp_path / "log")
     with pytest.raises(ChunkError, match=r"data\.zarr/X: rows 970 to 1066 .*checksum"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
     assert isinstance(source.X, Faulty)
     assert source.X.reads(970) == 1  # a permanent fault is not tried again
 
@@ -146,10 +113,10 @@ def test_skipped_chunks_leave_the_optimum_of_the_other_rows(
     if solver in ("sgd", "adam"):
         params = {"alpha": 0.1, "max_iter": 10, "tol": 0}
     with pytest.warns(UserWarning, match="2 chunks of X, 148 rows, cannot be read and were left"):
-        model = fitted(source, solver, **params)
+        model = fitted_to(source, solver, **params)
     X, y = digits
     good = np.r_[0:97, 194:1746]
-    expected = fitted(open_data(X[good].astype("f4"), y[good]), solver, **params)
+    expected = fitted_to(open_data(X[good].astype("f4"), y[good]), solver, **params)
     rel = 1e-4 if solver in ("lbfgs", "fista") else 0.05
     assert model.loss_ == pytest.approx(expected.loss_, rel=rel)
     assert [(chunk["start"], chunk["stop"]) for chunk in model.quarantined_] == [
@@ -184,15 +151,37 @@ def test_the_objective_is_that_of_the_rest_however_late_chunks_turn_bad(
     if solver in ("sgd", "adam"):
         params |= {"batch_size": 20, "tol": 0}
     with pytest.warns(UserWarning, match="9 chunks of X, 900 rows"):
-        model = fitted(source, solver, **params)
+        model = fitted_to(source, solver, **params)
     exact = "fista" if solver == "fista" else "lbfgs"
     params |= {"tol": 1e-6, "batch_size": 10**6}
-    optimum = fitted(open_data(X[:100], y[:100]), exact, **params).loss_
+    optimum = fitted_to(open_data(X[:100], y[:100]), exact, **params).loss_
     slack = 0.1 if solver in ("sgd", "adam") else 1e-5
     assert optimum * (1 - 1e-5) <= model.loss_ <= optimum * (1 + slack)
     assert model.n_iter_ <= 60
     records = [r for r in model.history_ if r["kind"] == "pass"]
     assert [r["pass"] for r in records] == list(range(1, len(records) + 1))
+
+
+@pytest.mark.filterwarnings("ignore:1 chunks of X", "ignore:mini-batches are taken from")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_mini_batches_go_back_to_the_end_of_the_last_pass_when_a_chunk_is_left_out(
+    path: str, tmp_path: Path, solver: str
+) -> None:
+    # Without a cache, each of the eleven steps of an epoch reads all chunks.
+    script = {970: [*["ok"] * 18, "bad"]}
+    source = with_faults(opened(path, most=1), script, tmp_path / "log")
+    recorder = Recorder()
+    model = model_of(solver, callbacks=[recorder])
+    with dask.config.set({"dsoftmax.cache": 0}):
+        model.fit(source)
+    names = recorder.names
+    left_out = names.index("ChunkQuarantined")
+    assert names[left_out - 1] == "StepEnded"
+    assert names.index("PassEnded") < left_out < names.index("PassEnded", left_out)
+    following = recorder.events[left_out + 1 : names.index("PassEnded", left_out)]
+    # The whole epoch is made again, without the chunk.
+    assert sum(event.rows for event in following) == 1797 - 97
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
@@ -205,7 +194,7 @@ def test_a_class_that_only_bad_chunks_have_is_an_error_that_names_it(
     path = store(rows=100, name="sorted.zarr", X=rng.normal(size=(400, 5)), y=y)
     source = with_faults(opened(path, most=2), {200: turns}, tmp_path / "log")
     with pytest.raises(DataError, match=r"all rows of the class\(es\) 3 .*rows 200 to 299"):
-        fitted(source, solver)
+        fitted_to(source, solver)
 
 
 def test_a_fault_that_is_gone_when_it_is_looked_for_changes_nothing(
@@ -213,7 +202,7 @@ def test_a_fault_that_is_gone_when_it_is_looked_for_changes_nothing(
 ) -> None:
     script = {97: ["bad", "ok"]}
     source = with_faults(opened(path, most=1), script, tmp_path / "log")
-    assert bits(fitted(source, "lbfgs")) == bits(fitted(opened(path), "lbfgs"))
+    assert bits(fitted_to(source, "lbfgs")) == bits(fitted_to(opened(path), "lbfgs"))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -224,13 +213,8 @@ def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
         script = {97: ["ok", "ok", "bad"], 1455: ["ok", "bad"]}
         return with_faults(opened(path, most=3), script, tmp_path / log)
 
-    class StopError(Exception):
-        pass
-
-    class Stop:
-        def on_event(self, event: Any) -> None:
-            if type(event).__name__ == "ChunkQuarantined":
-                raise StopError
+    def stop() -> None:
+        raise StopError
 
     params: dict[str, Any] = {"max_iter": 8, "checkpoint": tmp_path / "state"}
     source = faulty("log")
@@ -241,9 +225,9 @@ def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
         warnings.filterwarnings("ignore", message=".*were left out")
         for _ in range(2):  # while the labels of the rest are not yet scanned
             with pytest.raises(StopError):
-                fitted(source, solver, callbacks=[Stop()], **params)
-        model = fitted(source, solver, **params)
-        again = fitted(source, solver, **params)
+                fitted_to(source, solver, callbacks=[Once(ChunkQuarantined, stop)], **params)
+        model = fitted_to(source, solver, **params)
+        again = fitted_to(source, solver, **params)
     assert [chunk["start"] for chunk in model.quarantined_] == [97, 1455]
     assert bits(again) == bits(model)
     assert again.stop_reason_ == model.stop_reason_
@@ -257,10 +241,10 @@ def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
     (tmp_path / "log").mkdir()
     source = replace(source, y=Faulty(source.y, {485: ["bad"]}, tmp_path / "log"))
     with pytest.warns(UserWarning, match="1 chunks of X, 97 rows"):
-        model = fitted(source, "lbfgs")
+        model = fitted_to(source, "lbfgs")
     X, y = digits
     good = np.r_[0:485, 582:1797]
-    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs")
+    expected = fitted_to(open_data(X[good].astype("f4"), y[good]), "lbfgs")
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-3)
 
 
@@ -275,9 +259,9 @@ def test_a_chunk_that_a_store_of_ours_has_lost_is_left_out_where_that_is_allowed
     with pytest.raises(ChunkError, match="has lost 1 of its 19 chunks"):
         opened(path)
     with pytest.warns(UserWarning, match=r"1 chunks of X, 97 rows.*chunk c/3/0"):
-        model = fitted(opened(path, most=1), "lbfgs", alpha=0.1, max_iter=50)
+        model = fitted_to(opened(path, most=1), "lbfgs", alpha=0.1, max_iter=50)
     good = np.r_[0:291, 388:1797]
-    expected = fitted(open_data(X[good].astype("f4"), y[good]), "lbfgs", alpha=0.1, max_iter=50)
+    expected = fitted_to(open_data(X[good].astype("f4"), y[good]), "lbfgs", alpha=0.1, max_iter=50)
     assert model.loss_ == pytest.approx(expected.loss_, rel=2e-5)
 
 
@@ -291,13 +275,8 @@ def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
     ingest(tmp_path / "d.npz", path, x="X", y="y", chunk_rows=97)
     chunk = tmp_path / "d.zarr" / "X" / "c" / "3" / "0"
 
-    class Lose:
-        def on_event(self, event: Any) -> None:
-            if isinstance(event, PassEnded):
-                chunk.unlink(missing_ok=True)
-
     array = zarr.open_group(path, mode="r")["X"] if opened_by_the_user else f"{path}/X"
-    model = model_of("lbfgs", callbacks=[Lose()])
+    model = model_of("lbfgs", callbacks=[Once(PassEnded, chunk.unlink)])
     forgetful = dask.config.set({"dsoftmax.cache": 0})
     with forgetful, pytest.raises(ChunkError, match="chunk c/3/0"):
         model.fit(array, f"{path}/y")
@@ -306,19 +285,14 @@ def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Path) -> None:
-    expected = fitted(opened(path), "lbfgs")
+    expected = fitted_to(opened(path), "lbfgs")
 
-    class Move:
-        passes = 0
-
-        def on_event(self, event: Any) -> None:
-            self.passes += isinstance(event, PassEnded)
-            if isinstance(event, PassEnded) and self.passes == 2:
-                away = Path(path).rename(tmp_path / "away.zarr")
-                threading.Timer(0.5, lambda: away.rename(path)).start()
+    def move() -> None:
+        away = Path(path).rename(tmp_path / "away.zarr")
+        threading.Timer(0.5, lambda: away.rename(path)).start()
 
     with dask.config.set({"dsoftmax.retry-delay": "0.2s", "dsoftmax.cache": 0}):
-        model = fitted(opened(path), "lbfgs", callbacks=[Move()])
+        model = fitted_to(opened(path), "lbfgs", callbacks=[Once(PassEnded, move, number=2)])
     assert bits(model) == bits(expected)
 
 
@@ -345,9 +319,9 @@ def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
     script = {97: ["bad"], 485: ["bad"]}
     source = with_faults(opened(path, most=2), script, tmp_path / "log")
     with pytest.warns(UserWarning, match="2 chunks of X"):
-        fitted(source, "lbfgs", checkpoint=tmp_path / "state")
+        fitted_to(source, "lbfgs", checkpoint=tmp_path / "state")
     with pytest.raises(CheckpointError, match=r"left out 2 chunks .* max_bad_chunks is 1"):
-        fitted(replace(source, max_bad_chunks=1), "lbfgs", checkpoint=tmp_path / "state")
+        fitted_to(replace(source, max_bad_chunks=1), "lbfgs", checkpoint=tmp_path / "state")
 
 
 def test_a_part_is_learnt_from_without_its_bad_chunks(
@@ -366,14 +340,14 @@ def test_one_bad_chunk_more_than_allowed_ends_the_fit(path: str, tmp_path: Path)
     script = {97: ["bad"], 485: ["ok", "bad"]}
     source = with_faults(opened(path, most=1), script, tmp_path / "log")
     with pytest.raises(ChunkError, match=r"2 chunks of X cannot be read, and max_bad_chunks is 1"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 def test_a_store_of_bad_chunks_alone_is_one_clear_error(path: str, tmp_path: Path) -> None:
     script = {row: ["bad"] for row in range(0, 1797, 97)}
     source = with_faults(opened(path, most=100), script, tmp_path / "log")
     with pytest.raises(ChunkError, match="no rows are left"):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 @pytest.mark.parametrize(
@@ -460,24 +434,18 @@ def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
 
-    class Deadly(Faulty):
-        def read(self, start: int, stop: int) -> np.ndarray:
-            if start <= 485 < stop:
-                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does without memory
-            return self.array.read(start, stop)
-
     source = opened(path)
-    source = replace(source, X=Deadly(source.X, {}, tmp_path))
+    source = replace(source, X=Deadly(source.X, {}, tmp_path, row=485))
     with (
         local_workers(2),
         pytest.raises(MemoryBoundError, match=r"rows 0 to 775 of .*X have killed every worker"),
     ):
-        fitted(source, "lbfgs")
+        fitted_to(source, "lbfgs")
 
 
 @pytest.mark.usefixtures("cluster")
 def test_workers_that_compute_alike_are_one_kind(path: str, cluster: Client) -> None:
-    model = fitted(opened(path), "lbfgs")
+    model = fitted_to(opened(path), "lbfgs")
     (kind,) = model.numerics_
     assert "numpy" in kind
     assert np.__version__ in kind

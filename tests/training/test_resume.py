@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,69 +18,19 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from dsoftmax import CheckpointError, SoftmaxRegression, load_model
-from dsoftmax.events import CheckpointWritten, Event, RowsDone, StepEnded
+from dsoftmax.events import RowsDone
 from dsoftmax.runtime.tls import security_options
 from dsoftmax.storage.lock import FolderLock
-from tests.training.test_faults import bits, model_of
+from tests.callbacks import Recorder, StopAfter, StopError
+from tests.fits import bits, fitted, model_of
 
 Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
-SOLVERS = ["newton", "lbfgs", "fista", "sgd", "adam"]
 
-pytestmark = pytest.mark.usefixtures("small_spans")
-
-
-@pytest.fixture(autouse=True)
-def _always() -> Iterator[None]:
-    """Write the checkpoint whenever there is something new."""
-    with dask.config.set({"dsoftmax.checkpoint-interval": 0}):
-        yield
-
-
-@pytest.fixture
-def path(digits: Arrays, store: Store) -> str:
-    X, y = digits
-    return store(rows=97, X=X.astype("f4"), y=y)
-
-
-def fitted(path: str, solver: str, **changes: Any) -> SoftmaxRegression:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model_of(solver, **changes).fit(f"{path}/X", f"{path}/y")
-
-
-class StopError(Exception):
-    pass
-
-
-class After:
-    """Stops the fit after so many events."""
-
-    def __init__(self, events: int, how: type[BaseException] = StopError) -> None:
-        self.left, self.how = events, how
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, RowsDone | StepEnded | CheckpointWritten):
-            self.left -= 1
-            if self.left < 0:
-                raise self.how
-
-
-class Log:
-    """Remembers the events."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def kinds(self) -> set[str]:
-        return {type(event).__name__ for event in self.events}
+pytestmark = pytest.mark.usefixtures("small_spans", "checkpoint_always")
 
 
 def stopped_again_and_again(
@@ -90,7 +39,7 @@ def stopped_again_and_again(
     """Fit, stopped after a few events each time, and return the model and the number of stops."""
     rng = np.random.default_rng(0)
     for stops in range(1000):
-        after = After(int(rng.integers(2, 9)), next(hows))
+        after = StopAfter(int(rng.integers(2, 9)), next(hows))
         try:
             model = fitted(path, solver, checkpoint=place, callbacks=[after], **changes)
         except (StopError, KeyboardInterrupt):
@@ -137,8 +86,8 @@ def test_a_fit_goes_on_elsewhere_to_the_same_bits(
 ) -> None:
     place = tmp_path / "state"
     with pytest.raises(StopError):
-        fitted(path, solver, checkpoint=place, callbacks=[After(12)])
-    fit = f"fitted({path!r}, {solver!r}, checkpoint={str(place)!r}, callbacks=[After(12)])"
+        fitted(path, solver, checkpoint=place, callbacks=[StopAfter(12)])
+    fit = f"fitted({path!r}, {solver!r}, checkpoint={str(place)!r}, callbacks=[StopAfter(12)])"
     options = security_options(cluster.cluster.folder)
     connect = f"""
 from distributed import Client, Security
@@ -155,7 +104,8 @@ PREAMBLE = """
 import os, resource, signal
 import dask, pytest
 from dsoftmax.events import CheckpointWritten
-from tests.training.test_resume import After, bits, fitted
+from tests.callbacks import StopAfter
+from tests.fits import fitted
 dask.config.set({"dsoftmax.checkpoint-interval": 0})
 pytest.MonkeyPatch().setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)
 """
@@ -168,7 +118,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
 
 
@@ -187,10 +137,10 @@ fitted({path!r}, "lbfgs", max_iter=2, checkpoint={str(tmp_path / "state")!r}, ca
 """
     ends = [python(code).returncode for _ in range(3)]
     assert ends == [-signal.SIGKILL] * 3
-    log = Log()
+    log = Recorder()
     model = fitted(path, "lbfgs", max_iter=2, checkpoint=tmp_path / "state", callbacks=[log])
     # A pass is three tasks here, and each job has ended one: what is left of the pass is nothing.
-    kinds = [type(event).__name__ for event in log.events]
+    kinds = log.names
     assert kinds.index("FitResumed") < kinds.index("PassEnded")
     assert "RowsDone" not in kinds[: kinds.index("PassEnded")]
     assert bits(model) == bits(fitted(path, "lbfgs", max_iter=2))
@@ -198,9 +148,9 @@ fitted({path!r}, "lbfgs", max_iter=2, checkpoint={str(tmp_path / "state")!r}, ca
 
 def test_a_finished_fit_is_returned_at_once(path: str, tmp_path: Path, capsys: Any) -> None:
     first = fitted(path, "sgd", checkpoint=tmp_path / "state")
-    log = Log()
+    log = Recorder()
     model = fitted(path, "sgd", checkpoint=tmp_path / "state", callbacks=[log], verbose=1)
-    assert log.kinds() == {"FitStarted", "FitResumed", "FitEnded"}
+    assert set(log.names) == {"FitStarted", "FitResumed", "FitEnded"}
     assert f"the fit in {tmp_path / 'state'} is finished" in capsys.readouterr().err
     assert bits(model) == bits(first)
     assert (model.loss_, model.stop_reason_) == (first.loss_, first.stop_reason_)
@@ -223,9 +173,25 @@ def test_a_larger_budget_lets_mini_batches_go_on(path: str, tmp_path: Path) -> N
     assert model.loss_ < first.loss_
 
 
+def test_a_larger_budget_begins_no_pass_with_a_sum_of_the_pass_that_was_stopped(
+    path: str, tmp_path: Path
+) -> None:
+    place, done = tmp_path / "state", Recorder(RowsDone)
+    fitted(path, "sgd", max_iter=3, callbacks=[done])
+    in_closing_pass = StopAfter(len(done.events) - 1, kinds=(RowsDone,))
+    with pytest.raises(StopError):
+        fitted(path, "sgd", max_iter=3, checkpoint=place, callbacks=[in_closing_pass])
+    model = fitted(path, "sgd", checkpoint=place, max_iter=6)
+    log_loss = model.evaluate(f"{path}/X", f"{path}/y")["log_loss"]
+    penalty = 0.5 * model.alpha * (model.coef_**2).sum()
+    assert model.loss_ == pytest.approx(log_loss + penalty, rel=1e-5)
+
+
 def test_without_a_seed_the_fit_goes_on_with_the_one_it_had(path: str, tmp_path: Path) -> None:
     with pytest.raises(StopError):
-        fitted(path, "sgd", random_state=None, checkpoint=tmp_path / "state", callbacks=[After(9)])
+        fitted(
+            path, "sgd", random_state=None, checkpoint=tmp_path / "state", callbacks=[StopAfter(9)]
+        )
     model = fitted(path, "sgd", random_state=None, checkpoint=tmp_path / "state")
     assert bits(model) == bits(fitted(path, "sgd", random_state=model.seed_))
 
@@ -333,7 +299,7 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_fit(
 ) -> None:
     place = tmp_path / "state"
     with pytest.raises(StopError):
-        fitted(path, "lbfgs", checkpoint=place, callbacks=[After(20)])
+        fitted(path, "lbfgs", checkpoint=place, callbacks=[StopAfter(20)])
     code = f"""
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # room for the lease alone
@@ -348,10 +314,10 @@ print(fitted({path!r}, "lbfgs", checkpoint={str(place)!r}).coef_.sum().hex())
 
 
 def test_checkpoints_are_written_at_pass_ends_and_rarely(path: str, tmp_path: Path) -> None:
-    log = Log()
+    log = Recorder()
     with dask.config.set({"dsoftmax.checkpoint-interval": "1 hour"}):
         fitted(path, "sgd", checkpoint=tmp_path / "state", callbacks=[log])
-    kinds = [type(event).__name__ for event in log.events]
+    kinds = log.names
     written = [i for i, kind in enumerate(kinds) if kind == "CheckpointWritten"]
     assert written
     assert all(kinds[i - 1] in ("PassEnded", "CheckpointWritten") for i in written)

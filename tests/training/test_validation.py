@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,13 +18,12 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from dsoftmax import CheckpointError, ChunkError, DataError, SoftmaxRegression, open_data
 from dsoftmax.data.folds import HoldOut
 from dsoftmax.events import Event, FitEnded, PassEnded, RowsDone, StepEnded
-from tests.data.test_arrays import reads_of
+from tests.callbacks import Once, Recorder, StopAfter, StopError, press_ctrl_c
 from tests.faulty import with_faults
-from tests.training.test_faults import bits, model_of
+from tests.fits import SOLVERS, bits, model_of
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Store = Callable[..., str]
-SOLVERS = ["newton", "lbfgs", "fista", "sgd", "adam"]
 SCORES = ("loss", "accuracy", "balanced_accuracy", "f1_macro", "brier_score", "ece")
 
 pytestmark = [
@@ -158,6 +156,19 @@ def test_early_stopping_returns_the_best_model(
         assert model.loss_ == pytest.approx(best, rel=1e-9) if whole else model.loss_ < 2.3
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_a_pass_counts_as_better_only_if_it_lowers_the_loss_by_tol(
+    solver: str, halves: tuple[np.ndarray, ...]
+) -> None:
+    X, y, X_val, y_val = halves
+    params = {"early_stopping": True, "n_iter_no_change": 2, "tol": 0.9, "max_iter": 30}
+    model = model_of(solver, alpha=1e-2, **params).fit(X, y, X_val=X_val, y_val=y_val)
+    losses = judged(model)
+    assert model.stop_reason_.startswith("early")
+    assert 0.1 * losses[0] < losses[1] < losses[0]
+    assert len(losses) == 3 + 1  # and the closing pass
+
+
 def test_patience_is_counted_in_passes(halves: tuple[np.ndarray, ...]) -> None:
     X, y, X_val, y_val = halves
     rows = {"X_val": X_val, "y_val": np.roll(y_val, 1)}  # labels at random: only worse can come
@@ -181,12 +192,8 @@ def test_ctrl_c_at_the_end_of_a_pass_keeps_the_model_of_that_pass(
 ) -> None:
     X, y, X_val, y_val = halves
 
-    class Interrupter:
-        def on_event(self, event: Event) -> None:
-            if isinstance(event, PassEnded) and event.passes == 5:
-                signal.raise_signal(signal.SIGINT)
-
-    model = model_of("lbfgs", early_stopping=True, max_iter=20, callbacks=[Interrupter()])
+    interrupt = Once(PassEnded, press_ctrl_c, number=5)
+    model = model_of("lbfgs", early_stopping=True, max_iter=20, callbacks=[interrupt])
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         model.fit(X, y, X_val=X_val, y_val=y_val)
     assert model.best_iter_ == 5
@@ -195,24 +202,13 @@ def test_ctrl_c_at_the_end_of_a_pass_keeps_the_model_of_that_pass(
 
 def test_which_pass_was_kept_is_told(halves: tuple[np.ndarray, ...]) -> None:
     X, y, X_val, y_val = halves
-    ends = Ends()
+    ends = Recorder(FitEnded)
     params = {"early_stopping": True, "alpha": 0.0, "max_iter": 30, "callbacks": [ends]}
     model = model_of("lbfgs", **params).fit(X, y, X_val=X_val, y_val=y_val)
     passes = [record for record in model.history_ if record["kind"] == "pass"]
     best = min(passes, key=lambda record: record["validation_loss"])
-    assert model.best_iter_ == best["pass"] == ends.best_pass
+    assert model.best_iter_ == best["pass"] == ends.events[0].best_pass
     assert model_of("lbfgs").fit(X, y, X_val=X_val, y_val=y_val).best_iter_ is None
-
-
-class Ends:
-    """Remembers which pass was kept."""
-
-    best_pass: int | None = None
-    retries = 0
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, FitEnded):
-            self.best_pass, self.retries = event.best_pass, event.retries
 
 
 def test_mini_batches_whose_best_epoch_ended_badly_fall_back_on_the_solvers_best(
@@ -236,40 +232,35 @@ def test_early_stopping_is_no_failure_to_converge(halves: tuple[np.ndarray, ...]
         )
 
 
+def rows_read(passes: Recorder) -> int:
+    return sum(event.rows for event in passes.events)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_budget_counts_no_pass_over_validation_rows(
     solver: str, halves: tuple[np.ndarray, ...]
 ) -> None:
     X, y, X_val, y_val = halves
-    counted, alone = Rows(), Rows()
+    counted, alone = Recorder(PassEnded), Recorder(PassEnded)
     model = model_of(solver, max_iter=4, callbacks=[counted]).fit(X, y, X_val=X_val, y_val=y_val)
     model_of(solver, max_iter=4, callbacks=[alone]).fit(X, y)
     assert model.n_iter_ <= 4
-    assert counted.rows == alone.rows
+    assert rows_read(counted) == rows_read(alone)
 
 
 def test_validation_rows_in_a_store_are_decoded_once(
-    halves: tuple[np.ndarray, ...], store: Store, monkeypatch: pytest.MonkeyPatch
+    halves: tuple[np.ndarray, ...], store: Store, reads: list[str]
 ) -> None:
     X, y, X_val, y_val = halves
-    path, seen = store(rows=100, X_val=X_val, y_val=y_val), reads_of(monkeypatch)
+    path = store(rows=100, X_val=X_val, y_val=y_val)
+    reads.clear()
     rows = {"X_val": f"{path}/X_val", "y_val": f"{path}/y_val"}
     model = model_of("lbfgs", max_iter=5, tol=0).fit(X, y, **rows)
     with dask.config.set({"dsoftmax.cache": 0}):
         assert bits(model) == bits(model_of("lbfgs", max_iter=5, tol=0).fit(X, y, **rows))
-    chunks = [key for key in seen if key.startswith("X_val/c/")]
+    chunks = [key for key in reads if key.startswith("X_val/c/")]
     assert len(judged(model)) > 1
     assert {chunks.count(key) for key in chunks} == {1 + len(judged(model))}
-
-
-class Rows:
-    """Adds up the rows of the passes."""
-
-    rows = 0
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, PassEnded):
-            self.rows += event.rows
 
 
 @pytest.mark.slow
@@ -296,23 +287,6 @@ def test_neither_workers_nor_kinds_of_arrays_change_a_bit(
         losses[name] = judged(fit)
     for name, found in losses.items():
         assert found == pytest.approx(losses["paths"], rel=1e-6), name
-
-
-class StopError(Exception):
-    pass
-
-
-class After:
-    """Stops the fit after so many events."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, RowsDone | StepEnded):
-            self.left -= 1
-            if self.left < 0:
-                raise StopError
 
 
 @pytest.mark.parametrize(
@@ -342,9 +316,9 @@ def test_a_fit_that_is_stopped_again_and_again_stops_early_at_the_same_bits(
     rng, stops = np.random.default_rng(0), 0
     with dask.config.set({"dsoftmax.checkpoint-interval": 0}):
         while True:
-            after = After(int(rng.integers(2, 5)))
+            stop = StopAfter(int(rng.integers(2, 5)), kinds=(RowsDone, StepEnded))
             try:
-                model = fitted(checkpoint=tmp_path / "state", callbacks=[after])
+                model = fitted(checkpoint=tmp_path / "state", callbacks=[stop])
                 break
             except StopError:
                 stops += 1
@@ -422,20 +396,20 @@ def test_reads_of_validation_rows_that_were_tried_again_are_counted(
     shaky = with_faults(
         open_data(f"{path}/X", f"{path}/y"), {200: ["busy", "ok"]}, tmp_path / "log"
     )
-    ends = Ends()
+    ends = Recorder(FitEnded)
     shaky = replace(shaky, retry_policy=shaky.retry_policy._replace(delay=0.001))
     model_of("lbfgs", max_iter=3, callbacks=[ends]).fit(X, y, X_val=shaky)
-    assert ends.retries == 1
+    assert ends.events[0].retries == 1
 
 
 def test_labels_of_validation_rows_are_looked_at_before_anything_is_learned(
     halves: tuple[np.ndarray, ...], store: Store
 ) -> None:
     X, y, X_val, y_val = halves
-    counted = Rows()
+    started = Recorder(RowsDone)
     with pytest.raises(DataError, match="in the validation data, y has the label 106"):
-        model_of("lbfgs", callbacks=[counted]).fit(X, y, X_val=X_val, y_val=y_val + 99)
-    assert counted.rows == 0
+        model_of("lbfgs", callbacks=[started]).fit(X, y, X_val=X_val, y_val=y_val + 99)
+    assert not started.events
     left_out = open_data(X_val, np.where(y_val == 3, 255, y_val), ignore_label=255)
     with pytest.warns(UserWarning, match="of 597 validation rows are left out: 62 with the label"):
         model_of("lbfgs", max_iter=2).fit(X, y, X_val=left_out)
