@@ -20,8 +20,8 @@ from dsoftmax.estimators.classifier import SoftmaxRegression
 from dsoftmax.estimators.session import session
 from dsoftmax.events import Callback
 from dsoftmax.model_selection.folding import with_cv
-from dsoftmax.model_selection.options import resolve_search
-from dsoftmax.model_selection.search import SearchResult, search
+from dsoftmax.model_selection.path import resolve_search
+from dsoftmax.model_selection.search import CrossValidationSearch, SearchResult
 from dsoftmax.training.validation import open_validation
 
 
@@ -226,7 +226,9 @@ class SoftmaxRegressionCV(LinearClassifier):
         history = History()
         told = [history, *self.callbacks]
         with session(source, validation_source, told, self.verbose) as (executor, validation, told):
-            found = search(source, params, options, executor, told, self.checkpoint, validation)
+            found = CrossValidationSearch(
+                source, params, options, executor, told, self.checkpoint, validation
+            ).run()
         check_feature_names(self, X, source, reset=True)
         self._keep(found, source, history)
         if found.fit.quarantined:
