@@ -11,7 +11,7 @@ import numpy as np
 from dsoftmax.diagnostics.axes import head, scale, tidy
 from dsoftmax.diagnostics.palette import BLUE, GREEN, INK, ORANGE, SLATE
 from dsoftmax.diagnostics.plot import check_plot
-from dsoftmax.model_selection.candidates import Candidates, chosen
+from dsoftmax.model_selection.path import Candidates, chosen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ from dsoftmax.estimators.classifier import SoftmaxRegression
 from dsoftmax.estimators.session import session
 from dsoftmax.events import Callback
 from dsoftmax.model_selection.folding import with_cv
-from dsoftmax.model_selection.options import resolve_search
-from dsoftmax.model_selection.search import SearchResult, search
+from dsoftmax.model_selection.path import resolve_search
+from dsoftmax.model_selection.search import CrossValidationSearch, SearchResult
 from dsoftmax.training.validation import open_validation
 
 
@@ -224,9 +224,9 @@ class SoftmaxRegressionCV(LinearClassifier):
         source = self._with_folds(source, validation_source)
         with session(source, validation_source, self.callbacks, self.verbose) as run:
             executor, validation, callbacks = run
-            found = search(
+            found = CrossValidationSearch(
                 source, params, options, executor, callbacks, self.checkpoint, validation
-            )
+            ).run()
         check_feature_names(self, X, source, reset=True)
         self._set_found(found, source)
         if found.fit.quarantined:

@@ -11,8 +11,8 @@ from dask.utils import format_bytes
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
-from dsoftmax.model_selection.cost import Cost, cost_of
-from dsoftmax.model_selection.options import Options, resolve_search
+from dsoftmax.model_selection.memory import Cost, cost_of
+from dsoftmax.model_selection.path import Options, resolve_search
 from dsoftmax.objective.importance_sample import auto_size
 from dsoftmax.runtime.memory import SPILL_SHARE, cache_room, require_sample_fits, working_set
 from dsoftmax.runtime.reduce import full_pass, task_runs

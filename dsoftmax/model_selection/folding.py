@@ -1,4 +1,4 @@
-"""From what a user says of folds to those that the rows are read with."""
+"""The folds of a search: dealt out by class, or named by the user row by row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dsoftmax.data.opening import row_array
 from dsoftmax.data.row_array import preview
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
-from dsoftmax.model_selection.moments import FoldMoments
+from dsoftmax.model_selection.sums import FoldMoments
 from dsoftmax.objective.reduction import ALL
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import reduce
@@ -26,12 +26,12 @@ from dsoftmax.typing import Array
 
 
 def with_cv(source: Source, cv: Any) -> Source:
-    """Return the source that knows what the user calls the folds of the rows.
+    """Return the source with the fold of each row, as the user names it.
 
     Raises
     ------
     DataError
-        If they are not one label a row.
+        If there is not one label for each row.
     """
     try:
         array = row_array("cv", cv)
@@ -55,14 +55,14 @@ def with_cv(source: Source, cv: Any) -> Source:
 def folded(
     labelled: EncodedData, n_folds: int, seed: int, leaves: Sequence[Leaf], executor: Executor
 ) -> EncodedData:
-    """Return what the scan of the labels leads to, with a source that reads folds.
+    """Return the encoded labels with folds in their source.
 
-    Reads the labels once more, or the folds that the user gave.
+    Reads the labels once more, or the folds that the user named.
 
     Raises
     ------
     DataError
-        If there are fewer than two folds, or no class has rows for so many.
+        If there are fewer than two folds, or no class has a row for each.
     """
     source = labelled.source
     folds: Folds
@@ -72,14 +72,15 @@ def folded(
         digest = f"{digest} {values}"
     else:
         reduction = parts_of(len(labelled.classes))
-        alone = not source.drops_missing
-        parts, _ = reduce(executor, source, reduction, leaves, targets_only=alone)
+        # Which rows are dropped for missing values is known only from X.
+        targets_only = not source.drops_missing
+        parts, _ = reduce(executor, source, reduction, leaves, targets_only=targets_only)
         folds = stratified(n_folds, seed, parts)
     return labelled._replace(source=replace(source, folds=folds), digest=digest)
 
 
 def fold_names_source(source: Source) -> Source:
-    """Return the source whose labels are what the user calls the folds of another."""
+    """Return a source whose labels are the folds that the user named."""
     return replace(
         source,
         y=source.cv,
@@ -102,18 +103,18 @@ def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[
             f"{named.y.name if named.y else 'cv'} names {len(names)} fold(s) "
             f"({preview(names)}); expected at least 2 (negative numbers are in none)"
         )
-    found, _ = reduce(executor, named, chunk_digests, leaves, targets_only=True)
-    values = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
+    digests, _ = reduce(executor, named, chunk_digests, leaves, targets_only=True)
+    values = hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16]
     return UserFolds(names), values
 
 
 def require_folds(first: FoldMoments, folds: Folds, classes: Array) -> None:
-    """Refuse folds that judge nothing, and warn of classes whose rows are all in one fold.
+    """Refuse folds without rows, and warn of classes whose rows are all in one fold.
 
     Raises
     ------
     DataError
-        If a fold has no row that counts, or fewer than two classes are left without it.
+        If a fold has no row with a positive weight, or fewer than two classes are left without it.
     """
     names = folds.names if isinstance(folds, UserFolds) else np.arange(folds.n_folds)
     everywhere = first.without(ALL).class_weight

@@ -1,4 +1,9 @@
-"""Which candidates cannot win any more."""
+"""Racing: candidates that cannot win any more are eliminated before they converge.
+
+Hoeffding races (Maron and Moore, 1994) bound how much an average over few rows can still change.
+Here all held-out rows are known at every pass, and what changes is the model: the bound is on how
+much its held-out loss can change until it is at its minimum.
+"""
 
 from __future__ import annotations
 
@@ -7,159 +12,157 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsoftmax.model_selection.candidates import by_fold
-from dsoftmax.model_selection.models import PathModel, guess_of_sample
-from dsoftmax.model_selection.moments import FoldMoments
+from dsoftmax.model_selection.models import PathModel, minimum_of_sample
+from dsoftmax.model_selection.path import by_fold
 from dsoftmax.model_selection.state import SearchState
 from dsoftmax.solvers.base import FullBatchState, Status
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.typing import Array
 
-_ROWS_A_COEFFICIENT = 4  # in memory, for their model to be believed
+_ROWS_A_COEFFICIENT = 4  # of the sample: with fewer, a step in memory is not trusted
+TRUSTED_RATIO = 0.5  # of the gain of a step to the gain that the solver had expected of it
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """Rules candidates out, and takes them back.
+class Racing:
+    """Eliminates candidates, and takes them back.
 
     Attributes
     ----------
-    members : those of the candidates, and then their leaders
-    n_folds : of the scores
+    models : of all candidates and folds, and then the full-data models
+    n_folds : 1 for a validation set
     select : as for `chosen`
     n_used : how many rows count
-    n_apart : how many rows judge that are no part of those, or None where folds do
+    n_validation : how many rows a validation set has; None if folds judge
     """
 
-    members: Sequence[PathModel]
+    models: Sequence[PathModel]
     n_folds: int
     select: str
     n_used: int
-    n_apart: int | None
+    n_validation: int | None
 
-    def is_first(self, run_state: SearchState) -> bool:
-        """Whether no model was evaluated on all rows yet, but in memory."""
+    def none_evaluated(self, state: SearchState) -> bool:
+        """Whether no model was evaluated on all rows yet, but only on the sample."""
         return all(
-            isinstance(state, NewtonState) and not state.rounds for state in run_state.states
+            isinstance(solver_state, NewtonState) and not solver_state.rounds
+            for solver_state in state.states
         )
 
-    def at_minima_of_sample(self, run_state: SearchState) -> SearchState:
-        """Return the cursor in which all stand where the sample has their minima, ruled out."""
-        assert run_state.sample is not None, "it was searched"
-        for index, member in enumerate(self.members):
-            state = run_state.states[index]
-            if isinstance(state, NewtonState) and guess_of_sample(member, state):
-                n_free = degrees_of_freedom(member, state)
-                gap = gap_of_a_sample(n_free, effective(run_state.sample.weight[0]))
-                run_state = run_state.with_state(index, replace(state, distance=gap))
-        return run_state.all_as(Status.RUNNING, Status.RULED_OUT)
+    def at_minima_of_sample(self, state: SearchState) -> SearchState:
+        """Return the state with all candidates eliminated at their minima of the sample.
 
-    def pruned(self, run_state: SearchState) -> SearchState:
-        """Return the cursor in which those do not run that cannot win, as far as is known."""
-        losses = by_fold(run_state.scores[:, 0], self.n_folds)
-        lost = eliminated(-losses, self._doubts(run_state), self.select)
-        n_tried = len(run_state.scores)
-        for index, member in enumerate(self.members):
-            state, goes = run_state.states[index], lost[member.candidate]
-            if index >= n_tried and member.candidate not in run_state.led:
+        Their gaps are bounds on how far these points are above the minima for all rows, so that
+        `eliminated` takes back all candidates that can still win.
+        """
+        assert state.sample is not None, "it was searched"
+        for index, model in enumerate(self.models):
+            solver_state = state.states[index]
+            if isinstance(solver_state, NewtonState) and minimum_of_sample(model, solver_state):
+                n_free = degrees_of_freedom(model, solver_state)
+                gap = gap_of_a_sample(n_free, effective(state.sample.weight[0]))
+                state = state.with_state(index, replace(solver_state, distance=gap))
+        return state.all_as(Status.RUNNING, Status.RULED_OUT)
+
+    def raced(self, state: SearchState) -> SearchState:
+        """Return the state after candidates are eliminated that cannot win, or taken back."""
+        losses = by_fold(state.scores[:, 0], self.n_folds)
+        lost = eliminated(-losses, self._score_bounds(state), self.select)
+        for index, model in enumerate(self.models):
+            if index >= state.n_models and model.candidate not in state.ahead:
                 continue
-            if state.status is Status.RUNNING and goes:
-                run_state = run_state.with_state(index, replace(state, status=Status.RULED_OUT))
-            elif state.status is Status.RULED_OUT and not goes:
-                # What was the best has become worse on its way to its minimum.
-                run_state = run_state.with_state(index, replace(state, status=Status.RUNNING))
-        return run_state
+            solver_state, loses = state.states[index], lost[model.candidate]
+            if solver_state.status is Status.RUNNING and loses:
+                state = state.with_state(index, replace(solver_state, status=Status.RULED_OUT))
+            elif solver_state.status is Status.RULED_OUT and not loses:
+                # The best candidate may overfit as it converges, so that others can win again.
+                state = state.with_state(index, replace(solver_state, status=Status.RUNNING))
+        return state
 
-    def _doubts(self, run_state: SearchState) -> Array:
-        """Return by how much losses on held-out rows may still change (n_folds, n_candidates)."""
-        assert run_state.first is not None, "it was read"
-        doubts, n_free = [], 0.0
-        for index, member in enumerate(self.members[: len(run_state.scores)]):
-            state = run_state.states[index]
+    def _score_bounds(self, state: SearchState) -> Array:
+        """Return the bounds of `score_bound` for all models, as (n_folds, n_candidates)."""
+        assert state.first is not None, "it was read"
+        bounds, n_free = [], 0.0
+        for index, model in enumerate(self.models[: state.n_models]):
+            solver_state = state.states[index]
             if index % self.n_folds == 0:
-                n_free = degrees_of_freedom(member, state)  # about that of all of its folds
-            n_learned, n_judging = self._n_rows(run_state.first, member.fold)
-            gap, seen = member.solver.gap(state), self._seen(run_state, index)
-            doubts.append(score_bound(gap, n_free, n_learned, n_judging, seen))
-        return by_fold(np.array(doubts), self.n_folds)
+                n_free = degrees_of_freedom(model, solver_state)  # about the same in all folds
+            rows, gap = self._n_rows(state, model.fold), model.solver.gap(solver_state)
+            bounds.append(score_bound(gap, n_free, *rows, self._share_seen(state, index)))
+        return by_fold(np.array(bounds), self.n_folds)
 
-    def _n_rows(self, first: FoldMoments, fold: int) -> tuple[int, int]:
-        """Return how many rows a model learns from, and is judged by, by what they weigh."""
-        if self.n_apart is not None:
-            return max(self.n_used, 1), max(self.n_apart, 1)
-        n_judging = int(first.judging[fold].sum() / first.judging.sum() * self.n_used)
+    def _n_rows(self, state: SearchState, fold: int) -> tuple[int, int]:
+        """Return how many rows a model learns from, and how many judge it, by their weight."""
+        if self.n_validation is not None:
+            return max(self.n_used, 1), max(self.n_validation, 1)
+        assert state.first is not None, "it was read"
+        judging = state.first.judging
+        n_judging = int(judging[fold].sum() / judging.sum() * self.n_used)
         return max(self.n_used - n_judging, 1), max(n_judging, 1)
 
-    def is_short(self, run_state: SearchState, index: int, gain: float) -> bool:
-        """Whether a step gains about what it does to leave out the rows that judge a model.
+    def _share_seen(self, state: SearchState, index: int) -> float:
+        """Return the share of the rows judging a model that its point was learned from.
 
-        A part of the rows leaves half the degrees of freedom over their number uncertain, of which
-        the share is left that the others do not know: twice that, at most. And the rows in memory
-        are to tell so much.
+        It is 1 while the fold model is at the point of its full-data model, and 0 afterwards.
         """
-        assert run_state.first is not None, "it was read"
-        assert run_state.sample is not None, "it was searched"
-        member = self.members[index]
-        n_learned, n_judging = self._n_rows(run_state.first, member.fold)
-        n_free = degrees_of_freedom(member, run_state.states[index])
-        share = n_judging / (n_learned + n_judging)
-        height, width = run_state.states[index].point.shape
-        if run_state.sample.n_rows < _ROWS_A_COEFFICIENT * height * max(width - 1, 1):
+        candidate = self.models[index].candidate
+        full = state.n_models + candidate
+        if full >= len(self.models) or candidate in state.ahead:
+            return float(candidate in state.ahead)
+        return float(np.array_equal(state.states[index].point, state.states[full].point))
+
+    def is_short(self, state: SearchState, index: int) -> bool:
+        """Whether the next step of a fold model gains no more than leaving out a fold can.
+
+        It gains twice the share of the rows left out, of half the degrees of freedom over the
+        number of rows, at most. And the sample has to be large enough to be trusted, and the last
+        step of the full-data model to have gained about what the solver expected.
+        """
+        model, solver_state = self.models[index], state.states[index]
+        guess = model.solver.guess(solver_state)
+        assert isinstance(solver_state, NewtonState)
+        assert state.sample is not None, "it was searched"
+        if guess is None or model.full_objective is None or solver_state.thin:
             return False
-        return gain <= 2 * share * gap_of_a_sample(n_free, n_learned)
-
-    def is_likely(
-        self, run_state: SearchState, index: int, gain: float, means: tuple[float, float]
-    ) -> bool:
-        """Whether such a step changes the loss on held-out rows by no more than it could."""
-        assert run_state.first is not None, "it was read"
-        member = self.members[index]
-        n_free = degrees_of_freedom(member, run_state.states[index])
-        most = score_bound(gain, n_free, *self._n_rows(run_state.first, member.fold), seen=1.0)
-        return bool(abs(means[0] - run_state.scores[index, 0]) <= most)
-
-    def _seen(self, run_state: SearchState, index: int) -> float:
-        """Return the share of a model's judges that it has learned from all the same.
-
-        They were among the rows of its leader.
-        """
-        candidate = self.members[index].candidate
-        at = len(run_state.scores) + candidate
-        if at >= len(self.members) or candidate in run_state.led:
-            return float(candidate in run_state.led)
-        return float(np.array_equal(run_state.states[index].point, run_state.states[at].point))
+        height, width = solver_state.point.shape
+        if state.sample.n_rows < _ROWS_A_COEFFICIENT * height * max(width - 1, 1):
+            return False
+        n_learned, n_judging = self._n_rows(state, model.fold)
+        n_free, share = degrees_of_freedom(model, solver_state), n_judging / (n_learned + n_judging)
+        is_small = guess[2] <= 2 * share * gap_of_a_sample(n_free, n_learned)
+        return is_small and solver_state.ratio >= TRUSTED_RATIO
 
 
-def degrees_of_freedom(member: PathModel, state: FullBatchState) -> float:
+def degrees_of_freedom(model: PathModel, state: FullBatchState) -> float:
     """Return how many coefficients a model has, as far as its penalty leaves them free.
 
     The trace of H (H + A)^-1, where A is the curvature of the penalty and H that of the loss, the
     same for each class (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning,
     2009, section 7.6). H is the metric of a search, which some noise makes larger than it is.
-    Without a metric, and under an L1 penalty, all are taken to be free.
+    Without a metric, and under an L1 penalty, all coefficients count as free.
     """
     height, width = state.point.shape
     n_free = float(height)
-    penalty = member.objective.penalty
+    penalty = model.objective.penalty
     if isinstance(state, NewtonState) and state.root is not None:
-        own = penalty.alpha * (1 - penalty.l1_ratio) * penalty.unit[:, 0] ** 2
+        curvature = penalty.alpha * (1 - penalty.l1_ratio) * penalty.unit[:, 0] ** 2
         variance = np.square(state.root[:, :-1]).sum(axis=0)  # the diagonal of (H + A)^-1
-        n_free -= float(own @ variance)
+        n_free -= float(curvature @ variance)
     return float(max(n_free, 1.0) * max(width - 1, 1))
 
 
-def eliminated(scores: Array, doubts: Array, select: str) -> Array:
-    """Return which candidates cannot win any more (n_candidates,).
+def eliminated(scores: Array, bounds: Array, select: str) -> Array:
+    """Return which candidates cannot win any more, as (n_candidates,).
 
     Parameters
     ----------
     scores : array of shape (n_folds, n_candidates)
-        Minus the mean losses on held-out rows, so far.
-    doubts : array of the same shape
-        By how much they may still change, see `doubt`.
+        Minus the mean held-out losses, so far.
+    bounds : array of the same shape
+        On how much these may still change, see `score_bound`.
     select : as for `chosen`
     """
-    means, bounds = scores.mean(axis=0), doubts.mean(axis=0)
+    means, bounds = scores.mean(axis=0), bounds.mean(axis=0)
     sure = means - bounds
     best = int(np.argmax(np.where(np.isfinite(sure), sure, -np.inf)))
     error = scores[:, best].std(ddof=1) / np.sqrt(len(scores)) if select == "1se" else 0.0
@@ -169,25 +172,25 @@ def eliminated(scores: Array, doubts: Array, select: str) -> Array:
 def score_bound(
     gap: float | None, n_free: float, n_learned: int, n_judging: int, seen: float = 0.0
 ) -> float:
-    """Return by how much the mean loss on held-out rows may change until a model is at its minimum.
+    """Return a bound on how much the held-out loss changes until a model is at its minimum.
 
     Parameters
     ----------
-    gap : by how much its objective is above that by estimate, or None
-    n_free : of coefficients, see `degrees_of_freedom`
-    n_learned, n_judging : of rows learned from, and of rows held out
-    seen : share of the rows held out that have taken part in finding where the model is
+    gap : estimate of how far the objective is above its minimum, or None
+    n_free : number of coefficients, see `degrees_of_freedom`
+    n_learned, n_judging : how many rows the model learns from, and how many are held out
+    seen : share of the held-out rows that the present point was learned from
 
     Notes
     -----
-    Near the minimum a loss is a quadratic form. With a gap g, the change on all rows that there
-    could be is at most g + 2 (g u)^(1/2), where u is how far the minimum for the rows learned from
-    is above theirs (Cauchy and Schwarz, in the metric of the Hessian): half the number of free
-    coefficients over that of rows (Wilks, 1938). What is left of the way does not know
-    the rows held out, whose mean differs from that by three standard errors, at most, of a
-    difference with the variance 2 g. Where a share s of the rows held out had a part in finding the
-    point, the gradients of theirs and of the others' losses cancel there, which makes another
-    2 (g u s r)^(1/2), with r rows learned from for each that judges.
+    Near the minimum a loss is a quadratic form. With a gap g, the expected loss changes by at most
+    g + 2 (g u)^(1/2), where u is how far the minimum for the rows learned from is above the minimum
+    of the expected loss (Cauchy and Schwarz, in the metric of the Hessian): half the number of free
+    coefficients over that of rows (Wilks, 1938). The rest of the way does not depend on the
+    held-out rows. So their mean differs from the expectation by at most three standard errors of a
+    difference with the variance 2 g. Where the point was learned from a share s of the held-out
+    rows, their gradient cancels that of the other rows, which adds another 2 (g u s r)^(1/2), with
+    r rows learned from for each that is held out.
     """
     if gap is None:
         return float("inf")
@@ -198,15 +201,15 @@ def score_bound(
 
 
 def gap_of_a_sample(n_free: float, n_rows: float) -> float:
-    """Return by how much the minimum for a sample is above that for all rows, at most.
+    """Return how far the minimum of a sample is above that of all rows, at most.
 
-    Twice the number of rows times it has a chi-squared distribution, by Wilks' theorem, of as
-    many degrees of freedom as there are free coefficients: here it is three standard deviations
-    above its mean.
+    By Wilks' theorem, twice the number of rows times this gap has a chi-squared distribution with
+    as many degrees of freedom as there are free coefficients. The bound is three standard
+    deviations above its mean.
     """
     return float(n_free + 3 * np.sqrt(2 * n_free)) / (2 * n_rows)
 
 
 def effective(weight: Array) -> float:
-    """Return as how many rows those of unlike weights count (Kish, Survey Sampling, 1965)."""
+    """Return the effective number of weighted rows (Kish, Survey Sampling, 1965)."""
     return float(weight.sum()) ** 2 / float(weight @ weight)

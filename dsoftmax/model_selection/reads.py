@@ -1,4 +1,4 @@
-"""How a search reads its rows: one read serves a stack of models."""
+"""How a search reads its rows: one read evaluates a whole stack of models."""
 
 from __future__ import annotations
 
@@ -8,158 +8,149 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsoftmax.metrics.fold_loss import FoldSums, HeldOutSums
-from dsoftmax.model_selection.models import PathModel
-from dsoftmax.model_selection.moments import FoldMoments, fold_moments_of
-from dsoftmax.model_selection.stack import (
-    Group,
-    Stack,
-    evaluate_on_sample,
-    judge_folds_of,
-    judge_of,
-)
+from dsoftmax.metrics.fold_loss import HeldOutSums
+from dsoftmax.model_selection.models import PathModel, reached
+from dsoftmax.model_selection.stack import Group, Stack, block_length, evaluate_on_sample, judge_of
+from dsoftmax.model_selection.sums import FoldMoments, fold_moments_of
 from dsoftmax.objective.evaluation import Evaluation
-from dsoftmax.objective.importance_sample import ImportanceSample, LeverageSampler, rows_of
+from dsoftmax.objective.importance_sample import (
+    ImportanceSample,
+    LeverageSampler,
+    StratifiedSampler,
+    rows_of,
+)
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.cost import PartialSum
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
-from dsoftmax.solvers.base import Request
+from dsoftmax.solvers.base import FullBatchState, Request
 from dsoftmax.training.full_reads import RowReader
 from dsoftmax.training.sample_objective import SampleObjective
 from dsoftmax.training.validation import ValidationSet, readable
 from dsoftmax.typing import Array
 
 
-class Told(NamedTuple):
-    """What a model is told of its points: its objective, and what rows held out say."""
+class ModelResult(NamedTuple):
+    """What a read finds out about a model: its objective, and its sums over held-out rows."""
 
-    result: Evaluation
-    judged: HeldOutSums
+    evaluation: Evaluation
+    held_out: HeldOutSums
 
 
-class Scans(RowReader):
-    """Evaluates what many models ask for.
+class SearchReads(RowReader):
+    """Evaluates many models a read.
 
     Attributes
     ----------
-    sample : the rows that are kept in memory, or None
+    validation : rows that judge the models, if no folds do
+    sample : the rows in memory
     partial_sum : of all rows, that the next read goes on with
     """
 
+    validation: ValidationSet | None = None
     sample: ImportanceSample | None = None
     partial_sum: PartialSum | None = None
 
     @property
     def n_used(self) -> int:
-        """How many rows count."""
+        """How many rows have a positive weight."""
         return int(self._data.class_rows.sum())
 
     def moments(self, n_folds: int, n_classes: int, *, sampled: bool) -> FoldMoments:
-        """Read the moments of each fold; with `sampled`, some rows are kept in memory."""
-        reductions: list[Reduction[Any]] = [fold_moments_of(n_folds, n_classes, self._source.dtype)]
-        if sampled:
-            reductions.append(rows_of(self.first_sampler()))
-        sums, *picked = self._read(reductions)
-        if sampled:
-            self.sample = self.sample_of(picked[0])
-        moments: FoldMoments = sums
+        """Read the moments of each fold; with `sampled`, also keep some rows in memory."""
+        moments: FoldMoments = self._read(
+            fold_moments_of(n_folds, n_classes, self._source.dtype),
+            self.first_sampler() if sampled else None,
+        )
         return moments
 
-    def _read(self, reductions: Sequence[Reduction[Any]]) -> tuple[Any, ...]:
+    def _read(
+        self, reduction: Reduction[Any], sampler: StratifiedSampler | LeverageSampler | None
+    ) -> Any:
+        """Reduce over all rows; with a sampler, also pick the rows to keep in memory."""
+        reductions = [reduction] if sampler is None else [reduction, rows_of(sampler)]
         resume_from, self.partial_sum = self.partial_sum, None
-        return self.read_all(reductions, resume_from=resume_from)
+        total, *picked = self.read_all(reductions, resume_from=resume_from)
+        if picked:
+            self.sample = self.sample_of(picked[0])
+        return total
 
     def affordable(self, reads: int, reserve: int) -> bool:
         """Whether the budget has room for some more reads, and for a reserve after them."""
         return self._progress.passes + reads + reserve <= self._params.max_iter
 
-    def evaluate(
-        self,
-        groups: Sequence[Group],
-        *,
-        resample_at: bool,
-        beside: Sequence[tuple[PathModel, Array]] = (),
-    ) -> tuple[list[list[Told]], list[tuple[float, float]]]:
-        """Return the objectives of the models of some groups on all rows, and what judges them.
+    def evaluate(self, groups: Sequence[Group], *, resample: bool) -> list[list[ModelResult]]:
+        """Return the results of the models of each group on all rows.
 
-        With `resample_at`, rows are kept in memory that matter to the group in the middle.
-
-        Returns
-        -------
-        what each model of each group is told, and loss and accuracy of points of members beside
-        those, on the rows held out
+        With `resample`, also keep other rows in memory: those that matter to the group in the
+        middle. A path is ordered by alpha, so its middle stands for all of it best.
         """
-        reductions: list[Reduction[Any]] = []
-        stack, rule = Stack(groups), self._rule(groups[len(groups) // 2]) if resample_at else None
-        if groups:
-            reductions.append(stack.reduction)
-        if rule is not None:
-            reductions.append(rows_of(rule))
-        if beside:
-            members, points = zip(*beside, strict=True)
-            reductions.append(judge_folds_of(members, points))
-        totals = list(self._read(reductions))
-        judged = totals.pop() if beside else None
-        if rule is not None:
-            self.sample = self.sample_of(totals.pop())
-        first: Any = totals[0] if groups else None
+        stack, rule = Stack(groups), self._rule(groups[len(groups) // 2]) if resample else None
+        sums = self._read(stack.reduction, rule)
         self._progress.steps += 1
-        told = [
+        return [
             [
-                _result(member, points, found, resampled=rule is not None)
-                for (member, points), found in zip(group.asked(), own, strict=True)
+                ModelResult(
+                    model.objective.evaluation(points, own.learned, model.objective.n_rows),
+                    own.judged,
+                )
+                for (model, points), own in zip(group.asked(), results, strict=True)
             ]
-            for group, own in zip(groups, stack.split(first) if groups else [], strict=True)
+            for group, results in zip(groups, stack.split(sums), strict=True)
         ]
-        return told, [judged.means(place) for place in range(len(beside))] if judged else []
 
     def _rule(self, group: Group) -> LeverageSampler | None:
         """Return what picks the rows that matter to a group; None if all are in memory."""
         if self._sample_size >= self.n_rows:
             return None
-        request, objective = group.request, group.member.objective
-        here = request.points[0]
-        ends = np.stack([here, here if request.resample_at is None else request.resample_at])
+        request, point = group.request, group.request.points[0]
+        other = point if request.resample_at is None else request.resample_at
         return self._subproblem.rule(
-            objective, ends, request.root, self._params.seed, self._sample_size
+            group.model.objective,
+            np.stack([point, other]),
+            request.root,
+            self._params.seed,
+            self._sample_size,
         )
 
-    def evaluate_sample(
-        self, members: Sequence[PathModel], requests: Sequence[Request]
-    ) -> list[Evaluation]:
-        """Return the objectives of some models on the rows that are kept in memory."""
-        return evaluate_on_sample(self._subproblem, members, requests)
+    def evaluate_sample(self, groups: Sequence[Group]) -> list[Evaluation]:
+        """Return the objective of each group's model, estimated by the rows in memory."""
+        return evaluate_on_sample(self._subproblem, groups)
 
     def judge(
-        self, validation: ValidationSet, members: Sequence[PathModel], points: Sequence[Array]
-    ) -> HeldOutSums:
-        """Return what rows that are apart say of a point of each model."""
-        classes = self._data.classes
-        source = replace(
-            validation.source, classes=classes, dtype=self._source.dtype, max_bad_chunks=0
-        )
+        self, models: Sequence[PathModel], states: Sequence[FullBatchState]
+    ) -> list[tuple[float, float]]:
+        """Return mean loss and accuracy of each model on the validation set."""
+        points = [reached(model, state)[0] for model, state in zip(models, states, strict=True)]
+        means: list[tuple[float, float]] = []
+        while points:
+            requests = [Request(point[None]) for point in points]
+            length = block_length(list(map(Group, models, requests)))
+            sums = self._judge(models[:length], points[:length])
+            means += map(sums.means, range(length))
+            models, points = models[length:], points[length:]
+        return means
+
+    def _judge(self, models: Sequence[PathModel], points: Sequence[Array]) -> HeldOutSums:
+        validation = self.validation
+        assert validation is not None, "no folds judge"
+        classes, dtype = self._data.classes, self._source.dtype
+        source = replace(validation.source, classes=classes, dtype=dtype, max_bad_chunks=0)
         leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
         with readable():
-            sums, spent = reduce(
+            sums, cost = reduce(
                 validation.executor,
                 source,
-                judge_of(members, points),
+                judge_of(models, points),
                 leaves,
                 keep=validation.key,
                 evict_others=True,
             )
-        self._progress.retries += spent.retries
+        self._progress.retries += cost.retries
         return sums
 
     @property
     def _subproblem(self) -> SampleObjective:
         assert self.sample is not None, "the first read has picked some rows"
         return SampleObjective(self.sample, self._source.dtype, ThreadExecutor())
-
-
-def _result(member: PathModel, points: Array, sums: FoldSums, *, resampled: bool) -> Told:
-    objective = member.objective
-    found = objective.evaluation(points, sums.learned, objective.n_rows)
-    return Told(replace(found, resampled=resampled), sums.judged)

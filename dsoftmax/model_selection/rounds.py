@@ -1,336 +1,308 @@
-"""The loop of a search: what members ask for together is read together."""
+"""The rounds of a search: what the active models ask for is read together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsoftmax.model_selection.candidates import Candidates
-from dsoftmax.model_selection.inmemory import searched
-from dsoftmax.model_selection.leading import SCOUTED, followed, promised, scouted, settled
-from dsoftmax.model_selection.memory import are_few
-from dsoftmax.model_selection.models import PathModel, for_last_step, reached, unhurried
-from dsoftmax.model_selection.options import Options
-from dsoftmax.model_selection.racing import Pruning
-from dsoftmax.model_selection.reads import Scans, Told
-from dsoftmax.model_selection.report import judged_so_far, report
-from dsoftmax.model_selection.roles import Roles
-from dsoftmax.model_selection.stack import Group, block_length, stack_width
-from dsoftmax.model_selection.state import BeforeBudget, SearchState
-from dsoftmax.solvers.base import FullBatchState, Request, Status
+from dsoftmax.events import ValidationScores
+from dsoftmax.model_selection.memory import are_few, n_reads, stack_width
+from dsoftmax.model_selection.models import PathModel, with_full_effort
+from dsoftmax.model_selection.path import Candidates, Options
+from dsoftmax.model_selection.racing import TRUSTED_RATIO, Racing
+from dsoftmax.model_selection.reads import ModelResult, SearchReads
+from dsoftmax.model_selection.stack import Group, block_length
+from dsoftmax.model_selection.state import SearchState, judged_so_far
+from dsoftmax.model_selection.warmstart import PILOT_PASSES, Roles, followed, piloted
+from dsoftmax.solvers.base import FullBatchState, Request, RowSelection, Status
 from dsoftmax.solvers.newton_state import NewtonState
 from dsoftmax.training.checkpointer import Checkpointer
 from dsoftmax.training.params import FitParams
+from dsoftmax.training.progress import Progress
 from dsoftmax.training.stopping import status_after
-from dsoftmax.training.validation import ValidationSet
 
-_FEW = 0.25  # of the rows: as long as so many judge at most, to ask them once more is cheap
+_FEW = 0.25  # of the rows: a validation set of no more is cheap to judge by once more
 
 
-class Drive:
-    """Runs the solvers of all members until none goes on.
+@dataclass
+class Rounds:
+    """Runs the solvers of all models until none of them runs.
 
-    In a round, those that are ahead of others, or go their own ways, search in memory, and are then
-    evaluated on all rows, in as many reads as they need. At its end those leave that cannot win any
-    more.
+    In each round, the active models search in memory, and are then evaluated on all rows, in as
+    many reads as they need. At its end, candidates that cannot win any more are eliminated.
 
-    Parameters
+    Attributes
     ----------
-    members : those of the candidates, then perhaps a leader of each, and last the winner on all
+    models : of all candidates and folds, then the full-data models, and last the winner on all
         rows, once it is known
-    found, options, params : of the search
-    scans, checkpointer : of the run
-    validation : rows that judge the members, if those are no part of the source
+    candidates, options, params : of the search
+    reads, checkpointer : of the run
     """
 
-    def __init__(
-        self,
-        members: Sequence[PathModel],
-        found: Candidates,
-        options: Options,
-        params: FitParams,
-        scans: Scans,
-        checkpointer: Checkpointer[SearchState],
-        validation: ValidationSet | None,
-    ) -> None:
-        self._members, self._found, self._options = members, found, options
-        self._settings, self._scans, self._course, self._apart = (
-            params,
-            scans,
-            checkpointer,
-            validation,
-        )
-        self._n_tried = len(checkpointer.run_state.scores)
-        self._roles = Roles(members, self._n_tried, self._n_tried // len(found.pairs))
-        self._prunes = options.prune and options.scoring == "neg_log_loss"
-        tried = members if checkpointer.run_state.chosen is None else members[:-1]
-        self._pruning = Pruning(
-            tried,
-            self._roles.n_folds,
-            options.select,
-            scans.n_used,
-            None if validation is None else validation.source.n_samples,
+    models: list[PathModel]
+    candidates: Candidates
+    options: Options
+    params: FitParams
+    reads: SearchReads
+    checkpointer: Checkpointer[SearchState]
+
+    def __post_init__(self) -> None:
+        n_models, validation = self._state.n_models, self.reads.validation
+        n_folds = n_models // len(self.candidates.pairs)
+        n_validation = None if validation is None else validation.source.n_samples
+        self._roles = Roles(self.models, n_models, n_folds)
+        self._racing = Racing(
+            tuple(self.models), n_folds, self.options.select, self.reads.n_used, n_validation
         )
 
     def run(self) -> bool:
-        """Move the cursor on to where no member runs any more, unless the user interrupts.
+        """Run the models, unless the user interrupts.
 
         Returns
         -------
-        whether it was interrupted; the cursor is then where the search goes on
+        whether the user interrupted; the search can go on from the state that was reached
         """
         try:
-            run_state = self._course.run_state
-            self._course.progress.emit(judged_so_far(run_state, self._found))
-            while self._roles.heads(self._begun()):
+            self.checkpointer.progress.emit(judged_so_far(self._state, self.candidates))
+            while self._roles.active(self._at_round()):
                 self._round()
-            if self._apart is not None:
-                self._move(self._judged_apart(self._course.run_state, self._apart))
+            self._move(self._judged(self._state))
         except KeyboardInterrupt:
             return True
         return False
 
-    def _group(self, run_state: SearchState, head: int) -> Group:
-        """Return what a member asks for, and who follows it."""
-        request = self._solvers[head].ask(run_state.states[head])
-        followers = (self._members[index] for index in self._roles.followers(run_state, head))
-        return Group(self._members[head], request, tuple(followers))
+    @property
+    def _state(self) -> SearchState:
+        return self.checkpointer.run_state
 
-    def _begun(self) -> SearchState:
-        """Return the cursor in the round under way, or at the beginning of the next one."""
-        run_state = self._course.run_state
-        if run_state.n_heads is None:
-            if not run_state.is_spent:
-                run_state = self._roles.parted(self._scouted(run_state))
-            self._move(replace(run_state, n_heads=len(self._roles.heads(run_state))))
-        return self._course.run_state
+    def _move(self, state: SearchState, *, pass_ended: bool = False) -> None:
+        self.checkpointer.commit(state, pass_ended=pass_ended)
+
+    def _at_round(self) -> SearchState:
+        """Return the state in the current round, or at the start of the next one."""
+        state = self._state
+        if state.n_active is None:
+            if not state.is_spent:
+                state = self._roles.with_fold_models_started(self._after_pilot(state))
+            self._move(replace(state, n_active=len(self._roles.active(state))))
+        return self._state
 
     def _round(self) -> None:
         self._choose_solvers()
-        if not self._course.run_state.waiting:
+        if not self._state.waiting:
             self._search_in_memory()
-            run_state = self._pruned_by_sample(self._course.run_state)
-            waiting = self._roles.heads(run_state)
-            reads, reserve = self._reads(run_state, waiting), self._reserve(run_state)
-            if reads and not self._scans.affordable(reads, reserve):
-                self._move(replace(self._cut_short(run_state), n_heads=None))
+            state = self._eliminated_by_sample(self._state)
+            waiting = self._roles.active(state)
+            # A round is read for all active models or for none, so that the budget cannot favour
+            # the first of them.
+            reads = n_reads([group.width for group in self._groups(state, waiting)], self._width)
+            if reads and not self.reads.affordable(reads, self._reserve(state)):
+                self._move(replace(self._stopped_by_budget(state), n_active=None))
                 return
-            n_heads = run_state.n_heads if waiting else None
-            self._move(replace(run_state, waiting=waiting, resampled=False, n_heads=n_heads))
-        while waiting := self._course.run_state.waiting:
-            self._read(waiting)
-
-    def _cut_short(self, run_state: SearchState) -> SearchState:
-        """Return the cursor in which the budget has leaders go no further, or else all members."""
-        if not self._roles.leading(run_state):
-            return self._spent(run_state)
-        before = BeforeBudget(run_state.led, run_state.states, run_state.scores)
-        return replace(self._roles.without_leaders(run_state, run_state.led), parting=before)
-
-    def _reads(self, run_state: SearchState, waiting: tuple[int, ...]) -> int:
-        """Return how many reads a round of all of them takes: a round is all or none."""
-        last = [index for index in waiting if self._settles(run_state, index)]
-        groups = [self._group(run_state, head) for head in waiting if head not in last]
-        reads = 0
-        while groups:
-            groups, reads = groups[block_length(groups) :], reads + 1
-        return max(reads, -(-len(last) // self._width))
-
-    def _reserve(self, run_state: SearchState) -> int:
-        """Return how many passes are left to others: to models that follow, and to the winner."""
-        if self._roles.leading(run_state):
-            return self._settings.max_iter // 2
-        refit = self._options.refit and self._apart is None and run_state.chosen is None
-        return self._settings.max_iter // 4 if refit else 0
-
-    def _spent(self, run_state: SearchState) -> SearchState:
-        """Return the cursor whose members go on no more, since the budget has no room."""
-        if self._apart is None:
-            return run_state.spent()
-        return self._judged_apart(run_state, self._apart).spent()
+            n_active = state.n_active if waiting else None
+            self._move(replace(state, waiting=waiting, resampled=False, n_active=n_active))
+        while self._state.waiting:
+            self._read()
 
     def _choose_solvers(self) -> None:
-        """Let members that are few take what they would take alone: they cost little more."""
-        run_state = self._course.run_state
-        n_heads, n_columns = run_state.n_heads or 0, run_state.states[0].point.shape[1]
+        """Give few models the effort that a single one takes: it costs little more."""
+        n_active, n_columns = self._state.n_active or 0, self._state.states[0].point.shape[1]
         self._solvers = [
-            unhurried(member, n_heads) if are_few(n_heads, n_columns) else member.solver
-            for member in self._members
+            with_full_effort(model, n_active) if are_few(n_active, n_columns) else model.solver
+            for model in self.models
         ]
-        for index in run_state.settling:
-            self._solvers[index] = for_last_step(self._members[index].solver)
 
-    def _search_in_memory(self) -> None:
-        """Let members go on with what they can learn from the rows in memory."""
-        states, heads = self._course.run_state.states, self._roles.heads(self._course.run_state)
-        for found in searched(self._members, self._solvers, states, heads, self._scans):
-            self._move(replace(self._course.run_state, states=found))
-
-    def _read(self, waiting: tuple[int, ...]) -> None:
-        """Evaluate as many members on all rows as one read serves."""
-        run_state = self._course.run_state
-        last = [index for index in waiting if self._settles(run_state, index)]
-        heads = [index for index in waiting if index not in last]
-        groups = [self._group(run_state, head) for head in heads]
-        length = block_length(groups) if groups else 0
-        own, groups, settling = heads[:length], groups[:length], last[: self._width]
-        # Candidates that a larger budget lets go on are to find the rows that they left.
-        may_renew = (
-            run_state.chosen is None and run_state.parting is None and not run_state.resampled
-        )
-        resample_at = may_renew and any(group.request.resample_at is not None for group in groups)
-        ends = [settled(self._members[index], run_state.states[index]) for index in settling]
-        beside = [(self._members[i], end.point) for i, end in zip(settling, ends, strict=True)]
-        results, judged = self._scans.evaluate(groups, resample_at=resample_at, beside=beside)
-        resampled = run_state.resampled or any(found.result.resampled for found, *_ in results)
-        left = (*heads[length:], *last[self._width :])
-        run_state = replace(run_state, waiting=left, resampled=resampled, sample=self._scans.sample)
-        for head, group, (found, *others) in zip(own, groups, results, strict=True):
-            run_state = self._told(run_state, head, group.request, found)
-            run_state = self._followed(run_state, head, group.request, others)
-        for index, end, means in zip(settling, ends, judged, strict=True):
-            run_state = self._settled(run_state, index, end, means)
-        if not run_state.waiting:
-            run_state = replace(self._end_round(run_state), n_heads=None)
-        report(run_state, self._members, self._found, self._course.progress)
-        self._move(run_state, pass_ended=True)
+    def _groups(self, state: SearchState, active: Sequence[int]) -> list[Group]:
+        """Return what active models ask for, with the fold models that follow them."""
+        return [
+            Group(
+                self.models[index],
+                self._solvers[index].ask(state.states[index]),
+                tuple(self.models[i] for i in self._roles.fold_models(state, index)),
+            )
+            for index in active
+        ]
 
     @property
     def _width(self) -> int:
-        """How many points one read serves."""
-        height, n_columns = self._course.run_state.states[0].point.shape
+        """How many points one read evaluates."""
+        height, n_columns = self._state.states[0].point.shape
         return stack_width(height - 1, n_columns)
 
-    def _settles(self, run_state: SearchState, index: int) -> bool:
-        """Whether a member is only to be judged: its step is short, and its model to be trusted."""
-        if index not in run_state.settling:
-            return False
-        gain = promised(self._members[index], run_state.states[index])
-        return gain is not None and self._pruning.is_short(run_state, index, gain)
+    def _search_in_memory(self) -> None:
+        """Let the active models go on, as far as they ask for rows in memory alone."""
+        active = self._roles.active(self._state)
+        while asking := self._asking_for_sample(active):
+            indexes, groups = zip(*asking, strict=True)
+            length, states = block_length(groups), list(self._state.states)
+            results = self.reads.evaluate_sample(groups[:length])
+            for index, result in zip(indexes[:length], results, strict=True):
+                states[index] = self._solvers[index].tell(states[index], result)
+            self._move(replace(self._state, states=tuple(states)))
 
-    def _settled(
-        self, run_state: SearchState, index: int, end: FullBatchState, means: tuple[float, float]
-    ) -> SearchState:
-        """Return the cursor in which a member is where it settles, or is to be evaluated there."""
-        gain = run_state.states[index].value - end.value
-        if self._pruning.is_likely(run_state, index, gain, means):
-            return _judged(run_state.with_state(index, end), index, means)
-        settling = tuple(other for other in run_state.settling if other != index)
-        return replace(run_state, settling=settling)
+    def _asking_for_sample(self, active: Sequence[int]) -> list[tuple[int, Group]]:
+        states = self._state.states
+        running = [index for index in active if states[index].status is Status.RUNNING]
+        requests = [(index, self._solvers[index].ask(states[index])) for index in running]
+        return [
+            (index, Group(self.models[index], request))
+            for index, request in requests
+            if request.rows is RowSelection.SAMPLE
+        ]
+
+    def _reserve(self, state: SearchState) -> int:
+        """Return how many passes are left to the fold models, or to the refit of the winner."""
+        if self._roles.full_data_active(state):
+            return self.params.max_iter // 2
+        refit = self.options.refit and self.reads.validation is None and state.chosen is None
+        return self.params.max_iter // 4 if refit else 0
+
+    def _stopped_by_budget(self, state: SearchState) -> SearchState:
+        """Return the state in which the budget stops the full-data models, or else all models."""
+        if not self._roles.full_data_active(state):
+            return self._judged(state).spent()
+        return replace(self._roles.without_full_data(state, state.ahead), before_budget=state)
+
+    def _read(self) -> None:
+        """Evaluate as many of the waiting models on all rows as one read can."""
+        state = self._state
+        groups = self._groups(state, state.waiting)
+        length = block_length(groups)
+        groups, active, waiting = groups[:length], state.waiting[:length], state.waiting[length:]
+        # After the budget has stopped full-data models, a larger budget goes on from before that,
+        # with the sample that there was.
+        may_resample = state.chosen is None and state.before_budget is None and not state.resampled
+        resample = may_resample and any(group.request.resample_at is not None for group in groups)
+        results = self.reads.evaluate(groups, resample=resample)
+        sample, before = self.reads.sample, state.sample
+        resampled = state.resampled or sample is not before
+        state = replace(state, waiting=waiting, resampled=resampled, sample=sample)
+        for index, group, (result, *of_folds) in zip(active, groups, results, strict=True):
+            state = self._told(state, index, group.request, result)
+            state = self._followed(state, index, group.request, of_folds)
+        if not state.waiting:
+            state = self._judged(state)
+            state = self._racing.raced(state) if self.options.eliminates else state
+            state = replace(state, n_active=None)
+        report(state, self.models, self.candidates, self.checkpointer.progress)
+        self._move(state, pass_ended=True)
 
     def _told(
-        self, run_state: SearchState, index: int, request: Request, found: Told
+        self, state: SearchState, index: int, request: Request, result: ModelResult
     ) -> SearchState:
-        """Return the cursor after the evaluation of a member."""
-        before, solver = run_state.states[index], self._solvers[index]
-        result = replace(found.result, resampled=run_state.resampled)
-        run_state = self._with_state(run_state, index, solver.tell(before, result))
-        best = _which(request, run_state.states[index])
-        if index < self._n_tried and best is not None:
-            return _scored(run_state, index, found, best)
-        return run_state if self._apart is None else _unjudged(run_state, [index])
+        """Return the state after the evaluation of an active model."""
+        before = state.states[index]
+        evaluation = replace(result.evaluation, resampled=state.resampled)
+        after = self._solvers[index].tell(before, evaluation)
+        gap = self.models[index].solver.gap(after)
+        status = status_after(after, gap, self.params, None, self.reads.n_rows)
+        after = replace(after, status=status)
+        if index in state.one_step:
+            if self._racing.is_short(state, index) and _gained(before, after):
+                after = replace(after, status=Status.CONVERGED)
+            one_step = tuple(other for other in state.one_step if other != index)
+            state = replace(state, one_step=one_step)
+        state = state.with_state(index, after)
+        best = _index_of_point(request, after)
+        if index < state.n_models and best is not None:
+            return state.with_scores(index, _scores(result, best))
+        return state if self.reads.validation is None else state.without_scores([index])
 
     def _followed(
-        self, run_state: SearchState, head: int, request: Request, results: Sequence[Told]
+        self, state: SearchState, index: int, request: Request, results: Sequence[ModelResult]
     ) -> SearchState:
-        """Return the cursor in which the followers of a member are where that has gone."""
-        ahead, leader = run_state.states[head], self._members[head]
-        best = _which(request, ahead)
+        """Return the state in which fold models are where their full-data model has gone."""
+        full, ahead = self.models[index], state.states[index]
+        best = _index_of_point(request, ahead)
         if best is None:
-            return run_state
-        for index, found in zip(self._roles.followers(run_state, head), results, strict=True):
-            follower, known = self._members[index], found.result.at(best)
-            state = followed(follower, run_state.states[index], leader, ahead, known)
-            run_state = _scored(run_state.with_state(index, state), index, found, best)
-        return run_state
+            return state
+        for fold_model, result in zip(self._roles.fold_models(state, index), results, strict=True):
+            model, before = self.models[fold_model], state.states[fold_model]
+            after = followed(model, before, full, ahead, result.evaluation.at(best))
+            state = state.with_state(fold_model, after)
+            state = state.with_scores(fold_model, _scores(result, best))
+        return state
 
-    def _with_state(self, run_state: SearchState, index: int, state: FullBatchState) -> SearchState:
-        gap = self._members[index].solver.gap(state)
-        status = status_after(state, gap, self._settings, None, self._scans.n_rows)
-        return run_state.with_state(index, replace(state, status=status))
-
-    def _end_round(self, run_state: SearchState) -> SearchState:
-        """Have rows that are apart judge, and let those go that cannot win any more."""
-        if self._apart is not None:
-            run_state = self._judged_apart(run_state, self._apart)
-        return self._pruning.pruned(run_state) if self._prunes else run_state
-
-    def _scouted(self, run_state: SearchState) -> SearchState:
-        """Have all candidates go on from where the scout is, if that has gone its way."""
-        if run_state.scout is None or self._apart is None:
-            return run_state
-        scout, ahead = self._members[run_state.scout], run_state.states[run_state.scout]
+    def _after_pilot(self, state: SearchState) -> SearchState:
+        """Return the state in which the candidates start where the pilot is, once it is done."""
+        if state.pilot is None:
+            return state
+        pilot, ahead = self.models[state.pilot], state.states[state.pilot]
         assert isinstance(ahead, NewtonState)
-        if ahead.status is Status.RUNNING and ahead.rounds < SCOUTED:
-            return run_state
+        if ahead.status is Status.RUNNING and ahead.rounds < PILOT_PASSES:
+            return state
         moved = []
-        for index in (other for other in run_state.running if other != run_state.scout):
-            before = run_state.states[index]
-            state = scouted(self._members[index], before, scout, ahead)
-            moved += [index] if state is not before else []
-            run_state = run_state.with_state(index, state)
-        run_state = _unjudged(replace(run_state, scout=None), moved)
-        return self._judged_apart(run_state, self._apart)
+        for index in (other for other in state.running if other != state.pilot):
+            before = state.states[index]
+            after = piloted(self.models[index], before, pilot, ahead)
+            moved += [index] if after is not before else []
+            state = state.with_state(index, after)
+        return self._judged(replace(state, pilot=None).without_scores(moved))
 
-    def _pruned_by_sample(self, run_state: SearchState) -> SearchState:
-        """Let candidates go that the sample alone rules out: no pass is for them.
+    def _eliminated_by_sample(self, state: SearchState) -> SearchState:
+        """Return the state without candidates that the sample alone eliminates.
 
-        Of many that are left, the one that is best so far is to scout.
+        If many are left, the best of them so far becomes the pilot.
         """
-        validation = self._apart
-        if not self._prunes or validation is None or not self._pruning.is_first(run_state):
-            return run_state
-        if validation.source.n_samples > _FEW * self._scans.n_rows:
-            return run_state
-        run_state = _unjudged(self._pruning.at_minima_of_sample(run_state), range(self._n_tried))
-        run_state = self._pruning.pruned(self._judged_apart(run_state, validation))
-        running = run_state.running
-        if are_few(len(running), run_state.states[0].point.shape[1]):
-            return replace(run_state, scout=None)
-        return replace(run_state, scout=min(running, key=lambda index: run_state.scores[index, 0]))
+        validation = self.reads.validation
+        if not self.options.eliminates or validation is None:
+            return state
+        if not self._racing.none_evaluated(state):
+            return state
+        if validation.source.n_samples > _FEW * self.reads.n_rows:
+            return state
+        state = self._racing.at_minima_of_sample(state).without_scores(range(state.n_models))
+        state = self._racing.raced(self._judged(state))
+        if are_few(len(state.running), state.states[0].point.shape[1]):
+            return replace(state, pilot=None)
+        return replace(state, pilot=min(state.running, key=lambda index: state.scores[index, 0]))
 
-    def _judged_apart(self, run_state: SearchState, validation: ValidationSet) -> SearchState:
-        """Return the cursor with scores by the rows that are apart, where there are none yet."""
-        scores = run_state.scores.copy()
-        new = np.flatnonzero(np.isnan(scores[:, 0])).tolist()
-        while new:
-            points = [reached(self._members[index], run_state.states[index])[0] for index in new]
-            members = [self._members[index] for index in new]
-            requests = [Request(point[None]) for point in points]
-            length = block_length(list(map(Group, members, requests)))
-            own, new, members = new[:length], new[length:], members[:length]
-            sums = self._scans.judge(validation, members, points[:length])
-            scores[own, :2] = [sums.means(place) for place in range(length)]
-        return replace(run_state, scores=scores)
-
-    def _move(self, run_state: SearchState, *, pass_ended: bool = False) -> None:
-        self._course.commit(run_state, pass_ended=pass_ended)
+    def _judged(self, state: SearchState) -> SearchState:
+        """Return the state with scores on the validation set, where they are not known yet."""
+        unknown = np.flatnonzero(np.isnan(state.scores[:, 0])).tolist()
+        if self.reads.validation is None or not unknown:
+            return state
+        models = [self.models[index] for index in unknown]
+        states = [state.states[index] for index in unknown]
+        return state.with_scores(unknown, self.reads.judge(models, states))
 
 
-def _which(request: Request, state: FullBatchState) -> int | None:
-    """Return which of the points asked for a model has gone to."""
+def _index_of_point(request: Request, state: FullBatchState) -> int | None:
+    """Return which of the points that were asked for a model has gone to, if any."""
     found = (i for i, point in enumerate(request.points) if np.array_equal(point, state.point))
     return next(found, None)
 
 
-def _scored(run_state: SearchState, index: int, found: Told, best: int) -> SearchState:
-    """Return the cursor with what is known of a member at one of its points."""
-    scores = run_state.scores.copy()
-    scores[index] = *found.judged.means(best), found.result.accuracy[best]
-    return replace(run_state, scores=scores)
+def _gained(before: FullBatchState, after: FullBatchState) -> bool:
+    """Whether a step was taken, and gained about what the solver had expected."""
+    if not isinstance(after, NewtonState) or np.array_equal(before.point, after.point):
+        return False
+    return after.status is Status.RUNNING and after.ratio >= TRUSTED_RATIO
 
 
-def _judged(run_state: SearchState, index: int, means: tuple[float, float]) -> SearchState:
-    """Return the cursor with what rows held out say of a member."""
-    scores = run_state.scores.copy()
-    scores[index, :2] = means
-    return replace(run_state, scores=scores)
+def _scores(result: ModelResult, point: int) -> tuple[float, float, float]:
+    return *result.held_out.means(point), float(result.evaluation.accuracy[point])
 
 
-def _unjudged(run_state: SearchState, members: Iterable[int]) -> SearchState:
-    """Return the cursor without what rows that are apart have said of some members."""
-    scores = run_state.scores.copy()
-    scores[list(members), :2] = np.nan
-    return replace(run_state, scores=scores)
+def report(
+    state: SearchState, models: Sequence[PathModel], candidates: Candidates, progress: Progress
+) -> None:
+    """Tell the callbacks of a pass: how the best candidate stands, and how all of them do."""
+    event = judged_so_far(state, candidates)
+    best = [i for i in range(state.n_models) if models[i].candidate == event.best]
+    if state.chosen is not None:
+        best = [len(state.states) - 1]
+    loss, norm = (
+        float(np.mean([getattr(state.states[index], name) for index in best]))
+        for name in ("value", "gradient_norm")
+    )
+    gaps = [models[index].solver.gap(state.states[index]) for index in best]
+    gap = max((known for known in gaps if known is not None), default=None)
+    accuracy = state.by_fold(state.scores[:, 2], candidates)[:, event.best].mean()
+    progress.record(loss, norm, float(accuracy))
+    scores = event.losses[event.best], event.accuracies[event.best]
+    progress.emit(event)
+    validation = None if np.isnan(scores[0]) else ValidationScores(*scores)
+    progress.emit(progress.end_pass(validation, gap))

@@ -13,345 +13,35 @@ from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
-from dsoftmax.model_selection.candidates import Candidates, by_fold, candidates, chosen
 from dsoftmax.model_selection.folding import folded, require_folds
-from dsoftmax.model_selection.memory import model_size, n_states, state_bytes
+from dsoftmax.model_selection.memory import model_size, n_full_data, n_states, state_bytes
 from dsoftmax.model_selection.models import (
     PathModel,
-    build_members,
-    has_moved,
+    build_models,
     mean_of,
     reached,
     score_of_intercepts,
     started,
 )
-from dsoftmax.model_selection.moments import FoldMoments
-from dsoftmax.model_selection.options import Options
-from dsoftmax.model_selection.reads import Scans
-from dsoftmax.model_selection.rounds import Drive
-from dsoftmax.model_selection.state import SearchState
+from dsoftmax.model_selection.path import Candidates, Options, candidates, chosen
+from dsoftmax.model_selection.reads import SearchReads
+from dsoftmax.model_selection.rounds import Rounds
+from dsoftmax.model_selection.state import SearchState, fitted_winner
+from dsoftmax.model_selection.sums import FoldMoments
 from dsoftmax.objective.reduction import ALL
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.memory import require_states_fit
 from dsoftmax.runtime.reduce import UnreadableError, full_pass
-from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import FullBatchState, Status
+from dsoftmax.solvers.base import Status
 from dsoftmax.training.checkpointer import Checkpointer
 from dsoftmax.training.choose_solver import choose_solver
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult
-from dsoftmax.training.run_state import FittedModel
 from dsoftmax.training.validation import ValidationSet, require_labels
 from dsoftmax.typing import Array
-
-
-def search(
-    source: Source,
-    params: FitParams,
-    options: Options,
-    executor: Executor,
-    callbacks: Sequence[Callback],
-    checkpoint: str | os.PathLike[str] | None = None,
-    validation: ValidationSet | None = None,
-) -> SearchResult:
-    """Return the best of many penalties, by rows that a model does not learn from.
-
-    Parameters
-    ----------
-    source, executor, callbacks, checkpoint : as for `train`
-    params : of each fit, but for its penalty
-    options : Options
-    validation : rows that judge the models, if there are no folds
-
-    Raises
-    ------
-    DataError, ChunkError, OutageError, CheckpointError, MemoryBoundError
-        As `train`; the last also if this process cannot hold the states of all models.
-    """
-    with Checkpointer(SearchState(), callbacks, checkpoint) as checkpointer:
-        return CrossValidationSearch(
-            source, params, options, executor, checkpointer, validation
-        ).run()
-
-
-class CrossValidationSearch:
-    """A search under way; the parameters are those of `search`."""
-
-    _labelled: EncodedData | None = None
-    _scans: Scans
-    _interrupted = False
-
-    def __init__(
-        self,
-        source: Source,
-        params: FitParams,
-        options: Options,
-        executor: Executor,
-        checkpointer: Checkpointer[SearchState],
-        validation: ValidationSet | None,
-    ) -> None:
-        self._source, self._options, self._executor = source, options, executor
-        self._course, self._apart = checkpointer, validation
-        self._settings = checkpointer.resume(source, params, executor, validation, options.as_text)
-
-    def run(self) -> SearchResult:
-        """Search to the end, without chunks that turn out to be unreadable."""
-        try:
-            self._label()
-            if self._apart is not None:
-                require_labels(self._apart, self._found.classes)
-            kind = choose_solver(self._settings, self._source, len(self._found.classes))
-            self._require_room(kind)
-            self._announce(kind)
-            while True:
-                try:
-                    return self._attempt(kind)
-                except UnreadableError as error:
-                    self._leave_out(error.bad_chunks)
-                    self._label()
-        except DataError:
-            raise  # with other data, this will be another search
-        except BaseException:
-            self._course.save_if_possible()
-            raise
-
-    def _label(self) -> None:
-        """Scan the labels, and find folds and rows to read, where the cursor stands."""
-        checkpointer = self._course
-        while True:
-            try:
-                self._labelled, spans = self._label_once()
-                break
-            except UnreadableError as error:
-                self._leave_out(error.bad_chunks)
-        checkpointer.set_labels(self._found.digest)
-        self._scans = Scans(
-            self._found,
-            self._settings,
-            self._executor,
-            checkpointer.progress,
-            spans,
-            checkpointer.run_state.excluded,
-            checkpointer.on_task_done,
-        )
-        self._scans.partial_sum, self._scans.sample = (
-            checkpointer.run_state.partial_sum,
-            checkpointer.run_state.sample,
-        )
-
-    def _label_once(self) -> tuple[EncodedData, tuple[Span, ...]]:
-        source, executor, excluded = self._source, self._executor, self._course.run_state.excluded
-        found = encode_labels(source, self._settings, executor, excluded, 2, self._labelled)
-        sums_bytes = 8 * (source.n_features + 1) * len(found.classes)
-        spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
-        if self._apart is None:
-            leaves, n_folds = full_pass(spans, excluded), self._options.n_folds
-            found = folded(found, n_folds, self._settings.seed, leaves, executor)
-        return found, spans
-
-    def _leave_out(self, bad_chunks: tuple[BadChunk, ...]) -> None:
-        """Leave chunks out, and start anew: every model has other rows then."""
-        before, checkpointer = self._course.run_state, self._course
-        checkpointer.progress.start_over()
-        quarantined = tuple(sorted((*before.quarantined, *bad_chunks)))
-        run_state = SearchState(quarantined=quarantined, numerics=before.numerics)
-        checkpointer.quarantine(bad_chunks, self._source, run_state)
-
-    @property
-    def _found(self) -> EncodedData:
-        assert self._labelled is not None, "the labels were scanned"
-        return self._labelled
-
-    def _announce(self, kind: Kind) -> None:
-        source, executor, validation = self._source, self._executor, self._apart
-        self._course.announce(
-            FitStarted(
-                source.n_samples,
-                source.n_features,
-                len(self._found.classes),
-                len(source.chunks) - 1,
-                source.n_samples * source.row_bytes,
-                kind.name,
-                self._settings.max_iter,
-                executor.slots,
-                executor.dashboard,
-                source.n_samples if validation is None else validation.source.n_samples,
-                self._n_models,
-            )
-        )
-
-    @property
-    def _n_folds(self) -> int:
-        """How many there are; 0 where other rows judge."""
-        folds = self._found.source.folds
-        return 0 if folds is None else folds.n_folds
-
-    @property
-    def _n_models(self) -> int:
-        return self._options.n_candidates * (self._n_folds or 1)
-
-    def _require_room(self, kind: Kind) -> None:
-        size = model_size(self._source.n_features, len(self._found.classes))
-        each = state_bytes(kind, size, self._options.n_candidates, self._n_folds)
-        require_states_fit(self._n_models, each)
-
-    def _attempt(self, kind: Kind) -> SearchResult:
-        first, folds = self._first_read(kind), self._found.source.folds
-        if folds is not None:
-            require_folds(first, folds, self._found.classes)
-        build = partial(
-            build_members,
-            first=first,
-            n_rows=self._scans.n_rows,
-            params=self._settings,
-            kind=kind,
-            dtype=self._source.dtype,
-        )
-        (like,), options = build([(1.0, 0.0)], [ALL]), self._options
-        tried = candidates(options.alphas, options.l1_ratios, like.objective)
-        numbers = [ALL] if folds is None else list(range(folds.n_folds))
-        held = n_states(kind, len(tried.pairs), self._n_folds)
-        members = build(tried.pairs, numbers, n_states=held)
-        leads = held > len(members)
-        leaders = build(tried.pairs, [ALL], n_states=held) if leads else []
-        self._start(members, leaders)
-        if self._course.run_state.chosen is None:
-            self._drive([*members, *leaders], tried)
-        winner = chosen(self._scores(len(numbers)), tried, options.select)
-        if folds is not None and options.refit and not self._interrupted:
-            (last,) = build([tried.pairs[winner]], [ALL])
-            self._start_last(last, members, winner)
-            self._drive([*members, *leaders, last], tried)
-            leaders = [*leaders, last]
-        return self._finish([*members, *leaders], tried, winner)
-
-    def _first_read(self, kind: Kind) -> FoldMoments:
-        checkpointer = self._course
-        if checkpointer.run_state.first is not None:
-            return checkpointer.run_state.first
-        n_classes = len(self._found.classes)
-        first = self._scans.moments(self._n_folds, n_classes, sampled=kind.needs_sample)
-        checkpointer.progress.end_first()
-        run_state = replace(checkpointer.run_state, first=first, sample=self._scans.sample)
-        checkpointer.commit(run_state, pass_ended=True)
-        return first
-
-    def _start(self, members: list[PathModel], leaders: list[PathModel]) -> None:
-        """Start all members from the intercepts alone, unless they were, with leaders ahead."""
-        run_state = self._course.run_state
-        if run_state.states:
-            return
-        assert run_state.first is not None, "it was read"
-        states = tuple(
-            started(member, member.objective.intercept_only) for member in (*members, *leaders)
-        )
-        scores = np.array([score_of_intercepts(member, run_state.first) for member in members])
-        led = tuple(leader.candidate for leader in leaders)
-        self._course.commit(replace(run_state, states=states, scores=scores, led=led))
-
-    def _start_last(self, last: PathModel, members: list[PathModel], winner: int) -> None:
-        """Start the winner on all rows, unless it has been.
-
-        It goes on from its leader, or else from the mean of its models.
-        """
-        run_state, n_tried = self._course.run_state, len(members)
-        if run_state.chosen is not None:
-            return
-        if len(run_state.states) > n_tried:
-            state = run_state.states[n_tried + winner]
-            if not state.status.converged or state.status is Status.RULED_OUT:
-                state = replace(state, status=Status.RUNNING)
-        else:
-            own = [index for index, member in enumerate(members) if member.candidate == winner]
-            mean = mean_of([members[index] for index in own], [run_state.states[i] for i in own])
-            state = started(last, last.objective.coordinates.from_coefficients(*mean))
-        states = (*run_state.states, state)
-        self._course.commit(replace(run_state, states=states, chosen=winner, n_heads=None))
-
-    def _drive(self, members: list[PathModel], tried: Candidates) -> None:
-        drive = Drive(
-            members, tried, self._options, self._settings, self._scans, self._course, self._apart
-        )
-        self._interrupted |= drive.run()
-
-    def _scores(self, n_folds: int) -> Array:
-        scores = self._course.run_state.scores
-        if self._options.scoring == "accuracy":
-            return by_fold(scores[:, 1], n_folds)
-        return by_fold(-scores[:, 0], n_folds)
-
-    def _finish(self, members: list[PathModel], tried: Candidates, winner: int) -> SearchResult:
-        checkpointer = self._course
-        run_state, progress, n_tried = (
-            checkpointer.run_state,
-            checkpointer.progress,
-            len(checkpointer.run_state.scores),
-        )
-        n_folds = n_tried // len(tried.pairs)
-        states = run_state.states[:n_tried]
-        points, values = zip(*map(reached, members[:n_tried], states), strict=True)
-        found = [
-            np.vstack(member.objective.coefficients(point)).T
-            for member, point in zip(members, points, strict=False)
-        ]
-        final = self._final(members, winner)
-        if not self._interrupted:
-            checkpointer.commit(replace(run_state, done=True))
-        checkpointer.save()
-        progress.end(final)
-        fit = FitResult(
-            self._found.classes,
-            final,
-            members[0].objective.coordinates.shift,
-            max(1, progress.passes),
-            progress.steps,
-            self._settings.seed,
-            run_state.quarantined,
-            checkpointer.run_state.numerics,
-            self._found.digest,
-            tuple(progress.history),
-        )
-        coefs = np.stack(found)
-        coefs = coefs.reshape(-1, n_folds, *coefs.shape[1:]).swapaxes(0, 1)
-        return SearchResult(
-            fit,
-            tried,
-            winner,
-            self._scores(n_folds),
-            coefs,
-            by_fold(np.array(values), n_folds),
-            by_fold(np.array([_is_at_minimum(state) for state in states]), n_folds),
-        )
-
-    def _final(self, members: list[PathModel], winner: int) -> FittedModel:
-        """Return the winner on all rows; or else the mean of its models."""
-        run_state = self._course.run_state
-        n_tried = len(run_state.scores)
-        own = [i for i, member in enumerate(members[:n_tried]) if member.candidate == winner]
-        if run_state.chosen is not None and has_moved(members[-1], run_state.states[-1]):
-            own = [len(run_state.states) - 1]
-        states = [run_state.states[index] for index in own]
-        coef, intercept = mean_of([members[index] for index in own], states)
-        status = self._status(states)
-        gap = members[own[0]].solver.gap(states[0]) if len(own) == 1 else None
-        return FittedModel(
-            coef, intercept, float(np.mean([state.value for state in states])), gap, status, None
-        )
-
-    def _status(self, winners: Sequence[FullBatchState]) -> Status:
-        """Return why the search has ended early, or else why models of the winner have."""
-        if self._interrupted:
-            return Status.INTERRUPTED
-        if self._course.run_state.is_spent:
-            return Status.BUDGET
-        statuses = [state.status for state in winners]
-        return max(statuses, key=lambda status: not status.converged)
-
-
-def _is_at_minimum(state: FullBatchState) -> bool:
-    return state.status.converged and state.status is not Status.RULED_OUT
 
 
 @dataclass(frozen=True)
@@ -362,11 +52,11 @@ class SearchResult:
     ----------
     fit : of the winner
     candidates : Candidates
-    chosen : which of them has won
+    chosen : index of the candidate that has won
     scores : (n_folds, n_candidates), the higher the better
     coefs : (n_folds, n_candidates, n_columns, n_features + 1), in units of the data
     objectives : (n_folds, n_candidates), penalised, on the rows that each model learns from
-    converged : (n_folds, n_candidates), whether a model was followed to its minimum
+    converged : (n_folds, n_candidates), whether each model was followed to its minimum
     """
 
     fit: FitResult
@@ -376,3 +66,249 @@ class SearchResult:
     coefs: Array
     objectives: Array
     converged: Array
+
+
+class CrossValidationSearch:
+    """The search for the best of many penalties, by rows that the models do not learn from.
+
+    Parameters
+    ----------
+    source, executor, callbacks, checkpoint : as for `train`
+    params : of each fit, but for its penalty
+    options : Options
+    validation : rows that judge the models, if there are no folds
+    """
+
+    _data: EncodedData | None = None
+    _reads: SearchReads
+
+    def __init__(
+        self,
+        source: Source,
+        params: FitParams,
+        options: Options,
+        executor: Executor,
+        callbacks: Sequence[Callback],
+        checkpoint: str | os.PathLike[str] | None = None,
+        validation: ValidationSet | None = None,
+    ) -> None:
+        self._source, self._params, self._options = source, params, options
+        self._executor, self._validation = executor, validation
+        self._checkpointer = Checkpointer(SearchState(), callbacks, checkpoint)
+
+    def run(self) -> SearchResult:
+        """Search to the end; start anew without chunks that turn out to be unreadable.
+
+        Raises
+        ------
+        DataError, ChunkError, OutageError, CheckpointError, MemoryBoundError
+            As `train`; MemoryBoundError also if the states of all models do not fit this process.
+        """
+        with self._checkpointer as checkpointer:
+            self._params = checkpointer.resume(
+                self._source, self._params, self._executor, self._validation, self._options.as_text
+            )
+            try:
+                return self._run()
+            except DataError:
+                raise  # the user has to change the data, and a checkpoint would not be of them
+            except BaseException:
+                checkpointer.save_if_possible()
+                raise
+
+    def _run(self) -> SearchResult:
+        kind: Kind | None = None
+        while True:
+            try:
+                data = self._label()
+                kind = self._announced(data) if kind is None else kind
+                return self._attempt(data, kind)
+            except UnreadableError as error:
+                self._leave_out(error.bad_chunks)
+
+    @property
+    def _state(self) -> SearchState:
+        return self._checkpointer.run_state
+
+    def _label(self) -> EncodedData:
+        """Scan the labels, make the folds, and get ready to read rows."""
+        source, params, executor = self._source, self._params, self._executor
+        checkpointer, progress = self._checkpointer, self._checkpointer.progress
+        excluded = checkpointer.run_state.excluded
+        data = encode_labels(source, params, executor, excluded, 2, self._data)
+        sums_bytes = 8 * (source.n_features + 1) * len(data.classes)
+        spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
+        if self._validation is None:
+            leaves, n_folds = full_pass(spans, excluded), self._options.n_folds
+            data = folded(data, n_folds, params.seed, leaves, executor)
+        checkpointer.set_labels(data.digest)
+        self._data = data
+        self._reads = SearchReads(
+            data, params, executor, progress, spans, excluded, checkpointer.on_task_done
+        )
+        self._reads.partial_sum, self._reads.sample = self._state.partial_sum, self._state.sample
+        self._reads.validation = self._validation
+        return data
+
+    def _leave_out(self, bad_chunks: tuple[BadChunk, ...]) -> None:
+        """Leave chunks out, and start anew: every model has other rows then."""
+        before, checkpointer = self._state, self._checkpointer
+        checkpointer.progress.start_over()
+        quarantined = tuple(sorted((*before.quarantined, *bad_chunks)))
+        state = SearchState(quarantined=quarantined, numerics=before.numerics)
+        checkpointer.quarantine(bad_chunks, self._source, state)
+
+    def _announced(self, data: EncodedData) -> Kind:
+        """Check what the labels allow for, and tell that the search starts; return its solver."""
+        source, executor, validation = self._source, self._executor, self._validation
+        n_classes, n_folds = len(data.classes), _n_folds(data)
+        if validation is not None:
+            require_labels(validation, data.classes)
+        kind = choose_solver(self._params, source, n_classes)
+        n_models = self._options.n_candidates * max(n_folds, 1)
+        size = model_size(source.n_features, n_classes)
+        require_states_fit(n_models, state_bytes(kind, size, self._options, n_folds))
+        self._checkpointer.announce(
+            FitStarted(
+                source.n_samples,
+                source.n_features,
+                n_classes,
+                len(source.chunks) - 1,
+                source.n_samples * source.row_bytes,
+                kind.name,
+                self._params.max_iter,
+                executor.slots,
+                executor.dashboard,
+                source.n_samples if validation is None else validation.source.n_samples,
+                n_models,
+            )
+        )
+        return kind
+
+    def _attempt(self, data: EncodedData, kind: Kind) -> SearchResult:
+        """Search with the rows that are left."""
+        options, n_folds, first = self._options, _n_folds(data), self._first_read(data, kind)
+        if data.source.folds is not None:
+            require_folds(first, data.source.folds, data.classes)
+        build = partial(
+            build_models,
+            first=first,
+            n_rows=self._reads.n_rows,
+            params=self._params,
+            kind=kind,
+            dtype=self._source.dtype,
+        )
+        (any_model,) = build([(1.0, 0.0)], [ALL])
+        tried = candidates(options.alphas, options.l1_ratios, any_model.objective)
+        sharing = n_states(kind, options, n_folds)
+        models = build(tried.pairs, range(n_folds) if n_folds else [ALL], n_states=sharing)
+        full_data = build(
+            tried.pairs[: n_full_data(kind, options, n_folds)], [ALL], n_states=sharing
+        )
+        self._start(models, full_data, first)
+        models += full_data  # and later the winner on all rows: the rounds see this very list
+        rounds = Rounds(models, tried, options, self._params, self._reads, self._checkpointer)
+        interrupted = self._state.chosen is None and rounds.run()
+        winner = chosen(self._scores(tried), tried, options.select)
+        if n_folds and options.refit and not interrupted:
+            (final,) = build([tried.pairs[winner]], [ALL])
+            self._start_refit(final, models, winner)
+            models.append(final)
+            interrupted = rounds.run()
+        return self._finish(data, models, tried, winner, interrupted=interrupted)
+
+    def _first_read(self, data: EncodedData, kind: Kind) -> FoldMoments:
+        """Return the moments of the features, read unless the checkpoint has them."""
+        checkpointer, state = self._checkpointer, self._state
+        if state.first is not None:
+            return state.first
+        n_folds, sampled = _n_folds(data), kind.needs_sample
+        first = self._reads.moments(n_folds, len(data.classes), sampled=sampled)
+        checkpointer.progress.end_first()
+        state = replace(self._state, first=first, sample=self._reads.sample)
+        checkpointer.commit(state, pass_ended=True)
+        return first
+
+    def _start(
+        self, models: Sequence[PathModel], full_data: Sequence[PathModel], first: FoldMoments
+    ) -> None:
+        """Start all models at the intercepts alone, unless the checkpoint has their states."""
+        if self._state.states:
+            return
+        states = tuple(
+            started(model, model.objective.intercept_only) for model in (*models, *full_data)
+        )
+        scores = np.array([score_of_intercepts(model, first) for model in models])
+        ahead = tuple(model.candidate for model in full_data)
+        state = replace(self._state, states=states, scores=scores, ahead=ahead)
+        self._checkpointer.commit(state)
+
+    def _start_refit(self, final: PathModel, models: Sequence[PathModel], winner: int) -> None:
+        """Start the winner on all rows, unless the checkpoint has its state.
+
+        It goes on from its full-data model if there is one, or else starts at the mean of its fold
+        models.
+        """
+        state = self._state
+        if state.chosen is not None:
+            return
+        if (full := state.n_models + winner) < len(models):
+            start = state.states[full]
+            if not _is_at_minimum(start.status):
+                start = replace(start, status=Status.RUNNING)
+        else:
+            mean = mean_of(*state.models_of(models, winner))
+            start = started(final, final.objective.coordinates.from_coefficients(*mean))
+        states = (*state.states, start)
+        self._checkpointer.commit(replace(state, states=states, chosen=winner, n_active=None))
+
+    def _scores(self, tried: Candidates) -> Array:
+        losses, accuracies = (self._state.scores[:, column] for column in (0, 1))
+        scores = accuracies if self._options.scoring == "accuracy" else -losses
+        return self._state.by_fold(scores, tried)
+
+    def _finish(
+        self,
+        data: EncodedData,
+        models: Sequence[PathModel],
+        tried: Candidates,
+        winner: int,
+        *,
+        interrupted: bool,
+    ) -> SearchResult:
+        """Return the result, and keep it in the checkpoint."""
+        checkpointer, progress = self._checkpointer, self._checkpointer.progress
+        final = fitted_winner(self._state, models, winner, interrupted=interrupted)
+        if not interrupted:
+            checkpointer.commit(replace(self._state, done=True))
+        checkpointer.save()
+        progress.end(final)
+        fit = FitResult(
+            data.classes,
+            final,
+            models[0].objective.coordinates.shift,
+            max(1, progress.passes),
+            progress.steps,
+            self._params.seed,
+            self._state.quarantined,
+            self._state.numerics,
+            data.digest,
+            tuple(progress.history),
+        )
+        state, results = self._state, []
+        for model, each in zip(models[: state.n_models], state.states, strict=False):
+            point, value = reached(model, each)
+            coefs = np.vstack(model.objective.coefficients(point)).T
+            results.append((coefs, value, _is_at_minimum(each.status)))
+        arrays = (np.array(column) for column in zip(*results, strict=True))
+        by_fold = (state.by_fold(array, tried) for array in arrays)
+        return SearchResult(fit, tried, winner, self._scores(tried), *by_fold)
+
+
+def _n_folds(data: EncodedData) -> int:
+    """Return how many folds there are; 0 where a validation set judges."""
+    return 0 if data.source.folds is None else data.source.folds.n_folds
+
+
+def _is_at_minimum(status: Status) -> bool:
+    return status.converged and status is not Status.RULED_OUT

@@ -204,17 +204,28 @@ def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("classes", "solver", "n_alphas", "reads_a_round"),
-    [(2, "lbfgs", 5, 4), (3, "lbfgs", 5, 4), (3, "newton", 5, 5), (3, "newton", 8, 8)],
+    ("classes", "solver", "prune", "n_alphas", "reads_a_round"),
+    [
+        (2, "lbfgs", False, 5, 4),
+        (3, "lbfgs", False, 5, 4),
+        (3, "newton", False, 5, 4),
+        (3, "newton", True, 5, 5),  # of the full-data models: four points for each of them
+        (3, "newton", True, 8, 8),
+    ],
 )
 def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
-    monkeypatch: pytest.MonkeyPatch, classes: int, solver: str, n_alphas: int, reads_a_round: int
+    monkeypatch: pytest.MonkeyPatch,
+    classes: int,
+    solver: str,
+    prune: bool,
+    n_alphas: int,
+    reads_a_round: int,
 ) -> None:
     X = np.random.default_rng(0).normal(size=(300, 5))
     y = np.arange(300) % classes
     columns = 1 if classes == 2 else classes
     monkeypatch.setattr(
-        "dsoftmax.model_selection.stack._STACK_BYTES", 8 * 6 * columns * 4
+        "dsoftmax.model_selection.memory._STACK_BYTES", 8 * 6 * columns * 4
     )  # four points
 
     def search(*callbacks: Callback, max_iter: int = 100) -> SoftmaxRegressionCV:
@@ -224,7 +235,7 @@ def test_a_step_of_every_model_of_a_search_takes_the_reads_of_its_plan(
             solver=solver,
             max_iter=max_iter,
             tol=1e-9,
-            prune=False,
+            prune=prune,
             random_state=0,
             refit=False,
             callbacks=callbacks,
@@ -257,7 +268,7 @@ def test_a_search_whose_models_do_not_fit_this_process_is_refused_before_x_is_re
             chunk.write_bytes(b"not to be read")
     model = SoftmaxRegressionCV(alphas=30, cv=3)
     planned = plan_fit(f"{path}/X", f"{path}/y", model)
-    whole = 120 * 8 * 31 * 4 * (2 * 20 + 12)  # with a leader for each penalty
+    whole = 120 * 8 * 31 * 4 * (2 * 20 + 12)  # with a full-data model for each penalty
     assert whole <= planned.states_bytes < whole + 90
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", planned.states_bytes // 90 * 89)
     said = "a search of 90 models, whose solvers remember .* at most 89 models"

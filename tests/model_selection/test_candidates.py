@@ -5,7 +5,7 @@ import pytest
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
 from dsoftmax.errors import DataError
-from dsoftmax.model_selection.candidates import Candidates, chosen
+from dsoftmax.model_selection.path import Candidates, chosen
 from dsoftmax.model_selection.racing import eliminated, score_bound
 
 PATH = Candidates(np.array([0.0]), np.array([[10.0, 1.0, 0.1, 0.01]]))

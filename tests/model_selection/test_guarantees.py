@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import CheckpointError, ChunkError, SoftmaxRegressionCV, open_data
 from dsoftmax.events import CandidatesJudged, CheckpointWritten, PassEnded, RowsDone
-from dsoftmax.model_selection import kernel, stack
+from dsoftmax.model_selection import memory, sums
 from dsoftmax.runtime.connect import local_workers
 from tests.callbacks import Once, Recorder, StopAfter, StopError, kill_a_worker
 from tests.model_selection.problems import scaled_features
@@ -23,7 +23,7 @@ Store = Callable[..., str]
 Arrays = tuple[np.ndarray, np.ndarray]
 
 JUDGES = tuple(array[:300] for array in load_digits(return_X_y=True))
-SCOUT: dict[str, Any] = {"alphas": 12, "cv": None}
+PILOT: dict[str, Any] = {"alphas": 12, "cv": None}
 
 pytestmark = pytest.mark.usefixtures("small_spans", "checkpoint_always", "quick_retries")
 
@@ -56,7 +56,7 @@ def bits(model: SoftmaxRegressionCV) -> tuple[bytes, ...]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "params", [{}, SCOUT, {"solver": "lbfgs"}, {"l1_ratios": (0.0, 0.5)}], ids=str
+    "params", [{}, PILOT, {"solver": "lbfgs"}, {"l1_ratios": (0.0, 0.5)}], ids=str
 )
 def test_the_bits_of_a_search_do_not_depend_on_where_it_runs(
     path: str, params: dict[str, Any]
@@ -79,7 +79,7 @@ def test_other_workers_and_a_killed_one_do_not_change_a_search(path: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("width", "params"), [(None, {}), (2, {}), (None, SCOUT)], ids=["one", "several", "scout"]
+    ("width", "params"), [(None, {}), (2, {}), (None, PILOT)], ids=["one", "several", "pilot"]
 )
 def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     path: str,
@@ -89,7 +89,7 @@ def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     params: dict[str, Any],
 ) -> None:
     if width:
-        monkeypatch.setattr(stack, "_STACK_BYTES", width * 8 * 65 * 10)
+        monkeypatch.setattr(memory, "_STACK_BYTES", width * 8 * 65 * 10)
     expected = bits(found(path, **params))
     for events in (0, 30, 60):
         place = tmp_path / f"at-{events}"
@@ -177,7 +177,7 @@ def test_several_reads_a_round_find_what_one_finds(
 ) -> None:
     params: dict[str, Any] = {"alphas": [0.1, 1.0, 10.0], "tol": 1e-6, "sample_size": 1000}
     one = found(path, max_iter=60, prune=False, **params)
-    monkeypatch.setattr(stack, "_STACK_BYTES", 2 * 8 * 65 * 10)
+    monkeypatch.setattr(memory, "_STACK_BYTES", 2 * 8 * 65 * 10)
     several = found(path, max_iter=200, prune=False, **params)
     assert several.n_iter_ > 1.5 * one.n_iter_
     np.testing.assert_allclose(several.objectives_, one.objectives_, rtol=1e-6)
@@ -190,8 +190,8 @@ def test_how_many_rows_are_at_hand_at_once_changes_no_model(
 ) -> None:
     params: dict[str, Any] = {"alphas": [1.0, 10.0], "prune": False, "tol": 1e-5}
     whole = found(path, **params)
-    monkeypatch.setattr(kernel, "_LOSSES", 1)
-    monkeypatch.setattr(kernel, "_LEAST_ROWS", 7)
+    monkeypatch.setattr(sums, "_LOSSES", 1)
+    monkeypatch.setattr(sums, "_LEAST_ROWS", 7)
     parts = found(path, **params)
     np.testing.assert_allclose(parts.objectives_, whole.objectives_, rtol=1e-6)
     np.testing.assert_allclose(parts.scores_, whole.scores_, rtol=1e-3)

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import CheckpointError, SoftmaxRegression, SoftmaxRegressionCV
 from dsoftmax.data.folds import UserFolds
-from dsoftmax.model_selection import stack
+from dsoftmax.model_selection import memory
 from dsoftmax.objective.reduction import Chunk
 from tests.model_selection.problems import scaled_features
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_is_not_that_of_other_folds(tmp_path: Path) -> None:
 def test_a_budget_that_ends_among_the_reads_of_a_round_changes_no_bits_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: bool
 ) -> None:
-    monkeypatch.setattr(stack, "_STACK_BYTES", (2 if validation else 5) * 8 * 5 * 3)
+    monkeypatch.setattr(memory, "_STACK_BYTES", (2 if validation else 5) * 8 * 5 * 3)
     alphas = [1e-2, 0.1, 1.0]
     params: dict[str, Any] = {"alphas": alphas, "prune": False, "sample_size": 60, "tol": 1e-3}
     params["cv"] = None if validation else 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsoftmax.model_selection.kernel import partial_folds, partial_stack
+from dsoftmax.model_selection.sums import partial_folds, partial_stack
 from dsoftmax.objective.reduction import ALL, NEVER, Chunk
 
 
