@@ -164,7 +164,7 @@ def _refuse_early(plan: _Plan, store: Path) -> None:
     for place in (store, plan.model):
         demo_data.require_replaceable(place)
     if plan.plot is not None:
-        from dsoftmax.diagnostics.plot import check_plot
+        from dsoftmax.diagnostics.style import check_plot
 
         check_plot(plan.plot)
     for folder in {plan.model.parent, (plan.plot or plan.model).parent}:
@@ -266,7 +266,7 @@ def _save(model: SoftmaxRegression, plan: _Plan) -> None:
     demo_data.mark(plan.model)
     _say("model", f'{plan.model}: load it with dsoftmax.load_model("{plan.model}")')
     if plan.plot is not None:
-        from dsoftmax.diagnostics.plot import plot_history
+        from dsoftmax.diagnostics import plot_history
 
         plot_history(model, plan.plot)
         _say("plot", str(plan.plot))

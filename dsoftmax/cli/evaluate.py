@@ -34,7 +34,7 @@ def evaluate(
 ) -> None:
     """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
     from dsoftmax.diagnostics import plot_scores
-    from dsoftmax.diagnostics.plot import check_plot
+    from dsoftmax.diagnostics.style import check_plot
     from dsoftmax.estimators.load import load_model
 
     if plot is not None:

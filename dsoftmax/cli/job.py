@@ -65,7 +65,7 @@ class Job:
 
     def require_possible(self) -> None:
         """Raise DataError if what is written cannot go where it should."""
-        from dsoftmax.diagnostics.plot import check_plot
+        from dsoftmax.diagnostics.style import check_plot
         from dsoftmax.storage.zarr_nodes import (
             locate,
             require_apart,
@@ -165,7 +165,7 @@ class Job:
 
 
 def _draw(estimator: Estimator, path: Path) -> None:
-    from dsoftmax.diagnostics.plot import plot_history
+    from dsoftmax.diagnostics import plot_history
     from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
 
     if isinstance(estimator, SoftmaxRegressionCV):

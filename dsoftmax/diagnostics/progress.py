@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dsoftmax.diagnostics.durations import duration
+from dsoftmax.diagnostics.style import duration
 from dsoftmax.diagnostics.verdict import verdict
 from dsoftmax.events import (
     CandidatesJudged,

@@ -9,7 +9,6 @@ import numpy as np
 
 from dsoftmax.events import (
     Callback,
-    DecimatedLog,
     Event,
     FitEnded,
     PassEnded,
@@ -20,6 +19,7 @@ from dsoftmax.events import (
 )
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.runtime.cost import Cost, PartialSum
+from dsoftmax.training.event_log import DecimatedLog
 from dsoftmax.training.run_state import ProgressState
 from dsoftmax.typing import Array
 

@@ -7,7 +7,8 @@ import pytest
 
 from dsoftmax import SoftmaxRegression
 from dsoftmax.diagnostics.history import History
-from dsoftmax.events import MOST_STEPS, FitStarted, PassEnded, RowsDone, StepEnded, TimeSplit
+from dsoftmax.events import FitStarted, PassEnded, RowsDone, StepEnded, TimeSplit
+from dsoftmax.training.event_log import MOST_STEPS
 
 STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, TimeSplit(0.1, 0.15, 0.2, 0.3), 3)
 PASS = PassEnded(1.0, 2, 0.6, 0.05, 0.9, 3.0, 100, 800, TimeSplit(0.2, 0.3, 0.4, 0.6), 0, 2.5)
