@@ -117,7 +117,7 @@ def _draw_values(axes: Axes, name: str, steps: Records, passes: Records, color: 
         _draw_validation(axes, name, validated)
         best = min(validated, key=lambda record: record["validation_loss"])
         score = best[f"validation_{name}"]
-        value += f"; of validation {score:.4f} in pass {best['pass']:.0f}, its best"
+        value = f"{last:.4f}; validation {score:.4f} in pass {best['pass']:.0f}, its best"
     set_titles(axes, name, value)
 
 
