@@ -71,7 +71,7 @@ class RunFolder:
 
     @contextmanager
     def log_to_file(self, *, to_stderr: bool) -> Iterator[None]:
-        """Write the lines of `write_log`, and warnings, to log.txt, or to standard error as well."""
+        """Write log lines and warnings to log.txt, and if asked to standard error."""
         handlers: list[logging.Handler] = [logging.FileHandler(self.path / "log.txt")]
         if to_stderr:
             handlers.append(logging.StreamHandler(sys.stderr))
