@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,20 +45,15 @@ def _count_or_name(text: str) -> int | str:
 
 
 _option = option_of("model")
+_auto_option = partial(_option, metavar="NUMBER OR AUTO", default="auto", show_default=True)
+_off_switch = partial(_option, is_flag=True, flag_value=False, default=True)
 
-# Each has the name of the parameter of `SoftmaxRegression`, and its default.
+# Each has the name of a parameter of `SoftmaxRegression`, and its default.
 model_options = all_of(
     _option("--alpha", default=1e-4, show_default=True, help="Strength of the penalty."),
     _option("--l1-ratio", default=0.0, show_default=True, help="Share of the L1 penalty."),
     _option("--standardize", is_flag=True, help="Penalise standardised features."),
-    _option(
-        "--no-intercept",
-        "fit_intercept",
-        is_flag=True,
-        flag_value=False,
-        default=True,
-        help="Fit no intercepts.",
-    ),
+    _off_switch("--no-intercept", "fit_intercept", help="Fit no intercepts."),
     _option(
         "--balanced",
         "class_weight",
@@ -68,20 +64,8 @@ model_options = all_of(
     _option("--solver", default="auto", show_default=True, help="newton, lbfgs, sgd or adam."),
     _option("--max-iter", default=100, show_default=True, help="Budget in passes."),
     _option("--tol", default=1e-4, show_default=True, help="When to stop before that."),
-    _option(
-        "--batch-size",
-        metavar="NUMBER OR AUTO",
-        type=_number_or_auto(int),
-        default="auto",
-        show_default=True,
-    ),
-    _option(
-        "--learning-rate",
-        metavar="NUMBER OR AUTO",
-        type=_number_or_auto(float),
-        default="auto",
-        show_default=True,
-    ),
+    _auto_option("--batch-size", type=_number_or_auto(int)),
+    _auto_option("--learning-rate", type=_number_or_auto(float)),
     _option("--momentum", default=0.9, show_default=True, help="Nesterov's, of sgd."),
     _option(
         "--early-stopping",
@@ -97,7 +81,7 @@ model_options = all_of(
     _option("--seed", "random_state", type=int, help="Of the shuffles of mini-batches."),
 )
 
-# Each has the name of the parameter of `SoftmaxRegressionCV`.
+# Each has the name of a parameter of `SoftmaxRegressionCV`.
 search_options = all_of(
     _option(
         "--alphas",
@@ -119,25 +103,19 @@ search_options = all_of(
     ),
     _option("--scoring", help="Choose by neg_log_loss (the default) or accuracy."),
     _option("--select", help='"1se": the largest alpha within a standard error of the "best".'),
-    _option(
+    _off_switch(
         "--no-prune",
         "prune",
-        is_flag=True,
-        flag_value=False,
-        default=True,
         help="Follow those alphas to the end, too, that cannot win any more.",
     ),
-    _option(
+    _off_switch(
         "--no-refit",
         "refit",
-        is_flag=True,
-        flag_value=False,
-        default=True,
         help="Write the mean over the folds, and fit no model to all rows.",
     ),
 )
 
-# The parameter of an option that is not called like it.
+# Parameters by the names of their options, where these differ.
 PARAMETERS = {
     "no_intercept": "fit_intercept",
     "balanced": "class_weight",

@@ -35,6 +35,7 @@ def option_of(group: str) -> Callable[..., Decorator]:
 
 
 def _keep(group: str, ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # click calls this for every option, given or not, so that a group is always complete.
     ctx.meta.setdefault(f"dsoftmax.{group}", {})[parameter.name] = value
 
 
@@ -54,6 +55,7 @@ def all_of(*options: Decorator) -> Decorator:
     """Return the decorator that adds all the options to a command."""
 
     def add(command: Command) -> Command:
+        # Python applies decorators from the bottom up, and --help lists options from the top down.
         for option in reversed(options):
             command = option(command)
         return command

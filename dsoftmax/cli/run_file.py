@@ -25,6 +25,7 @@ from dsoftmax.cli.model_options import PARAMETERS
 from dsoftmax.cli.options import Command, is_given, values_of
 
 _META = "dsoftmax.run_file"
+# Parameters that have an option or a table of their own, or no meaning in a file.
 _NOT_IN_A_FILE = ("callbacks", "verbose", "checkpoint", "warm_start")
 
 
@@ -79,7 +80,7 @@ def config_option(command: Command) -> Command:
     return click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,
+        is_eager=True,  # read before the options whose defaults it replaces
         expose_value=False,
         callback=_read,
         help="Take what is not given here from this TOML file.",

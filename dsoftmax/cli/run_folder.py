@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import tomli_w
@@ -79,10 +79,11 @@ class RunFolder:
             handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
             _LOGGER.addHandler(handler)
         _LOGGER.setLevel(logging.INFO)
-        _LOGGER.propagate = False
+        _LOGGER.propagate = False  # the root logger would print the lines a second time
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _log_warning
+                # Python calls it with positional arguments only.
+                warnings.showwarning = _log_warning  # type: ignore[assignment]
                 yield
         except (DsoftmaxError, OSError) as error:
             for handler in handlers[1:]:  # `main` prints it on standard error
@@ -95,6 +96,7 @@ class RunFolder:
                 handler.close()
 
     def _write(self, name: str, text: str) -> None:
+        # Replaced as a whole, so that nobody ever reads half a file.
         partial = self.path / f"{name}.partial"
         partial.write_text(text)
         partial.replace(self.path / name)
@@ -129,14 +131,7 @@ def environment() -> str:
     return f"{socket.gethostname()}, Python {platform.python_version()}, {libraries}"
 
 
-def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _log_warning(message: Warning | str, *_: Any) -> None:
     write_log(f"warning: {message}")
 
 

@@ -100,18 +100,9 @@ def train(
     checkpoint = checkpoint or (folder.checkpoint if folder else None)
     if model is None:
         raise click.UsageError("Missing argument 'MODEL', or --run-folder instead.")
+    quiet = quiet or as_json  # standard output is for the events alone
     json_lines = tuple(target for target in (log, sys.stdout if as_json else None) if target)
-    run = _Run(
-        data,
-        validation,
-        model,
-        checkpoint,
-        folder,
-        overwrite,
-        plot,
-        quiet or as_json,
-        json_lines,
-    )
+    run = _Run(data, validation, model, checkpoint, folder, overwrite, plot, quiet, json_lines)
     with _sigterm_interrupts():
         run.require_possible()
         if dry_run:
@@ -147,9 +138,8 @@ class _CandidateTable:
             self.last.ruled_out,
             model.converged_.sum(axis=0).ravel().tolist(),
         )
-        for alpha, ratio, loss, error, accuracy, ruled_out, n_converged in zip(
-            *columns, strict=True
-        ):
+        for row in zip(*columns, strict=True):
+            alpha, ratio, loss, error, accuracy, ruled_out, n_converged = row
             is_chosen = (alpha, ratio) == (model.alpha_, model.l1_ratio_)
             note = "  chosen" if is_chosen else "  ruled out" if ruled_out else ""
             share = f"{ratio:>10.3g}" if len(model.l1_ratios_) > 1 else ""
@@ -160,7 +150,7 @@ class _CandidateTable:
 
 @dataclass(frozen=True)
 class _Run:
-    """A fit from files to files, as the options of `train` describe it.
+    """A fit from stores to a store, as the options of `train` describe it.
 
     Attributes
     ----------
@@ -187,18 +177,13 @@ class _Run:
     def require_possible(self) -> None:
         """Raise DataError if an output cannot be written where it should be."""
         from dsoftmax.diagnostics.style import check_plot
-        from dsoftmax.storage.zarr_nodes import (
-            locate,
-            require_apart,
-            require_free,
-            require_writable,
-        )
+        from dsoftmax.storage import zarr_nodes
 
-        require_free(self.model, self.overwrite)
-        require_apart(self.model, self.data, self.validation, self.checkpoint)
-        state = None if self.checkpoint is None else locate(self.checkpoint)
+        zarr_nodes.require_free(self.model, self.overwrite)
+        zarr_nodes.require_apart(self.model, self.data, self.validation, self.checkpoint)
+        state = None if self.checkpoint is None else zarr_nodes.locate(self.checkpoint)
         if isinstance(state, Path):
-            require_writable(state.resolve())
+            zarr_nodes.require_writable(state.resolve())
         if self.plot is not None:
             check_plot(self.plot)
             if not self.plot.absolute().parent.is_dir():
@@ -227,6 +212,7 @@ class _Run:
 
         write_log(f"run on {environment()}")
         reading = Reading.from_options()
+        # It comes before the cluster, so that wrong parameters need not wait for workers.
         estimator = estimator_of(
             model_parameters(),
             self.data,
@@ -259,6 +245,7 @@ class _Run:
         interrupted = estimator.stop_reason_ == Status.INTERRUPTED.value
         if interrupted and self.checkpoint is not None:
             raise _to_be_resumed(self.checkpoint)
+        # Without a checkpoint, an interrupted fit leaves the model that it has so far.
         estimator.save(self.model, overwrite=self.overwrite)
         if self.plot is not None:
             _draw(estimator, self.plot)
@@ -285,6 +272,7 @@ def _draw(estimator: Estimator, path: Path) -> None:
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
     """Have SIGTERM do what Ctrl-C does."""
+    # Batch systems and containers stop a job by SIGTERM, with some seconds to write a checkpoint.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -38,6 +38,7 @@ class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is untyp
     async def start(self, scheduler: Scheduler) -> None:
         """Add the page to the dashboard and the figures to /metrics, where they exist."""
         for show in (_add_page, _add_metrics):
+            # An exception in a plugin's start would keep the scheduler from starting.
             try:
                 show(scheduler, self.runs)
             except Exception:
@@ -75,6 +76,7 @@ def _add_page(scheduler: Scheduler, runs: Runs) -> None:
     if PLUGIN not in variables["pages"]:
         variables["pages"].append(PLUGIN)  # the list behind the navigation of every page
     pages = {f"/{PLUGIN}": functools.partial(_document, runs)}
+    # A board of its own: Dask's has a fixed list of pages, which it built at its start.
     board = BokehApplication(pages, scheduler, boards[0].prefix, variables)
     for earlier in filter(_is_ours, boards):  # of a plugin that was removed
         application.applications.remove(earlier)
@@ -91,6 +93,7 @@ def _document(runs: Runs, scheduler: Scheduler, extra: dict[str, Any], document:
     """Build the page for a browser that opens it."""
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
+    # Imported here, since every client imports this module, and needs no Bokeh.
     from dsoftmax.diagnostics.page import TEMPLATES, Page, WorkerMemory
 
     def memory() -> list[WorkerMemory]:

@@ -163,6 +163,7 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     ({'a': 2, 'b': 1}, (0,), 1)
     """
     source = open_data(X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize)
+    # X may be a Source that allows fewer bad chunks; a report is about all of them.
     source = replace(source, max_bad_chunks=sys.maxsize)
     sums, bad_chunks = _read(source)
     roles = {"X": source.X, "y": source.y, "sample_weight": source.sample_weight}
@@ -197,6 +198,7 @@ def _read(source: Source) -> tuple[_Sums, tuple[BadChunk, ...]]:
             leaves = full_pass(
                 chunks, [(bad_chunk.start, bad_chunk.stop) for bad_chunk in bad_chunks]
             )
+            # A pass that meets bad chunks is made again without them.
             try:
                 sums, _ = reduce(executor, source, Reduction("inspect", _sums_of, add), leaves)
             except UnreadableError as error:

@@ -158,6 +158,7 @@ class JsonLines:
             if now - self._rows_at < _ROWS_SECONDS:
                 return
             self._rows_at = now
+        # json would write NaN and Infinity, which other readers of JSON refuse.
         message = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in as_message(event).items()
@@ -172,6 +173,7 @@ class JsonLines:
     def _append(self, path: Path, line: str) -> None:
         if self._has_failed:
             return
+        # Opened for each line, so that every line is in the file if the process is killed.
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(line)

@@ -140,6 +140,7 @@ class Page:
         self._list.text = _TEXTS.table(list(self._runs)[::-1], run)
         self._set("memory", _memory_columns(self._memory()))
         charts.set_workers(self._plots["memory"], self._sources["memory"])
+        # Only what has changed is sent: new data make the browser draw the charts again.
         news = tuple((each.key, each.version) for each in self._runs), run and run.key
         if run is not None and news != self._seen:
             self._seen = news
@@ -182,6 +183,7 @@ def _run_columns(run: Run, runs: Iterable[Run]) -> dict[str, Columns]:
         (other, _value_columns(_records(other, "pass"))) for other in runs if other is not run
     ]
     return {
+        # Of many steps a browser gets every k-th, as many as its screen has pixels.
         "steps": _value_columns(steps[:: 1 + len(steps) // _MAX_STEPS]),
         "passes": {**_value_columns(passes), charts.VALIDATION: _finite(validation)},
         "others": {
@@ -208,6 +210,7 @@ def _value_columns(records: Sequence[Message]) -> Columns:
 
 
 def _finite(values: Sequence[float]) -> Any:
+    """Return numbers with NaN for infinities, which would spoil the range of an axis."""
     numbers = np.array(values, np.float64)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 

@@ -98,7 +98,7 @@ class RunsCollector:
         return family
 
 
-_LABELS = ["run", "solver"]
+_LABELS = ["run", "solver"]  # few, since Prometheus stores a time series for each combination
 
 
 def _labels(run: Run) -> list[str]:
@@ -110,6 +110,8 @@ _collector: RunsCollector | None = None
 
 def register(runs: Runs) -> None:
     """Show the runs at /metrics of this process, in place of those of an earlier scheduler."""
+    # The registry is global and refuses a second collector of the same metrics, but a process can
+    # have several schedulers, one after the other.
     global _collector
     if find_spec("prometheus_client") is None:
         return

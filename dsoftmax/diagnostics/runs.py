@@ -110,7 +110,9 @@ class Run:
     _under_way: Totals = _NOTHING  # of the pass under way
     _sampled: tuple[float, float, Totals] = (0.0, 0.0, _NOTHING)  # at passes, at clock
     _pass_start: tuple[float, float, float] = (0.0, 0.0, 0.0)  # at passes, at seconds, at clock
-    _clock: float = 0.0  # seconds of reading and computing
+    # Seconds that speeds are measured by. `seconds` also has what lies between full passes, such as
+    # checkpoints.
+    _clock: float = 0.0
 
     def receive(self, message: Message, now: float) -> None:
         """Handle a message; one of an unknown kind is ignored."""
@@ -137,6 +139,7 @@ class Run:
         self.facts = message
 
     def _on_resumed(self, message: Message) -> None:
+        # This scheduler may never have seen the steps and passes before the checkpoint.
         for record in message["records"]:
             getattr(self, f"_on_{record['event']}")(record)
         self.passes, self.seconds = float(message["passes"]), message["seconds"]

@@ -71,7 +71,7 @@ class Report:
         self._pending: list[Message] = []
         self._due = self._broken = False
         self._lock = threading.Lock()  # guards the three above, which two threads change
-        self._in_order = asyncio.Lock()
+        self._in_order = asyncio.Lock()  # a batch waits until the one before it has arrived
 
     def on_event(self, event: Event) -> None:
         """Send an event with the next batch; the last event is sent at once."""
@@ -100,6 +100,7 @@ class Report:
                 self._give_up()
 
     async def _send_soon(self) -> None:
+        # Events come in bursts, and a message each would keep the scheduler busy.
         await asyncio.sleep(_INTERVAL_SECONDS)
         await self._send()
 
@@ -119,6 +120,7 @@ class Report:
     def _send_now(self) -> None:
         if self._client.status == "running" and not self._broken:
             with suppress(Exception):
+                # The process may end right after the fit, and the event loop with it.
                 self._client.sync(self._send, callback_timeout=_LAST_SECONDS)
 
     def _give_up(self) -> None:
@@ -139,6 +141,7 @@ def public(event: Event) -> Message:
 
 def _install_plugin(client: Any) -> bool:
     """Install the plugin on the scheduler, and return whether that worked."""
+    # Imported here, since a fit in this process needs no plugin.
     from dsoftmax.diagnostics.dashboard import RunsPlugin
 
     try:

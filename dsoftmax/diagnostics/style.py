@@ -52,6 +52,7 @@ def check_plot(path: str | os.PathLike[str] | None = None) -> None:
     DataError
         If the file is not named .pdf, .png or .svg.
     """
+    # find_spec, since an import takes a second, and this is called before a fit.
     if find_spec("matplotlib") is None:
         raise DsoftmaxError("plots need matplotlib: pip install 'dsoftmax[plot]'")
     if path is not None and Path(path).suffix.lower() not in _SUFFIXES:
@@ -63,6 +64,7 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    # Not by pyplot, which would keep every figure in memory until it is closed.
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     figure = Figure(figsize=(width, height), dpi=150, layout=layout)
     if title:
