@@ -1,14 +1,13 @@
-"""What happens during a fit, as data: the only thing that diagnostics are fed."""
+"""What happens during a fit, as data: callbacks and diagnostics get nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from dsoftmax.typing import Additive, Array
+from dsoftmax.typing import Additive
 
 
 @dataclass(frozen=True)
@@ -17,10 +16,10 @@ class TimeSplit(Additive):
 
     Attributes
     ----------
-    read : waiting for storage (for Dask arrays and memory maps: all it took to get the rows)
+    read : waiting for storage (for Dask arrays and memory maps: getting the rows in any way)
     decode : decoding chunks, and shuffling their rows
     kernel : computing losses and gradients
-    waiting : for something to do
+    waiting : without a task
     """
 
     read: float = 0.0
@@ -36,12 +35,12 @@ class TimeSplit(Additive):
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """What the rows say by which a fit is judged: see `dsoftmax.metrics.scores.EvaluationResult`.
+    """Scores on the validation rows: see `dsoftmax.metrics.scores.EvaluationResult`.
 
     Attributes
     ----------
     loss : mean of -log p(label), without penalty
-    accuracy, balanced_accuracy, f1_macro, brier_score, ece : NaN where they are not known
+    accuracy, balanced_accuracy, f1_macro, brier_score, ece : NaN where not known
     """
 
     loss: float
@@ -60,11 +59,12 @@ class FitStarted:
     ----------
     n_samples, n_features, n_classes : size of the problem
     n_chunks, pass_bytes : what a pass reads
-    solver, max_iter : what will be done, and the budget in passes
+    solver : its name
+    max_iter : the budget in passes
     workers : how many tasks run at once
     dashboard : address of the Dask dashboard, or None in-process
-    n_validation : about how many rows it is judged by
-    n_models : that a search follows; 0 for a fit
+    n_validation : about how many validation rows there are
+    n_models : how many models a search fits; 0 for a single fit
     """
 
     n_samples: int
@@ -86,8 +86,8 @@ class RowsDone:
 
     Attributes
     ----------
-    rows, total : done so far, of those that the pass reads
-    bytes, time, retries : what they took so far, as in PassEnded
+    rows, total : rows done so far, and all rows of the pass
+    bytes, time, retries : cost so far, as in PassEnded
     seconds : since the pass began
     """
 
@@ -109,9 +109,9 @@ class StepEnded:
     step : number of evaluations so far
     loss : penalised objective there (mini-batch: of the batch, scaled to all rows)
     gradient_norm : largest absolute entry of the solver's gradient
-    accuracy : share of the weight that is predicted right
+    accuracy : share of the sample weight that is predicted right
     seconds : since the fit started
-    rows, bytes : reduced and decoded for it
+    rows, bytes : rows that were reduced and bytes that were decoded for it
     time : TimeSplit
     retries : reads that were tried again for it
     """
@@ -138,8 +138,8 @@ class PassEnded(StepEnded):
     Attributes
     ----------
     pass_seconds : from its first task to its last
-    validation : of the model that was evaluated, or that the epoch ended with (rows held out of
-        mini-batches: the mean over the models of its steps); None without validation rows
+    validation : scores of the model that was evaluated, or that the epoch ended with (for rows
+        held out of mini-batches: means over the models of its steps); None without validation rows
     gap : estimate of how far `loss` is above its minimum, None where the solver has none
     """
 
@@ -150,17 +150,17 @@ class PassEnded(StepEnded):
 
 @dataclass(frozen=True)
 class CandidatesJudged:
-    """How the candidates of a search stand after a pass, all (n_candidates,).
+    """Scores of the candidates of a search after a pass; all fields are (n_candidates,) but best.
 
     Attributes
     ----------
     alphas, l1_ratios : their penalties
-    losses : mean over the folds of the losses on rows held out; NaN where not known
-    errors : standard errors of those means; zero without folds
-    accuracies : mean over the folds, likewise
-    running : how many of the models of each go on
-    ruled_out : whether they left because they cannot win any more
-    best : which has the lowest loss so far, or which was chosen, while it is fitted to all rows
+    losses : means over the folds of the losses on held-out rows; NaN where not known
+    errors : standard errors of these means; zero without folds
+    accuracies : means over the folds of the accuracies on held-out rows
+    running : how many models of each candidate are still being fitted
+    ruled_out : whether a candidate was eliminated because it cannot win any more
+    best : index of the lowest loss so far; while the winner is refitted, its index
     """
 
     alphas: tuple[float, ...]
@@ -175,13 +175,13 @@ class CandidatesJudged:
 
 @dataclass(frozen=True)
 class FitResumed:
-    """A fit goes on from its checkpoint.
+    """A fit is resumed from its checkpoint.
 
     Attributes
     ----------
-    place : of the checkpoint
-    passes, steps, seconds : what it took so far
-    events : every PassEnded and the StepEnded that were kept, so far
+    place : path or URL of the checkpoint
+    passes, steps, seconds : what the fit took so far
+    events : every PassEnded so far, and those StepEnded that the checkpoint holds
     finished : whether there is nothing left to do
     """
 
@@ -195,7 +195,7 @@ class FitResumed:
 
 @dataclass(frozen=True)
 class CheckpointWritten:
-    """The state of the fit is safe: its bytes at a place, and the seconds that it took."""
+    """A checkpoint of so many bytes was written to `place` in so many seconds."""
 
     place: str
     bytes: int
@@ -204,7 +204,7 @@ class CheckpointWritten:
 
 @dataclass(frozen=True)
 class ChunkQuarantined:
-    """Rows start to stop, a chunk of X, cannot be read and are left out from here on."""
+    """A chunk of X, rows start to stop, cannot be read and is left out from here on."""
 
     start: int
     stop: int
@@ -217,15 +217,15 @@ class FitEnded:
 
     Attributes
     ----------
-    reason : why, in words
-    converged : whether the solver reached what it was asked for
+    reason : why it ended, in words
+    converged : whether the solver reached its tolerance
     loss : penalised objective at the returned coefficients
-    passes, steps, seconds : what it took
+    passes, steps, seconds : what the fit took
     retries : reads that were tried again
-    time : TimeSplit of all that was read
-    mini_batch : whether the rows were read in steps
+    time : TimeSplit of the whole fit
+    mini_batch : whether the rows were read in mini-batches
     gap : estimate of how far `loss` is above its minimum, None where the solver has none
-    best_pass : the pass whose model was kept, if validation rows have chosen it
+    best_pass : the pass whose model is returned, if validation rows chose it
     """
 
     reason: str
@@ -254,124 +254,8 @@ Event = (
 
 
 class Callback(Protocol):
-    """Something that watches a fit."""
+    """An object that is called with every event of a fit."""
 
     def on_event(self, event: Event) -> None:
-        """Take note of an event; what it raises ends the fit."""
+        """Handle an event; an exception raised here ends the fit."""
         ...
-
-
-def to_table(events: Sequence[StepEnded]) -> Array:
-    """Return steps and passes as numbers, a row each."""
-    rows = [
-        (
-            e.passes,
-            e.step,
-            e.loss,
-            e.gradient_norm,
-            e.accuracy,
-            e.seconds,
-            e.rows,
-            e.bytes,
-            e.time.read,
-            e.time.decode,
-            e.time.kernel,
-            e.time.waiting,
-            e.retries,
-            *_of_pass(e),
-        )
-        for e in events
-    ]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), 21)
-
-
-def _of_pass(event: StepEnded) -> tuple[float, ...]:
-    if not isinstance(event, PassEnded):
-        return (np.nan,) * 8
-    validation = (np.nan,) * 6 if event.validation is None else astuple(event.validation)
-    return event.pass_seconds, np.nan if event.gap is None else event.gap, *validation
-
-
-def from_table(table: Array) -> tuple[StepEnded, ...]:
-    """Return the steps and passes of `to_table`."""
-    return tuple(_from_row([float(value) for value in row]) for row in table)
-
-
-def _from_row(row: list[float]) -> StepEnded:
-    passes, step, loss, norm, accuracy, seconds, rows, size, *times, retries = row[:13]
-    values = (
-        passes,
-        int(step),
-        loss,
-        norm,
-        accuracy,
-        seconds,
-        int(rows),
-        int(size),
-        TimeSplit(*times),
-        int(retries),
-    )
-    pass_seconds, gap, *validation = row[13:]
-    if np.isnan(pass_seconds):
-        return StepEnded(*values)
-    found = None if np.isnan(validation).all() else ValidationScores(*validation)
-    return PassEnded(*values, pass_seconds, found, None if np.isnan(gap) else gap)
-
-
-Record = TypeVar("Record")
-MOST_STEPS = 4096
-
-
-class DecimatedLog(Generic[Record]):
-    """Records in their order, of which those of steps are thinned when they become many.
-
-    Each time there are more than `most`, those of every other step go, and so do those to come:
-    what is left are the steps whose number is a multiple of a power of two.
-
-    Parameters
-    ----------
-    most : how many records of steps are kept
-
-    Attributes
-    ----------
-    count : how many records there were
-    """
-
-    def __init__(self, most: int = MOST_STEPS) -> None:
-        self.count = 0
-        self._most, self._stride, self._steps = most, 1, 0
-        self._kept: list[tuple[int, int | None, Record]] = []
-
-    def __iter__(self) -> Iterator[Record]:
-        return (record for _, _, record in self._kept)
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def add(self, record: Record, step: int | None = None) -> None:
-        """Add a record, and the number of its step if it is one."""
-        self.count += 1
-        if step is not None:
-            if step % self._stride:
-                return
-            self._steps += 1
-        self._kept.append((self.count, step, record))
-        if self._steps > self._most:
-            self._stride *= 2
-            self._kept = [kept for kept in self._kept if not (kept[1] or 0) % self._stride]
-            self._steps = sum(step is not None for _, step, _ in self._kept)
-
-    def until(self, count: int) -> Sequence[Record]:
-        """Return what is kept of the first records."""
-        return [record for number, _, record in self._kept if number <= count]
-
-    def resume(self, records: Sequence[tuple[Record, int | None]], count: int) -> None:
-        """Go on from what another one has kept of its records, and how many there were."""
-        for record, step in records:
-            self.add(record, step)
-        self.count = count
-        self._kept = [(min(number, count), step, record) for number, step, record in self._kept]
-        steps = [step for _, step, _ in self._kept if step is not None]
-        if 2 * len(steps) >= self._most:  # else none was left out
-            while not any(step % (2 * self._stride) for step in steps):
-                self._stride *= 2

@@ -1,4 +1,4 @@
-"""The command line: one module a command, loaded when it is called."""
+"""The command line: one module per command, imported when the command is called."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def main() -> None:
     """Run the command line; errors of dsoftmax become one message and an exit code."""
     try:
         cli(prog_name="dsoftmax")
-    except (DsoftmaxError, OSError) as error:
+    except (DsoftmaxError, OSError) as error:  # others are bugs, and worth a traceback
         click.echo(f"Error: {error}", err=True)
         sys.exit(_BAD_USAGE if isinstance(error, DataError) else _FAILED)

@@ -1,4 +1,4 @@
-"""`dsoftmax certs`: who may use a cluster."""
+"""`dsoftmax certs`: the certificate that clients of a cluster need."""
 
 from __future__ import annotations
 

@@ -19,25 +19,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dsoftmax.cli import demo_data
-from dsoftmax.cli.data import in_bytes
+from dsoftmax.cli.options import n_bytes, worker_bytes
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.solvers import SOLVERS
 
-# What is slow to import is imported where it is used: workers load this module too.
+# Slow imports are inside of functions: workers import this module for `peak_memory`.
 if TYPE_CHECKING:
     from dsoftmax.cli.demo_data import Digits
     from dsoftmax.estimators.classifier import SoftmaxRegression
 
 _TIMES_MEMORY = 2
 _PASSES = {"sgd": 3}
-_PASSES_OF_OTHERS = 12
-_ALPHA = 10.0  # of pixels from 0 to 255; the best of 0.01, 1, 10 and 100 on digits left out
-_TOL = 0.02  # from there on the test accuracy hardly changes
+_DEFAULT_PASSES = 12
+_ALPHA = 10.0  # for pixels from 0 to 255; the best of 0.01, 1, 10 and 100 on held-out digits
+_TOL = 0.02  # a smaller one hardly changes the test accuracy
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What the options amount to."""
+class _Setup:
+    """What the options ask for."""
 
     blocks: int
     workers: int
@@ -63,11 +63,11 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.option(
-    "--size", metavar="SIZE", callback=in_bytes, help="Of the data.  [default: twice the memory]"
+    "--size", metavar="SIZE", type=n_bytes, help="Of the data.  [default: twice the memory]"
 )
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option(
-    "--memory-limit", metavar="SIZE", callback=in_bytes, default="400MiB", show_default=True
+    "--memory-limit", metavar="SIZE", type=worker_bytes, default="400MiB", show_default=True
 )
 @click.option(
     "--solver", type=click.Choice(["auto", *sorted(SOLVERS)]), default="auto", show_default=True
@@ -94,23 +94,23 @@ def demo(
     temporary Zarr store, and Dask workers on this machine train on them. The model is saved to
     the current folder.
     """
-    plan = _Plan(
+    setup = _Setup(
         blocks=demo_data.count_blocks(size or _TIMES_MEMORY * workers * memory_limit),
         workers=workers,
         memory_limit=memory_limit,
         solver=solver,
-        max_iter=max_iter or _PASSES.get(solver, _PASSES_OF_OTHERS),
+        max_iter=max_iter or _PASSES.get(solver, _DEFAULT_PASSES),
         seed=seed,
         model=(output or Path()) / "demo-model.zarr",
         plot=plot,
     )
-    with _cleaning_up_on_signals(), _workplace(output, keep) as folder:
-        _run(plan, folder / "digits.zarr")
+    with _exit_on_signals(), _data_folder(output, keep) as folder:
+        _run(setup, folder / "digits.zarr")
 
 
 @contextmanager
-def _cleaning_up_on_signals() -> Iterator[None]:
-    """Let a signal that would end this process raise SystemExit, as Ctrl-C raises an exception."""
+def _exit_on_signals() -> Iterator[None]:
+    """Raise SystemExit for signals that would kill this process, so that it cleans up."""
 
     def end(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -126,8 +126,8 @@ def _cleaning_up_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _workplace(output: Path | None, keep: bool) -> Iterator[Path]:
-    """Yield the folder for the data, and remove it again unless it is to stay."""
+def _data_folder(output: Path | None, keep: bool) -> Iterator[Path]:
+    """Yield the folder for the data, and remove it again unless the user wants it."""
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         yield output
@@ -142,68 +142,71 @@ def _workplace(output: Path | None, keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(plan: _Plan, store: Path) -> None:
+def _run(setup: _Setup, store: Path) -> None:
     from dsoftmax.runtime.local_cluster import local_cluster
 
     started = time.perf_counter()
-    _refuse_early(plan, store)
-    train, test = demo_data.load_split(plan.seed)
-    _introduce(plan, train, test)
-    with local_cluster(plan.workers, plan.memory_limit) as cluster, cluster.get_client() as client:
-        _build(plan, train, store, client)
-        model = _fit(plan, store)
+    _require_possible(setup, store)
+    train, test = demo_data.load_split(setup.seed)
+    _describe(setup, train, test)
+    with (
+        local_cluster(setup.workers, setup.memory_limit) as cluster,
+        cluster.get_client() as client,
+    ):
+        _build(setup, train, store, client)
+        model = _fit(setup, store)
         peaks = client.run(peak_memory).values()
-    _report_memory(peaks, plan.memory_limit)
+    _report_memory(peaks, setup.memory_limit)
     _report_accuracy(model, train, test)
-    _save(model, plan)
+    _save(model, setup)
     _say("time", f"{time.perf_counter() - started:.0f} s")
 
 
-def _refuse_early(plan: _Plan, store: Path) -> None:
-    """Raise what would otherwise be raised after a minute."""
-    for place in (store, plan.model):
-        demo_data.require_replaceable(place)
-    if plan.plot is not None:
-        from dsoftmax.diagnostics.plot import check_plot
+def _require_possible(setup: _Setup, store: Path) -> None:
+    """Raise errors at once that would otherwise come after a minute."""
+    for path in (store, setup.model):
+        demo_data.require_replaceable(path)
+    if setup.plot is not None:
+        from dsoftmax.diagnostics.style import check_plot
 
-        check_plot(plan.plot)
-    for folder in {plan.model.parent, (plan.plot or plan.model).parent}:
+        check_plot(setup.plot)
+    for folder in {setup.model.parent, (setup.plot or setup.model).parent}:
         if not os.access(folder, os.W_OK):
             raise DsoftmaxError(f"{folder.absolute()} is no folder that can be written to")
     free = shutil.disk_usage(store.parent).free
-    if free < plan.size:
+    if free < setup.size:
         raise DsoftmaxError(
             f"{store.parent} has {_mib(free)} left on its disk, and the demo may need "
-            f"{_mib(plan.size)}: choose a --size, or a folder elsewhere with --output"
+            f"{_mib(setup.size)}: choose a --size, or a folder elsewhere with --output"
         )
 
 
-def _introduce(plan: _Plan, train: Digits, test: Digits) -> None:
-    times = plan.size / (plan.workers * plan.memory_limit)
-    _say("workers", f"{plan.workers} processes with {_mib(plan.memory_limit)} of memory each")
+def _describe(setup: _Setup, train: Digits, test: Digits) -> None:
+    times = setup.size / (setup.workers * setup.memory_limit)
+    _say("workers", f"{setup.workers} processes with {_mib(setup.memory_limit)} of memory each")
     _say(
         "data",
-        f"{_mib(plan.size)}, {times:.1f} times their memory: {plan.rows:,} rows, made from",
+        f"{_mib(setup.size)}, {times:.1f} times their memory: {setup.rows:,} rows, made from",
         f"{len(train.X):,} handwritten digits of scikit-learn by small shifts and noise;",
         f"{len(test.X)} others are kept for the test",
     )
 
 
-def _build(plan: _Plan, train: Digits, store: Path, client: Any) -> None:
+def _build(setup: _Setup, train: Digits, store: Path, client: Any) -> None:
     from dsoftmax.runtime.cluster import ClusterExecutor
 
     started = time.perf_counter()
-    bar = click.progressbar(length=plan.blocks, label=f"{'building':<9}")
+    bar = click.progressbar(length=setup.blocks, label=f"{'building':<9}")
     with ClusterExecutor(client) as executor, bar:
         demo_data.enlarge(
-            train, store, plan.blocks, plan.seed, executor, overwrite=True, progress=bar.update
+            train, store, setup.blocks, setup.seed, executor, overwrite=True, progress=bar.update
         )
     seconds = time.perf_counter() - started
     _say("store", f"{store}: {_mib(demo_data.stored_bytes(store))} compressed, in {seconds:.1f} s")
     click.echo()
 
 
-def _fit(plan: _Plan, store: Path) -> SoftmaxRegression:
+def _fit(setup: _Setup, store: Path) -> SoftmaxRegression:
     from sklearn.exceptions import ConvergenceWarning
 
     from dsoftmax.diagnostics.progress import Progress
@@ -213,13 +216,13 @@ def _fit(plan: _Plan, store: Path) -> SoftmaxRegression:
     model = SoftmaxRegression(
         alpha=_ALPHA,
         tol=_TOL,
-        solver=plan.solver,
-        max_iter=plan.max_iter,
-        random_state=plan.seed,
+        solver=setup.solver,
+        max_iter=setup.max_iter,
+        random_state=setup.seed,
         callbacks=[Progress(sys.stdout)],
     )
     with warnings.catch_warnings():
-        # The table ends with the reason, and a budget that is spent is how this fit should end.
+        # This fit is meant to spend its budget, and the table says so.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(f"{store}/X", f"{store}/y")
     if model.stop_reason_ == Status.INTERRUPTED.value:
@@ -228,10 +231,10 @@ def _fit(plan: _Plan, store: Path) -> SoftmaxRegression:
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process has had, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:  # not Linux, where the other way would give a child its parent's peak
+    except OSError:  # not Linux; there, getrusage would give a child its parent's peak
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
@@ -261,15 +264,15 @@ def _report_accuracy(model: SoftmaxRegression, train: Digits, test: Digits) -> N
     )
 
 
-def _save(model: SoftmaxRegression, plan: _Plan) -> None:
-    model.save(plan.model, overwrite=True)
-    demo_data.mark(plan.model)
-    _say("model", f'{plan.model}: load it with dsoftmax.load_model("{plan.model}")')
-    if plan.plot is not None:
-        from dsoftmax.diagnostics.plot import plot_history
+def _save(model: SoftmaxRegression, setup: _Setup) -> None:
+    model.save(setup.model, overwrite=True)
+    demo_data.mark(setup.model)
+    _say("model", f'{setup.model}: load it with dsoftmax.load_model("{setup.model}")')
+    if setup.plot is not None:
+        from dsoftmax.diagnostics import plot_history
 
-        plot_history(model, plan.plot)
-        _say("plot", str(plan.plot))
+        plot_history(model, setup.plot)
+        _say("plot", str(setup.plot))
 
 
 def _mib(size: int) -> str:

@@ -35,7 +35,7 @@ _MARK = "dsoftmax-demo"
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes
     ----------
@@ -48,12 +48,12 @@ class Digits:
 
 
 def load_split(seed: int) -> tuple[Digits, Digits]:
-    """Return four fifths of the original digits to train on, and a fifth to test on.
+    """Return four fifths of the original digits for training, and a fifth for testing.
 
     Parameters
     ----------
     seed : int
-        Determines which; the digits are equally frequent in both parts.
+        Seed of the split, which is stratified by digit.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -67,12 +67,12 @@ def load_split(seed: int) -> tuple[Digits, Digits]:
 
 
 def scaled(X: Array) -> Array:
-    """Return original pixels in the units of the enlarged data, with the mean of their noise."""
+    """Return original pixels in the units of the enlarged data, plus the mean of the noise."""
     return (_GAIN * X + (_NOISE - 1) / 2).astype(np.float32)
 
 
 def count_blocks(size: int) -> int:
-    """Return how many blocks hold at least so many decoded bytes.
+    """Return how many blocks hold at least `size` decoded bytes.
 
     Examples
     --------
@@ -98,12 +98,12 @@ def enlarge(
     ----------
     originals : Digits
     store : Path
-        It appears when it is complete.
+        Appears once it is complete.
     n_blocks : int
         Chunks of X, each of 65,536 rows.
     seed : int
     executor : Executor
-        Where the blocks are built, without influence on their bytes.
+        Builds the blocks; their bytes do not depend on it.
     overwrite : bool
         Replace a Zarr store that is there.
     progress : callable
@@ -112,7 +112,7 @@ def enlarge(
     with new_group(store, overwrite) as group:
         X = _create(group, "X", n_blocks, (_SIDE**2,))
         y = _create(group, "y", n_blocks, ())
-        tasks = [(X, y, originals, seed, blocks) for blocks in _runs(n_blocks)]
+        tasks = [(X, y, originals, seed, blocks) for blocks in _block_ranges(n_blocks)]
         for done in executor.run("enlarge", _write_blocks, tasks):
             progress(done)
         group.attrs[_MARK] = True
@@ -124,17 +124,17 @@ def stored_bytes(store: Path) -> int:
 
 
 def mark(store: Path) -> None:
-    """Mark a Zarr group as one of the demo, which the next one may replace."""
+    """Mark a Zarr group as the demo's, so that the next demo may replace it."""
     zarr.open_group(store, mode="r+").attrs[_MARK] = True
 
 
 def require_replaceable(store: Path) -> None:
-    """Refuse to replace what no demo has left behind.
+    """Refuse to replace anything but a store of an earlier demo.
 
     Raises
     ------
     DataError
-        If there is something else.
+        If something else is there.
     """
     if os.path.lexists(store) and not _is_marked(store):
         raise DataError(f"{store} is not of an earlier demo: move it, or choose another folder")
@@ -151,7 +151,7 @@ def _create(group: zarr.Group, name: str, n_blocks: int, row: tuple[int, ...]) -
     return create_array(group, name, (n_blocks * BLOCK_ROWS, *row), "uint8", (BLOCK_ROWS, *row))
 
 
-def _runs(n_blocks: int) -> Iterator[range]:
+def _block_ranges(n_blocks: int) -> Iterator[range]:
     for first in range(0, n_blocks, _TASK_BLOCKS):
         yield range(first, min(first + _TASK_BLOCKS, n_blocks))
 
@@ -172,7 +172,7 @@ def _write_blocks(
 
 
 def shifted(X: Array) -> Array:
-    """Return the images in all shifts and in the units of the store, but for the noise.
+    """Return the images in all shifts and in the units of the store, without noise.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def shifted(X: Array) -> Array:
     Returns
     -------
     uint8 array of shape (9, n_samples, 64)
-        What moves in from outside is zero.
+        Zeros move in from outside.
     """
     images = _GAIN * X.reshape(-1, _SIDE, _SIDE).astype(np.float32)
     moved = [_moved(_moved(images, down, axis=1), right, axis=2) for down, right in _SHIFTS]
@@ -189,7 +189,7 @@ def shifted(X: Array) -> Array:
 
 
 def _moved(images: Array, by: float, axis: int) -> Array:
-    """Return the images moved by a part of a pixel, interpolated linearly."""
+    """Return the images moved by a fraction of a pixel, by linear interpolation."""
     width = [(0, 0)] * images.ndim
     width[axis] = (1, 1)
     padded = np.pad(images, width)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.data import data_options, opened
+from dsoftmax.cli.options import Reading, active_cluster, cluster_options, data_options
 
 
 @click.command()
@@ -20,30 +19,17 @@ from dsoftmax.cli.data import data_options, opened
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw confusion, reliability."
 )
 @cluster_options
-def evaluate(
-    model: str,
-    data: str,
-    x: str,
-    y: str,
-    sample_weight: str | None,
-    ignore_label: str | None,
-    drop_missing: bool,
-    dtype: str | None,
-    as_json: bool,
-    plot: Path | None,
-) -> None:
+def evaluate(model: str, data: str, as_json: bool, plot: Path | None) -> None:
     """Evaluate MODEL on the Zarr group DATA, in one streamed pass."""
     from dsoftmax.diagnostics import plot_scores
-    from dsoftmax.diagnostics.plot import check_plot
+    from dsoftmax.diagnostics.style import check_plot
     from dsoftmax.estimators.load import load_model
 
     if plot is not None:
         check_plot(plot)
     estimator = load_model(model)
     with active_cluster():
-        scores = estimator.evaluate(
-            opened(data, x, y, sample_weight, ignore_label, drop_missing, dtype)
-        )
+        scores = estimator.evaluate(Reading.from_options().open(data))
     if plot is not None:
         plot_scores(scores, plot)
     click.echo(json.dumps(scores.to_dict()) if as_json else str(scores))

@@ -1,4 +1,4 @@
-"""`dsoftmax inspect`: what there is to know of a Zarr store before training on it."""
+"""`dsoftmax inspect`: shapes, chunks, classes and faults of a Zarr store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 
 import click
 
-from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.data import array_in
+from dsoftmax.cli.options import active_cluster, array_in, cluster_options
 
 
 @click.command()
@@ -31,9 +30,9 @@ def inspect(data: str, x: str, y: str | None, sample_weight: str | None, as_json
         raise click.UsageError(f"{data} is an array; --y and --sample-weight are arrays of a group")
     labels = y or ("y" if "y" in (names or ()) else None)
     with active_cluster():
-        found = inspect_data(
+        report = inspect_data(
             data if names is None else array_in(data, x),
             None if labels is None else array_in(data, labels),
             None if sample_weight is None else array_in(data, sample_weight),
         )
-    click.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    click.echo(json.dumps(report.to_dict()) if as_json else str(report))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.data import data_options, opened
-from dsoftmax.cli.model import model_options
-from dsoftmax.cli.runfile import config_option, model_parameters
-from dsoftmax.cli.search import estimator_of, search_options
+from dsoftmax.cli.model_options import estimator_of, model_options, search_options
+from dsoftmax.cli.options import Reading, active_cluster, cluster_options, data_options
+from dsoftmax.cli.run_file import config_option, model_parameters
+
+if TYPE_CHECKING:
+    from dsoftmax.estimators.plan import Plan
 
 
 @click.command()
@@ -22,25 +24,24 @@ from dsoftmax.cli.search import estimator_of, search_options
 @click.option("--validation", metavar="STORE", help="Rows to choose one of --alphas by.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cluster_options
-def plan(
-    data: str,
-    x: str,
-    y: str,
-    sample_weight: str | None,
-    ignore_label: str | None,
-    drop_missing: bool,
-    dtype: str | None,
-    validation: str | None,
-    as_json: bool,
-) -> None:
+def plan(data: str, validation: str | None, as_json: bool) -> None:
     """Say what training on the Zarr group DATA would cost, and start nothing.
 
     Passes, bytes and tasks a pass, and memory, with the options that `dsoftmax train` takes; from
     metadata and the labels of the first rows.
     """
-    from dsoftmax.estimators.plan import plan_fit
+    result = plan_run(data, validation)
+    click.echo(json.dumps(result.to_dict()) if as_json else str(result))
 
+
+def plan_run(data: str, validation: str | None, checkpoint: str | None = None) -> Plan:
+    """Return the plan of the fit that the options of the current command describe."""
+    from dsoftmax.estimators.plan import plan_fit
+    from dsoftmax.training.validation import open_validation
+
+    reading = Reading.from_options()
     with active_cluster():
-        source = opened(data, x, y, sample_weight, ignore_label, drop_missing, dtype)
-        found = plan_fit(source, model=estimator_of(model_parameters(), data, validation))
-    click.echo(json.dumps(found.to_dict()) if as_json else str(found))
+        source = reading.open(data)
+        open_validation(source, reading.open_validation(validation))
+        model = estimator_of(model_parameters(), data, validation, checkpoint)
+        return plan_fit(source, model=model)

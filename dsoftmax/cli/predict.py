@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dsoftmax.cli.cluster import active_cluster, cluster_options
-from dsoftmax.cli.data import array_in
+from dsoftmax.cli.options import active_cluster, array_in, cluster_options
 
 _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
 

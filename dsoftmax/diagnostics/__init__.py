@@ -1,4 +1,4 @@
-"""What watches a run: each module a callback fed by events, or a view of its records."""
+"""What watches a run: callbacks that get its events, and plots and pages of its records."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dsoftmax.diagnostics.jsonlines import JsonLines
-    from dsoftmax.diagnostics.judgement import plot_scores
-    from dsoftmax.diagnostics.messages import as_message
-    from dsoftmax.diagnostics.plot import plot_history
+    from dsoftmax.diagnostics.history import JsonLines, as_message
+    from dsoftmax.diagnostics.history_plot import plot_history
+    from dsoftmax.diagnostics.scores_plot import plot_scores
 
-_HOME = {
-    "JsonLines": "jsonlines",
-    "as_message": "messages",
-    "plot_history": "plot",
-    "plot_scores": "judgement",
+_MODULES = {
+    "JsonLines": "history",
+    "as_message": "history",
+    "plot_history": "history_plot",
+    "plot_scores": "scores_plot",
 }
 
 __all__ = ["JsonLines", "as_message", "plot_history", "plot_scores"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'dsoftmax.diagnostics' has no attribute {name!r}")
-    return getattr(import_module(f"dsoftmax.diagnostics.{_HOME[name]}"), name)
+    return getattr(import_module(f"dsoftmax.diagnostics.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The charts of the page, empty: what fills them are Bokeh's column data sources."""
+"""The charts of the page, without data: Bokeh's column data sources fill them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,21 @@ from bokeh.models import (
     NumeralTickFormatter,
     Range1d,
 )
-from bokeh.models.plots import Plot
 from bokeh.plotting import figure
 
-from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, ORANGE, SLATE
+from dsoftmax.diagnostics.style import ACTIVITIES, BLUE, GREEN, GREY, INK, LABELS, ORANGE, SLATE
 
-COLUMNS = {
-    "steps": ("pass", "loss", "gradient_norm", "accuracy"),
-    "passes": ("pass", "loss", "gradient_norm", "accuracy", "validation_loss"),
-    "others": ("pass", "loss", "gradient_norm", "title"),
-    "samples": (
-        "left",
-        "right",
-        "rows",
-        "megabytes",
-        *(f"{name}{part}" for name in ACTIVITIES for part in ("", "_bottom", "_share")),
-    ),
-    "memory": ("worker", "used", "limit", "color"),
-}
-JOINED = "joined"  # the line from pass to pass; those of mini-batches are dots over their steps
+JOINED = "joined"  # the line from pass to pass; hidden for mini-batches, which have a line of steps
+VALIDATION = "validation_loss"
+
 _PASSES = "passes over the data"
+_TOOLS = "xpan,xwheel_zoom,box_zoom,reset"
+# Bokeh's own formatter writes m for a million, which reads as a thousandth.
 _SHORT = """
     for (const [unit, sign] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]])
         if (tick >= unit) return Number((tick / unit).toPrecision(3)) + sign
     return tick
-"""  # of large numbers; Bokeh's own formatter writes m for a million
+"""
 _LEGEND: dict[str, Any] = {
     "orientation": "horizontal",
     "background_fill_alpha": 0,
@@ -55,25 +45,31 @@ _LEGEND: dict[str, Any] = {
     "label_text_font_size": "11px",
     "label_standoff": 4,
 }
-VALIDATION = "validation_loss"
-TOOLS = "xpan,xwheel_zoom,box_zoom,reset"
 
+Figure = Any  # bokeh.plotting.figure, which has no types for mypy
 Sources = Mapping[str, ColumnDataSource]
+Tips = list[tuple[str, str]]
 
 
-def build(sources: Sources) -> dict[str, Plot]:
-    """Return the charts by name, each a root of the document."""
-    return {
-        "loss": _with_validation(_course(sources, "loss", "Loss", BLUE), sources["passes"]),
-        "gradient_norm": _course(sources, "gradient_norm", "Gradient norm", GREEN, log=True),
+def build(sources: Sources) -> dict[str, Figure]:
+    """Return the charts by name."""
+    loss = _values(sources, "loss", "Loss", BLUE, "0.000000")
+    _add_validation(loss, sources["passes"])
+    plots = {
+        "loss": loss,
+        "gradient_norm": _values(sources, "gradient_norm", "Gradient norm", GREEN, "0.00e+0"),
+        "candidates": _candidates(sources),
         "rate": _rate(sources["samples"]),
         "time": _time(sources["samples"]),
         "memory": _memory(sources["memory"]),
     }
+    for plot in plots.values():
+        _style(plot)
+    return plots
 
 
-def styled(plot: Any) -> Plot:
-    """Have a figure fill its place, and look like the others."""
+def _style(plot: Figure) -> None:
+    """Have a plot fill its place, and look like the others."""
     plot.update(
         sizing_mode="stretch_both",
         min_border_right=14,
@@ -85,66 +81,96 @@ def styled(plot: Any) -> Plot:
     plot.axis.minor_tick_line_color = None
     plot.grid.grid_line_color = "#eeeeee"
     plot.toolbar.autohide = True
-    done: Plot = plot
-    return done
 
 
-def _course(sources: Sources, name: str, title: str, color: str, *, log: bool = False) -> Plot:
-    """Draw a quantity after every pass, over its steps and the other runs."""
-    scale = "log" if log else "linear"
-    plot = figure(name=name, title=title, x_axis_label=_PASSES, tools=TOOLS, y_axis_type=scale)
-    other = plot.multi_line(
+def _add_tips(plot: Figure, glyphs: Any, tips: Tips) -> None:
+    plot.add_tools(HoverTool(renderers=[glyphs], tooltips=tips))
+
+
+def _values(sources: Sources, name: str, title: str, color: str, digits: str) -> Figure:
+    """Draw a quantity after every pass, on top of its steps and of the other runs."""
+    scale = "log" if name == "gradient_norm" else "linear"
+    plot = figure(name=name, title=title, x_axis_label=_PASSES, tools=_TOOLS, y_axis_type=scale)
+    others = plot.multi_line(
         "pass", name, source=sources["others"], color=SLATE, alpha=0.45, line_width=1.5
     )
     plot.line("pass", name, source=sources["steps"], color=color, alpha=0.45)
     plot.line("pass", name, source=sources["passes"], color=color, line_width=2, name=JOINED)
     dots = plot.scatter("pass", name, source=sources["passes"], color=color, size=6)
-    value = f"@{name}{{0.000000}}" if not log else f"@{name}{{0.00e+0}}"
-    plot.add_tools(
-        HoverTool(renderers=[dots], tooltips=[("pass", "@pass{0.##}"), (title.lower(), value)]),
-        HoverTool(renderers=[other], tooltips=[("run", "@title")]),
-    )
-    return styled(plot)
+    tips = [("pass", "@pass{0.##}"), (title.lower(), f"@{name}{{{digits}}}")]
+    _add_tips(plot, dots, tips)
+    _add_tips(plot, others, [("run", "@title")])
+    return plot
 
 
-def _with_validation(plot: Any, source: ColumnDataSource) -> Plot:
-    """Add the loss of validation rows, and a legend that is shown once there is one."""
+def _add_validation(plot: Figure, source: ColumnDataSource) -> None:
+    """Add the validation loss, and a legend that is visible once there is one."""
     line = plot.line("pass", VALIDATION, source=source, color=ORANGE, line_width=2)
     dots = plot.scatter("pass", VALIDATION, source=source, color=ORANGE, size=6)
     tips = [("pass", "@pass{0.##}"), ("validation loss", f"@{VALIDATION}{{0.000000}}")]
-    plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
-    joined = plot.select_one({"name": JOINED})
+    _add_tips(plot, dots, tips)
     items = [
-        LegendItem(label="training", renderers=[joined]),
+        LegendItem(label="training", renderers=[plot.select_one({"name": JOINED})]),
         LegendItem(label="validation", renderers=[line]),
     ]
     plot.add_layout(Legend(items=items, visible=False, **_LEGEND), "above")
-    done: Plot = plot
-    return done
 
 
-def _rate(source: ColumnDataSource) -> Plot:
-    """Draw rows a second, and on the right axis what they are in decoded bytes."""
+def _candidates(sources: Sources) -> Figure:
+    """Draw a line of held-out losses for each l1_ratio, grey where a candidate is ruled out."""
     plot = figure(
-        name="rate",
-        title="Rows a second",
+        name="candidates",
+        title="Held-out loss of the candidates",
+        x_axis_label="alpha",
+        x_axis_type="log",
+        tools=_TOOLS,
+    )
+    lines = plot.multi_line(
+        "position", "loss", source=sources["paths"], color="color", line_width=1.5, alpha=0.6
+    )
+    source = sources["candidates"]
+    plot.segment(
+        "position", "low", "position", "high", source=source, color="color", line_width=1.5
+    )
+    dots = plot.scatter("position", "loss", source=source, color="color", size=7)
+    ring = {"size": 16, "fill_color": None, "line_color": INK, "line_width": 2}
+    plot.scatter("position", "loss", source=sources["best"], **ring)
+    tips = [
+        ("alpha", "@alpha{0.000e+0}"),
+        ("l1_ratio", "@l1_ratio"),
+        ("held-out loss", "@loss{0.000000} +- @error{0.000000}"),
+        ("held-out accuracy", "@accuracy{0.0000}"),
+        ("models that go on", "@running"),
+    ]
+    _add_tips(plot, dots, tips)
+    _add_tips(plot, lines, [("share of the L1 penalty", "@name")])
+    return plot
+
+
+def _sample_figure(name: str, title: str, top: float) -> Figure:
+    """Return a plot for the samples of a run, whose x axis starts at the first pass."""
+    x_range = DataRange1d(start=0, range_padding=0)
+    return figure(
+        name=name,
+        title=title,
         x_axis_label=_PASSES,
-        tools=TOOLS,
-        y_range=Range1d(0, 1),
-        x_range=DataRange1d(start=0, range_padding=0),
+        tools=_TOOLS,
+        y_range=Range1d(0, top),
+        x_range=x_range,
     )
+
+
+def _rate(source: ColumnDataSource) -> Figure:
+    """Draw rows per second, and on the right axis their decoded bytes."""
+    plot = _sample_figure("rate", "Rows a second", 1)
     plot.extra_y_ranges = {"megabytes": Range1d(0, 1)}
-    plot.add_layout(
-        LinearAxis(
-            y_range_name="megabytes",
-            axis_label="MB/s decoded",
-            minor_tick_line_color=None,
-            axis_label_text_font_style="normal",
-            formatter=NumeralTickFormatter(format="0,0.[0]"),
-            ticker=BasicTicker(desired_num_ticks=5),
-        ),
-        "right",
+    axis = LinearAxis(
+        y_range_name="megabytes",
+        axis_label="MB/s decoded",
+        formatter=NumeralTickFormatter(format="0,0.[0]"),
+        ticker=BasicTicker(desired_num_ticks=5),
     )
+    plot.add_layout(axis, "right")
     bars = plot.quad(
         left="left",
         right="right",
@@ -157,27 +183,20 @@ def _rate(source: ColumnDataSource) -> Plot:
     )
     plot.yaxis[0].formatter = CustomJSTickFormatter(code=_SHORT)
     tips = [("until pass", "@right{0.00}"), ("rows/s", "@rows{0,0}"), ("MB/s", "@megabytes{0,0.0}")]
-    plot.add_tools(HoverTool(renderers=[bars], tooltips=tips))
-    return styled(plot)
+    _add_tips(plot, bars, tips)
+    return plot
 
 
-def scale_rates(plot: Plot, source: ColumnDataSource, row_bytes: float) -> None:
-    """Set both axes of the rates, so that one bar is right on either."""
+def scale_rates(plot: Figure, source: ColumnDataSource, row_bytes: float) -> None:
+    """Set the ranges of both axes of the rates, so that each bar is right on either axis."""
     top = 1.1 * max(source.data["rows"], default=0) or 1.0
     plot.y_range.end = top
     plot.extra_y_ranges["megabytes"].end = top * row_bytes / 1e6 or 1.0
 
 
-def _time(source: ColumnDataSource) -> Plot:
+def _time(source: ColumnDataSource) -> Figure:
     """Draw the shares of the workers' time, on top of one another."""
-    plot = figure(
-        name="time",
-        title="Time of the workers",
-        x_axis_label=_PASSES,
-        tools=TOOLS,
-        y_range=Range1d(0, 1.18),
-        x_range=DataRange1d(start=0, range_padding=0),
-    )
+    plot = _sample_figure("time", "Time of the workers", 1.18)  # with room for the legend
     for name, color in ACTIVITIES.items():
         bars = plot.quad(
             left="left",
@@ -191,17 +210,15 @@ def _time(source: ColumnDataSource) -> Plot:
             legend_label=LABELS[name],
         )
         tips = [("until pass", "@right{0.00}"), (LABELS[name], f"@{name}_share{{0%}}")]
-        plot.add_tools(HoverTool(renderers=[bars], tooltips=tips))
+        _add_tips(plot, bars, tips)
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     plot.yaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
-    legend = plot.legend[0]
-    legend.location = "top_left"
-    legend.update(**_LEGEND)
-    return styled(plot)
+    plot.legend[0].update(location="top_left", **_LEGEND)
+    return plot
 
 
-def _memory(source: ColumnDataSource) -> Plot:
-    """Draw what each worker uses in front of its limit."""
+def _memory(source: ColumnDataSource) -> Figure:
+    """Draw the memory of each worker in front of its limit."""
     plot = figure(
         name="memory",
         title="Memory of the workers, and their limits",
@@ -216,17 +233,13 @@ def _memory(source: ColumnDataSource) -> Plot:
         base=1024, mantissas=[1, 2, 4, 8, 16, 32, 64, 128, 256, 512], desired_num_ticks=4
     )
     plot.ygrid.visible = False
-    plot.add_tools(
-        HoverTool(
-            renderers=[bars],
-            tooltips=[("worker", "@worker"), ("uses", "@used{0.0 ib}"), ("of", "@limit{0.0 ib}")],
-        )
-    )
-    return styled(plot)
+    tips = [("worker", "@worker"), ("uses", "@used{0.0 ib}"), ("of", "@limit{0.0 ib}")]
+    _add_tips(plot, bars, tips)
+    return plot
 
 
-def memory_color(fullness: float) -> str:
-    """Return the color of a worker, by what share of its limit it uses: as in Dask's pages."""
-    if fullness >= 0.8:
-        return "#c0392b"
-    return "#e5a04b" if fullness >= 0.6 else BLUE
+def set_workers(plot: Figure, source: ColumnDataSource) -> None:
+    """Give each worker a line, the fullest first."""
+    names = list(reversed(source.data["worker"]))
+    if plot.y_range.factors != names:
+        plot.y_range.factors = names

@@ -1,6 +1,6 @@
-"""The page /dsoftmax in the Dask dashboard: a plugin of the scheduler.
+"""The plugin of the scheduler that shows runs: the page /dsoftmax of its dashboard, /metrics.
 
-A fit installs it on the scheduler it runs on. To have it there from the start::
+A fit installs the plugin. To have it from the start::
 
     dask scheduler --preload dsoftmax.diagnostics.dashboard
 """
@@ -14,53 +14,53 @@ from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
 
-from dsoftmax.diagnostics.messages import NAME, TOPIC
-from dsoftmax.diagnostics.runs import Runs
+from dsoftmax.diagnostics.runs import PLUGIN, TOPIC, Runs
 
 _log = logging.getLogger(__name__)
 
 
 class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is untyped here
-    """Remembers what fits tell the scheduler, and shows it.
+    """Remembers the events of fits, and shows them.
 
-    Whatever goes wrong here is logged, and never reaches the scheduler.
+    An error in here is logged, and does not stop the scheduler.
 
     Attributes
     ----------
     runs : Runs
     """
 
-    name = NAME
+    name = PLUGIN
     idempotent = True
 
     def __init__(self) -> None:
         self.runs = Runs()
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Add the page to the dashboard, and the figures to /metrics, if these are there."""
+        """Add the page to the dashboard and the figures to /metrics, where they exist."""
         for show in (_add_page, _add_metrics):
+            # An exception in a plugin's start would keep the scheduler from starting.
             try:
                 show(scheduler, self.runs)
             except Exception:
                 _log.exception("dsoftmax: %s failed; the scheduler goes on", show.__name__)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Take note of what a fit tells."""
+        """Receive the messages that a fit has sent."""
         if topic != TOPIC:
             return
         try:
-            self.runs.take(msg["run"], msg["client"], msg["messages"], time.time())
+            self.runs.receive(msg["run"], msg["client"], msg["messages"], time.time())
         except Exception:
-            _log.exception("dsoftmax: a message that is none; the scheduler goes on")
+            _log.exception("dsoftmax: an invalid message; the scheduler goes on")
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Take note that the fits of a client have come to an end."""
-        self.runs.lose(client)
+        """Mark the fits of a client that has disconnected."""
+        self.runs.client_left(client)
 
 
 def dask_setup(scheduler: Scheduler) -> None:
-    """Install the plugin on a scheduler that is started with `--preload`, and starts it next."""
-    scheduler.add_plugin(RunsPlugin(), name=NAME, idempotent=True)
+    """Add the plugin to a scheduler with `--preload`; the scheduler starts it a little later."""
+    scheduler.add_plugin(RunsPlugin(), name=PLUGIN, idempotent=True)
 
 
 def _add_page(scheduler: Scheduler, runs: Runs) -> None:
@@ -73,9 +73,10 @@ def _add_page(scheduler: Scheduler, runs: Runs) -> None:
     from tornado.ioloop import IOLoop
 
     variables = template_variables(scheduler)
-    if NAME not in variables["pages"]:
-        variables["pages"].append(NAME)  # the list behind the navigation of every page
-    pages = {f"/{NAME}": functools.partial(_document, runs)}
+    if PLUGIN not in variables["pages"]:
+        variables["pages"].append(PLUGIN)  # the list behind the navigation of every page
+    pages = {f"/{PLUGIN}": functools.partial(_document, runs)}
+    # A board of its own: Dask's has a fixed list of pages, which it built at its start.
     board = BokehApplication(pages, scheduler, boards[0].prefix, variables)
     for earlier in filter(_is_ours, boards):  # of a plugin that was removed
         application.applications.remove(earlier)
@@ -85,14 +86,15 @@ def _add_page(scheduler: Scheduler, runs: Runs) -> None:
 
 
 def _is_ours(board: Any) -> bool:
-    return any(path.endswith(f"/{NAME}") for path in board.app_paths)
+    return any(path.endswith(f"/{PLUGIN}") for path in board.app_paths)
 
 
 def _document(runs: Runs, scheduler: Scheduler, extra: dict[str, Any], document: Any) -> None:
-    """Build the page for a browser that has opened it."""
+    """Build the page for a browser that opens it."""
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
-    from dsoftmax.diagnostics.page import TEMPLATE, Page, WorkerMemory
+    # Imported here, since every client imports this module, and needs no Bokeh.
+    from dsoftmax.diagnostics.page import TEMPLATES, Page, WorkerMemory
 
     def memory() -> list[WorkerMemory]:
         return [
@@ -102,13 +104,13 @@ def _document(runs: Runs, scheduler: Scheduler, extra: dict[str, Any], document:
 
     document.title = "Dask: dsoftmax"
     document.theme = BOKEH_THEME
-    document.template = env.from_string(TEMPLATE)
+    document.template = env.from_string((TEMPLATES / "page.html").read_text())
     document.template_variables.update(extra)
     Page(runs, memory).show_in(document)
 
 
 def _short(name: Any) -> str:
-    """Return the name of a worker, which is its address if it was given none."""
+    """Return the name of a worker; where it has none, Dask's is its address, with a protocol."""
     return str(name).rpartition("://")[2]
 
 

@@ -1,4 +1,4 @@
-"""What there is to know of data before training on them, found out in one streamed pass."""
+"""`inspect_data`: shapes, chunks, classes and faults of data, found in one streamed pass."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dsoftmax.runtime.reduce import UnreadableError, full_pass, reduce
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.typing import Array
 
-_MOST_SHOWN = 10
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
 class ArrayFacts:
-    """What the metadata of an array say.
+    """Facts from the metadata of an array.
 
     Attributes
     ----------
@@ -36,8 +36,8 @@ class ArrayFacts:
     shape : rows first
     dtype : as stored
     decoded_bytes : of the whole array
-    row_chunks : how many runs of rows are decoded together
-    stored : Stored, of a Zarr array
+    row_chunks : number of chunks along the rows
+    stored : ZarrFacts of a Zarr array, None for others
     """
 
     name: str
@@ -50,18 +50,18 @@ class ArrayFacts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_data` returns: print it, or take `to_dict()` for JSON.
+    """The result of `inspect_data`: print it, or take `to_dict()` for JSON.
 
     Attributes
     ----------
     arrays : ArrayFacts by role: "X", "y", "sample_weight"
     n_samples, n_features : int
     non_finite_values, non_finite_rows : NaN and infinities in X, and the rows that have any
-    constant_features : indices of the features of which all finite values are the same
+    constant_features : indices of the features whose finite values are all the same
     class_counts : rows of each label, or None without y
-    classes_in_a_chunk : the fewest, the mean and the most that a chunk of X holds, or None
+    classes_in_a_chunk : minimum, mean and maximum over the chunks of X, or None without y
     one_class_chunks : chunks of X, of two rows or more, whose rows are all of one class, or None
-    unreadable : the chunks that cannot be read, and are not in the sums: why, a text each
+    unreadable : why chunks cannot be read, a text for each; they are left out of the sums
     warnings : what to look after
     """
 
@@ -78,7 +78,7 @@ class Inspection:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as numbers, texts, lists and dicts; labels are texts."""
+        """Return everything as numbers, texts, lists and dicts; labels are texts."""
         facts = asdict(self)
         if self.class_counts is not None:
             facts["class_counts"] = {str(k): n for k, n in self.class_counts.items()}
@@ -99,24 +99,19 @@ class Inspection:
             counts = [f"{label!r} {count:,}" for label, count in self.class_counts.items()]
             yield "classes", f"{len(counts):,}{_listed(': ', counts)}"
             chunks = self.arrays["X"].row_chunks
-            fewest, mean, most = self.classes_in_a_chunk or (0, 0, 0)
-            yield (
-                "class mix",
-                (
-                    f"{fewest:,} to {most:,} classes in a chunk, {mean:,.1f} on average; "
-                    f"{self.one_class_chunks:,} of {chunks:,} chunks hold one"
-                ),
-            )
+            least, mean, most = self.classes_in_a_chunk or (0, 0, 0)
+            mix = f"{least:,} to {most:,} classes in a chunk, {mean:,.1f} on average"
+            yield "class mix", f"{mix}; {self.one_class_chunks:,} of {chunks:,} chunks hold one"
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """What is added up over the rows.
+    """What is reduced over the chunks.
 
     Attributes
     ----------
     low, high : (n_features,), NaN where no value is finite
-    classes : fewest, total and most of the chunks
+    classes : minimum, sum and maximum of the number of classes in a chunk
     """
 
     low: Array
@@ -141,7 +136,7 @@ class _Sums:
 
 
 def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection:
-    """Return what there is to know of data before training on them, in one streamed pass.
+    """Return shapes, chunks, classes and faults of data, found in one streamed pass.
 
     Parameters
     ----------
@@ -151,7 +146,7 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     Returns
     -------
     Inspection
-        How the arrays are cut, encoded and kept, which chunks are missing, the classes and
+        How the arrays are chunked and encoded, which chunks are missing, the classes and
         their mixture, constant features, values that are not finite; and what to look after.
 
     Raises
@@ -163,11 +158,12 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
 
     Examples
     --------
-    >>> found = inspect_data(np.array([[0, 1.0], [0, np.nan], [0, 3.0]]), ["a", "b", "a"])
-    >>> found.class_counts, found.constant_features, found.non_finite_rows
+    >>> report = inspect_data(np.array([[0, 1.0], [0, np.nan], [0, 3.0]]), ["a", "b", "a"])
+    >>> report.class_counts, report.constant_features, report.non_finite_rows
     ({'a': 2, 'b': 1}, (0,), 1)
     """
     source = open_data(X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize)
+    # X may be a Source that allows fewer bad chunks; a report is about all of them.
     source = replace(source, max_bad_chunks=sys.maxsize)
     sums, bad_chunks = _read(source)
     roles = {"X": source.X, "y": source.y, "sample_weight": source.sample_weight}
@@ -194,7 +190,7 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
 
 
 def _read(source: Source) -> tuple[_Sums, tuple[BadChunk, ...]]:
-    """Return the sums over all chunks that can be read, and those that cannot."""
+    """Return the sums over all readable chunks, and the chunks that are not."""
     chunks = list(pairwise(source.chunks))
     bad_chunks: tuple[BadChunk, ...] = ()
     with executor_for(source) as executor:
@@ -202,6 +198,7 @@ def _read(source: Source) -> tuple[_Sums, tuple[BadChunk, ...]]:
             leaves = full_pass(
                 chunks, [(bad_chunk.start, bad_chunk.stop) for bad_chunk in bad_chunks]
             )
+            # A pass that meets bad chunks is made again without them.
             try:
                 sums, _ = reduce(executor, source, Reduction("inspect", _sums_of, add), leaves)
             except UnreadableError as error:
@@ -234,8 +231,8 @@ def _joined(a: Array, b: Array) -> Array:
 
 
 def _mix(classes: Array, n_chunks: int) -> tuple[int, float, int]:
-    fewest, total, most = (int(count) for count in classes)
-    return fewest, total / n_chunks, most
+    least, total, most = (int(count) for count in classes)
+    return least, total / n_chunks, most
 
 
 def _facts(array: RowArray) -> ArrayFacts:
@@ -250,13 +247,13 @@ def _warnings(
     if bad_chunks:
         yield f"{len(bad_chunks):,} chunks of X cannot be read; the first: {bad_chunks[0].reason}"
     for role, facts in arrays.items():
-        kept = facts.stored
-        if kept is not None and kept.absent_objects:
+        stored = facts.stored
+        if stored is not None and stored.absent_objects:
             yield (
-                f"{kept.absent_objects:,} of the {kept.n_objects:,} {_unit(kept)} of {role} are "
-                "not in the store: they are read as its fill value"
+                f"{stored.absent_objects:,} of the {stored.n_objects:,} {_unit(stored)} of {role} "
+                "are not in the store: they are read as its fill value"
             )
-        if kept is not None and not kept.checksum:
+        if stored is not None and not stored.checksum:
             yield f"{role} has no checksum: a flipped bit may be read as another number"
     if sums.non_finite_values:
         yield "a fit refuses values that are not finite, unless open_data(missing='drop')"
@@ -270,28 +267,30 @@ def _warnings(
 
 
 def _described(role: str, facts: ArrayFacts) -> Iterator[str]:
-    kept = facts.stored
+    stored = facts.stored
     yield f"{role:<15}{facts.name}"
-    shape = facts.shape if kept is None else kept.shape
+    shape = facts.shape if stored is None else stored.shape
     size = f"{format_bytes(facts.decoded_bytes)} decoded"
-    if kept is not None:
-        size += f", {format_bytes(kept.stored_bytes)} stored"
+    if stored is not None:
+        size += f", {format_bytes(stored.stored_bytes)} stored"
     yield f"{'':<15}{shape} {facts.dtype}, {size}"
-    if kept is None:
+    if stored is None:
         return
-    inner = "" if kept.shards is None else f", with chunks of {kept.chunks}"
-    absent = f", {kept.absent_objects:,} of them not in the store" if kept.absent_objects else ""
-    yield f"{'':<15}{kept.n_objects:,} {_unit(kept)} of {kept.shards or kept.chunks}{inner}{absent}"
-    check = "with a checksum" if kept.checksum else "no checksum"
-    yield f"{'':<15}Zarr format {kept.zarr_format}, {' '.join(kept.codecs) or 'raw'}, {check}"
+    objects = f"{stored.n_objects:,} {_unit(stored)} of {stored.shards or stored.chunks}"
+    inner = "" if stored.shards is None else f", with chunks of {stored.chunks}"
+    n_absent = stored.absent_objects
+    absent = f", {n_absent:,} of them not in the store" if n_absent else ""
+    yield f"{'':<15}{objects}{inner}{absent}"
+    check = "with a checksum" if stored.checksum else "no checksum"
+    yield f"{'':<15}Zarr format {stored.zarr_format}, {' '.join(stored.codecs) or 'raw'}, {check}"
 
 
-def _unit(kept: ZarrFacts) -> str:
-    return "chunks" if kept.shards is None else "shards"
+def _unit(stored: ZarrFacts) -> str:
+    return "chunks" if stored.shards is None else "shards"
 
 
 def _listed(lead: str, items: Any) -> str:
     if not items:
         return ""
-    shown = ", ".join(str(item) for item in items[:_MOST_SHOWN])
-    return f"{lead}{shown}{', ...' if len(items) > _MOST_SHOWN else ''}"
+    shown = ", ".join(str(item) for item in items[:_MAX_LISTED])
+    return f"{lead}{shown}{', ...' if len(items) > _MAX_LISTED else ''}"

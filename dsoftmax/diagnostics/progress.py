@@ -1,4 +1,4 @@
-"""Progress in a terminal, a notebook or a batch log: a row a pass, and a line within it."""
+"""Progress in a terminal, notebook or batch log: a table row per pass, and a line within it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dsoftmax.diagnostics.durations import duration
+from dsoftmax.diagnostics.style import duration
 from dsoftmax.diagnostics.verdict import verdict
 from dsoftmax.events import (
     CandidatesJudged,
@@ -21,65 +21,65 @@ from dsoftmax.events import (
     StepEnded,
 )
 
-_REFRESH_SECONDS = 0.2  # where the line is redrawn
-_LOG_SECONDS = 60.0  # where each line stays
+_REFRESH_SECONDS = 0.2  # between lines that replace each other
+_LOG_SECONDS = 60.0  # between lines that stay
 
 
 @dataclass
 class Progress:
-    """Prints a table row for every pass; "at most" is the time left until the budget is spent.
+    """Prints a table row for every pass, with the time left until the budget is spent.
 
-    The row of a search is of the candidate that is the best so far: its alpha, the means over its
-    models, and how many models of all candidates go on.
+    The row of a search shows the best candidate so far: its alpha, means over its models, and the
+    number of models of all candidates that are still being fitted.
 
-    Within a pass, a line tells how far it is: redrawn in a terminal or notebook, and printed
+    Within a pass, a line says how far it is: redrawn in a terminal or notebook, and printed
     once a minute to anything else.
 
     Attributes
     ----------
-    stream : where to; standard error by default
-    live : whether the line of the pass under way is redrawn; by default in terminals and notebooks
+    stream : where to print; standard error by default
+    live : whether the line of the current pass is redrawn; by default in terminals and notebooks
     """
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     live: bool | None = None
-    _course: _Course = field(default_factory=lambda: _Course(0, 0))
-    _told: float = 0.0
+    _clock: _Clock = field(default_factory=lambda: _Clock(0, 0))
+    _printed_at: float = 0.0
     _width: int = 0  # of the line that is redrawn
     _loss: float | None = None
     _seconds: float = 0.0  # of the fit, at its last step
-    _left_out: int = 0
-    _judged: bool = False
+    _skipped_chunks: int = 0
+    _has_validation: bool = False
     _candidates: CandidatesJudged | None = None
-    _refits: bool = False  # the winner of a search
+    _is_refit: bool = False  # of the winner of a search
 
     def on_event(self, event: Event) -> None:
-        """Print what there is to say about an event."""
+        """Print the line of an event, if it has one."""
         if isinstance(event, FitStarted):
             self._begin(event)
         elif isinstance(event, RowsDone):
-            self._within(event.rows / event.total, event.rows / max(event.seconds, 1e-9))
+            self._print_pass_so_far(event.rows / event.total, event.rows / max(event.seconds, 1e-9))
         elif isinstance(event, CandidatesJudged):
-            before, self._candidates = self._candidates, event
-            self._refits = before is not None and not any(before.running)
+            earlier, self._candidates = self._candidates, event
+            self._is_refit = earlier is not None and not any(earlier.running)
         elif isinstance(event, PassEnded):
             self._end_pass(event)
         elif isinstance(event, StepEnded):
             seconds = max(event.seconds - self._seconds, 1e-9)
             self._loss, self._seconds = event.loss, event.seconds
-            self._within(event.passes - self._course.whole, event.rows / seconds)
+            self._print_pass_so_far(event.passes - self._clock.passes, event.rows / seconds)
         elif isinstance(event, FitResumed):
-            self._course = _Course(event.passes, self._course.most)
+            self._clock = _Clock(event.passes, self._clock.max_passes)
             self._print(_resumed(event))
         elif isinstance(event, ChunkQuarantined):
-            self._left_out += 1
+            self._skipped_chunks += 1
             self._print(f"rows {event.start} to {event.stop - 1} are left out: {event.reason}")
         elif isinstance(event, FitEnded):
             self._end(event)
 
     def _begin(self, event: FitStarted) -> None:
-        self._course = _Course(0, event.max_iter)
-        self._told = time.perf_counter()
+        self._clock = _Clock(0, event.max_iter)
+        self._printed_at = time.perf_counter()
         where = f"{event.workers} Dask workers" if event.dashboard else "this process"
         self._print(
             f"{event.n_samples:,} rows x {event.n_features:,} features, {event.n_classes} classes; "
@@ -89,18 +89,18 @@ class Progress:
         )
         if event.dashboard:
             self._print(f"dashboard: {event.dashboard}")
-        self._judged = event.n_validation > 0
-        self._print(_header(judged=self._judged, searching=event.n_models > 0))
+        self._has_validation = event.n_validation > 0
+        self._print(_header(has_validation=self._has_validation, is_search=event.n_models > 0))
 
-    def _within(self, done: float, rate: float) -> None:
-        """Tell how far the pass under way is, but not too often."""
+    def _print_pass_so_far(self, fraction: float, rate: float) -> None:
+        """Print how far the current pass is, but not too often."""
         now = time.perf_counter()
-        if now - self._told < (_REFRESH_SECONDS if self._is_live else _LOG_SECONDS):
+        if now - self._printed_at < (_REFRESH_SECONDS if self._is_live else _LOG_SECONDS):
             return
-        self._told = now
+        self._printed_at = now
         loss = "" if self._loss is None else f", loss {self._loss:.6f}"
-        line = f"{self._course.whole + 1:>5}  {done:4.0%} of pass, {rate:,.0f} rows/s{loss}"
-        if left := self._course.left(self._course.whole + done):
+        line = f"{self._clock.passes + 1:>5}  {fraction:4.0%} of pass, {rate:,.0f} rows/s{loss}"
+        if left := self._clock.left(self._clock.passes + fraction):
             line += f", at most {left} left"
         if self._is_live:
             self.stream.write(self._blank() + line)
@@ -110,15 +110,15 @@ class Progress:
             self._print(line)
 
     def _end_pass(self, event: PassEnded) -> None:
-        self._course.whole = round(event.passes)
+        self._clock.passes = round(event.passes)
         self._loss, self._seconds = event.loss, event.seconds
-        standing = _standing(self._candidates, self._refits) if self._candidates else ""
-        row = _row(event, standing, judged=self._judged)
-        self._print(f"{row}{self._course.left(event.passes):>9}")
-        self._told = time.perf_counter()
+        search = _search_columns(self._candidates, self._is_refit) if self._candidates else ""
+        row = _row(event, search, has_validation=self._has_validation)
+        self._print(f"{row}{self._clock.left(event.passes):>9}")
+        self._printed_at = time.perf_counter()
 
     def _end(self, event: FitEnded) -> None:
-        self._print(f"{event.reason}\n{_summary(event, self._left_out)}")
+        self._print(f"{event.reason}\n{_summary(event, self._skipped_chunks)}")
         if words := verdict(event.time, mini_batch=event.mini_batch):
             self._print(words)
 
@@ -128,7 +128,7 @@ class Progress:
         self._width = 0
 
     def _blank(self) -> str:
-        """Return what empties the line: notebooks know no escape sequence for it."""
+        """Return what empties the line; notebooks have no escape sequence for it."""
         return "\r\x1b[2K" if self.stream.isatty() else f"\r{' ' * self._width}\r"
 
     @property
@@ -138,48 +138,48 @@ class Progress:
         return self.stream.isatty() or type(self.stream).__module__.startswith("ipykernel")
 
 
-class _Course:
-    """Estimates how long a fit still takes, from how long it took here.
+class _Clock:
+    """Estimates the time left from the passes that this process has made.
 
     Parameters
     ----------
-    whole : passes that have ended, before now
-    most : the budget
+    passes : that have ended, by an earlier process too
+    max_passes : the budget
     """
 
-    def __init__(self, whole: int, most: int) -> None:
-        self.whole, self.most = whole, most
-        self._first, self._started = whole, time.perf_counter()
+    def __init__(self, passes: int, max_passes: int) -> None:
+        self.passes, self.max_passes = passes, max_passes
+        self._first, self._started = passes, time.perf_counter()
 
     def left(self, passes: float) -> str:
-        """Return at most how long it takes from there, or nothing if that is not known."""
+        """Return the time until the budget is spent, "" where not known."""
         if passes <= self._first:
             return ""
         pace = (time.perf_counter() - self._started) / (passes - self._first)
-        return duration(pace * max(0.0, self.most - passes))
+        return duration(pace * max(0.0, self.max_passes - passes))
 
 
-def _header(*, judged: bool, searching: bool) -> str:
-    candidates = f"{'alpha':>10}{'models':>8}" if searching else ""
-    validation = f"{'val. loss':>13}{'val. acc.':>10}" if judged else ""
+def _header(*, has_validation: bool, is_search: bool) -> str:
+    candidates = f"{'alpha':>10}{'models':>8}" if is_search else ""
+    validation = f"{'val. loss':>13}{'val. acc.':>10}" if has_validation else ""
     return (
         f"{'pass':>5}{candidates}{'loss':>13}{'accuracy':>10}{validation}{'gradient':>11}{'rows/s':>12}"
         f"{'MB/s':>8}{'s':>8}{'left':>9}"
     )
 
 
-def _standing(found: CandidatesJudged, refits: bool) -> str:
-    models = "refit" if refits else f"{sum(found.running):,}"
-    return f"{found.alphas[found.best]:>10.3g}{models:>8}"
+def _search_columns(candidates: CandidatesJudged, is_refit: bool) -> str:
+    models = "refit" if is_refit else f"{sum(candidates.running):,}"
+    return f"{candidates.alphas[candidates.best]:>10.3g}{models:>8}"
 
 
-def _row(event: PassEnded, standing: str, *, judged: bool) -> str:
+def _row(event: PassEnded, search: str, *, has_validation: bool) -> str:
     seconds, scores = max(event.pass_seconds, 1e-9), event.validation
-    validation = " " * 23 if judged else ""
+    validation = " " * 23 if has_validation else ""
     if scores is not None:
         validation = f"{scores.loss:>13.6f}{scores.accuracy:>10.4f}"
     return (
-        f"{event.passes:>5.0f}{standing}{event.loss:>13.6f}{event.accuracy:>10.4f}{validation}"
+        f"{event.passes:>5.0f}{search}{event.loss:>13.6f}{event.accuracy:>10.4f}{validation}"
         f"{event.gradient_norm:>11.2e}{event.rows / seconds:>12,.0f}"
         f"{event.bytes / seconds / 1e6:>8,.0f}{event.seconds:>8.1f}"
     )
@@ -193,7 +193,7 @@ def _resumed(event: FitResumed) -> str:
     )
 
 
-def _summary(event: FitEnded, left_out: int) -> str:
+def _summary(event: FitEnded, skipped_chunks: int) -> str:
     text = (
         f"loss {event.loss:.6f} after {event.passes} passes, {event.steps} steps, "
         f"{event.seconds:.1f} s"
@@ -204,4 +204,4 @@ def _summary(event: FitEnded, left_out: int) -> str:
         text += f"; by estimate {event.gap:.1g} above the minimum"
     if event.retries:
         text += f", {event.retries} reads tried again"
-    return text + (f"; {left_out} chunks left out" if left_out else "")
+    return text + (f"; {skipped_chunks} chunks left out" if skipped_chunks else "")

@@ -1,10 +1,9 @@
-"""Runs on the scheduler's /metrics, where the extra `prometheus` is installed."""
+"""Metrics of runs at the scheduler's /metrics, if the extra `prometheus` is installed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,8 +21,6 @@ def _validation(name: str) -> _Value:
 
 
 def _best(name: str) -> _Value:
-    """Of the candidate of a search that is the best so far."""
-
     def value(run: Run) -> float | None:
         return None if run.candidates is None else run.candidates[name][run.candidates["best"]]
 
@@ -63,7 +60,7 @@ _COUNTERS: dict[str, tuple[str, _Value]] = {
 
 
 class RunsCollector:
-    """Collects the figures of runs when Prometheus asks for them.
+    """Collects the metrics of runs when Prometheus asks for them.
 
     Parameters
     ----------
@@ -78,26 +75,30 @@ class RunsCollector:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         for name, (text, value) in _GAUGES.items():
-            yield self._filled(GaugeMetricFamily(f"dsoftmax_{name}", text, labels=_LABELS), value)
+            yield self._with_runs(
+                GaugeMetricFamily(f"dsoftmax_{name}", text, labels=_LABELS), value
+            )
         for name, (text, value) in _COUNTERS.items():
-            yield self._filled(CounterMetricFamily(f"dsoftmax_{name}", text, labels=_LABELS), value)
+            yield self._with_runs(
+                CounterMetricFamily(f"dsoftmax_{name}", text, labels=_LABELS), value
+            )
         seconds = CounterMetricFamily(
             "dsoftmax_worker_seconds", "Time of the workers", labels=[*_LABELS, "activity"]
         )
         for run in self.runs:
-            for activity, spent in asdict(run.totals.time).items():
+            for activity, spent in vars(run.totals.time).items():
                 seconds.add_metric([*_labels(run), activity], spent)
         yield seconds
 
-    def _filled(self, family: Any, value: _Value) -> Any:
+    def _with_runs(self, family: Any, value: _Value) -> Any:
         for run in self.runs:
-            found = value(run)
-            if found is not None:
-                family.add_metric(_labels(run), found)
+            number = value(run)
+            if number is not None:
+                family.add_metric(_labels(run), number)
         return family
 
 
-_LABELS = ["run", "solver"]
+_LABELS = ["run", "solver"]  # few, since Prometheus stores a time series for each combination
 
 
 def _labels(run: Run) -> list[str]:
@@ -108,7 +109,9 @@ _collector: RunsCollector | None = None
 
 
 def register(runs: Runs) -> None:
-    """Have /metrics of this process tell of runs, instead of those of a scheduler before it."""
+    """Show the runs at /metrics of this process, in place of those of an earlier scheduler."""
+    # The registry is global and refuses a second collector of the same metrics, but a process can
+    # have several schedulers, one after the other.
     global _collector
     if find_spec("prometheus_client") is None:
         return

@@ -1,7 +1,7 @@
-"""The runs that a scheduler has heard of: what the page and Prometheus show.
+"""The runs of a scheduler, as the page and Prometheus show them.
 
-A run is told of by messages (`dsoftmax.diagnostics.messages`), and remembers every pass and a
-choice of the steps, so that whoever looks later sees all of it.
+The scheduler gets the events of a fit as messages (`dsoftmax.diagnostics.as_message`). A run
+remembers every pass and a selection of the steps, so that a page that is opened late shows all.
 """
 
 from __future__ import annotations
@@ -10,40 +10,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dsoftmax.diagnostics.messages import Message, time_of
-from dsoftmax.events import DecimatedLog, TimeSplit
+from dsoftmax.diagnostics.history import Message
+from dsoftmax.events import TimeSplit
+from dsoftmax.training.event_log import DecimatedLog
 from dsoftmax.typing import Additive
 
-_MOST_RUNS = 16
-_MOST_SAMPLES = 1024
-_SAMPLE_SECONDS = 3.0  # of one, within a pass
-_SHORT_SECONDS = 0.5  # of the last one in a pass of mini-batches
+PLUGIN = TOPIC = "dsoftmax"  # name of the scheduler's plugin and page, and of Dask's event topic
+
+_MAX_RUNS = 16
+_MAX_SAMPLES = 1024
+_SAMPLE_SECONDS = 3.0  # between two samples within a pass
+_LAST_SAMPLE_SECONDS = 0.5  # at least, of the last sample in a pass of mini-batches
 
 RUNNING, ENDED, FAILED, LOST = "running", "ended", "failed", "lost"
 
 
 @dataclass(frozen=True)
 class Totals(Additive):
-    """What a run has taken so far."""
+    """Sums over a run so far."""
 
     rows: int = 0
     bytes: int = 0
     retries: int = 0
     time: TimeSplit = field(default_factory=TimeSplit)
 
-    def minus(self, other: Totals) -> Totals:
-        """Return what there is more than in another one."""
+    def since(self, earlier: Totals) -> Totals:
+        """Return the difference to earlier totals."""
         return Totals(
-            self.rows - other.rows,
-            self.bytes - other.bytes,
-            self.retries - other.retries,
+            self.rows - earlier.rows,
+            self.bytes - earlier.bytes,
+            self.retries - earlier.retries,
             TimeSplit(
-                *(
-                    max(0.0, mine - its)
-                    for mine, its in zip(
-                        vars(self.time).values(), vars(other.time).values(), strict=True
-                    )
-                )
+                *(max(0.0, t - vars(earlier.time)[name]) for name, t in vars(self.time).items())
             ),
         )
 
@@ -52,9 +50,13 @@ _NOTHING = Totals()
 
 
 class Sample(NamedTuple):
-    """How fast a run was from the sample before it to a place in its course, in passes.
+    """The speed of a run since the sample before.
 
-    `time` is that of the workers in between, `rows` and `bytes` are a second.
+    Attributes
+    ----------
+    stop : where the sample ends, in passes
+    rows, bytes : per second
+    time : of the workers
     """
 
     stop: float
@@ -69,19 +71,20 @@ class Run:
 
     Attributes
     ----------
-    key, client : which it is, and whose
-    started_at, heard_at, checkpoint_at : by the scheduler's clock
+    key : names the fit, as the keys of its tasks do
+    client : id of the Dask client that runs it
+    started_at, heard_at, checkpoint_at : first and last message, last checkpoint, in Unix time
     facts : of the problem, as in `FitStarted`
-    records : as in `history_`
+    records : messages of steps and passes
     last : the last of them
-    validation : the last of a pass that validation rows have judged
-    candidates : of a search, how they stood last, as in `CandidatesJudged`
-    mini_batch : whether its rows are read in steps
-    samples : its speed along its course
-    state, reason, verdict : how it goes, or how it ended
-    passes, seconds : how far it is, with the pass under way
+    validation : the last pass that has scores on validation rows
+    candidates : the last message of the candidates of a search, as in `CandidatesJudged`
+    mini_batch : whether rows are read in mini-batches
+    samples : speeds so far
+    state, reason, verdict : whether it runs, why it ended, and what limited its speed
+    passes, seconds : so far, with the pass under way
     skipped : chunks that are left out
-    version : counts the messages, so that who looks again knows whether there is news
+    version : number of messages and changes of state, for pages to see whether to redraw
     """
 
     key: str
@@ -95,7 +98,7 @@ class Run:
     validation: Message | None = None
     candidates: Message | None = None
     mini_batch: bool = False
-    samples: DecimatedLog[Sample] = field(default_factory=lambda: DecimatedLog(_MOST_SAMPLES))
+    samples: DecimatedLog[Sample] = field(default_factory=lambda: DecimatedLog(_MAX_SAMPLES))
     state: str = RUNNING
     reason: str = ""
     verdict: str = ""
@@ -103,28 +106,30 @@ class Run:
     seconds: float = 0.0
     skipped: int = 0
     version: int = 0
-    _whole: Totals = _NOTHING  # of the passes that have ended
-    _part: Totals = _NOTHING  # of the one under way
-    _sampled: tuple[float, float, Totals] = (0.0, 0.0, _NOTHING)  # in passes, by the clock
-    _pass_began: tuple[float, float, float] = (0.0, 0.0, 0.0)  # in passes, seconds, by the clock
-    _clock: float = 0.0  # seconds of reading and computing
+    _ended: Totals = _NOTHING  # of the passes that have ended
+    _under_way: Totals = _NOTHING  # of the pass under way
+    _sampled: tuple[float, float, Totals] = (0.0, 0.0, _NOTHING)  # at passes, at clock
+    _pass_start: tuple[float, float, float] = (0.0, 0.0, 0.0)  # at passes, at seconds, at clock
+    # Seconds that speeds are measured by. `seconds` also has what lies between full passes, such as
+    # checkpoints.
+    _clock: float = 0.0
 
-    def take(self, message: Message, now: float) -> None:
-        """Take note of a message; of an unknown kind, nothing."""
+    def receive(self, message: Message, now: float) -> None:
+        """Handle a message; one of an unknown kind is ignored."""
         self.version += 1
         self.heard_at = now
-        note: Callable[[Message], None] | None = getattr(self, f"_on_{message['event']}", None)
-        if note is not None:
-            note(message)
+        handler: Callable[[Message], None] | None = getattr(self, f"_on_{message['event']}", None)
+        if handler is not None:
+            handler(message)
 
     @property
     def totals(self) -> Totals:
-        """What it has taken so far."""
-        return self._whole + self._part
+        """Sums so far, with the pass under way."""
+        return self._ended + self._under_way
 
     @property
     def seconds_left(self) -> float | None:
-        """At most how long it still takes: until its budget is spent."""
+        """Time until its budget of passes is spent; None where not known."""
         if self.state != RUNNING or not self.passes:
             return None
         left = float(self.facts.get("max_iter", 0)) - self.passes
@@ -134,15 +139,16 @@ class Run:
         self.facts = message
 
     def _on_resumed(self, message: Message) -> None:
+        # This scheduler may never have seen the steps and passes before the checkpoint.
         for record in message["records"]:
             getattr(self, f"_on_{record['event']}")(record)
         self.passes, self.seconds = float(message["passes"]), message["seconds"]
-        self._begin_pass()
+        self._start_pass()
         self._sampled = (self.passes, self._clock, self.totals)
 
     def _on_rows(self, message: Message) -> None:
-        passes, seconds, clock = self._pass_began
-        self._part = _totals(message)
+        passes, seconds, clock = self._pass_start
+        self._under_way = _totals(message)
         self.passes = passes + message["rows"] / max(message["total"], 1)
         self.seconds, self._clock = seconds + message["seconds"], clock + message["seconds"]
         self._sample(_SAMPLE_SECONDS)
@@ -150,7 +156,7 @@ class Run:
     def _on_step(self, message: Message) -> None:
         self.records.add(message, message["step"])
         self.last, self.mini_batch = message, True
-        self._part = self._part + _totals(message)
+        self._under_way = self._under_way + _totals(message)
         self._clock += max(0.0, message["seconds"] - self.seconds)
         self.passes, self.seconds = message["pass"], message["seconds"]
         self._sample(_SAMPLE_SECONDS)
@@ -161,18 +167,19 @@ class Run:
         if "validation_loss" in message:
             self.validation = message
         self.passes, self.seconds = message["pass"], message["seconds"]
-        whole = self._whole + _totals(message)
+        ended = self._ended + _totals(message)
         if self.mini_batch:
-            self._sample(_SHORT_SECONDS)
-            passes, clock, sampled = self._sampled
-            # What the pass took beside its steps came before them, and is no part of their speed.
-            self._sampled = passes, clock, sampled + whole.minus(self.totals)
-            self._whole, self._part = whole, _NOTHING
+            self._sample(_LAST_SAMPLE_SECONDS)
+            passes, clock, totals = self._sampled
+            # What the pass cost beyond its steps (the scan of labels, say) came before them, and
+            # does not belong to their speed.
+            self._sampled = passes, clock, totals + ended.since(self.totals)
+            self._ended, self._under_way = ended, _NOTHING
         else:
-            self._clock = self._pass_began[2] + message["pass_seconds"]
-            self._whole, self._part = whole, _NOTHING
+            self._clock = self._pass_start[2] + message["pass_seconds"]
+            self._ended, self._under_way = ended, _NOTHING
             self._sample(0.0)
-        self._begin_pass()
+        self._start_pass()
 
     def _on_candidates(self, message: Message) -> None:
         self.candidates = message
@@ -189,28 +196,29 @@ class Run:
     def _on_failed(self, message: Message) -> None:
         self.state, self.reason = FAILED, message["reason"]
 
-    def _begin_pass(self) -> None:
-        self._pass_began = (float(int(self.passes)), self.seconds, self._clock)
+    def _start_pass(self) -> None:
+        self._pass_start = (float(int(self.passes)), self.seconds, self._clock)
 
-    def _sample(self, least_seconds: float) -> None:
-        """Note how fast it was since the last sample, if that is long enough ago."""
+    def _sample(self, min_seconds: float) -> None:
+        """Add a sample of the speed, if the last one is long enough ago."""
         start, since, before = self._sampled
         totals, seconds = self.totals, self._clock - since
-        done = totals.minus(before)
-        if seconds < least_seconds:
+        done = totals.since(before)
+        if seconds < min_seconds:
             return
         self._sampled = (self.passes, self._clock, totals)
-        if seconds > 0 and done.rows > 0 and self.passes > start:  # else a pass was made again
+        if seconds > 0 and done.rows > 0 and self.passes > start:  # a repeated pass adds none
             sample = Sample(self.passes, done.rows / seconds, done.bytes / seconds, done.time)
             self.samples.add(sample, self.samples.count + 1)
 
 
 def _totals(message: Message) -> Totals:
-    return Totals(message["rows"], message["bytes"], message["retries"], time_of(message))
+    seconds = {name: message[f"{name}_seconds"] for name in vars(TimeSplit())}
+    return Totals(message["rows"], message["bytes"], message["retries"], TimeSplit(**seconds))
 
 
 class Runs:
-    """The last runs of a scheduler, by key, in the order in which they began."""
+    """The latest runs of a scheduler, in the order in which they began."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
@@ -222,7 +230,7 @@ class Runs:
         return len(self._runs)
 
     def get(self, key: str) -> Run | None:
-        """Return a run, if it is still known."""
+        """Return a run by its key, or None."""
         return self._runs.get(key)
 
     @property
@@ -230,23 +238,23 @@ class Runs:
         """The run that began last."""
         return next(reversed(self._runs.values()), None)
 
-    def take(self, key: str, client: str, messages: Sequence[Message], now: float) -> None:
-        """Take note of the messages of a run."""
+    def receive(self, key: str, client: str, messages: Sequence[Message], now: float) -> None:
+        """Handle the messages of a run, which may be a new one."""
         messages, run = list(messages), self._runs.get(str(key))
         if run is None:
             run = self._runs[str(key)] = Run(str(key), str(client), started_at=now)
-            self._forget()
+            self._drop_oldest()
         for message in messages:
-            run.take(message, now)
+            run.receive(message, now)
 
-    def lose(self, client: str) -> None:
-        """Take note that a client has gone."""
+    def client_left(self, client: str) -> None:
+        """Mark what a client was running as lost."""
         for run in self._runs.values():
             if run.client == client and run.state == RUNNING:
                 run.state, run.version = LOST, run.version + 1
 
-    def _forget(self) -> None:
-        """Forget the oldest runs beyond the most that are kept; those that run go last."""
+    def _drop_oldest(self) -> None:
+        """Drop the oldest runs if there are too many, first of all those that have ended."""
         oldest = sorted(self._runs.values(), key=lambda run: run.state == RUNNING)
-        for run in oldest[: max(0, len(self._runs) - _MOST_RUNS)]:
+        for run in oldest[: max(0, len(self._runs) - _MAX_RUNS)]:
             del self._runs[run.key]

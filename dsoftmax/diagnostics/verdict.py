@@ -1,11 +1,11 @@
-"""What holds a run back, in words: a few rules over the measured split of its time."""
+"""What limits the speed of a run, in words: a few rules on the measured split of its time."""
 
 from __future__ import annotations
 
-from dsoftmax.diagnostics.palette import LABELS
+from dsoftmax.diagnostics.style import LABELS
 from dsoftmax.events import TimeSplit
 
-_LEAST_SHARE = 0.4  # of the time, for one activity to be what a run is bound by
+_MIN_SHARE = 0.4  # of the time, from which on one activity limits a run
 
 _ADVICE = {
     "decode": (
@@ -21,22 +21,22 @@ _ADVICE = {
         "more workers would be faster"
     ),
 }
-_IDLE_IN_STEPS = (
+_WAITING_IN_STEPS = (
     "waiting-bound: {share:.0%} of worker time between steps; take larger batches, or fewer workers"
 )
-_IDLE_IN_PASSES = (
+_WAITING_IN_PASSES = (
     "waiting-bound: {share:.0%} of worker time without a task; use fewer workers, or store smaller "
     "chunks"
 )
 
 
 def verdict(time: TimeSplit, *, mini_batch: bool) -> str:
-    """Return what most of the workers' time went to, and what would help.
+    """Return what took most of the workers' time, and what would help; "" without any time.
 
     Parameters
     ----------
     time : of a whole run, or so far
-    mini_batch : whether rows were read in steps, for which workers remember decoded chunks
+    mini_batch : whether rows were read in mini-batches, whose decoded chunks workers cache
 
     Examples
     --------
@@ -48,21 +48,15 @@ def verdict(time: TimeSplit, *, mini_batch: bool) -> str:
         return ""
     shares = shares_of(time)
     name, share = max(shares.items(), key=lambda item: item[1])
-    if share < _LEAST_SHARE:
+    if share < _MIN_SHARE:
         parts = ", ".join(f"{LABELS[part]} {value:.0%}" for part, value in shares.items())
         return f"balanced: no one activity takes most of the workers' time ({parts})"
     if name == "waiting":
-        return (_IDLE_IN_STEPS if mini_batch else _IDLE_IN_PASSES).format(share=share)
+        return (_WAITING_IN_STEPS if mini_batch else _WAITING_IN_PASSES).format(share=share)
     cache = ", keep more of it in cache (dsoftmax.cache)" if mini_batch else ""
     return _ADVICE[name].format(share=share, cache=cache)
 
 
 def shares_of(time: TimeSplit) -> dict[str, float]:
-    """Return the share of each activity in a time that is not zero."""
-    parts = {
-        "read": time.read,
-        "decode": time.decode,
-        "kernel": time.kernel,
-        "waiting": time.waiting,
-    }
-    return {name: seconds / time.total for name, seconds in parts.items()}
+    """Return the share of each activity in a total that is not zero."""
+    return {name: seconds / time.total for name, seconds in vars(time).items()}

@@ -316,10 +316,10 @@ class SoftmaxRegressionCV(LinearClassifier):
         >>> model = SoftmaxRegressionCV(alphas=[1e-3, 1e-2, 1e-1], cv=3, random_state=0)
         >>> figure = model.fit(*load_iris(return_X_y=True)).plot_path()
         """
-        from dsoftmax.diagnostics.pathplot import draw_path
+        from dsoftmax.diagnostics.path_plot import plot_path
 
         check_is_fitted(self)
-        return draw_path(self, ax)
+        return plot_path(self, ax)
 
 
 _SHARED = (

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from dsoftmax.data.source import Source
 from dsoftmax.diagnostics.progress import Progress
-from dsoftmax.diagnostics.report import reporting
+from dsoftmax.diagnostics.scheduler_report import reporting
 from dsoftmax.events import Callback
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.select import executor_for

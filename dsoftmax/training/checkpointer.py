@@ -24,8 +24,6 @@ from dsoftmax.events import (
     FitResumed,
     FitStarted,
     StepEnded,
-    from_table,
-    to_table,
 )
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
@@ -33,6 +31,7 @@ from dsoftmax.runtime.environment import numerics, worker_name
 from dsoftmax.storage.checkpoint_file import CheckpointFolder
 from dsoftmax.storage.lock import FolderLock
 from dsoftmax.storage.records import STORABLE, storable
+from dsoftmax.training.event_log import from_table, to_table
 from dsoftmax.training.fingerprint import RunFingerprint, differences, fingerprint_of
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress

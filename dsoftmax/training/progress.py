@@ -10,7 +10,6 @@ import numpy as np
 from dsoftmax.events import (
     Callback,
     ChunkQuarantined,
-    DecimatedLog,
     Event,
     FitEnded,
     PassEnded,
@@ -20,6 +19,7 @@ from dsoftmax.events import (
     ValidationScores,
 )
 from dsoftmax.runtime.cost import Cost
+from dsoftmax.training.event_log import DecimatedLog
 from dsoftmax.training.run_state import FittedModel, ProgressState
 
 

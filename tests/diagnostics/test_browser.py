@@ -13,7 +13,7 @@ from distributed import Client
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
-from dsoftmax.diagnostics.palette import BLUE, GREY, INK
+from dsoftmax.diagnostics.style import BLUE, GREY, INK
 from dsoftmax.events import CandidatesJudged, Event, PassEnded
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from dsoftmax import SoftmaxRegression
-from dsoftmax.diagnostics.history import History
-from dsoftmax.events import MOST_STEPS, FitStarted, PassEnded, RowsDone, StepEnded, TimeSplit
+from dsoftmax.diagnostics.history import record_of
+from dsoftmax.events import FitStarted, PassEnded, RowsDone, StepEnded, TimeSplit
+from dsoftmax.training.event_log import MOST_STEPS
+from dsoftmax.training.progress import Progress
 
 STEP = StepEnded(0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, TimeSplit(0.1, 0.15, 0.2, 0.3), 3)
 PASS = PassEnded(1.0, 2, 0.6, 0.05, 0.9, 3.0, 100, 800, TimeSplit(0.2, 0.3, 0.4, 0.6), 0, 2.5)
@@ -22,17 +24,14 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_steps_and_passes_are_kept_in_order_and_nothing_else() -> None:
-    history = History()
+    progress = Progress(())
     for event in (FitStarted(1, 1, 2, 1, 8, "sgd", 1, 1, None), STEP, RowsDone(1, 2), PASS):
-        history.on_event(event)
-    assert [record["kind"] for record in history.records] == ["step", "pass"]
+        progress.emit(event)
+    assert [record_of(event)["kind"] for event in progress.history] == ["step", "pass"]
 
 
 def test_a_record_is_flat_and_complete() -> None:
-    history = History()
-    history.on_event(STEP)
-    history.on_event(PASS)
-    step, whole = history.records
+    step, whole = record_of(STEP), record_of(PASS)
     assert list(step) == COMMON + TIMES
     assert list(whole) == [*COMMON, *TIMES, "pass_seconds"]
     numbers = [0.5, 1, 0.7, 0.1, 0.8, 1.5, 50, 400, 0.1, 0.15, 0.2, 0.3, 3]
@@ -58,13 +57,14 @@ def test_the_steps_of_sgd_fill_the_passes(data: tuple[np.ndarray, np.ndarray]) -
 
 
 def test_a_hundred_thousand_steps_are_few_records_and_every_pass() -> None:
-    history = History()
+    progress = Progress(())
     for step in range(1, 100_001):
-        history.on_event(replace(STEP, step=step))
+        progress.emit(replace(STEP, step=step))
         if step % 100 == 0:
-            history.on_event(replace(PASS, passes=step / 100, step=step))
-    steps = [record["step"] for record in history.records if record["kind"] == "step"]
-    passes = [record["pass"] for record in history.records if record["kind"] == "pass"]
+            progress.emit(replace(PASS, passes=step / 100, step=step))
+    records = [record_of(event) for event in progress.history]
+    steps = [record["step"] for record in records if record["kind"] == "step"]
+    passes = [record["pass"] for record in records if record["kind"] == "pass"]
     assert passes == [float(number) for number in range(1, 1001)]
     assert MOST_STEPS / 2 <= len(steps) <= MOST_STEPS
     assert set(np.diff(steps)) == {steps[0]}

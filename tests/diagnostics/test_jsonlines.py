@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dsoftmax import SoftmaxRegression
-from dsoftmax.diagnostics import jsonlines
-from dsoftmax.diagnostics.jsonlines import JsonLines
+from dsoftmax.diagnostics import history
+from dsoftmax.diagnostics.history import JsonLines
 from dsoftmax.events import CandidatesJudged, RowsDone, StepEnded, TimeSplit
 
 STEP = StepEnded(0.25, 1, 0.9, 0.5, 0.1, 1.0, 1000, 64_000, TimeSplit(1, 2, 3, 4), 0)
@@ -68,7 +68,7 @@ def test_how_far_a_pass_is_takes_a_line_a_second_at_most(monkeypatch: pytest.Mon
     for rows in range(10_000):
         log.on_event(RowsDone(rows, 10_000))
     assert stream.getvalue().count("\n") < 100
-    monkeypatch.setattr(jsonlines, "_ROWS_SECONDS", 0.0)
+    monkeypatch.setattr(history, "_ROWS_SECONDS", 0.0)
     log.on_event(RowsDone(9_999, 10_000))
     assert strict(stream.getvalue())[-1]["rows"] == 9_999
 

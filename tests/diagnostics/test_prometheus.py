@@ -13,10 +13,10 @@ from distributed import Client
 
 from dsoftmax.diagnostics import prometheus
 from dsoftmax.diagnostics.prometheus import RunsCollector
-from dsoftmax.diagnostics.report import public
 from dsoftmax.diagnostics.runs import Runs
-from tests.diagnostics.pages import board, fetched, fitted
-from tests.diagnostics.sample_events import ALL, ENDED_EVENT, PASS, STARTED
+from dsoftmax.diagnostics.scheduler_report import public
+from tests.diagnostics.test_dashboard import board, fetched, fitted
+from tests.diagnostics.test_runs import ALL, ENDED_EVENT, PASS, STARTED
 
 GRAFANA = Path(__file__).parents[2] / "cluster" / "grafana.json"
 
@@ -33,7 +33,7 @@ def samples(runs: Runs) -> dict[tuple[str, ...], float]:
 def told(*keys: str) -> Runs:
     runs = Runs()
     for key in keys:
-        runs.take(key, "me", [public(event) for event in ALL], now=100.0)
+        runs.receive(key, "me", [public(event) for event in ALL], now=100.0)
     return runs
 
 
@@ -60,11 +60,11 @@ def test_every_figure_is_there_and_labelled_by_its_run() -> None:
 
 def test_what_is_not_known_yet_is_left_out() -> None:
     runs = Runs()
-    runs.take("a", "me", [public(STARTED)], now=1.0)
+    runs.receive("a", "me", [public(STARTED)], now=1.0)
     assert ("dsoftmax_loss", "a", "lbfgs") not in samples(runs)
     assert ("dsoftmax_checkpoint_age_seconds", "a", "lbfgs") not in samples(runs)
     assert ("dsoftmax_models_running", "a", "lbfgs") not in samples(runs)
-    runs.take("a", "me", [public(PASS), public(ENDED_EVENT)], now=2.0)
+    runs.receive("a", "me", [public(PASS), public(ENDED_EVENT)], now=2.0)
     assert ("dsoftmax_loss", "a", "lbfgs") in samples(runs)
 
 

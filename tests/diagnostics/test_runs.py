@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dsoftmax.diagnostics.report import public
 from dsoftmax.diagnostics.runs import ENDED, FAILED, LOST, RUNNING, Run, Runs, Totals
+from dsoftmax.diagnostics.scheduler_report import public
 from dsoftmax.events import (
     Event,
     FitEnded,
@@ -19,7 +19,7 @@ from tests.diagnostics.sample_events import ALL, ENDED_EVENT, JUDGED, PASS, SPLI
 
 def told(*events: Event, runs: Runs | None = None, key: str = "a", client: str = "me") -> Run:
     runs = Runs() if runs is None else runs
-    runs.take(key, client, [public(event) for event in events], now=100.0)
+    runs.receive(key, client, [public(event) for event in events], now=100.0)
     run = runs.get(key)
     assert run is not None
     return run
@@ -101,7 +101,7 @@ def test_a_hundred_thousand_steps_stay_few() -> None:
     runs = Runs()
     for step in range(1, 100_001):
         event = replace(STEP, passes=step / 100, step=step, seconds=step / 20)
-        runs.take("a", "me", [public(event)], now=step / 20)
+        runs.receive("a", "me", [public(event)], now=step / 20)
     run = runs.get("a")
     assert run is not None
     assert len(run.records) <= 4096
@@ -115,7 +115,7 @@ def test_runs_of_a_client_that_has_gone_are_lost_but_not_those_that_ended() -> N
     told(STARTED, runs=runs, key="a")
     told(STARTED, ENDED_EVENT, runs=runs, key="b")
     told(STARTED, runs=runs, key="c", client="another")
-    runs.lose("me")
+    runs.client_left("me")
     assert [run.state for run in runs] == [LOST, ENDED, RUNNING]
 
 
@@ -129,10 +129,12 @@ def test_old_runs_are_forgotten_those_that_have_ended_first() -> None:
     assert runs.newest is runs.get("39")
 
 
-@pytest.mark.parametrize("event", [{"event": "of the future"}, {"event": "take"}])
+@pytest.mark.parametrize("event", [{"event": "of the future"}, {"event": "receive"}])
 def test_an_unknown_message_is_passed_over(event: dict[str, Any]) -> None:
     runs = Runs()
-    runs.take("a", "me", [public(STARTED), event, {"event": "failed", "reason": "KeyError"}], 1.0)
+    runs.receive(
+        "a", "me", [public(STARTED), event, {"event": "failed", "reason": "KeyError"}], 1.0
+    )
     run = runs.get("a")
     assert run is not None
     assert (run.state, run.reason) == (FAILED, "KeyError")

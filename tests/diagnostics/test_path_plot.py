@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 
 from dsoftmax import SoftmaxRegressionCV
-from dsoftmax.diagnostics import plot, plot_history
+from dsoftmax.diagnostics import plot_history, style
 from dsoftmax.errors import DsoftmaxError
 
 ALPHAS = [1e-4, 1e-2, 1.0]
@@ -126,6 +126,6 @@ def test_without_a_fit_or_matplotlib_it_is_refused(
 ) -> None:
     with pytest.raises(NotFittedError):
         SoftmaxRegressionCV().plot_path()
-    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    monkeypatch.setattr(style, "find_spec", lambda name: None)
     with pytest.raises(DsoftmaxError, match=r"pip install 'dsoftmax\[plot\]'"):
         model.plot_path()

@@ -10,7 +10,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from dsoftmax import SoftmaxRegression
-from dsoftmax.diagnostics import plot, plot_history
+from dsoftmax.diagnostics import plot_history, style
 from dsoftmax.errors import DataError, DsoftmaxError
 
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
@@ -148,7 +148,7 @@ def test_other_kinds_of_files_are_refused(full_batch: SoftmaxRegression, tmp_pat
 def test_without_matplotlib_the_message_says_what_to_install(
     full_batch: SoftmaxRegression, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    monkeypatch.setattr(style, "find_spec", lambda name: None)
     with pytest.raises(DsoftmaxError, match=r"pip install 'dsoftmax\[plot\]'"):
         plot_history(full_batch)
 

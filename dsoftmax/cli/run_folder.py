@@ -1,4 +1,4 @@
-"""The folder of a run: its model, history, plan, log and configuration, enough to repeat it."""
+"""The folder of a run: model, history, plan, log and configuration, enough to repeat the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import tomli_w
@@ -27,32 +27,27 @@ _LIBRARIES = ("dsoftmax", "numpy", "zarr", "dask", "distributed")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the parts of a run are.
-
-    Attributes
-    ----------
-    path : of the folder
-    """
+    """The folder that `--run-folder` names."""
 
     path: Path
 
     @property
     def model(self) -> str:
-        """Place of the model, where no other is named."""
+        """Path of the model, unless the command names another."""
         return str(self.path / "model.zarr")
 
     @property
     def checkpoint(self) -> str:
-        """Place of the checkpoint, where no other is named."""
+        """Path of the checkpoint, unless the command names another."""
         return str(self.path / "state")
 
     def begin(self, configuration: dict[str, Any]) -> None:
-        """Make the folder, and write down what will be done.
+        """Make the folder, and write the configuration.
 
         Raises
         ------
         DataError
-            If it cannot be written to.
+            If the folder cannot be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -65,7 +60,7 @@ class RunFolder:
     def end(
         self, configuration: dict[str, Any], seed: int, history: Sequence[dict[str, Any]]
     ) -> None:
-        """Write down what was done, with the seed, whether it was given or drawn."""
+        """Write the history, and the configuration with the seed that was given or drawn."""
         model = {**configuration.get("model", {}), "random_state": seed}
         self._write("config.toml", _as_text({**configuration, "model": model}))
         self._write("history.json", json.dumps(list(history), indent=1) + "\n")
@@ -75,8 +70,8 @@ class RunFolder:
         self._write("plan.txt", text + "\n")
 
     @contextmanager
-    def log(self, *, to_stderr: bool) -> Iterator[None]:
-        """Have `say`, and warnings, go to the end of log.txt, and to standard error if asked."""
+    def log_to_file(self, *, to_stderr: bool) -> Iterator[None]:
+        """Write log lines and warnings to log.txt, and if asked to standard error."""
         handlers: list[logging.Handler] = [logging.FileHandler(self.path / "log.txt")]
         if to_stderr:
             handlers.append(logging.StreamHandler(sys.stderr))
@@ -84,15 +79,16 @@ class RunFolder:
             handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
             _LOGGER.addHandler(handler)
         _LOGGER.setLevel(logging.INFO)
-        _LOGGER.propagate = False
+        _LOGGER.propagate = False  # the root logger would print the lines a second time
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _log_warning
+                # Python calls it with positional arguments only.
+                warnings.showwarning = _log_warning  # type: ignore[assignment]
                 yield
         except (DsoftmaxError, OSError) as error:
-            for handler in handlers[1:]:  # it will be told on standard error all the same
+            for handler in handlers[1:]:  # `main` prints it on standard error
                 _LOGGER.removeHandler(handler)
-            say(f"Error: {error}")
+            write_log(f"Error: {error}")
             raise
         finally:
             for handler in handlers:
@@ -100,49 +96,43 @@ class RunFolder:
                 handler.close()
 
     def _write(self, name: str, text: str) -> None:
+        # Replaced as a whole, so that nobody ever reads half a file.
         partial = self.path / f"{name}.partial"
         partial.write_text(text)
         partial.replace(self.path / name)
 
 
-def say(text: str) -> None:
-    """Write a line to the log of the run under way, if there is one."""
+def write_log(text: str) -> None:
+    """Write lines to the log of the current run, if it has one."""
     for line in text.splitlines():
         _LOGGER.info("%s", line)
 
 
-def tell(text: str) -> None:
-    """Write a line to the log of the run under way, and to standard error in any case."""
-    say(text)
+def log_and_print(text: str) -> None:
+    """Write lines to the log of the current run, and to standard error in any case."""
+    write_log(text)
     streams = [getattr(handler, "stream", None) for handler in _LOGGER.handlers]
     if sys.stderr not in streams:
         click.echo(text, err=True)
 
 
 class LogLines(io.StringIO):
-    """A stream whose lines go to the log."""
+    """A stream that writes to the log of the current run."""
 
     def write(self, text: str) -> int:
         """Write whole lines."""
-        say(text)
+        write_log(text)
         return len(text)
 
 
 def environment() -> str:
-    """Return in a line what computes: machine, Python and libraries."""
+    """Return machine, Python and libraries in a line."""
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     return f"{socket.gethostname()}, Python {platform.python_version()}, {libraries}"
 
 
-def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    say(f"warning: {message}")
+def _log_warning(message: Warning | str, *_: Any) -> None:
+    write_log(f"warning: {message}")
 
 
 def _as_text(configuration: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from dsoftmax.diagnostics.report import reporting
+from dsoftmax.diagnostics.scheduler_report import reporting
 from dsoftmax.events import RowsDone
 from tests.diagnostics.sample_events import ENDED_EVENT, PASS, STARTED, STEP
 

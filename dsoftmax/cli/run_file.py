@@ -1,4 +1,4 @@
-"""A run as a TOML file: what a command's options would say, and every parameter of the model.
+"""A run as a TOML file, which replaces options of a command and sets any parameter of the model.
 
     [data]
     store = "train.zarr"
@@ -7,24 +7,25 @@
     [output]
     folder = "run"
 
-Options on the command line come before the file, the file before the defaults. Paths are relative
-to where the command runs.
+Options on the command line override the file, which overrides the defaults. Paths are relative to
+the folder in which the command runs.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from click.core import ParameterSource
 
-from dsoftmax.cli.model import OPTION_NAMES, given_parameters
+from dsoftmax.cli.model_options import PARAMETERS
+from dsoftmax.cli.options import Command, is_given, values_of
 
-_META = "dsoftmax.runfile"
+_META = "dsoftmax.run_file"
+# Parameters that have an option or a table of their own, or no meaning in a file.
 _NOT_IN_A_FILE = ("callbacks", "verbose", "checkpoint", "warm_start")
 
 
@@ -34,52 +35,52 @@ class _Key(NamedTuple):
     Attributes
     ----------
     name : of the command's parameter
-    kinds : types of TOML that it may have
+    types : that the value may have
     is_path : whether it is a path or URL
     """
 
     name: str
-    kinds: tuple[type, ...]
+    types: tuple[type, ...]
     is_path: bool = False
 
 
-_PLACE = ((str,), True)
+_PATH = ((str,), True)
 _KEYS: dict[str, dict[str, _Key]] = {
     "data": {
-        "store": _Key("data", *_PLACE),
+        "store": _Key("data", *_PATH),
         "x": _Key("x", (str,)),
         "y": _Key("y", (str,)),
         "sample_weight": _Key("sample_weight", (str,)),
         "ignore_label": _Key("ignore_label", (str, int, float)),
         "drop_missing": _Key("drop_missing", (bool,)),
         "dtype": _Key("dtype", (str,)),
-        "validation": _Key("validation", *_PLACE),
+        "validation": _Key("validation", *_PATH),
         "skip_bad_chunks": _Key("max_bad_chunks", (int,)),
     },
     "cluster": {
         "scheduler": _Key("scheduler", (str,)),
-        "scheduler_file": _Key("scheduler_file", *_PLACE),
-        "certs": _Key("certs", *_PLACE),
+        "scheduler_file": _Key("scheduler_file", *_PATH),
+        "certs": _Key("certs", *_PATH),
         "workers": _Key("workers", (int,)),
         "memory_limit": _Key("memory_limit", (str, int)),
     },
-    "checkpoint": {"place": _Key("checkpoint", *_PLACE)},
+    "checkpoint": {"place": _Key("checkpoint", *_PATH)},
     "output": {
-        "folder": _Key("run_folder", *_PLACE),
-        "model": _Key("model", *_PLACE),
+        "folder": _Key("run_folder", *_PATH),
+        "model": _Key("model", *_PATH),
         "overwrite": _Key("overwrite", (bool,)),
-        "plot": _Key("plot", *_PLACE),
-        "log": _Key("log", *_PLACE),
+        "plot": _Key("plot", *_PATH),
+        "log": _Key("log", *_PATH),
     },
 }
 
 
-def config_option(command: Callable[..., None]) -> Callable[..., None]:
+def config_option(command: Command) -> Command:
     """Add --config to a command that calls `model_parameters`."""
     return click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,
+        is_eager=True,  # read before the options whose defaults it replaces
         expose_value=False,
         callback=_read,
         help="Take what is not given here from this TOML file.",
@@ -89,35 +90,38 @@ def config_option(command: Callable[..., None]) -> Callable[..., None]:
 def model_parameters() -> dict[str, Any]:
     """Return the parameters of the model that the file or the command line give."""
     meta = click.get_current_context().meta
-    return {**meta.get(_META, {}), **given_parameters()}
+    return {**meta.get(_META, {}), **values_of("model", given=True)}
 
 
 def described_run() -> dict[str, Any]:
-    """Return what a file would hold that describes the run of the current command on its own."""
+    """Return the content of a file that describes the run of the current command by itself."""
     ctx = click.get_current_context()
-    tables: dict[str, dict[str, Any]] = {}
-    for table, keys in _KEYS.items():
-        # Where it runs changes no bit, and a cluster on the command line may be gone tomorrow.
-        options = table != "cluster"
-        given = {key: _given(ctx, what, options=options) for key, what in keys.items()}
-        tables[table] = {key: value for key, value in given.items() if value is not None}
-    parameters = {key: value for key, value in model_parameters().items() if value is not None}
-    tables["model"] = parameters
-    return {table: keys for table, keys in tables.items() if keys}
+    # The cluster of the command line is left out: it may be gone tomorrow, and changes no bit.
+    values = ctx.params | values_of("data")
+    given = {name: value for name, value in values.items() if is_given(ctx, name)}
+    values = {**(ctx.default_map or {}), **given}
+    tables = {
+        table: {name: _value(key, values) for name, key in keys.items()}
+        for table, keys in _KEYS.items()
+    }
+    tables["model"] = model_parameters()
+    known = {
+        table: {name: value for name, value in content.items() if value is not None}
+        for table, content in tables.items()
+    }
+    return {table: content for table, content in known.items() if content}
 
 
-def _given(ctx: click.Context, key: _Key, *, options: bool) -> Any:
-    if options and ctx.get_parameter_source(key.name) is ParameterSource.COMMANDLINE:
-        value = ctx.params[key.name]
-    else:
-        value = (ctx.default_map or {}).get(key.name)
+def _value(key: _Key, values: dict[str, Any]) -> Any:
+    """Return the value of a key, an absolute path if it is a path."""
+    value = values.get(key.name)
     if value is None or not key.is_path:
         return value
     return str(value) if "://" in str(value) else str(Path(value).absolute())
 
 
 def _read(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> None:
-    """Have the file's values take the place of the defaults of the options."""
+    """Have the values of the file replace the defaults of the options."""
     if file is None:
         return
     try:
@@ -128,25 +132,25 @@ def _read(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> 
 
 
 def _checked(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values by the command's parameter, and the parameters of the model."""
+    """Return the values by the name of the command's parameter, and the parameters of the model."""
     defaults = _model_defaults()
     values, parameters = {}, {}
-    for table, keys in content.items():
-        if not isinstance(keys, dict):
-            raise click.UsageError(f"{file}: {table} is outside of a table; {_home_of(table)}")
+    for table, entries in content.items():
+        if not isinstance(entries, dict):
+            raise click.UsageError(f"{file}: {table} is outside of a table; {_suggest(table)}")
         if table not in (*_KEYS, "model"):
             raise _unknown(file, f"the table {table}", [*_KEYS, "model"], table)
-        for key, value in keys.items():
+        for key, value in entries.items():
             where = f"{table}.{key}"
             if table == "model":
-                _require_known(file, where, key, [*defaults], OPTION_NAMES)
-                _require_truth_for_truth(file, where, value, defaults[key])
+                _require_known(file, where, key, [*defaults], PARAMETERS)
+                _require_bool_for_bool(file, where, value, defaults[key])
                 parameters[key] = value
             else:
                 _require_known(file, where, key, [*_KEYS[table]], {})
-                what = _KEYS[table][key]
-                _require_kind(file, where, value, what.kinds)
-                values[what.name] = value
+                known_key = _KEYS[table][key]
+                _require_type(file, where, value, known_key.types)
+                values[known_key.name] = value
     return values, parameters
 
 
@@ -167,7 +171,7 @@ def _require_known(
     if key in other_names:
         raise click.UsageError(f"{file}: {where} is unknown; did you mean {other_names[key]}?")
     if any(key in keys for keys in _tables().values()):
-        raise click.UsageError(f"{file}: {where} is unknown; {_home_of(key)}")
+        raise click.UsageError(f"{file}: {where} is unknown; {_suggest(key)}")
     raise _unknown(file, where, known, key)
 
 
@@ -175,10 +179,10 @@ def _tables() -> dict[str, Collection[str]]:
     return {**_KEYS, "model": _model_defaults()}
 
 
-def _home_of(key: str) -> str:
-    """Return a hint where a key belongs."""
-    homes = [f"{table}.{key}" for table, keys in _tables().items() if key in keys]
-    return f"did you mean {homes[0]}?" if homes else f"the tables are {', '.join(_tables())}"
+def _suggest(key: str) -> str:
+    """Return a hint in which table a key belongs."""
+    paths = [f"{table}.{key}" for table, keys in _tables().items() if key in keys]
+    return f"did you mean {paths[0]}?" if paths else f"the tables are {', '.join(_tables())}"
 
 
 def _unknown(file: Path, where: str, known: Collection[str], key: str) -> click.UsageError:
@@ -188,14 +192,17 @@ def _unknown(file: Path, where: str, known: Collection[str], key: str) -> click.
     )
 
 
-def _require_kind(file: Path, where: str, value: Any, kinds: tuple[type, ...]) -> None:
-    if type(value) not in kinds:
-        expected = " or ".join(kind.__name__ for kind in kinds)
+def _require_type(file: Path, where: str, value: Any, types: tuple[type, ...]) -> None:
+    if type(value) not in types:
+        expected = " or ".join(cls.__name__ for cls in types)
         raise click.UsageError(f"{file}: {where} is {value!r}; expected {expected}")
 
 
-def _require_truth_for_truth(file: Path, where: str, value: Any, default: Any) -> None:
-    """Refuse what Python would take for something else; the estimator checks all the rest."""
+def _require_bool_for_bool(file: Path, where: str, value: Any, default: Any) -> None:
+    """Refuse a bool for a number and the reverse, which Python would allow and we would not notice.
+
+    The estimator checks everything else.
+    """
     if isinstance(value, bool) != isinstance(default, bool):
         expected = "true or false" if isinstance(default, bool) else "no true or false"
         raise click.UsageError(f"{file}: {where} is {value!r}; expected {expected}")

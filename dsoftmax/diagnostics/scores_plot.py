@@ -1,4 +1,4 @@
-"""A picture of an evaluation: what is taken for what, and what confidence is worth."""
+"""`plot_scores`: the confusion matrix and the calibration of an evaluated model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsoftmax.diagnostics.axes import head, tidy
-from dsoftmax.diagnostics.palette import BLUE, GREY, INK
-from dsoftmax.diagnostics.plot import check_plot
+from dsoftmax.diagnostics.style import (
+    BLUE,
+    GREY,
+    INK,
+    check_plot,
+    draw_dots,
+    new_figure,
+    set_titles,
+    style_axes,
+)
 from dsoftmax.metrics.scores import EvaluationResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_NAMED = 30  # classes whose names and numbers can be read
+_MAX_NAMED = 30  # classes whose names and numbers are still legible
 
 
 def plot_scores(scores: EvaluationResult, path: str | os.PathLike[str] | None = None) -> Figure:
@@ -24,7 +31,7 @@ def plot_scores(scores: EvaluationResult, path: str | os.PathLike[str] | None = 
 
     Parameters
     ----------
-    scores : Scores
+    scores : EvaluationResult
         What `SoftmaxRegression.evaluate` returned.
     path : path, optional
         Where to save the figure: a .png, .pdf or .svg file.
@@ -49,17 +56,12 @@ def plot_scores(scores: EvaluationResult, path: str | os.PathLike[str] | None = 
     >>> figure = plot_scores(SoftmaxRegression().fit(X, y).evaluate(X, y))
     """
     check_plot(path)
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.04)
-    figure = Figure(figsize=(11, 5.4), dpi=150, layout=layout)
+    figure = new_figure(11, 5.4, _summary(scores))
     grid = figure.add_gridspec(2, 2, width_ratios=[1.15, 1], height_ratios=[3, 1])
     _draw_confusion(figure.add_subplot(grid[:, 0]), scores)
     reliability = figure.add_subplot(grid[0, 1])
     _draw_reliability(reliability, scores)
     _draw_support(figure.add_subplot(grid[1, 1], sharex=reliability), scores)
-    figure.suptitle(_summary(scores), x=0.014, ha="left", color=INK, weight="bold")
     if path is not None:
         figure.savefig(path)
     return figure
@@ -76,18 +78,19 @@ def _draw_confusion(axes: Axes, scores: EvaluationResult) -> None:
     matrix = scores["confusion_matrix"].astype(float)
     support = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, support, out=np.zeros_like(matrix), where=support > 0)
-    # A root brings out the errors, which are few next to the diagonal.
+    # The square root brings out the errors, which are few next to the diagonal.
     axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    head(axes, "confusion", "% of each label's rows")
+    set_titles(axes, "confusion", "% of each label's rows")
     axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("label", color=INK)
     axes.tick_params(color=GREY, labelcolor=INK, labelsize=8)
     axes.spines[:].set_color(GREY)
-    if len(matrix) <= _MOST_NAMED:
-        _name_classes(axes, scores["per_class"]["label"].tolist(), share)
+    if len(matrix) <= _MAX_NAMED:
+        _label_cells(axes, scores["per_class"]["label"].tolist(), share)
 
 
-def _name_classes(axes: Axes, labels: list[Any], share: Any) -> None:
+def _label_cells(axes: Axes, labels: list[Any], share: Any) -> None:
+    """Write the names of the classes at the axes, and percentages into the cells."""
     names = [str(label) for label in labels]
     long = max(map(len, names)) > 3
     axes.set_xticks(
@@ -108,52 +111,29 @@ def _name_classes(axes: Axes, labels: list[Any], share: Any) -> None:
 
 def _draw_reliability(axes: Axes, scores: EvaluationResult) -> None:
     table = scores["reliability"]
-    there = table["support"] > 0
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, zorder=1)
-    axes.bar(
-        table["low"][there],
-        table["accuracy"][there],
-        (table["high"] - table["low"])[there],
-        align="edge",
-        color=BLUE,
-        alpha=0.25,
-        edgecolor="white",
-    )
-    axes.plot(
-        table["confidence"][there],
-        table["accuracy"][there],
-        "o-",
-        color=BLUE,
-        ms=4.5,
-        lw=1.5,
-        clip_on=False,
-        zorder=3,
-    )
+    bins = {name: column[table["support"] > 0] for name, column in table.items()}
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, zorder=1)  # perfect calibration
+    _draw_bins(axes, bins, bins["accuracy"], alpha=0.25)
+    draw_dots(axes, bins["confidence"], bins["accuracy"], BLUE)
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy", color=INK, fontsize=9)
-    head(axes, "reliability", f"calibration error {scores['ece']:.4f}")
-    _tidy(axes)
+    set_titles(axes, "reliability", f"calibration error {scores['ece']:.4f}")
     axes.tick_params(labelbottom=False)
 
 
 def _draw_support(axes: Axes, scores: EvaluationResult) -> None:
     from matplotlib.ticker import EngFormatter
 
-    table = scores["reliability"]
-    axes.bar(
-        table["low"],
-        table["support"],
-        table["high"] - table["low"],
-        align="edge",
-        color=BLUE,
-        edgecolor="white",
-    )
+    bins = scores["reliability"]
+    _draw_bins(axes, bins, bins["support"])
     axes.set_ylabel("rows", color=INK, fontsize=9)
     axes.set_xlabel("confidence: probability of the predicted class", color=INK)
     axes.yaxis.set_major_formatter(EngFormatter())
-    _tidy(axes)
 
 
-def _tidy(axes: Axes) -> None:
+def _draw_bins(axes: Axes, bins: Any, heights: Any, alpha: float = 1.0) -> None:
+    """Draw a bar for each bin of the confidence."""
+    widths = bins["high"] - bins["low"]
+    axes.bar(bins["low"], heights, widths, align="edge", color=BLUE, alpha=alpha, edgecolor="white")
     axes.set_xlim(0, 1)
-    tidy(axes)
+    style_axes(axes)

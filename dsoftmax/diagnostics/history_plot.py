@@ -1,17 +1,29 @@
-"""A picture of a fit, drawn from its history alone."""
+"""`plot_history`: loss, accuracy, speed and time of a fit, from its history alone."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsoftmax.diagnostics.axes import head, scale, tidy
-from dsoftmax.diagnostics.palette import ACTIVITIES, BLUE, GREEN, INK, LABELS, ORANGE, SLATE
-from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.diagnostics.style import (
+    ACTIVITIES,
+    BLUE,
+    GREEN,
+    INK,
+    LABELS,
+    ORANGE,
+    SLATE,
+    add_legend,
+    check_plot,
+    draw_dots,
+    log_scale_if_wide,
+    new_figure,
+    set_titles,
+    style_axes,
+)
+from dsoftmax.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,28 +31,11 @@ if TYPE_CHECKING:
 
 Records = Sequence[dict[str, Any]]
 
-_SUFFIXES = (".pdf", ".png", ".svg")
-_MANY_PASSES = 60
-
-
-def check_plot(path: str | os.PathLike[str] | None = None) -> None:
-    """Refuse a plot that could not be drawn, or saved at `path`.
-
-    Raises
-    ------
-    DsoftmaxError
-        If matplotlib is not installed.
-    DataError
-        If the file is not named .pdf, .png or .svg.
-    """
-    if find_spec("matplotlib") is None:
-        raise DsoftmaxError("plots need matplotlib: pip install 'dsoftmax[plot]'")
-    if path is not None and Path(path).suffix.lower() not in _SUFFIXES:
-        raise DataError(f"cannot plot to {path}; expected a name ending in .pdf, .png or .svg")
+_MANY_PASSES = 60  # beyond which bars have no gaps between them
 
 
 def plot_history(model: Any, path: str | os.PathLike[str] | None = None) -> Figure:
-    """Draw how a fit went: loss and accuracy, speed and where the time went.
+    """Draw how a fit went: loss, accuracy, speed, and where the time went.
 
     Parameters
     ----------
@@ -82,28 +77,23 @@ def plot_history(model: Any, path: str | os.PathLike[str] | None = None) -> Figu
 
 
 def _draw(history: Records) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     steps = [record for record in history if record["kind"] == "step"]
     passes = [record for record in history if record["kind"] == "pass"]
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.02)
-    figure = Figure(figsize=(10, 5.8), dpi=150, layout=layout)
+    figure = new_figure(10, 5.8, _summary(history, passes))
     (loss, rate), (accuracy, times) = figure.subplots(2, 2, sharex=True)
-    _draw_course(loss, "loss", steps, passes, BLUE)
-    scale(loss, [r["loss"] for r in history if math.isfinite(r["loss"])])
-    _draw_course(accuracy, "accuracy", steps, passes, GREEN)
+    _draw_values(loss, "loss", steps, passes, BLUE)
+    log_scale_if_wide(loss, [r["loss"] for r in history if math.isfinite(r["loss"])])
+    _draw_values(accuracy, "accuracy", steps, passes, GREEN)
     if passes:
         _draw_rate(rate, passes)
         _draw_times(times, passes)
-    else:  # interrupted before it was known what a pass takes
+    else:  # the fit was interrupted before the end of its first pass
         rate.set_axis_off()
         times.set_axis_off()
     for axes in figure.axes:
-        _tidy(axes, last=history[-1]["pass"])
+        _style_passes(axes, last=history[-1]["pass"])
     for axes in (accuracy, times):
         axes.set_xlabel("passes over the data", color=INK)
-    figure.suptitle(_summary(history, passes), x=0.014, ha="left", color=INK, weight="bold")
     return figure
 
 
@@ -113,46 +103,28 @@ def _summary(history: Records, passes: Records) -> str:
     return f"{rows}{last['pass']:.4g} passes in {last['seconds']:,.1f} s"
 
 
-def _draw_course(axes: Axes, name: str, steps: Records, passes: Records, color: str) -> None:
-    """Draw a quantity after every pass, over what it was at every step."""
+def _draw_values(axes: Axes, name: str, steps: Records, passes: Records, color: str) -> None:
+    """Draw a quantity at the end of every pass, on top of its values at the steps."""
     if steps:
         axes.plot(_column(steps, "pass"), _column(steps, name), color=color, alpha=0.45, lw=0.8)
     if passes:
         style = "o" if steps else "o-"
-        axes.plot(
-            _column(passes, "pass"),
-            _column(passes, name),
-            style,
-            color=color,
-            ms=4.5,
-            lw=1.5,
-            clip_on=False,
-            zorder=3,
-        )
+        draw_dots(axes, _column(passes, "pass"), _column(passes, name), color, style=style)
     last = (passes or steps)[-1][name]
     value = f"{last:.4f} in the last {'pass' if passes else 'step'}"
-    judged = [record for record in passes if f"validation_{name}" in record]
-    if judged:
-        _draw_validation(axes, name, judged)
-        best = min(judged, key=lambda record: record["validation_loss"])
+    validated = [record for record in passes if f"validation_{name}" in record]
+    if validated:
+        _draw_validation(axes, name, validated)
+        best = min(validated, key=lambda record: record["validation_loss"])
         score = best[f"validation_{name}"]
-        value += f"; of validation {score:.4f} in pass {best['pass']:.0f}, its best"
-    head(axes, name, value)
+        value = f"{last:.4f}; validation {score:.4f} in pass {best['pass']:.0f}, its best"
+    set_titles(axes, name, value)
 
 
-def _draw_validation(axes: Axes, name: str, judged: Records) -> None:
-    axes.plot(
-        _column(judged, "pass"),
-        _column(judged, f"validation_{name}"),
-        "o-",
-        color=ORANGE,
-        ms=3.5,
-        lw=1.5,
-        clip_on=False,
-        zorder=2,
-        label="validation",
-    )
-    axes.legend(framealpha=1, edgecolor="none", fontsize=8.5, labelcolor=INK)
+def _draw_validation(axes: Axes, name: str, passes: Records) -> None:
+    x, y = _column(passes, "pass"), _column(passes, f"validation_{name}")
+    draw_dots(axes, x, y, ORANGE, size=3.5, zorder=2, label="validation")
+    add_legend(axes)
 
 
 def _draw_rate(axes: Axes, passes: Records) -> None:
@@ -162,7 +134,7 @@ def _draw_rate(axes: Axes, passes: Records) -> None:
     _draw_bars(axes, passes, rates, SLATE)
     axes.yaxis.set_major_formatter(EngFormatter())
     mean = sum(_column(passes, "rows")) / max(sum(_column(passes, "pass_seconds")), 1e-9)
-    head(axes, "rows a second", f"{EngFormatter(places=1)(mean)} on average")
+    set_titles(axes, "rows a second", f"{EngFormatter(places=1)(mean)} on average")
 
 
 def _draw_times(axes: Axes, passes: Records) -> None:
@@ -185,7 +157,7 @@ def _draw_times(axes: Axes, passes: Records) -> None:
         columnspacing=1.1,
         borderaxespad=0.2,
     )
-    head(axes, "seconds a pass", "added up over the workers")
+    set_titles(axes, "seconds a pass", "added up over the workers")
 
 
 def _draw_bars(
@@ -196,29 +168,20 @@ def _draw_bars(
     below: list[float] | float = 0.0,
     label: str = "",
 ) -> None:
-    """Draw a bar from the beginning of each pass to its end."""
+    """Draw a bar as wide as each pass."""
     starts = [record["pass"] - 1 for record in passes]
     gap = 0.0 if len(passes) > _MANY_PASSES else 1.0
-    axes.bar(
-        starts,
-        heights,
-        1.0,
-        below,
-        align="edge",
-        color=color,
-        edgecolor="white",
-        lw=gap,
-        label=label,
-    )
+    look: dict[str, Any] = {"align": "edge", "color": color, "edgecolor": "white", "lw": gap}
+    axes.bar(starts, heights, 1.0, below, label=label, **look)
 
 
 def _column(records: Records, name: str) -> list[float]:
     return [record[name] for record in records]
 
 
-def _tidy(axes: Axes, last: float) -> None:
+def _style_passes(axes: Axes, last: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(0, math.ceil(last))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    tidy(axes)
+    style_axes(axes)
