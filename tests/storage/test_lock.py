@@ -502,7 +502,7 @@ for line in sys.stdin:
             try:
                 ours.__enter__()
                 os.write(1, b"held %d\\n" % os.getpid())
-            except lease.CheckpointError:
+            except lock.CheckpointError:
                 os.write(1, b"refused %d\\n" % os.getpid())
                 os._exit(0)
             while True:
