@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import dask
 import dask.array as da
@@ -25,7 +25,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 
 from dsoftmax.data.grid import Grid
-from dsoftmax.data.row_array import NoStoreMixin, RowArray, from_objects
+from dsoftmax.data.row_array import RowArray, RowArrayMixin, from_objects
 from dsoftmax.data.zarr_array import from_zarr
 from dsoftmax.errors import DataError
 from dsoftmax.typing import Array
@@ -36,7 +36,7 @@ _MOST_SHARED = 16  # tasks that all blocks may have in common
 
 
 @dataclass(frozen=True, eq=False)
-class DaskArray(NoStoreMixin):
+class DaskArray(RowArrayMixin):
     """A Dask array by its optimised graph, or the part of one that some rows need.
 
     It pickles as that graph: what a user's own functions and stores bring along, large
@@ -60,9 +60,7 @@ class DaskArray(NoStoreMixin):
     graph: Graph
     futures: Mapping[Any, Any] = field(default_factory=dict)
     collection: Any = None
-    in_memory: bool = False
-    portable: bool = True
-    identity: ClassVar[str] = ""
+    identity = ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"futures": {}, "collection": None}
@@ -92,7 +90,7 @@ class DaskArray(NoStoreMixin):
         rows = _joined(blocks, axis=0)[start - own.boundaries[0] : stop - own.boundaries[0]]
         return from_objects(self.name, rows) if rows.dtype.kind == "O" else rows
 
-    def part(self, start: int, stop: int) -> DaskArray:
+    def part(self, start: int, stop: int) -> Self:
         """Return the blocks with these rows, and of the graph what they need."""
         first = bisect_right(self.boundaries, start) - 1
         last = max(first, bisect_left(self.boundaries, stop)) if start < stop else first
@@ -108,7 +106,7 @@ class DaskArray(NoStoreMixin):
             collection=None,
         )
 
-    def with_blocks(self, blocks: Mapping[Any, Any]) -> DaskArray:
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> Self:
         """Return the array with the values of its futures in its graph."""
         values = {key: DataNode(key, value) for key, value in blocks.items()}
         return replace(self, graph={**self.graph, **values})

@@ -13,11 +13,11 @@ from dask import config
 from dask.utils import parse_timedelta
 
 from dsoftmax.data.checks import build_source
-from dsoftmax.data.feature_names import feature_names
-from dsoftmax.data.memory_array import MemoryArray
+from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy
-from dsoftmax.data.row_array import RowArray, from_objects
+from dsoftmax.data.row_array import GridRows, RowArray, from_objects
 from dsoftmax.data.source import Source
+from dsoftmax.data.zarr_array import ZarrArray, from_zarr, open_zarr
 from dsoftmax.errors import DataError
 
 
@@ -100,8 +100,28 @@ def open_data(
         source,
         retry_policy=_retry_policy(),
         max_bad_chunks=allowed,
-        feature_names=feature_names(X, features),
+        feature_names=_feature_names(X, features),
     )
+
+
+def _feature_names(X: Any, array: RowArray) -> tuple[str, ...] | None:
+    """Return the names of the features, if all have one that is a string.
+
+    Parameters
+    ----------
+    X : what the user passed: the columns of a DataFrame have names, and so has the last axis of
+        a DataArray if it has a coordinate
+    array : X as an array of rows; one of Zarr may have the attribute "feature_names"
+    """
+    stored = array.array if isinstance(array, GridRows) else array
+    values: Any = getattr(X, "columns", None)
+    if type(X).__module__.startswith("xarray."):
+        values = X.coords[X.dims[-1]].values.tolist() if X.dims[-1] in X.coords else None
+    elif isinstance(stored, ZarrArray) and not type(X).__module__.startswith("dask."):
+        values = stored.array().attrs.get("feature_names")
+    names = () if values is None or isinstance(values, str) else tuple(values)
+    all_named = len(names) == array.shape[-1] and all(isinstance(name, str) for name in names)
+    return names if all_named else None
 
 
 def _in_one_row(y: RowArray, X: RowArray) -> RowArray:
@@ -151,22 +171,16 @@ def row_array(role: str, values: Any, *, whole: bool = True) -> RowArray:
     With `whole`, a store of ours that has lost chunks is refused at once.
     """
     if isinstance(values, str | Path):
-        from dsoftmax.data.zarr_array import open_zarr
-
         return open_zarr(values, whole=whole)
     if _is_from("xarray", values):
         values = _from_xarray(role, values)
     if _is_from("zarr", values):
-        from dsoftmax.data.zarr_array import from_zarr
-
         return from_zarr(role, values, whole=whole)
     if _is_from("dask", values):
         from dsoftmax.data.dask_array import from_dask
 
         return from_dask(role, values)
     if isinstance(values, np.memmap):
-        from dsoftmax.data.memmap_array import from_memmap
-
         mapped = from_memmap(values)
         if mapped is not None:
             return mapped

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,8 +18,8 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dsoftmax.data.byte_cache import ByteCache
-from dsoftmax.data.grid import Grid, Index, cuts_every
-from dsoftmax.data.grid_rows import GridRows
+from dsoftmax.data.grid import Index, cuts_every
+from dsoftmax.data.row_array import BoxArrayMixin
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.storage.urls import (
     absolute_url,
@@ -41,7 +40,7 @@ _LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as the
 
 
 @dataclass(frozen=True)
-class ZarrArray:
+class ZarrArray(BoxArrayMixin):
     """A Zarr array by its absolute URL; it pickles as that and its metadata.
 
     Attributes
@@ -66,9 +65,7 @@ class ZarrArray:
     token: str = field(compare=False)
     opened: Any = field(default=None, compare=False)
     complete: bool = False
-    in_memory: bool = False
-    may_wait: ClassVar[bool] = True
-    futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
+    may_wait = True
 
     @property
     def boundaries(self) -> tuple[int, ...]:
@@ -84,10 +81,6 @@ class ZarrArray:
     def portable(self) -> bool:
         """Whether another process can open it."""
         return travels(self.url)
-
-    def read(self, start: int, stop: int) -> Array:
-        """Return rows start to stop, decoded."""
-        return self.region((slice(start, stop),))
 
     def region(self, where: Index) -> Array:
         """Return a box of the array, decoded."""
@@ -115,10 +108,9 @@ class ZarrArray:
         assert out is not None
         return out
 
-    def culprit(self, *where: Any) -> str | None:
-        """Return the first chunk in a box, or of rows start to stop, that cannot be read."""
-        index = where[0] if len(where) == 1 else (slice(*where),)
-        for number in self._chunks_of(self._box(index)):
+    def culprit_in(self, where: Index) -> str | None:
+        """Return the first chunk in a box that cannot be read."""
+        for number in self._chunks_of(self._box(where)):
             own = self._bounds(number)
             try:
                 self.array()[own]
@@ -128,10 +120,6 @@ class ZarrArray:
                 corner = tuple(axis.start for axis in own)
                 return f"chunk {self._key(corner)} (rows {own[0].start} to {own[0].stop - 1})"
         return None
-
-    def chunk_at(self, row: int, column: int = 0) -> str:
-        """Return which chunk holds a value, for messages."""
-        return self.chunk_of((row, column)[: len(self.shape)])
 
     def chunk_of(self, index: tuple[int, ...]) -> str:
         """Return which chunk holds the value at an index, for messages."""
@@ -151,18 +139,6 @@ class ZarrArray:
     def require_visible(self) -> None:
         """Raise an error unless this process can open the array."""
         self.array()
-
-    def laid_out(self, grid: Grid) -> GridRows:
-        """Return the rows in the order of a grid."""
-        return GridRows(self, grid)
-
-    def part(self, start: int, stop: int) -> ZarrArray:
-        """Return the array itself: it travels as its URL."""
-        return self
-
-    def with_blocks(self, blocks: Mapping[Any, Any]) -> ZarrArray:
-        """Return the array itself."""
-        return self
 
     def _require_there(self, box: Index) -> None:
         """Raise an error if chunks were read as zeros since the store, or one of them, is gone."""

@@ -84,7 +84,7 @@ def test_memory_and_store_give_the_same_bits_for_the_same_chunks(
     digits: Arrays, store: Callable[..., str], solver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = digits
-    monkeypatch.setattr("dsoftmax.data.memory_array._CHUNK_BYTES", 97 * 64 * 4)
+    monkeypatch.setattr("dsoftmax.data.numpy_array._CHUNK_BYTES", 97 * 64 * 4)
     path = store(rows=97, X=X.astype("f4"), y=y)
     model = SoftmaxRegression(
         solver=solver, max_iter=5, batch_size=170, sample_size=300, random_state=0, tol=0
