@@ -20,6 +20,7 @@ import click
 import tomli_w
 
 from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.storage.atomic_folder import open_folder
 
 _LOGGER = logging.getLogger("dsoftmax.run")
 _LIBRARIES = ("dsoftmax", "numpy", "zarr", "dask", "distributed")
@@ -100,9 +101,7 @@ class RunFolder:
                 handler.close()
 
     def _write(self, name: str, text: str) -> None:
-        partial = self.path / f"{name}.partial"
-        partial.write_text(text)
-        partial.replace(self.path / name)
+        open_folder(self.path).write(name, text.encode())
 
 
 def say(text: str) -> None:

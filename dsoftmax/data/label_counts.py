@@ -9,7 +9,7 @@ import numpy as np
 
 from dsoftmax.errors import DataError
 from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, Reduction
-from dsoftmax.storage.digests import array_digest
+from dsoftmax.storage.digests import short_digest
 from dsoftmax.typing import Array
 
 
@@ -95,4 +95,4 @@ label_counts: Reduction[LabelCounts] = Reduction("count_labels", count_labels, a
 
 def labels_digest(classes: Array, counts: LabelCounts) -> str:
     """Return a digest of what the scan of the labels has found."""
-    return array_digest(classes, counts.counts, counts.weight)
+    return short_digest(classes, counts.counts, counts.weight)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from dsoftmax.diagnostics.messages import Message, as_message
+from dsoftmax.diagnostics.messages import as_message
 from dsoftmax.events import Event, RowsDone
+from dsoftmax.storage.records import strict_json
 
 _ROWS_SECONDS = 1.0  # between two lines of how far a pass is
 
@@ -41,7 +42,7 @@ class JsonLines:
             if now - self._rows_at < _ROWS_SECONDS:
                 return
             self._rows_at = now
-        line = json.dumps(_finite(as_message(event)), allow_nan=False) + "\n"
+        line = json.dumps(strict_json(as_message(event)), allow_nan=False) + "\n"
         if isinstance(self.target, str | os.PathLike):
             self._append(Path(self.target), line)
         else:
@@ -60,10 +61,3 @@ class JsonLines:
             self._broken = True
             warnings.warn(f"{path} ends here: {error}; the fit goes on", stacklevel=2)
         self._begun = True
-
-
-def _finite(message: Message) -> Message:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in message.items()
-    }

@@ -9,7 +9,6 @@ by the text "format 2": no bit of a file can flip unseen, whatever the format.
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import json
 import os
@@ -23,6 +22,7 @@ import numpy as np
 
 from dsoftmax.errors import CheckpointError
 from dsoftmax.storage.atomic_folder import names_of_ours, open_folder
+from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import flatten, restore
 from dsoftmax.typing import Array
 
@@ -203,9 +203,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _digest(payload: memoryview, version: int) -> str:
-    digest = hashlib.sha256(payload)
-    digest.update(f"format {version}".encode())
-    return digest.hexdigest()
+    return sha256(payload, f"format {version}")
 
 
 def _header(payload: memoryview) -> bytes:

@@ -10,7 +10,6 @@ clock that two machines share. A store without conditional puts (see
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -29,6 +28,7 @@ import psutil
 
 from dsoftmax.errors import CheckpointError
 from dsoftmax.storage.atomic_folder import names_of_ours, open_folder
+from dsoftmax.storage.digests import short_digest
 
 _NAME = "dsoftmax-lease.json"
 _BEAT_SECONDS = 10.0
@@ -130,7 +130,7 @@ class FolderLock:
 
     def _replaced(self, name: str, dead: bytes, content: bytes) -> bool:
         """Replace the file of a dead owner under a claim; return False if another did it first."""
-        claim = f"{_NAME}-after-{hashlib.sha256(name.encode() + dead).hexdigest()[:16]}"
+        claim = f"{_NAME}-after-{short_digest(name, dead)}"
         self._acquire(claim)  # the owner of a claim, too, may have died before it was done
         try:
             if self._content(name) != dead:

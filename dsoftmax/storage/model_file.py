@@ -6,10 +6,7 @@ Without dsoftmax a model is read with zarr alone: the arrays `coef_` (n_classes,
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-import numbers
 import os
 import platform
 from collections.abc import Mapping
@@ -21,6 +18,8 @@ import numpy as np
 import zarr
 
 from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
+from dsoftmax.storage.digests import sha256
+from dsoftmax.storage.records import strict_json
 from dsoftmax.storage.urls import storage_options
 from dsoftmax.storage.zarr_nodes import create_array, locate, new_group
 from dsoftmax.typing import Array
@@ -51,8 +50,8 @@ def write_record(
 ) -> None:
     """Write a model; a local one is there when it is complete, and not before."""
     arrays = {name: _storable(array) for name, array in record.arrays.items()}
-    params = {name: _plain(value) for name, value in record.params.items()}
-    facts = {name: _strict(value) for name, value in record.facts.items()}
+    params = {name: _parameter_json(value) for name, value in record.params.items()}
+    facts = strict_json(record.facts)
     content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": facts}
     content["versions"] = _versions()
     if overwrite:
@@ -136,26 +135,9 @@ def _storable(array: Array) -> Array:
     return array.astype(str) if array.dtype.kind == "O" else array
 
 
-def _strict(value: Any) -> Any:
-    """Return a value with None for numbers that JSON has no word for: a loss that diverged."""
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
+def _parameter_json(value: Any) -> Any:
     """Return a parameter as JSON holds it; a dict as pairs, since JSON's keys are strings."""
-    if isinstance(value, Mapping):
-        return [[_plain(key), _plain(item)] for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, str | bool | int | float | None):
-        return value
-    if isinstance(value, numbers.Real):
-        return float(value)
-    return np.asarray(value).tolist()
+    return strict_json(list(value.items()) if isinstance(value, Mapping) else value)
 
 
 def _write_array(group: zarr.Group, name: str, array: Array) -> None:
@@ -170,11 +152,10 @@ def _read_array(array: Any) -> Array:
 
 def _content_digest(content: dict[str, Any], arrays: dict[str, Array]) -> str:
     """Return the SHA-256 of canonical JSON and of the arrays in the order of their names."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    parts: list[str | Array] = [json.dumps(content, sort_keys=True, separators=(",", ":"))]
+    for name in sorted(arrays):
+        parts += [f"{name} ", arrays[name]]
+    return sha256(*parts)
 
 
 _ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_", "_shift")

@@ -7,7 +7,6 @@ setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is p
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import zarr.errors
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from dsoftmax.errors import DataError
+from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.zarr_timing import timed
 
 Node = zarr.Array[Any] | zarr.Group
@@ -113,7 +113,7 @@ def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
 
 def digest_of(array: zarr.Array[Any]) -> str:
     """Return a digest of the metadata of an array."""
-    return hashlib.sha256(repr(array.metadata.to_dict()).encode()).hexdigest()[:16]
+    return short_digest(repr(array.metadata.to_dict()))
 
 
 def _by_obstore(url: str) -> ObjectStore[Any]:
