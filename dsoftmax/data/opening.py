@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dask import config
-from dask.utils import parse_timedelta
 
 from dsoftmax.data.checks import build_source
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
-from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy
+from dsoftmax.data.retry import RetryPolicy
 from dsoftmax.data.row_array import GridRows, RowArray, from_objects
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray, from_zarr, open_zarr
@@ -98,7 +96,7 @@ def open_data(
     )
     return replace(
         source,
-        retry_policy=_retry_policy(),
+        retry_policy=RetryPolicy.configured(),
         max_bad_chunks=allowed,
         feature_names=_feature_names(X, features),
     )
@@ -147,12 +145,6 @@ def _bad_chunks_allowed(on_bad_chunk: str, max_bad_chunks: int) -> int:
             "chunks out that cannot be read, give 'skip' and how many at most"
         )
     return int(max_bad_chunks)
-
-
-def _retry_policy() -> RetryPolicy:
-    retries = int(config.get("dsoftmax.read-retries", RETRY_POLICY.retries))
-    delay = config.get("dsoftmax.retry-delay", RETRY_POLICY.delay)
-    return RetryPolicy(retries, parse_timedelta(delay))
 
 
 def _computable(dtype: npt.DTypeLike) -> np.dtype[np.floating]:

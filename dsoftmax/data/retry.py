@@ -11,7 +11,10 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+from dask import config
+from dask.utils import parse_timedelta
 
 from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
 from dsoftmax.storage.records import storable
@@ -72,6 +75,14 @@ class RetryPolicy(NamedTuple):
     retries: int = 7
     delay: float = 0.5
 
+    @classmethod
+    def configured(cls) -> Self:
+        """Return what the Dask settings dsoftmax.read-retries and dsoftmax.retry-delay say."""
+        default = cls()
+        delay = config.get("dsoftmax.retry-delay", default.delay)
+        retries = int(config.get("dsoftmax.read-retries", default.retries))
+        return cls(retries, parse_timedelta(delay))
+
 
 RETRY_POLICY = RetryPolicy()
 
@@ -111,7 +122,7 @@ def fetch(
     ----------
     name : of the array
     read : returns its rows start to stop
-    retry_policy : Patience
+    retry_policy : RetryPolicy
     culprit : finds which chunk of theirs cannot be read, for the message
 
     Raises

@@ -67,6 +67,14 @@ class ZarrArray(BoxArrayMixin):
     complete: bool = False
     may_wait = True
 
+    def __str__(self) -> str:
+        return f"{self.name}, {self.shape} {self.dtype}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array, decoded."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     @property
     def boundaries(self) -> tuple[int, ...]:
         """Row boundaries of the chunks or shards."""

@@ -89,8 +89,8 @@ def ingest(
     DataError
         If the source is damaged, pickled, in Fortran order, lacks values, or is of a wrong shape
         or dtype, if the destination is taken, or if there is no disk to shuffle on.
-    ChunkError
-        If a chunk of a Zarr array cannot be read.
+    ChunkError, OutageError
+        If a chunk of a Zarr array cannot be read, for good or for now.
     DsoftmaxError
         If pyarrow, which reads CSV and Parquet, is not installed.
     FileNotFoundError
