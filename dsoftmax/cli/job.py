@@ -66,12 +66,8 @@ class Job:
     def require_possible(self) -> None:
         """Raise DataError if what is written cannot go where it should."""
         from dsoftmax.diagnostics.plot import check_plot
-        from dsoftmax.storage.zarr_nodes import (
-            locate,
-            require_apart,
-            require_free,
-            require_writable,
-        )
+        from dsoftmax.storage.urls import locate
+        from dsoftmax.storage.zarr_nodes import require_apart, require_free, require_writable
 
         require_free(self.model, self.overwrite)
         require_apart(self.model, self.data, self.validation, self.checkpoint)

@@ -64,7 +64,7 @@ class MemoryArray(RowArrayMixin):
 
     def laid_out(self, grid: Grid) -> MemoryArray:
         """Return the rows in the order of a grid."""
-        return MemoryArray(self.name, grid.arranged(self.values))
+        return MemoryArray(self.name, grid.flattened(self.values))
 
     def read(self, start: int, stop: int) -> Array:
         """Return a view of rows start to stop."""
@@ -131,7 +131,7 @@ class MemmapArray(BoxArrayMixin):
 def from_memmap(values: np.memmap[Any, Any]) -> MemmapArray | None:
     """Return the source array of a memory map, or None for one that is not what its file holds.
 
-    That are copies in memory, copies on write, and views that skip over parts of the file.
+    Copies in memory, copies on write, and views that skip parts of the file are such.
     """
     root: Any = values
     while isinstance(root.base, np.memmap):
@@ -141,13 +141,14 @@ def from_memmap(values: np.memmap[Any, Any]) -> MemmapArray | None:
     if not values.flags.c_contiguous or values.dtype.hasobject:
         return None
     if root.mode != "r":
-        root.flush()  # other processes read the file
+        root.flush()  # so that other processes, which read the file, see what was written
     path = Path(root.filename).resolve()
     offset = root.offset + values.ctypes.data - root.ctypes.data
     size = path.stat().st_size
     return MemmapArray(str(path), values.shape, values.dtype, offset, size, uuid4().hex)
 
 
+# A process maps a file once, not again for each span that it reads.
 @lru_cache(maxsize=16)
 def _mapped(array: MemmapArray) -> Array:
     if (size := Path(array.name).stat().st_size) != array.size:

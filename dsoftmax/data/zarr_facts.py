@@ -1,4 +1,4 @@
-"""What a store says of an array: how it is cut, encoded and kept."""
+"""Facts of a stored Zarr array: its format, chunks, codecs and bytes."""
 
 from __future__ import annotations
 

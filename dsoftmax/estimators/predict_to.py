@@ -22,11 +22,9 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import Span, cut_spans
-from dsoftmax.storage.urls import absolute_url, storage_options
+from dsoftmax.storage.urls import absolute_url, locate, storage_options
 from dsoftmax.storage.zarr_nodes import (
     create_array,
-    kept_node,
-    locate,
     new_node,
     require_apart,
     require_free,
@@ -59,8 +57,7 @@ def predict_to_store(
         mark = _mark(model, source, method, executor) if resume else None
         if mark is not None and _is_made(locate(place), mark):
             return
-        node = new_node if mark is None else kept_node
-        with node(locate(place), overwrite) as target:
+        with new_node(locate(place), overwrite, resumable=resume) as target:
             url = absolute_url(os.fspath(target))
             if mark is None or not _is_begun(url, mark, overwrite):
                 _create_output(url, model, source, method, out, mark, overwrite)

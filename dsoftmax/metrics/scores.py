@@ -1,4 +1,4 @@
-"""What an evaluation says: metrics by name, as a table, as JSON."""
+"""`EvaluationResult`: metrics by name, as a table, and as JSON."""
 
 from __future__ import annotations
 

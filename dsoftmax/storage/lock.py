@@ -27,7 +27,7 @@ from uuid import getnode, uuid4
 import psutil
 
 from dsoftmax.errors import CheckpointError
-from dsoftmax.storage.atomic_folder import names_of_ours, open_folder
+from dsoftmax.storage.atomic_folder import dsoftmax_files, open_folder
 from dsoftmax.storage.digests import short_digest
 
 _NAME = "dsoftmax-lease.json"
@@ -76,7 +76,7 @@ class FolderLock:
         )
         _held_tokens.add(self._owner.token)
         try:
-            names_of_ours(self._folder)
+            dsoftmax_files(self._folder)
             self._acquire(_NAME)
             self._remove_leftovers()
             self._renewed = time.monotonic()
@@ -204,8 +204,7 @@ class FolderLock:
             if self._thread.is_alive():  # it must not write the file again after its removal
                 self._thread.join(_SILENCE_SECONDS)
             with suppress(OSError):
-                content = self._content(_NAME)
-                owner = None if content is None else LockOwner.decoded(content)
+                owner = LockOwner.decoded(self._content(_NAME))
                 if owner is not None and owner.token == self._owner.token:
                     self._folder.remove(_NAME)
         finally:
@@ -253,10 +252,10 @@ class LockOwner:
         return cls(socket.gethostname(), _pid_space(), pid, _start_time(pid), job, run, uuid4().hex)
 
     @classmethod
-    def decoded(cls, content: bytes) -> Self | None:
+    def decoded(cls, content: bytes | None) -> Self | None:
         """Return the owner that a lock file names, or None if it is no lock file."""
         try:
-            owner = cls(**json.loads(content))
+            owner = cls(**json.loads(content or b""))
         except (TypeError, ValueError, RecursionError):
             return None
         kinds = (str, str, int, float, str, str, str, int)

@@ -13,12 +13,12 @@ from dsoftmax.data.ingest.row_stream import (
     Names,
     RowStream,
     block_rows,
+    checked_specs,
     find_pair,
-    in_step,
     native,
-    no_pair,
-    recut,
-    usable_forms,
+    no_pair_error,
+    rechunked,
+    zip_blocks,
 )
 from dsoftmax.data.retry import RetryPolicy, fetch
 from dsoftmax.data.zarr_array import ZarrArray, forget_chunks, open_zarr
@@ -54,12 +54,12 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     pair = find_pair([*named, *group.array_keys()], x, y)
     if pair is None:
         held = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
-        raise no_pair(place, held, x, y)
+        raise no_pair_error(place, held, x, y)
     arrays = {name: open_zarr(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
     names = arrays["X"].array().attrs.get("feature_names")
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
-    return RowStream(str(place), usable_forms(arrays), blocks, feature_names)
+    return RowStream(str(place), checked_specs(arrays), blocks, feature_names)
 
 
 def _open(place: Path | str) -> zarr.Group:
@@ -67,7 +67,7 @@ def _open(place: Path | str) -> zarr.Group:
         raise FileNotFoundError(f"{place} does not exist")
     reason: object = "it is an array"
     try:
-        node = open_node(absolute_url(str(place)))
+        node = open_node(absolute_url(place))
         if isinstance(node, zarr.Group):
             return node
     except DataError as error:
@@ -81,10 +81,10 @@ def _open(place: Path | str) -> zarr.Group:
 def _read_blocks(arrays: dict[str, ZarrArray]) -> Iterator[Block]:
     rows = _rows_at_once(arrays["X"])
     try:
-        yield from in_step(
-            {"X": _read_pieces(arrays["X"]), "y": recut(_read_pieces(arrays["y"]), rows)}
+        yield from zip_blocks(
+            {"X": _read_pieces(arrays["X"]), "y": rechunked(_read_pieces(arrays["y"]), rows)}
         )
-    finally:
+    finally:  # the cache of chunks has no use once all rows are read
         forget_chunks()
 
 
