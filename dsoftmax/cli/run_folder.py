@@ -20,6 +20,7 @@ import click
 import tomli_w
 
 from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.storage.atomic_folder import open_folder
 
 _LOGGER = logging.getLogger("dsoftmax.run")
 _LIBRARIES = ("dsoftmax", "numpy", "zarr", "dask", "distributed")
@@ -96,10 +97,7 @@ class RunFolder:
                 handler.close()
 
     def _write(self, name: str, text: str) -> None:
-        # Replaced as a whole, so that nobody ever reads half a file.
-        partial = self.path / f"{name}.partial"
-        partial.write_text(text)
-        partial.replace(self.path / name)
+        open_folder(self.path).write(name, text.encode())
 
 
 def write_log(text: str) -> None:

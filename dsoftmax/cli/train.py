@@ -177,11 +177,11 @@ class _Run:
     def require_possible(self) -> None:
         """Raise DataError if an output cannot be written where it should be."""
         from dsoftmax.diagnostics.style import check_plot
-        from dsoftmax.storage import zarr_nodes
+        from dsoftmax.storage import urls, zarr_nodes
 
         zarr_nodes.require_free(self.model, self.overwrite)
         zarr_nodes.require_apart(self.model, self.data, self.validation, self.checkpoint)
-        state = None if self.checkpoint is None else zarr_nodes.locate(self.checkpoint)
+        state = None if self.checkpoint is None else urls.locate(self.checkpoint)
         if isinstance(state, Path):
             zarr_nodes.require_writable(state.resolve())
         if self.plot is not None:

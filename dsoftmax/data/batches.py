@@ -1,4 +1,4 @@
-"""Which rows a mini-batch holds: pure functions of the data's spans, the seed and the step.
+"""Which rows a mini-batch holds: a pure function of the data's spans, the seed and the step.
 
 An epoch shuffles the order of the spans and deals them to a fixed number of *lanes*; a
 lane is a stream of rows, those of its spans one after the other, each span shuffled in
@@ -53,13 +53,13 @@ def whole_span(span: tuple[int, int]) -> RowSlice:
 
 
 def lane_count(n_spans: int, span_bytes: int, batch_size: int) -> int:
-    """Return how many lanes there are: at most 32, and a row a batch each.
+    """Return the number of lanes: at most 32, and at most one a row of a batch.
 
-    And no more than hold a 32nd of the data, since the larger the data, the larger the
-    cluster that keeps the lanes' spans in memory; but 64 MiB are always there.
+    One span of each lane stays in memory. Together they take at most 64 MiB or a 32nd of the
+    data, whichever is more: larger data are read by a larger cluster.
     """
-    held = max(n_spans * span_bytes // 32, _LANE_BYTES)
-    return max(1, min(n_spans, _MAX_LANES, held // max(span_bytes, 1), batch_size))
+    lane_bytes = max(n_spans * span_bytes // 32, _LANE_BYTES)
+    return max(1, min(n_spans, _MAX_LANES, lane_bytes // max(span_bytes, 1), batch_size))
 
 
 def auto_batch_size(n_rows: int) -> int:
@@ -74,11 +74,12 @@ def auto_batch_size(n_rows: int) -> int:
 
 
 def permutation(row_slice: RowSlice) -> Array:
-    """Return the shuffled order of a piece's span."""
+    """Return the shuffled order of the rows of a slice's span."""
     rows = row_slice.stop - row_slice.start
     if row_slice.shuffle is None:
         return np.arange(rows)
     seed, epoch = row_slice.shuffle
+    # The 1 keeps this stream of random numbers apart from that of the order of the spans (0).
     return np.random.default_rng((seed, epoch, 1, row_slice.start)).permutation(rows)
 
 
@@ -147,11 +148,11 @@ class Epoch:
         first = min(step * self.batch_size, self.n_rows)
         last = min(first + self.batch_size, self.n_rows)
         low, high = dealt(first, self._sizes), dealt(last, self._sizes)
-        return [self._pieces(lane, low[lane], high[lane]) for lane in range(self.n_lanes)]
+        return [self._slices(lane, low[lane], high[lane]) for lane in range(self.n_lanes)]
 
     def first_spans(self) -> list[Leaf]:
         """Return the first span of each lane: the rows that the first batches decode."""
-        return [self._pieces(lane, 0, int(ends[0])) for lane, ends in enumerate(self._ends)]
+        return [self._slices(lane, 0, int(ends[0])) for lane, ends in enumerate(self._ends)]
 
     @cached_property
     def _sizes(self) -> Array:
@@ -163,17 +164,17 @@ class Epoch:
         lengths = np.array([stop - start for start, stop in self.spans])
         return [np.cumsum(lengths[list(lane)]) for lane in self.lanes]
 
-    def _pieces(self, lane: int, low: int, high: int) -> Leaf:
+    def _slices(self, lane: int, low: int, high: int) -> Leaf:
         """Return positions low to high of a lane's stream."""
         ends, row_slices = self._ends[lane], []
         first = int(np.searchsorted(ends, low, side="right"))
-        for place in range(first, len(ends)):
-            start, stop = self.spans[self.lanes[lane][place]]
-            begins = int(ends[place]) - (stop - start)
+        for position in range(first, len(ends)):
+            start, stop = self.spans[self.lanes[lane][position]]
+            begins = int(ends[position]) - (stop - start)
             if begins >= high:
                 break
             within = max(low - begins, 0), min(high - begins, stop - start)
-            key = (self.seed, self.number) if self.shuffle else None
+            shuffle = (self.seed, self.number) if self.shuffle else None
             if low < high:
-                row_slices.append(RowSlice(start, stop, *within, key))
+                row_slices.append(RowSlice(start, stop, *within, shuffle))
         return tuple(row_slices)

@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class ByteCache(Generic[Key, Value]):
-    """What a process remembers because it is dear to make again; never needed to be right."""
+    """Values that are expensive to compute again; dropping any of them changes no result."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,8 +52,8 @@ class ByteCache(Generic[Key, Value]):
     ) -> None:
         """Hold `value` of `size` bytes, and drop the oldest until all is within `most` bytes.
 
-        Those whose keys meet the condition `stays` are not dropped: if what is left is not room
-        enough, the value is not held.
+        Values whose keys meet the condition `stays` are not dropped; if the others do not make
+        enough room, the new value is not held.
         """
         with self._lock:
             if key in self._held or size > most:

@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import dask
 import dask.array as da
@@ -25,7 +25,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 
 from dsoftmax.data.grid import Grid
-from dsoftmax.data.row_array import NoStoreMixin, RowArray, from_objects
+from dsoftmax.data.row_array import RowArray, RowArrayMixin, from_objects
 from dsoftmax.data.zarr_array import from_zarr
 from dsoftmax.errors import DataError
 from dsoftmax.typing import Array
@@ -36,7 +36,7 @@ _MOST_SHARED = 16  # tasks that all blocks may have in common
 
 
 @dataclass(frozen=True, eq=False)
-class DaskArray(NoStoreMixin):
+class DaskArray(RowArrayMixin):
     """A Dask array by its optimised graph, or the part of one that some rows need.
 
     It pickles as that graph: what a user's own functions and stores bring along, large
@@ -60,9 +60,7 @@ class DaskArray(NoStoreMixin):
     graph: Graph
     futures: Mapping[Any, Any] = field(default_factory=dict)
     collection: Any = None
-    in_memory: bool = False
-    portable: bool = True
-    identity: ClassVar[str] = ""
+    identity = ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"futures": {}, "collection": None}
@@ -81,18 +79,18 @@ class DaskArray(NoStoreMixin):
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, computed here and now."""
-        own = self.part(start, stop)
-        computed = dask.get(own.graph, [list(keys) for keys in own.keys])
+        part = self.part(start, stop)
+        computed = dask.get(part.graph, [list(keys) for keys in part.keys])
         blocks = [
             self._checked(blocks, high - low)
             for blocks, low, high in zip(
-                computed, own.boundaries[:-1], own.boundaries[1:], strict=True
+                computed, part.boundaries[:-1], part.boundaries[1:], strict=True
             )
         ]
-        rows = _joined(blocks, axis=0)[start - own.boundaries[0] : stop - own.boundaries[0]]
+        rows = _concatenated(blocks, axis=0)[start - part.boundaries[0] : stop - part.boundaries[0]]
         return from_objects(self.name, rows) if rows.dtype.kind == "O" else rows
 
-    def part(self, start: int, stop: int) -> DaskArray:
+    def part(self, start: int, stop: int) -> Self:
         """Return the blocks with these rows, and of the graph what they need."""
         first = bisect_right(self.boundaries, start) - 1
         last = max(first, bisect_left(self.boundaries, stop)) if start < stop else first
@@ -108,14 +106,14 @@ class DaskArray(NoStoreMixin):
             collection=None,
         )
 
-    def with_blocks(self, blocks: Mapping[Any, Any]) -> DaskArray:
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> Self:
         """Return the array with the values of its futures in its graph."""
         values = {key: DataNode(key, value) for key, value in blocks.items()}
         return replace(self, graph={**self.graph, **values})
 
     def _checked(self, blocks: list[Any], n_rows: int) -> Array:
         """Return the blocks of a row as one, if they are what the array's metadata say."""
-        row = _joined([np.asarray(block) for block in blocks], axis=1)
+        row = _concatenated([np.asarray(block) for block in blocks], axis=1)
         expected = (n_rows, *self.shape[1:])
         if row.shape != expected:
             raise DataError(
@@ -161,7 +159,7 @@ def from_dask(role: str, values: Any) -> RowArray:
 
 
 def require_array(role: str, values: Any) -> Any:
-    """Return a Dask array as it is, and refuse what else Dask has, saying what to call."""
+    """Return a Dask array as it is; refuse Dask's other collections, and say what to call."""
     if isinstance(values, da.Array):
         return values
     remedy = "dask.array.from_delayed makes one"
@@ -204,28 +202,28 @@ def _held(role: str, array: Any, keys: set[Any]) -> dict[Any, Any]:
 
 def _needed(graph: Graph, keys: Any) -> tuple[dict[Any, Any], set[Any]]:
     """Return the part of a graph that some keys depend on, and the keys that it lacks."""
-    found: dict[Any, Any] = {}
+    needed: dict[Any, Any] = {}
     missing = set()
     waiting = list(keys)
     while waiting:
         key = waiting.pop()
-        if key in found:
+        if key in needed:
             continue
         if key not in graph:
             missing.add(key)
             continue
-        found[key] = node = graph[key]
+        needed[key] = node = graph[key]
         older = not isinstance(node, GraphNode)  # a tuple or plain data, which Dask still takes
         waiting.extend(get_dependencies(graph, key) if older else node.dependencies)
-    return found, missing
+    return needed, missing
 
 
-def _joined(arrays: list[Array], axis: int) -> Array:
+def _concatenated(arrays: list[Array], axis: int) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
 
 
 def _require_independent(array: DaskArray) -> None:
-    """Refuse an average over all rows, say, within the graph: each span would compute it anew."""
+    """Refuse a graph whose blocks all share tasks, such as a mean: each span would rerun them."""
     if len(array.keys) < 2:
         return
     start, stop = array.boundaries[0], array.boundaries[-1]
@@ -246,19 +244,19 @@ def _zarr_behind(array: Any) -> RowArray | None:
     Other stores stay in the graph, which has what the user gave to open them.
     """
     graph = array.__dask_graph__()
-    found = None
+    stored = None
     indices = slices_from_chunks(array.chunks)
     for key, index in zip(flatten(array.__dask_keys__()), indices, strict=True):
         task = graph.get(key)
         if not isinstance(task, Task) or task.func not in _GETTERS:
             return None
-        stored, where = (_value(graph, argument) for argument in task.args[:2])
-        if where != index or (found is not None and stored is not found):
+        target, where = (_value(graph, argument) for argument in task.args[:2])
+        if where != index or (stored is not None and target is not stored):
             return None
-        found = stored
-    if not isinstance(found, zarr.Array) or found.shape != array.shape:
+        stored = target
+    if not isinstance(stored, zarr.Array) or stored.shape != array.shape:
         return None
-    source = from_zarr("X", found)
+    source = from_zarr("X", stored)
     return source if source.portable else None
 
 
@@ -297,11 +295,11 @@ def _value(graph: Graph, argument: Any) -> Any:
 def _optimised(array: Any) -> dict[Any, Any]:
     graph = dict(dask.optimize(array)[0].__dask_graph__())
     if any(isinstance(getattr(node, "value", None), np.memmap) for node in graph.values()):
-        return dict(dask.optimize(_cut_up(array))[0].__dask_graph__())
+        return dict(dask.optimize(_split_memmaps(array))[0].__dask_graph__())
     return graph
 
 
-def _cut_up(array: Any) -> Any:
+def _split_memmaps(array: Any) -> Any:
     """Return the array with the memory maps in its graph cut into their blocks.
 
     Dask copies a memory map into memory and keeps that in one piece, for every part to carry.

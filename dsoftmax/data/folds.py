@@ -1,4 +1,4 @@
-"""Folds: which rows each model of a cross-validation does not learn from, and is judged by."""
+"""Folds of a cross-validation: the rows that a model does not learn from, and is scored on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Folds(Protocol):
 
 @dataclass(frozen=True)
 class StratifiedFolds:
-    """Folds dealt out to the rows of each class in turn, in an order that chance decides.
+    """Random folds in which every class has the same share, within one row.
 
     Of every `n_folds` rows of a class that follow each other, one goes to each fold, by a
     permutation of their own (permuted blocks: Zelen, The randomization and stratification of
@@ -73,8 +73,8 @@ class StratifiedFolds:
 
     def part(self, start: int, stop: int) -> StratifiedFolds:
         """Return what is needed of it for some rows."""
-        own = (self.starts >= start) & (self.starts < max(stop, start + 1))
-        return replace(self, starts=self.starts[own], before=self.before[own])
+        within = (self.starts >= start) & (self.starts < max(stop, start + 1))
+        return replace(self, starts=self.starts[within], before=self.before[within])
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ class UserFolds:
     def of(self, chunk: Chunk, given: Array | None) -> Array:
         """Return the folds by number; NEVER for rows that are left out, or in no fold."""
         assert given is not None, "the source brings them along"
-        found = np.minimum(np.searchsorted(self.names, given), self.n_folds - 1)
-        known = self.names[found] == given
+        index = np.minimum(np.searchsorted(self.names, given), self.n_folds - 1)
+        named = self.names[index] == given
         if chunk.left_out is not None:
-            known &= chunk.left_out == 0
-        return np.where(known, found, NEVER).astype(np.int32)
+            named &= chunk.left_out == 0
+        return np.where(named, index, NEVER).astype(np.int32)
 
     def part(self, start: int, stop: int) -> UserFolds:
         """Return itself."""
@@ -127,13 +127,13 @@ def _count_by_part(chunk: Chunk, n_classes: int) -> Array:
     return np.concatenate([[chunk.start], counts])[None]
 
 
-def _in_turn(left: Array, right: Array) -> Array:
+def _concatenated(left: Array, right: Array) -> Array:
     return np.concatenate([left, right])
 
 
 def parts_of(n_classes: int) -> Reduction[Array]:
-    """Return the reduction that lists the parts that are read: start, and rows of each class."""
-    return Reduction("count_labels", partial(_count_by_part, n_classes=n_classes), _in_turn)
+    """Return the reduction that lists, for each part that is read, its start and class counts."""
+    return Reduction("count_labels", partial(_count_by_part, n_classes=n_classes), _concatenated)
 
 
 def stratified(n_folds: int, seed: int, parts: Array) -> StratifiedFolds:

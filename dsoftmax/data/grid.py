@@ -84,8 +84,8 @@ class Grid:
             (first, *rest), last = blocks[0][0], blocks[-1][0][0]
             yield (slice(first.start, last.stop), *rest), blocks[0][1], blocks[-1][2]
 
-    def arranged(self, values: Array) -> Array:
-        """Return the values of an array with these leading axes as rows."""
+    def flattened(self, values: Array) -> Array:
+        """Return as rows the values of an array whose leading axes are the grid's."""
         trailing = values.shape[len(self.cuts) :]
         parts = [
             values[where].reshape(-1, *trailing)
@@ -99,7 +99,7 @@ class Grid:
         return index_in(where, row - first)
 
     def place(self, row: int) -> str:
-        """Return where a row is, for messages."""
+        """Return the index of a row as text, for messages."""
         return f"index {self.index(row)}"
 
 
@@ -117,7 +117,7 @@ def cuts_every(shape: tuple[int, ...], steps: tuple[int, ...]) -> tuple[tuple[in
 
 
 def slabs(shape: tuple[int, ...], itemsize: int, most_bytes: int) -> tuple[tuple[int, ...], ...]:
-    """Return cuts along the first axis alone, into slabs of at most so many bytes if it can be."""
+    """Return cuts along the first axis alone, into slabs of at most `most_bytes` if possible."""
     slab = max(1, math.prod(shape[1:]) * itemsize)
     lengths = (max(1, most_bytes // slab), *(max(1, length) for length in shape[1:]))
     return cuts_every(shape, lengths)

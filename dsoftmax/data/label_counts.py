@@ -1,4 +1,4 @@
-"""Labels and their counts: what the scan of y and the weights adds up."""
+"""Counts of labels: the sums of the scan of y and the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from dsoftmax.errors import DataError
 from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, Reduction
-from dsoftmax.storage.digests import array_digest
+from dsoftmax.storage.digests import short_digest
 from dsoftmax.typing import Array
 
 
@@ -68,22 +68,23 @@ def count_labels(chunk: Chunk) -> LabelCounts:
         If a label is a float that is not a whole number.
     """
     y, weight = chunk.codes[chunk.used], chunk.sample_weight
-    whole = np.isfinite(y) & (y == np.floor(y)) if y.dtype.kind == "f" else np.ones(1, bool)
-    if not whole.all():
-        row = int(np.argmin(whole))
-        place = chunk.where(int(np.arange(len(chunk.codes))[chunk.used][row]))
+    integral = np.isfinite(y) & (y == np.floor(y)) if y.dtype.kind == "f" else np.ones(1, bool)
+    if not integral.all():
+        row = int(np.argmin(integral))
+        index = chunk.where(int(np.arange(len(chunk.codes))[chunk.used][row]))
         raise DataError(
-            f"y has the value {y[row]} at {place}: Unknown label type: continuous; labels must be "
+            f"y has the value {y[row]} at {index}: Unknown label type: continuous; labels must be "
             "integers, booleans or strings (not probabilities)"
         )
     labels, where = np.unique(y, return_inverse=True)
-    own = None if weight is None else weight[chunk.used]
+    used_weight = None if weight is None else weight[chunk.used]
     held_out = np.zeros(len(y)) if chunk.held_out is None else chunk.held_out[chunk.used]
     left_out = np.zeros(1, np.uint8) if chunk.left_out is None else chunk.left_out
     return LabelCounts(
         labels,
         np.bincount(where, held_out == 0, len(labels)).astype(np.int64),
-        np.bincount(where, own, len(labels)) * 1.0,
+        # Without weights `bincount` counts in integers; weights are always float64.
+        np.bincount(where, used_weight, len(labels)) * 1.0,
         np.bincount(where, held_out, len(labels)),
         int((left_out == IGNORED).sum()),
         int((left_out == MISSING).sum()),
@@ -94,5 +95,5 @@ label_counts: Reduction[LabelCounts] = Reduction("count_labels", count_labels, a
 
 
 def labels_digest(classes: Array, counts: LabelCounts) -> str:
-    """Return a digest of what the scan of the labels has found."""
-    return array_digest(classes, counts.counts, counts.weight)
+    """Return a digest of the classes, their counts and their weights."""
+    return short_digest(classes, counts.counts, counts.weight)

@@ -1,24 +1,23 @@
-"""Opens data: whatever a user passes as X and y becomes a `Source`."""
+"""`open_data`: makes a `Source` of whatever a user passes as X and y."""
 
 from __future__ import annotations
 
+import numbers
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dask import config
-from dask.utils import parse_timedelta
 
-from dsoftmax.data.checks import build_source
-from dsoftmax.data.feature_names import feature_names
-from dsoftmax.data.memory_array import MemoryArray
-from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy
-from dsoftmax.data.row_array import RowArray, from_objects
+from dsoftmax.data.grid import Grid
+from dsoftmax.data.numpy_array import MemoryArray, from_memmap
+from dsoftmax.data.retry import RetryPolicy
+from dsoftmax.data.row_array import GridRows, RowArray, from_objects
 from dsoftmax.data.source import Source
+from dsoftmax.data.zarr_array import ZarrArray, from_zarr, open_zarr
 from dsoftmax.errors import DataError
+from dsoftmax.objective.kernel import compute_dtype
 
 
 def open_data(
@@ -86,28 +85,59 @@ def open_data(
         return X
     _check_dims(X, y, sample_weight)
     allowed = _bad_chunks_allowed(on_bad_chunk, max_bad_chunks)
-    whole = allowed == 0
-    features = row_array("X", X, whole=whole)
-    source = build_source(
+    complete = allowed == 0
+    features = row_array("X", X, require_complete=complete)
+    labels = None if y is None else _raveled(row_array("y", y, require_complete=complete), features)
+    weight = None
+    if sample_weight is not None:
+        weight = row_array("sample_weight", sample_weight, require_complete=complete)
+    if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+        raise DataError(f"dtype is {dtype!r}; expected float32 or float64 to compute in")
+    _check_arrays(features, labels, weight)
+    if missing not in ("raise", "drop"):
+        raise DataError(f"missing is {missing!r}; expected 'raise' or 'drop'")
+    if ignore_label is not None:
+        _check_ignored(ignore_label, labels)
+    kind: Any = compute_dtype(features.dtype) if dtype is None else dtype
+    source = Source(
         features,
-        None if y is None else _in_one_row(row_array("y", y, whole=whole), features),
-        None if sample_weight is None else row_array("sample_weight", sample_weight, whole=whole),
-        None if dtype is None else _computable(dtype),
-        missing,
-        ignore_label,
-    )
-    return replace(
-        source,
-        retry_policy=_retry_policy(),
+        labels,
+        weight,
+        np.dtype(kind),
+        missing=missing,
+        ignore_label=ignore_label,
+        retry_policy=RetryPolicy.configured(),
         max_bad_chunks=allowed,
-        feature_names=feature_names(X, features),
+        feature_names=_feature_names(X, features),
     )
+    return source if len(features.shape) == 2 else source.laid_out(Grid(features.cuts))
 
 
-def _in_one_row(y: RowArray, X: RowArray) -> RowArray:
+def _feature_names(X: Any, array: RowArray) -> tuple[str, ...] | None:
+    """Return the names of the features, if all have one that is a string.
+
+    Parameters
+    ----------
+    X : what the user passed: the columns of a DataFrame have names, and so has the last axis of
+        a DataArray if it has a coordinate
+    array : X as an array of rows; one of Zarr may have the attribute "feature_names"
+    """
+    stored = array.array if isinstance(array, GridRows) else array
+    values: Any = getattr(X, "columns", None)
+    if type(X).__module__.startswith("xarray."):
+        values = X.coords[X.dims[-1]].values.tolist() if X.dims[-1] in X.coords else None
+    elif isinstance(stored, ZarrArray) and not type(X).__module__.startswith("dask."):
+        values = stored.array().attrs.get("feature_names")
+    names = () if values is None or isinstance(values, str) else tuple(values)
+    all_named = len(names) == array.shape[-1] and all(isinstance(name, str) for name in names)
+    return names if all_named else None
+
+
+def _raveled(y: RowArray, X: RowArray) -> RowArray:
     """Return a column of labels in memory as a row of them, with scikit-learn's warning."""
     if not (isinstance(y, MemoryArray) and len(X.shape) == 2 and y.shape[1:] == (1,)):
         return y
+    # Imported late: workers open sources too, and do without scikit-learn.
     from sklearn.exceptions import DataConversionWarning
 
     warnings.warn(
@@ -129,44 +159,22 @@ def _bad_chunks_allowed(on_bad_chunk: str, max_bad_chunks: int) -> int:
     return int(max_bad_chunks)
 
 
-def _retry_policy() -> RetryPolicy:
-    retries = int(config.get("dsoftmax.read-retries", RETRY_POLICY.retries))
-    delay = config.get("dsoftmax.retry-delay", RETRY_POLICY.delay)
-    return RetryPolicy(retries, parse_timedelta(delay))
-
-
-def _computable(dtype: npt.DTypeLike) -> np.dtype[np.floating]:
-    computable: dict[Any, np.dtype[np.floating]] = {
-        np.dtype(np.float32): np.dtype(np.float32),
-        np.dtype(np.float64): np.dtype(np.float64),
-    }
-    if np.dtype(dtype) not in computable:
-        raise DataError(f"dtype is {dtype!r}; expected float32 or float64 to compute in")
-    return computable[np.dtype(dtype)]
-
-
-def row_array(role: str, values: Any, *, whole: bool = True) -> RowArray:
+def row_array(role: str, values: Any, *, require_complete: bool = True) -> RowArray:
     """Return whatever a user passed as X, y or sample_weight as an array of rows.
 
-    With `whole`, a store of ours that has lost chunks is refused at once.
+    With `require_complete`, a store that dsoftmax wrote and that has lost chunks is refused now.
     """
     if isinstance(values, str | Path):
-        from dsoftmax.data.zarr_array import open_zarr
-
-        return open_zarr(values, whole=whole)
+        return open_zarr(values, require_complete=require_complete)
     if _is_from("xarray", values):
         values = _from_xarray(role, values)
     if _is_from("zarr", values):
-        from dsoftmax.data.zarr_array import from_zarr
-
-        return from_zarr(role, values, whole=whole)
+        return from_zarr(role, values, require_complete=require_complete)
     if _is_from("dask", values):
         from dsoftmax.data.dask_array import from_dask
 
         return from_dask(role, values)
     if isinstance(values, np.memmap):
-        from dsoftmax.data.memmap_array import from_memmap
-
         mapped = from_memmap(values)
         if mapped is not None:
             return mapped
@@ -211,3 +219,66 @@ def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
     if array.dtype.kind != "O":
         return array
     return from_objects(role, array)
+
+
+def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | None) -> None:
+    """Refuse from the metadata alone, before anything is read, what cannot be used."""
+    _check_features(X)
+    for array in (y, sample_weight):
+        if array is not None:
+            _check_companion(array, X)
+    if y is not None and y.dtype.kind in "cmMV":
+        raise DataError(
+            f"{y.name} has dtype {y.dtype}; labels must be integers, booleans or strings"
+        )
+    if sample_weight is not None and sample_weight.dtype.kind not in "biuf":
+        raise DataError(f"{sample_weight.name} has dtype {sample_weight.dtype}; expected numbers")
+
+
+def _check_features(X: RowArray) -> None:
+    if len(X.shape) < 2:
+        raise DataError(
+            f"{X.name} has shape {X.shape}; expected at least two dimensions, (n_samples, "
+            "n_features) or (..., n_features). Reshape your data first, one row a sample"
+        )
+    remedy = "convert it with astype"
+    if X.dtype.kind == "c":
+        remedy = "Complex data not supported, pass real and imaginary parts as two features"
+    if X.dtype.kind not in "biuf" or (X.dtype.kind == "f" and X.dtype.itemsize > 8):
+        raise DataError(
+            f"{X.name} has dtype {X.dtype}; expected real numbers (float of at most 64 bits, "
+            f"integer or bool): {remedy}"
+        )
+    if 0 in X.shape:
+        raise DataError(
+            f"{X.name} has 0 {'feature(s)' if X.shape[-1] == 0 else 'sample(s)'} "
+            f"(shape={X.shape}) while a minimum of 1 is required."
+        )
+
+
+def _check_companion(array: RowArray, X: RowArray) -> None:
+    expected = X.shape[:-1]
+    if array.shape == expected:
+        return
+    if len(array.shape) == len(expected) == 1:
+        raise DataError(
+            f"{X.name} has {X.shape[0]} rows but {array.name} has {array.shape[0]}; "
+            "they must be of the same length"
+        )
+    dimensions = "one dimension" if len(expected) == 1 else "the axes of X but the last"
+    raise DataError(
+        f"{array.name} has shape {array.shape}; expected {dimensions}, {expected}: "
+        "one label (not one-hot rows or probabilities) or weight a sample"
+    )
+
+
+def _check_ignored(label: Any, y: RowArray | None) -> None:
+    if y is None:
+        raise DataError(f"ignore_label is {label!r}, but there is no y that could hold it")
+    if not isinstance(label, str | bytes | numbers.Real | np.bool):
+        raise DataError(f"ignore_label is {label!r}; expected one label, such as 255")
+    if (y.dtype.kind in "biuf") == isinstance(label, str | bytes):
+        raise DataError(
+            f"ignore_label is {label!r}, but {y.name} has dtype {y.dtype}; expected a label of "
+            "that kind"
+        )

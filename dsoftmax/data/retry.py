@@ -1,8 +1,8 @@
-"""Reads that fail: what may pass is tried again, and what will not is named.
+"""Retries of reads that fail, and which errors are worth one.
 
-A *transient* error is one of the way to the data: a timeout, a reset connection, a server
-that is busy. Anything else is a *permanent* fault of the data: a chunk that cannot be
-decoded, fails its checksum, or is not there.
+A *transient* error lies on the way to the data: a timeout, a reset connection, a busy server.
+It is tried again. Any other error is *permanent*, a fault of the data: a chunk that cannot be
+decoded, fails its checksum, or is not there. It is reported with the name of the chunk.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+from dask import config
+from dask.utils import parse_timedelta
 
 from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
-_LONGEST_DELAY = 32.0
+_LONGEST_DELAY = 32.0  # seconds
 _BUSY = {408, 425, 429}  # HTTP statuses below 500 that say: try again
+# What sockets and network disks report while a server or a link is down, and what a process
+# with too many open files (EMFILE, ENFILE) gets until other threads have closed theirs.
 _ERRNOS = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -37,9 +42,10 @@ _ERRNOS = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
+# No retry helps here, yet the data are not at fault: the user has to renew the credentials.
 _DENIED = {401, 403}
 _DENIED_NAMES = {"PermissionDeniedError", "UnauthenticatedError"}  # of obstore
-# Of libraries that are not imported for it: aiohttp, botocore, obstore, requests, urllib3.
+# Transient errors of aiohttp, botocore, obstore, requests and urllib3.
 _NAMES = {
     "ClientConnectionError",
     "ClientPayloadError",
@@ -71,6 +77,14 @@ class RetryPolicy(NamedTuple):
 
     retries: int = 7
     delay: float = 0.5
+
+    @classmethod
+    def configured(cls) -> Self:
+        """Return what the Dask settings dsoftmax.read-retries and dsoftmax.retry-delay say."""
+        default = cls()
+        delay = config.get("dsoftmax.retry-delay", default.delay)
+        retries = int(config.get("dsoftmax.read-retries", default.retries))
+        return cls(retries, parse_timedelta(delay))
 
 
 RETRY_POLICY = RetryPolicy()
@@ -105,13 +119,13 @@ def fetch(
     retry_policy: RetryPolicy,
     culprit: Callable[[], str | None] = lambda: None,
 ) -> Array:
-    """Return what a read returns, tried again while its errors are transient.
+    """Return what a read returns; try again while its errors are transient.
 
     Parameters
     ----------
     name : of the array
     read : returns its rows start to stop
-    retry_policy : Patience
+    retry_policy : RetryPolicy
     culprit : finds which chunk of theirs cannot be read, for the message
 
     Raises
@@ -125,14 +139,14 @@ def fetch(
         try:
             return read()
         except (DsoftmaxError, MemoryError, ImportError):
-            raise  # no fault of the data
+            raise  # a fault of neither the store nor the data
         except Exception as error:
             what = f"{name}: rows {start} to {stop - 1} cannot be read"
             if is_denied(error):
                 raise OutageError(f"{what}: {_said(error)}; renew the right to read it") from error
             if not is_transient(error):
-                found = _found(culprit)
-                what = what if found is None else f"{name}: {found} cannot be read"
+                chunk = _bad_chunk(culprit)
+                what = what if chunk is None else f"{name}: {chunk} cannot be read"
                 raise ChunkError(f"{what}: {_said(error)}") from error
             if delay is None:
                 raise OutageError(
@@ -144,8 +158,8 @@ def fetch(
     raise AssertionError("not reached")
 
 
-def _found(culprit: Callable[[], str | None]) -> str | None:
-    """Return which chunk cannot be read, if the store still tells."""
+def _bad_chunk(culprit: Callable[[], str | None]) -> str | None:
+    """Return which chunk cannot be read, or None if the search for it fails, too."""
     try:
         return culprit()
     except Exception:
@@ -153,12 +167,12 @@ def _found(culprit: Callable[[], str | None]) -> str | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error, or one that it comes from, may pass."""
-    return any(_passes(link) for link in _chain(error))
+    """Whether an error, or one that caused it, is transient."""
+    return any(_is_link_transient(link) for link in _chain(error))
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether an error, or one that it comes from, is for want of a right: an old token, say."""
+    """Whether an error, or one that caused it, is a missing permission, such as an old token."""
     return any(
         isinstance(link, PermissionError)
         or _status(link) in _DENIED
@@ -175,7 +189,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _passes(error: BaseException) -> bool:
+def _is_link_transient(error: BaseException) -> bool:
     if isinstance(error, TimeoutError | ConnectionError):
         return True
     if isinstance(error, OSError) and error.errno in _ERRNOS:
@@ -183,6 +197,7 @@ def _passes(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status >= 500 or status in _BUSY
+    # By name, since importing every client library for an `isinstance` would be slow.
     return any(kind.__name__ in _NAMES for kind in type(error).__mro__)
 
 
@@ -191,12 +206,12 @@ def _status(error: Any) -> int | None:
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         response = response.get("ResponseMetadata", {})
-        found = response.get("HTTPStatusCode")
+        status = response.get("HTTPStatusCode")
     else:
-        own = (getattr(error, name, None) for name in ("status", "code", "status_code"))
-        found = next((value for value in own if isinstance(value, int)), None)
-        found = getattr(response, "status_code", None) if found is None else found
-    return found if isinstance(found, int) else None
+        statuses = (getattr(error, name, None) for name in ("status", "code", "status_code"))
+        status = next((value for value in statuses if isinstance(value, int)), None)
+        status = getattr(response, "status_code", None) if status is None else status
+    return status if isinstance(status, int) else None
 
 
 def _delays(retry_policy: RetryPolicy) -> list[float]:

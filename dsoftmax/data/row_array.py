@@ -1,9 +1,12 @@
-"""What every kind of array that a source reads can do."""
+"""The interface of the arrays that a source reads, and the rows of an array of any shape."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -100,85 +103,170 @@ class RowArray(Protocol):
         ...
 
 
-class NoStoreMixin:
-    """What holds for arrays whose chunks have no names in a store."""
-
-    may_wait: ClassVar[bool] = False
-
-    @staticmethod
-    def culprit(*where: Any) -> str | None:
-        """Return None."""
-        return None
-
-    @staticmethod
-    def chunk_at(row: int, column: int = 0) -> str:
-        """Return nothing."""
-        return ""
-
-    @staticmethod
-    def absent() -> int:
-        """Return 0."""
-        return 0
-
-    def require_visible(self) -> None:
-        """Do nothing: it travels with the task."""
-
-
-def preview(labels: Array, most: int = 10) -> str:
-    """Return the first labels as text."""
-    shown = ", ".join(repr(label.item()) for label in labels[:most])
-    return shown + (", ..." if len(labels) > most else "")
-
-
-class Boxed(Protocol):
-    """An array of which any box can be read."""
-
-    @property
-    def name(self) -> str:
-        """Name."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape."""
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether reading it may wait for storage."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype as stored."""
-
-    @property
-    def portable(self) -> bool:
-        """Whether it can travel."""
-
-    @property
-    def futures(self) -> Mapping[Any, Any]:
-        """Blocks on a cluster."""
-
-    @property
-    def identity(self) -> str:
-        """Digest."""
+class BoxArray(RowArray, Protocol):
+    """An array of which any box can be read: a slice along each of its leading axes."""
 
     def region(self, where: Index) -> Array:
         """Return a box of it."""
         ...
 
-    def culprit(self, where: Index) -> str | None:
-        """Return the first chunk in a box that cannot be read."""
+    def culprit_in(self, where: Index) -> str | None:
+        """Return the first chunk in a box that cannot be read, if there are chunks."""
         ...
 
     def chunk_of(self, index: tuple[int, ...]) -> str:
         """Return which chunk holds the value at an index, for messages."""
         ...
 
+
+class RowArrayMixin:
+    """Defaults: an array that another process can read, with no chunks in a store."""
+
+    in_memory = False
+    futures: Mapping[Any, Any] = MappingProxyType({})
+
+    @property
+    def may_wait(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def portable(self) -> bool:
+        """True."""
+        return True
+
+    def culprit(self, start: int, stop: int) -> str | None:
+        """Return None."""
+        return None
+
+    def chunk_at(self, row: int, column: int = 0) -> str:
+        """Return nothing."""
+        return ""
+
     def absent(self) -> int:
-        """Return how many chunks are not in the store."""
-        ...
+        """Return 0."""
+        return 0
 
     def require_visible(self) -> None:
-        """Raise an error unless this process can open it."""
+        """Do nothing."""
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return the array itself: it travels as its path or URL."""
+        return self
+
+    def with_blocks(self, blocks: Mapping[Any, Any]) -> Self:
+        """Return the array itself: it has no blocks on a cluster."""
+        return self
+
+
+class BoxArrayMixin(RowArrayMixin):
+    """Reads rows as boxes."""
+
+    def read(self: BoxArray, start: int, stop: int) -> Array:
+        """Return rows start to stop."""
+        return self.region((slice(start, stop),))
+
+    def culprit(self: BoxArray, start: int, stop: int) -> str | None:
+        """Return the first chunk among these rows that cannot be read, if there are chunks."""
+        return self.culprit_in((slice(start, stop),))
+
+    def chunk_at(self: BoxArray, row: int, column: int = 0) -> str:
+        """Return which chunk holds a value, for messages."""
+        return self.chunk_of((row, column)[: len(self.shape)])
+
+    def laid_out(self: BoxArray, grid: Grid) -> GridRows:
+        """Return the rows in the order of a grid."""
+        return GridRows(self, grid)
+
+
+@dataclass(frozen=True)
+class GridRows(RowArrayMixin):
+    """The rows of an array whose leading axes are those of a grid, and whose last is features.
+
+    Attributes
+    ----------
+    array : the array with all its axes
+    grid : the axes that are flattened to rows
+    """
+
+    array: BoxArray
+    grid: Grid
+
+    @property
+    def name(self) -> str:
+        """Name of the array."""
+        return self.array.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        return (math.prod(self.grid.shape), *self.array.shape[len(self.grid.cuts) :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the array."""
+        return self.array.dtype
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Row boundaries of the blocks."""
+        return self.grid.boundaries
+
+    @property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Row boundaries of the blocks: the only axis that is left."""
+        return (self.boundaries,)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether reading the array may wait for storage."""
+        return self.array.may_wait
+
+    @property
+    def portable(self) -> bool:
+        """Whether the array can travel."""
+        return self.array.portable
+
+    @property
+    def identity(self) -> str:
+        """Digest of the array and the grid."""
+        return f"{self.array.identity} {self.grid.cuts}"
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return rows start to stop, decoded box by box."""
+        trailing, parts = self.shape[1:], []
+        for where, first, last in self.grid.regions(start, stop):
+            rows = self.array.region(where).reshape(-1, *trailing)
+            parts.append(rows[max(start - first, 0) : min(stop, last) - first])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def culprit(self, start: int, stop: int) -> str | None:
+        """Return the first chunk of these rows that cannot be read, or None."""
+        names = (self.array.culprit_in(where) for where, _, _ in self.grid.regions(start, stop))
+        return next(filter(None, names), None)
+
+    def chunk_at(self, row: int, column: int = 0) -> str:
+        """Return which chunk holds a value, for messages."""
+        trailing = (column,) * (len(self.shape) - 1)
+        return self.array.chunk_of((*self.grid.index(row), *trailing))
+
+    def absent(self) -> int:
+        """Return how many chunks are not in the store."""
+        return self.array.absent()
+
+    def require_visible(self) -> None:
+        """Raise an error unless this process can open the array."""
+        self.array.require_visible()
+
+    def laid_out(self, grid: Grid) -> RowArray:
+        """Return the array itself: it has been laid out."""
+        return self
+
+
+def preview(labels: Array, most: int = 10) -> str:
+    """Return the first labels as text."""
+    shown = ", ".join(repr(label.item()) for label in labels[:most])
+    return shown + (", ..." if len(labels) > most else "")
 
 
 LABEL_KINDS = "biufSU"

@@ -1,4 +1,4 @@
-"""A source of rows: three arrays and the policy by which they are read.
+"""`Source`: X, y and weights, and the policy by which they are read.
 
 The arrays (`RowArray`) know how to fetch rows; the `Source` knows what the rows mean:
 which labels are which class, and what a row weighs. Both pickle to a few hundred bytes (a
@@ -107,6 +107,10 @@ class Source:
         """Return the source that reads labels as codes, and weighs rows by their class."""
         return replace(self, classes=classes, class_weight=class_weight)
 
+    def laid_out(self, grid: Grid) -> Source:
+        """Return the source of the rows of a grid, of arrays whose leading axes are the grid's."""
+        return replace(self._each(lambda array: array.laid_out(grid)), grid=grid)
+
     def features_only(self) -> Source:
         """Return the source of all rows of X, which no policy leaves out: for predictions."""
         return replace(self, y=None, sample_weight=None, missing="raise", ignore_label=None)
@@ -149,7 +153,7 @@ class Source:
             chunk = _without(chunk, np.logical_not(np.isfinite(chunk.X).all(axis=1)), MISSING)
         if chunk.left_out is not None:
             X = chunk.X.copy()
-            X[chunk.left_out > 0] = 0  # a NaN times a weight of zero is a NaN
+            X[chunk.left_out > 0] = 0  # since a NaN times a weight of zero is a NaN
             chunk = chunk._replace(X=X)
         return self._coded(chunk)
 
@@ -211,8 +215,8 @@ class Source:
         assert self.y is not None
         assert self.classes is not None
         y = chunk.codes
-        found = np.searchsorted(self.classes, y)
-        codes = np.minimum(found, len(self.classes) - 1)
+        index = np.searchsorted(self.classes, y)
+        codes = np.minimum(index, len(self.classes) - 1)
         unknown = self.classes[codes] != y
         if chunk.left_out is not None:
             unknown &= chunk.left_out == 0
@@ -233,7 +237,7 @@ def _equal(y: Array, label: Any) -> Array:
 
 
 def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
-    """Return a chunk without the weight of some rows, unless they are left out already."""
+    """Return a chunk in which some rows are left out, for a reason, with weight zero."""
     if not rows.any():
         return chunk
     left_out = np.zeros(len(rows), np.uint8) if chunk.left_out is None else chunk.left_out
@@ -243,7 +247,7 @@ def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
 
 
 def _held_out(chunk: Chunk, hold_out: HoldOut) -> Chunk:
-    """Return a chunk that holds the weight of some rows apart."""
+    """Return a chunk that moves the weight of held-out rows to `held_out`."""
     held = hold_out.of(chunk.codes, chunk.start)
     weight = np.ones(len(held)) if chunk.sample_weight is None else chunk.sample_weight
     return chunk._replace(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,8 +18,8 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dsoftmax.data.byte_cache import ByteCache
-from dsoftmax.data.grid import Grid, Index, cuts_every
-from dsoftmax.data.grid_rows import GridRows
+from dsoftmax.data.grid import Index, cuts_every
+from dsoftmax.data.row_array import BoxArrayMixin
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.storage.urls import (
     absolute_url,
@@ -41,7 +40,7 @@ _LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as the
 
 
 @dataclass(frozen=True)
-class ZarrArray:
+class ZarrArray(BoxArrayMixin):
     """A Zarr array by its absolute URL; it pickles as that and its metadata.
 
     Attributes
@@ -66,9 +65,15 @@ class ZarrArray:
     token: str = field(compare=False)
     opened: Any = field(default=None, compare=False)
     complete: bool = False
-    in_memory: bool = False
-    may_wait: ClassVar[bool] = True
-    futures: ClassVar[Mapping[Any, Any]] = MappingProxyType({})
+    may_wait = True
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.shape} {self.dtype}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array, decoded."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def boundaries(self) -> tuple[int, ...]:
@@ -85,63 +90,52 @@ class ZarrArray:
         """Whether another process can open it."""
         return travels(self.url)
 
-    def read(self, start: int, stop: int) -> Array:
-        """Return rows start to stop, decoded."""
-        return self.region((slice(start, stop),))
-
     def region(self, where: Index) -> Array:
         """Return a box of the array, decoded."""
         box = self._box(where)
         self.array()  # opened before the clock of decoding starts
         with decoding():
-            found = self._decoded(box)
+            values = self._decoded(box)
         self._require_there(box)
-        return found
+        return values
 
     def _decoded(self, box: Index) -> Array:
-        if all(self._is_whole(axis, within) for axis, within in enumerate(box)):
+        if all(self._reads_directly(axis, within) for axis, within in enumerate(box)):
             return np.asarray(self.array()[box])
-        # Labels are often in chunks of many times the rows of X: each is decoded once, not
-        # once for each chunk of X.
+        # Labels are often in chunks of many times the rows of X. The cache has each decoded once,
+        # not once for each chunk of X.
         out: Array | None = None
-        for number in self._chunks_of(box):
-            rows = self._remembered(number)
-            own = self._bounds(number)
-            inner = [_overlap(a, b) for a, b in zip(box, own, strict=True)]
-            part = rows[tuple(_less(i, o.start) for i, o in zip(inner, own, strict=True))]
+        for bounds in self._chunks_in(box):
+            chunk = self._cached_chunk(bounds)
             if out is None:
-                out = np.empty(tuple(axis.stop - axis.start for axis in box), rows.dtype)
-            out[tuple(_less(i, b.start) for i, b in zip(inner, box, strict=True))] = part
+                out = np.empty(tuple(axis.stop - axis.start for axis in box), chunk.dtype)
+            inner = [_intersection(a, b) for a, b in zip(box, bounds, strict=True)]
+            part = chunk[tuple(_shifted(i, b.start) for i, b in zip(inner, bounds, strict=True))]
+            out[tuple(_shifted(i, b.start) for i, b in zip(inner, box, strict=True))] = part
         assert out is not None
         return out
 
-    def culprit(self, *where: Any) -> str | None:
-        """Return the first chunk in a box, or of rows start to stop, that cannot be read."""
-        index = where[0] if len(where) == 1 else (slice(*where),)
-        for number in self._chunks_of(self._box(index)):
-            own = self._bounds(number)
+    def culprit_in(self, where: Index) -> str | None:
+        """Return the first chunk in a box that cannot be read."""
+        for bounds in self._chunks_in(self._box(where)):
             try:
-                self.array()[own]
+                self.array()[bounds]
             except DataError:
                 return None
             except Exception:
-                corner = tuple(axis.start for axis in own)
-                return f"chunk {self._key(corner)} (rows {own[0].start} to {own[0].stop - 1})"
+                key = self._chunk_key(_corner(bounds))
+                return f"chunk {key} (rows {bounds[0].start} to {bounds[0].stop - 1})"
         return None
-
-    def chunk_at(self, row: int, column: int = 0) -> str:
-        """Return which chunk holds a value, for messages."""
-        return self.chunk_of((row, column)[: len(self.shape)])
 
     def chunk_of(self, index: tuple[int, ...]) -> str:
         """Return which chunk holds the value at an index, for messages."""
-        return f" (chunk {self._key(index)})"
+        return f" (chunk {self._chunk_key(index)})"
 
     def array(self) -> zarr.Array[Any]:
         """Return the array, opened here."""
         if self.url is None:
-            found: zarr.Array[Any] = self.opened
-            return found
+            opened: zarr.Array[Any] = self.opened
+            return opened
         return reopen(self.url, self.identity, self.token, int(time.monotonic() // _LOOK_SECONDS))
 
     def absent(self) -> int:
@@ -152,28 +146,18 @@ class ZarrArray:
         """Raise an error unless this process can open the array."""
         self.array()
 
-    def laid_out(self, grid: Grid) -> GridRows:
-        """Return the rows in the order of a grid."""
-        return GridRows(self, grid)
-
-    def part(self, start: int, stop: int) -> ZarrArray:
-        """Return the array itself: it travels as its URL."""
-        return self
-
-    def with_blocks(self, blocks: Mapping[Any, Any]) -> ZarrArray:
-        """Return the array itself."""
-        return self
-
     def _require_there(self, box: Index) -> None:
         """Raise an error if chunks were read as zeros since the store, or one of them, is gone."""
+        # Zarr reads what is not there as the fill value: a disk that was unmounted, or a chunk that
+        # was lost, would be taken for zeros.
         array = self.array()
         folder = _folder(array)
         if folder is not None and not any((folder / name).exists() for name in _METADATA):
             raise OSError(errno.ESTALE, f"the store is away: {folder} has no metadata")
         if not self.complete:
             return
-        for number in self._chunks_of(box):
-            key = self._key(tuple(axis.start for axis in self._bounds(number)))
+        for bounds in self._chunks_in(box):
+            key = self._chunk_key(_corner(bounds))
             path = array.store_path / key
             if not (sync(path.exists()) if folder is None else (folder / key).exists()):
                 raise FileNotFoundError(f"chunk {key} is not in the store")
@@ -181,28 +165,30 @@ class ZarrArray:
     def _box(self, where: Index) -> Index:
         return (*where, *(slice(0, length) for length in self.shape[len(where) :]))
 
-    def _is_whole(self, axis: int, within: slice) -> bool:
-        """Whether to read without the help of what is remembered: chunks whole, or several."""
+    def _reads_directly(self, axis: int, within: slice) -> bool:
+        """Whether a read does not need the cache: of whole chunks, or of more rows than one has."""
         chunk, length = self.chunk_shape[axis], self.shape[axis]
-        whole = within.start % chunk == 0 and (within.stop % chunk == 0 or within.stop == length)
-        return bool(whole or within.stop - within.start >= chunk)
+        aligned = within.start % chunk == 0 and (within.stop % chunk == 0 or within.stop == length)
+        return bool(aligned or within.stop - within.start >= chunk)
 
-    def _chunks_of(self, box: Index) -> Iterator[tuple[int, ...]]:
-        spans = zip(box, self.chunk_shape, strict=True)
-        return product(*(range(a.start // size, -(-a.stop // size)) for a, size in spans))
+    def _chunks_in(self, box: Index) -> Iterator[Index]:
+        """Yield the boxes of the chunks that overlap a box."""
+        axes = []
+        for within, size, length in zip(box, self.chunk_shape, self.shape, strict=True):
+            starts = range(within.start // size * size, within.stop, size)
+            axes.append([slice(start, min(start + size, length)) for start in starts])
+        return product(*axes)
 
-    def _bounds(self, number: tuple[int, ...]) -> Index:
-        return tuple(
-            slice(i * size, min((i + 1) * size, length))
-            for i, size, length in zip(number, self.chunk_shape, self.shape, strict=True)
-        )
+    def _cached_chunk(self, bounds: Index) -> Array:
+        """Return a chunk, decoded unless this process has it in its cache."""
+        key = (self.name, self.token, _corner(bounds))
+        chunk = _chunk_cache.get(key)
+        if chunk is None:
+            chunk = np.asarray(self.array()[bounds])
+            _chunk_cache.put(key, chunk, chunk.nbytes, _CHUNK_CACHE_BYTES)
+        return chunk
 
-    def _remembered(self, number: tuple[int, ...]) -> Array:
-        own = self._bounds(number)
-        key = (self.name, self.token, number)
-        return whole_chunk(key, lambda: np.asarray(self.array()[own]))
-
-    def _key(self, index: tuple[int, ...]) -> str:
+    def _chunk_key(self, index: tuple[int, ...]) -> str:
         """Return the key in the store of the chunk or shard that holds a value."""
         array = self.array()
         stored = array.shards or array.chunks
@@ -210,13 +196,14 @@ class ZarrArray:
         return array.metadata.encode_chunk_key(number)
 
 
-def open_zarr(target: str | Path, *, whole: bool = True) -> ZarrArray:
+def open_zarr(target: str | Path, *, require_complete: bool = True) -> ZarrArray:
     """Return the array at a path or URL, having read its metadata only.
 
     Parameters
     ----------
     target : path or URL
-    whole : whether an array that has lost chunks is refused, or their rows are when they are read
+    require_complete : whether to refuse an array that has lost chunks now, or only their rows
+        when they are read
 
     Raises
     ------
@@ -225,11 +212,11 @@ def open_zarr(target: str | Path, *, whole: bool = True) -> ZarrArray:
     ChunkError
         If dsoftmax wrote it in full and it has lost chunks, which Zarr reads as zeros.
     """
-    url = absolute_url(str(target))
+    url = absolute_url(target)
     node = open_node(url)
     if isinstance(node, zarr.Group):
         raise DataError(arrays_in(url, node))
-    return _described(url, url, node, whole=whole)
+    return _described(url, url, node, require_complete=require_complete)
 
 
 def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
@@ -237,14 +224,14 @@ def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
 
     Zarr's own counts of chunks take the last shards for full ones.
     """
-    kept = array.shards or array.chunks
-    count = math.prod(-(-n // size) for n, size in zip(array.shape, kept, strict=True))
-    in_a_shard = math.prod(a // b for a, b in zip(kept, array.chunks, strict=True))
+    stored = array.shards or array.chunks
+    count = math.prod(-(-n // size) for n, size in zip(array.shape, stored, strict=True))
+    in_a_shard = math.prod(a // b for a, b in zip(stored, array.chunks, strict=True))
     return count - array.nchunks_initialized // in_a_shard, count
 
 
-def from_zarr(role: str, node: Any, *, whole: bool = True) -> ZarrArray:
-    """Return the source array of an open `zarr.Array`; `whole` is as for `open_zarr`.
+def from_zarr(role: str, node: Any, *, require_complete: bool = True) -> ZarrArray:
+    """Return the source array of an open `zarr.Array`; `require_complete` is as for `open_zarr`.
 
     Raises
     ------
@@ -259,26 +246,27 @@ def from_zarr(role: str, node: Any, *, whole: bool = True) -> ZarrArray:
         raise DataError(f"{role} is a zarr {type(node).__name__}; expected a zarr.Array")
     url = url_of(node)
     name = url or f"{type(node.store).__name__}/{node.path}".rstrip("/")
-    return _described(name, url, node, whole=whole)
+    return _described(name, url, node, require_complete=require_complete)
 
 
-def _described(name: str, url: str | None, array: zarr.Array[Any], *, whole: bool) -> ZarrArray:
+def _described(
+    name: str, url: str | None, array: zarr.Array[Any], *, require_complete: bool
+) -> ZarrArray:
     complete = COMPLETE in array.attrs
-    absent, count = absent_objects(array) if complete and whole else (0, 0)
+    absent, count = absent_objects(array) if complete and require_complete else (0, 0)
     if absent:
         raise ChunkError(
             f"{name} has lost {absent} of its {count} chunks, which would be read as zeros; "
             "restore them, or write the array again"
         )
-    identity, token = digest_of(array), uuid4().hex
     return ZarrArray(
         name,
         url,
         array.shape,
         np.dtype(array.dtype),
         _read_shape(array),
-        identity,
-        token,
+        digest_of(array),
+        uuid4().hex,
         None if url else array,
         complete,
     )
@@ -288,6 +276,7 @@ def _read_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
     """Return the shape of a shard, or of the chunks in it if its rows are too large at once."""
     if array.shards is None:
         return array.chunks
+    # A shard that is read in parts has its index fetched each time, so small ones are read whole.
     rows = math.prod(array.shape[1:]) * array.shards[0] * np.dtype(array.dtype).itemsize
     return array.shards if rows <= _SHARD_BYTES else array.chunks
 
@@ -297,35 +286,28 @@ def _folder(array: zarr.Array[Any]) -> Path | None:
     return Path(array.store.root) / array.path if isinstance(array.store, LocalStore) else None
 
 
-def _overlap(a: slice, b: slice) -> slice:
+def _intersection(a: slice, b: slice) -> slice:
     return slice(max(a.start, b.start), min(a.stop, b.stop))
 
 
-def _less(a: slice, start: int) -> slice:
+def _shifted(a: slice, start: int) -> slice:
     return slice(a.start - start, a.stop - start)
 
 
-ChunkKey = tuple[str, str, tuple[int, ...]]  # name and token of an array, number of the chunk
+def _corner(box: Index) -> tuple[int, ...]:
+    return tuple(axis.start for axis in box)
+
+
+# Decoded chunks by name and token of the array, and the index of their first value.
+_chunk_cache: ByteCache[tuple[str, str, tuple[int, ...]], Array] = ByteCache()
 _CHUNK_CACHE_BYTES = 1 << 26
 
 
-def whole_chunk(key: ChunkKey, read: Callable[[], Array]) -> Array:
-    """Return a chunk, read unless it is remembered."""
-    found = _held.get(key)
-    if found is None:
-        found = read()
-        _held.put(key, found, found.nbytes, _CHUNK_CACHE_BYTES)
-    return found
-
-
 def forget_chunks(*, but_newest: bool = False) -> None:
-    """Remember none of them, or of each array the last one that was used.
+    """Empty the cache of chunks, or drop all but the last used chunk of each array.
 
-    Who reads an array in order needs no more than that one.
+    A reader that goes through an array in order needs no more than that one.
     """
-    newest = {key[:2]: key for key in _held} if but_newest else {}
+    newest = {key[:2]: key for key in _chunk_cache} if but_newest else {}
     stays = set(newest.values())
-    _held.drop_if(lambda key: key not in stays)
-
-
-_held: ByteCache[ChunkKey, Array] = ByteCache()
+    _chunk_cache.drop_if(lambda key: key not in stays)

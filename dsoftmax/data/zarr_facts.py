@@ -1,4 +1,4 @@
-"""What a store says of an array: how it is cut, encoded and kept."""
+"""Facts of a stored Zarr array: its format, chunks, codecs and bytes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsoftmax.data.grid_rows import GridRows
-from dsoftmax.data.row_array import RowArray
+from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.zarr_array import ZarrArray, absent_objects
 
 _WITH_CHECKSUM = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}
@@ -42,7 +41,7 @@ class ZarrFacts:
 
 def zarr_facts(array: RowArray) -> ZarrFacts | None:
     """Return the facts of an array that is read from a Zarr store, or None."""
-    source = array.boxed if isinstance(array, GridRows) else array
+    source = array.array if isinstance(array, GridRows) else array
     if not isinstance(source, ZarrArray):
         return None
     opened = source.array()

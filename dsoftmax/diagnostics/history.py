@@ -25,6 +25,7 @@ from dsoftmax.events import (
     StepEnded,
     TimeSplit,
 )
+from dsoftmax.storage.records import strict_json
 
 Message = dict[str, Any]
 
@@ -136,12 +137,7 @@ class JsonLines:
             if now - self._rows_at < _ROWS_SECONDS:
                 return
             self._rows_at = now
-        # json would write NaN and Infinity, which other readers of JSON refuse.
-        message = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in as_message(event).items()
-        }
-        line = json.dumps(message, allow_nan=False) + "\n"
+        line = json.dumps(strict_json(as_message(event)), allow_nan=False) + "\n"
         if isinstance(self.target, str | os.PathLike):
             self._append(Path(self.target), line)
         else:

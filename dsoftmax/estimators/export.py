@@ -7,12 +7,12 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 
 from dsoftmax.errors import DataError, DsoftmaxError
 from dsoftmax.objective.linear_model import LinearModel
+from dsoftmax.storage.atomic_folder import open_folder
 from dsoftmax.typing import Array
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ def write_onnx(
     if place.exists() and not (overwrite and place.is_file()):
         raise DataError(f"{place} is there already; pass overwrite=True, or choose another file")
     content = onnx_model(model, names, dtype).SerializeToString()
-    partial = place.with_name(f"{place.name}.partial-{uuid4().hex[:8]}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
+    open_folder(place.parent).write(place.name, content)
 
 
 def onnx_model(model: LinearModel, names: Array | None, dtype: str) -> onnx.ModelProto:

@@ -22,11 +22,9 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import Span, cut_spans
-from dsoftmax.storage.urls import absolute_url, storage_options
+from dsoftmax.storage.urls import absolute_url, locate, storage_options
 from dsoftmax.storage.zarr_nodes import (
     create_array,
-    kept_node,
-    locate,
     new_node,
     require_apart,
     require_free,
@@ -63,8 +61,7 @@ def predict_to_store(
         fingerprint = _fingerprint(model, source, method, executor) if resume else None
         if fingerprint is not None and _is_complete(locate(path), fingerprint):
             return
-        node = new_node if fingerprint is None else kept_node
-        with node(locate(path), overwrite) as target:
+        with new_node(locate(path), overwrite, resumable=resume) as target:
             url = absolute_url(os.fspath(target))
             if fingerprint is None or not _is_started(url, fingerprint, overwrite):
                 _create_output(url, model, source, method, out, fingerprint, overwrite)

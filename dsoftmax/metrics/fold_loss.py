@@ -1,4 +1,4 @@
-"""Losses on rows that models do not learn from, in the read in which they learn from others."""
+"""Losses on held-out rows, in the same read in which the models learn from the other rows."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class FoldSums(Additive):
     learned: LossSums
     judged: HeldOutSums
 
-    def models(self, own: slice) -> FoldSums:
+    def models(self, index: slice) -> FoldSums:
         """Return the sums of some models."""
         learned, judged = (
-            {name: array[own] for name, array in vars(sums).items()}
+            {name: array[index] for name, array in vars(sums).items()}
             for sums in (self.learned, self.judged)
         )
         return FoldSums(LossSums(**learned), HeldOutSums(**judged))
@@ -75,12 +75,12 @@ class FoldSums(Additive):
         def of(array: Array) -> Array:
             return array.reshape(-1, n_points, *array.shape[1:])[:, points]
 
-        own = [] if fold == ALL else [fold]
+        folds = [] if fold == ALL else [fold]
         learned = {
-            name: np.delete(of(array), own, axis=0).sum(axis=0)
+            name: np.delete(of(array), folds, axis=0).sum(axis=0)
             for name, array in vars(self.learned).items()
         }
-        judged = {name: of(array)[own].sum(axis=0) for name, array in vars(self.judged).items()}
+        judged = {name: of(array)[folds].sum(axis=0) for name, array in vars(self.judged).items()}
         return FoldSums(LossSums(**learned), HeldOutSums(**judged))
 
 
@@ -129,7 +129,8 @@ def loss_of_folds(
         for part in in_turn(chunk, folds)
     ]
     return FoldSums(
-        _joined([part.learned for part in parts]), _joined([part.judged for part in parts])
+        _concatenated([part.learned for part in parts]),
+        _concatenated([part.judged for part in parts]),
     )
 
 
@@ -137,15 +138,15 @@ def _sums(
     chunk: Chunk,
     points: Array,
     shift: Array | None,
-    teaching: Array | None,
-    judging: Array | None,
+    learned_weight: Array | None,
+    held_out_weight: Array | None,
 ) -> FoldSums:
-    loss, correct, gradient = row_losses(chunk, points, shift, teaching)
-    learned = loss_sums(loss, correct, gradient, teaching)
-    return FoldSums(learned, HeldOutSums(*weighted(loss, correct, judging)))
+    loss, correct, gradient = row_losses(chunk, points, shift, learned_weight)
+    learned = loss_sums(loss, correct, gradient, learned_weight)
+    return FoldSums(learned, HeldOutSums(*weighted(loss, correct, held_out_weight)))
 
 
-def _joined(parts: Sequence[Sums]) -> Sums:
+def _concatenated(parts: Sequence[Sums]) -> Sums:
     """Return sums side by side."""
     arrays = zip(*(vars(part).values() for part in parts), strict=True)
     return type(parts[0])(*map(np.concatenate, arrays))

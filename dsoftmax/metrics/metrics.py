@@ -46,8 +46,8 @@ class Pairs:
 
 def pairs(keys: Array, weight: Array) -> Pairs:
     """Return the sums of the weights of equal keys."""
-    found, where = np.unique(keys, return_inverse=True)
-    return Pairs(found, np.bincount(where, weight, len(found)))
+    distinct, where = np.unique(keys, return_inverse=True)
+    return Pairs(distinct, np.bincount(where, weight, len(distinct)))
 
 
 @storable
@@ -85,38 +85,39 @@ def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
     DataError
         At the first value of X that is not finite.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = _metric_sums(chunk, point, shift)
-    if not np.isfinite(sums.log_loss):
-        chunk.require_finite(point.dtype)
-    return sums
-
-
-def _metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
     weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
     n_classes = max(point.shape[1], 2)
     log_loss = squares = 0.0
     ranks, bins = np.zeros(MOST_RANKED), np.zeros((len(BINS) - 1, 3))
     keys = np.empty(len(chunk.X), np.int64)
-    for rows, _, raw in raw_blocks(chunk.X, point[None], shift):
-        codes, own_weight = chunk.codes[rows], weight[rows]
-        log_p = log_probabilities(raw[0])
-        log_loss -= float(np.dot(own_weight, log_p[codes, np.arange(len(codes))]))
-        predicted = _predicted(raw[0])
-        keys[rows] = codes * n_classes + predicted
-        ranks += _ranks(_scores(raw[0]), codes, own_weight)
-        p = np.exp(log_p)
-        confidence = p.max(axis=0).astype(np.float64)
-        bins += _binned(confidence, predicted == codes, own_weight)
-        squares += float(np.dot(own_weight, _squares(p, codes)))
-    used = len(chunk.codes[chunk.used])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows, _, raw in raw_blocks(chunk.X, point[None], shift):
+            codes, block_weight = chunk.codes[rows], weight[rows]
+            log_p = log_probabilities(raw[0])
+            log_loss -= float(np.dot(block_weight, log_p[codes, np.arange(len(codes))]))
+            predicted = _predicted(raw[0])
+            keys[rows] = codes * n_classes + predicted
+            ranks += _ranks(_scores(raw[0]), codes, block_weight)
+            p = np.exp(log_p)
+            confidence = p.max(axis=0).astype(np.float64)
+            bins += _binned(confidence, predicted == codes, block_weight)
+            squares += float(np.dot(block_weight, _squares(p, codes)))
+    # A value of X that is not finite makes the loss not finite: only then is it searched for.
+    if not np.isfinite(log_loss):
+        chunk.require_finite(point.dtype)
     return MetricSums(
-        used, float(weight.sum()), log_loss, squares, ranks, pairs(keys, weight), bins
+        rows=len(chunk.codes[chunk.used]),
+        weight=float(weight.sum()),
+        log_loss=log_loss,
+        squares=squares,
+        ranks=ranks,
+        pairs=pairs(keys, weight),
+        bins=bins,
     )
 
 
 def _predicted(raw: Array) -> Array:
-    """Return what `predict` does: by the raw predictions, whose ties are fewer."""
+    """Return the class of each row, as `predict` does: rounded probabilities have more ties."""
     codes: Array = (raw[0] > 0).astype(np.int64) if len(raw) == 1 else raw.argmax(axis=0)
     return codes
 
@@ -126,9 +127,9 @@ def _scores(raw: Array) -> Array:
 
 
 def _ranks(scores: Array, codes: Array, weight: Array) -> Array:
-    own = scores[codes, np.arange(len(codes))]
-    rank = (scores > own).sum(axis=0)
-    equal = scores == own
+    label_scores = scores[codes, np.arange(len(codes))]
+    rank = (scores > label_scores).sum(axis=0)
+    equal = scores == label_scores
     if equal.sum() > len(codes):
         rank += (equal & (np.arange(len(scores))[:, None] < codes)).sum(axis=0)
     near = rank < MOST_RANKED
@@ -146,8 +147,8 @@ def _binned(confidence: Array, correct: Array, weight: Array) -> Array:
 def _squares(p: Array, codes: Array) -> Array:
     """Return the squared distance of each row's probabilities from its label; overwrites p."""
     p[codes, np.arange(len(codes))] -= 1
-    own = p[1:] if len(p) == 2 else p
-    squares: Array = np.einsum("kb,kb->b", own, own, dtype=np.float64)
+    distances = p[1:] if len(p) == 2 else p
+    squares: Array = np.einsum("kb,kb->b", distances, distances, dtype=np.float64)
     return squares
 
 

@@ -1,14 +1,14 @@
-"""What an evaluation says: metrics by name, as a table, as JSON."""
+"""`EvaluationResult`: metrics by name, as a table, and as JSON."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from dsoftmax.metrics.metrics import BINS, MOST_RANKED, MetricSums
+from dsoftmax.storage.records import strict_json
 from dsoftmax.typing import Array
 
 _MOST_SHOWN = 20
@@ -67,9 +67,7 @@ class EvaluationResult(dict[str, Any]):
         dict
             For JSON.
         """
-        plain = _plain(self)
-        assert isinstance(plain, dict)
-        return plain
+        return dict(strict_json(self))
 
     def __str__(self) -> str:
         lines = [f"{label:<18} {_number(self[key])}" for key, label in _SCALARS.items()]
@@ -156,13 +154,3 @@ def _ratio(part: Array, whole: Array, otherwise: float) -> Array:
 
 def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:,.6f}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -125,7 +125,7 @@ def _sharing(solver: Solver[Any], size: int, n_states: int) -> Solver[Any]:
     """
     if isinstance(solver, Newton) and n_states > 1:
         memory = n_pairs(Newton, size, n_states)
-        return replace(solver, backtrack=False, memory=memory, effort=_EFFORT, alone=False)
+        return replace(solver, backtrack=False, memory=memory, effort=_EFFORT, single_model=False)
     if isinstance(solver, LBFGS):
         return replace(solver, memory=n_pairs(LBFGS, size, n_states))
     return solver
@@ -136,8 +136,8 @@ def with_full_effort(model: PathModel, n_active: int) -> Solver[Any]:
     solver = model.solver
     if not isinstance(solver, Newton):
         return solver
-    single_model = solver.alone or (n_active == 1 and model.fold == ALL)
-    return replace(solver, backtrack=True, effort=1.0, alone=single_model)
+    single_model = solver.single_model or (n_active == 1 and model.fold == ALL)
+    return replace(solver, backtrack=True, effort=1.0, single_model=single_model)
 
 
 def started(model: PathModel, point: Array) -> FullBatchState:

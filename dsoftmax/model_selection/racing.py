@@ -45,7 +45,7 @@ class Racing:
     def none_evaluated(self, state: SearchState) -> bool:
         """Whether no model was evaluated on all rows yet, but only on the sample."""
         return all(
-            isinstance(solver_state, NewtonState) and not solver_state.rounds
+            isinstance(solver_state, NewtonState) and not solver_state.n_passes
             for solver_state in state.states
         )
 
@@ -122,7 +122,7 @@ class Racing:
         guess = model.solver.guess(solver_state)
         assert isinstance(solver_state, NewtonState)
         assert state.sample is not None, "it was searched"
-        if guess is None or model.full_objective is None or solver_state.thin:
+        if guess is None or model.full_objective is None or solver_state.underdetermined:
             return False
         height, width = solver_state.point.shape
         if state.sample.n_rows < _ROWS_A_COEFFICIENT * height * max(width - 1, 1):
@@ -130,7 +130,7 @@ class Racing:
         n_learned, n_judging = self._n_rows(state, model.fold)
         n_free, share = degrees_of_freedom(model, solver_state), n_judging / (n_learned + n_judging)
         is_small = guess[2] <= 2 * share * gap_of_a_sample(n_free, n_learned)
-        return is_small and solver_state.ratio >= TRUSTED_RATIO
+        return is_small and solver_state.gain_ratio >= TRUSTED_RATIO
 
 
 def degrees_of_freedom(model: PathModel, state: FullBatchState) -> float:

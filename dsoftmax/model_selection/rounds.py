@@ -231,7 +231,7 @@ class Rounds:
             return state
         pilot, ahead = self.models[state.pilot], state.states[state.pilot]
         assert isinstance(ahead, NewtonState)
-        if ahead.status is Status.RUNNING and ahead.rounds < PILOT_PASSES:
+        if ahead.status is Status.RUNNING and ahead.n_passes < PILOT_PASSES:
             return state
         moved = []
         for index in (other for other in state.running if other != state.pilot):
@@ -279,7 +279,7 @@ def _gained(before: FullBatchState, after: FullBatchState) -> bool:
     """Whether a step was taken, and gained about what the solver had expected."""
     if not isinstance(after, NewtonState) or np.array_equal(before.point, after.point):
         return False
-    return after.status is Status.RUNNING and after.ratio >= TRUSTED_RATIO
+    return after.status is Status.RUNNING and after.gain_ratio >= TRUSTED_RATIO
 
 
 def _scores(result: ModelResult, point: int) -> tuple[float, float, float]:

@@ -18,14 +18,14 @@ from dsoftmax.typing import Array
 
 @storable
 class Trial(NamedTuple):
-    """A point that is to be evaluated on all rows.
+    """A point to evaluate on all rows.
 
     Attributes
     ----------
     point : (n_features + 1, n_columns)
-    gain : by how much the model says that it is below the centre (not positive)
-    secant : the way from the centre, and the change of the sample's gradient, in the coordinates
-        of the search; None for a point that comes from elsewhere
+    gain : predicted change of the objective from the centre (not positive)
+    secant : the displacement from the centre, and the change of the sample's gradient, in the
+        coordinates of the search; None for a point that no search found
     """
 
     point: Array
@@ -36,26 +36,25 @@ class Trial(NamedTuple):
 @storable
 @dataclass(frozen=True)
 class NewtonState(FullBatchState):
-    """State of Newton's method; `point` is the centre of the model.
+    """State of Newton's method; `point` is the centre of the surrogate.
 
     Attributes
     ----------
     gradient : (n_features + 1, n_columns), of the smooth part on all rows, at `point`
-    damping : of the next model
-    surrogate : Model, or None while the sample at `point` is unknown
+    damping : of the next surrogate
+    surrogate : Surrogate, or None until the sample is evaluated at `point`
     root, knows_metric : of the sample's metric, and whether it was asked for
-    secants : what all rows told beyond the sample
-    pairs : what the search has learned about the sample's curvature
-    search : state of the search under way, or None
-    evaluations : of the search so far
-    use_float64 : whether a search has ended at rounding error, so that others compute in float64
-    early : where it was after a quarter of its way
+    secants : what passes found about the error of the sample's curvature
+    pairs : what the searches have learned about the sample's curvature
+    search : state of the search in memory, or None
+    search_evaluations : of that search so far
+    use_float64 : whether searches compute in float64, since one ended at rounding error
+    early_point : its point after a quarter of the search, which is the shorter step
     trials : what to evaluate on all rows next
-    rounds : how often that was done
-    failed : whether the model has ever promised far too much
-    thin : whether the sample has fewer rows than there are coefficients, and can fit anything;
-        those of a fold that is left out count too
-    ratio : of what the last trial gained to what the model had said
+    n_passes : how many passes evaluated trials
+    failed : whether a surrogate has ever promised far too much
+    underdetermined : whether the sample has fewer rows than there are coefficients
+    gain_ratio : gain of the last trial over the gain that the surrogate predicted
     distance : estimate of how far `value` is above its minimum
     least_norm, n_no_progress : as of L-BFGS
     """
@@ -68,14 +67,14 @@ class NewtonState(FullBatchState):
     secants: tuple[Secant, ...] = ()
     pairs: tuple[Pair, ...] = ()
     search: LBFGSState | FISTAState | None = None
-    evaluations: int = 0
+    search_evaluations: int = 0
     use_float64: bool = False
-    early: Trial | None = None
+    early_point: Trial | None = None
     trials: tuple[Trial, ...] = ()
-    rounds: int = 0
+    n_passes: int = 0
     failed: bool = False
-    thin: bool = False
-    ratio: float = 1.0
+    underdetermined: bool = False
+    gain_ratio: float = 1.0
     distance: float = np.nan
     least_norm: float = np.inf
     n_no_progress: int = 0

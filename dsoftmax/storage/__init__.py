@@ -1,1 +1,1 @@
-"""Files and Zarr nodes that are there whole or not at all."""
+"""Files and Zarr nodes that are written completely or not at all."""

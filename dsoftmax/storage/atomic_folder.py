@@ -1,4 +1,4 @@
-"""Folders of whole files, local or at a URL: what is written is there entirely, or not at all."""
+"""Folders, local or at a URL, in which each file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from uuid import uuid4
 import fsspec
 
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import storage_options
-from dsoftmax.storage.zarr_nodes import locate
+from dsoftmax.storage.urls import locate, storage_options
 
-_OURS = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
+_DSOFTMAX_FILE = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
 
 
 class Folder(Protocol):
@@ -39,14 +38,14 @@ class Folder(Protocol):
         ...
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
-        """Make or replace a file as a whole; it is durable when this returns."""
+        """Create or replace a file atomically; it is durable when this returns."""
         ...
 
     def create(self, name: str, content: bytes) -> None:
-        """Make a new file that no one else makes; FileExistsError if there is one.
+        """Create a file exclusively; FileExistsError if there is one.
 
-        A URL needs a store with conditional puts (S3, Google, Azure) for this to be more than a
-        check before and another one after.
+        At a URL only stores with conditional puts (S3, Google, Azure) make this atomic; on others
+        it checks before and after.
         """
         ...
 
@@ -67,8 +66,8 @@ def open_folder(place: str | os.PathLike[str]) -> Folder:
     return _LocalFolder(located) if isinstance(located, Path) else _RemoteFolder(located)
 
 
-def names_of_ours(folder: Folder) -> list[str]:
-    """Return the names in a folder that is new, empty, or holds a checkpoint or lease.
+def dsoftmax_files(folder: Folder) -> list[str]:
+    """Return the names of checkpoints and locks in a folder.
 
     Raises
     ------
@@ -76,13 +75,13 @@ def names_of_ours(folder: Folder) -> list[str]:
         If it only holds other things: nothing is ever written among them.
     """
     names = folder.names()
-    ours = [name for name in names if _OURS.match(name)]
-    if names and not ours:
+    files = [name for name in names if _DSOFTMAX_FILE.match(name)]
+    if names and not files:
         raise DataError(
             f"{folder.place} holds {names[0]!r} and no checkpoint; give a new or empty folder, or "
             "one of checkpoints"
         )
-    return ours
+    return files
 
 
 class _LocalFolder:
@@ -107,13 +106,13 @@ class _LocalFolder:
         _sync(self._path)
 
     def create(self, name: str, content: bytes) -> None:
-        while not self._linked(name, content):
-            pass  # another took the partial file for one that a killed process had left
+        while not self._try_link(name, content):
+            pass  # another process removed the partial file as the leftover of a killed one
 
     def remove(self, name: str) -> None:
         (self._path / name).unlink(missing_ok=True)
 
-    def _linked(self, name: str, content: bytes) -> bool:
+    def _try_link(self, name: str, content: bytes) -> bool:
         path = self._path / name
         with self._partial(name, content) as partial:
             try:
@@ -121,7 +120,8 @@ class _LocalFolder:
             except FileNotFoundError:
                 return False
             except FileExistsError:
-                # A network disk that asked twice fails although its first asking was heard.
+                # A network disk may send a request twice: then the second one fails because
+                # the first one has made the link.
                 if not _is_linked(partial):
                     raise
             except OSError:  # a disk without links: the content comes after the name
@@ -156,7 +156,7 @@ class _LocalFolder:
 def _is_linked(partial: Path) -> bool:
     try:
         return partial.stat().st_nlink > 1
-    except FileNotFoundError:  # another took it for one that a killed process had left
+    except FileNotFoundError:  # another process removed it as a leftover
         return False
 
 
@@ -218,13 +218,13 @@ class _RemoteFolder:
             if self._files.exists(path):
                 raise FileExistsError(errno.EEXIST, "there already", path)
             failure = self._create(path, content)
-        # A put that was sent twice fails although its first sending was the one that counted,
-        # and not every store says that it failed: what can be read is what tells.
+        # A put that the driver sent twice fails because its first try succeeded, and not every
+        # store reports a condition that failed. So the content that is there decides.
         try:
-            found = self.read(name)
+            stored = self.read(name)
         except FileNotFoundError as error:
             raise failure or error from None
-        if found != content:
+        if stored != content:
             raise FileExistsError(errno.EEXIST, "there already", path)
 
     def _create(self, path: str, content: bytes) -> OSError | None:
@@ -246,7 +246,7 @@ class _RemoteFolder:
 
 @contextmanager
 def _as_os_errors(place: str) -> Iterator[None]:
-    """Raise what a driver raises as an OSError, whatever its own classes are."""
+    """Raise every error of a driver as an OSError: each has classes of its own."""
     try:
         yield
     except OSError:

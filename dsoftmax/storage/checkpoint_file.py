@@ -1,4 +1,4 @@
-"""A folder of checkpoints: each a single file, written whole, and verified when it is read.
+"""A folder of checkpoints: each is one file, written atomically and verified when it is read.
 
 A file is a line of JSON, {"format": 2, "sha256": ..., "bytes": ...}, and the bytes of an
 uncompressed .npz, so that NumPy alone reads it. The member "tree" is JSON, the others are
@@ -9,7 +9,6 @@ by the text "format 2": no bit of a file can flip unseen, whatever the format.
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import json
 import os
@@ -22,7 +21,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dsoftmax.errors import CheckpointError
-from dsoftmax.storage.atomic_folder import names_of_ours, open_folder
+from dsoftmax.storage.atomic_folder import dsoftmax_files, open_folder
+from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import flatten, restore
 from dsoftmax.typing import Array
 
@@ -66,7 +66,7 @@ class CheckpointFolder:
         """
         payload = _pack(value)
         header = _header(payload)
-        names = names_of_ours(self._folder)
+        names = dsoftmax_files(self._folder)
         before = _checkpoints(names)
         self._remove_leftovers(set(names) - set(before))
         name = f"{_START}{_number(before[-1]) + 1 if before else 1:08d}"
@@ -89,7 +89,7 @@ class CheckpointFolder:
             If the folder holds other things and no checkpoint.
         """
         faults: dict[str, str] = {}
-        for name in reversed(_checkpoints(names_of_ours(self._folder))):
+        for name in reversed(_checkpoints(dsoftmax_files(self._folder))):
             try:
                 payload, version = _verified(self._read(name))
             except _DamageError as error:
@@ -131,14 +131,14 @@ class CheckpointFolder:
             )
         try:
             return restore(*_unpack(payload), kinds)
-        except Exception as error:  # whatever a file made by hand makes NumPy or zipfile raise
+        except Exception as error:  # NumPy and zipfile raise anything on a file made by hand
             raise CheckpointError(
                 f"{place} is whole, but holds what this version of dsoftmax cannot read ({error}); "
                 "go on with the version that wrote it, or remove it to do without"
             ) from error
 
     def _remove_leftovers(self, names: set[str]) -> None:
-        """Remove what writers that were killed did not finish."""
+        """Remove the partial files of killed processes."""
         for name in names:
             if name.startswith(_START):
                 self._folder.remove(name)
@@ -177,6 +177,7 @@ def _pack(value: Any) -> memoryview:
     text = json.dumps(tree, allow_nan=False, separators=(",", ":")).encode()
     members: dict[str, Any] = {_TREE: np.frombuffer(text, np.uint8), **arrays}
     stream = io.BytesIO()
+    # Not compressed: float64 values hardly shrink, and a checkpoint must be quick to write.
     np.savez(stream, **members)
     return stream.getbuffer()
 
@@ -203,9 +204,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _digest(payload: memoryview, version: int) -> str:
-    digest = hashlib.sha256(payload)
-    digest.update(f"format {version}".encode())
-    return digest.hexdigest()
+    return sha256(payload, f"format {version}")
 
 
 def _header(payload: memoryview) -> bytes:

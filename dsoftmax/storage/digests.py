@@ -1,4 +1,4 @@
-"""Digests of arrays, by which the same data are recognised."""
+"""Digests, by which the same content is recognised and damage is noticed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ import numpy as np
 from dsoftmax.typing import Array
 
 
-def array_digest(*arrays: Array) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of dtype, shape and bytes of some arrays."""
+def sha256(*parts: str | bytes | memoryview | Array) -> str:
+    """Return the SHA-256 of text, bytes, and of dtype, shape and values of arrays, in a row."""
     digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype.str} {part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
+def short_digest(*parts: str | bytes | memoryview | Array) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of some parts."""
+    return sha256(*parts)[:16]

@@ -1,15 +1,15 @@
-"""Who may write to a folder: one process at a time, also after the one before it was killed.
+"""A lock on a folder: one process at a time writes to it, also after another was killed.
 
-The lease is a small file of JSON that says who holds it, and that its holder renews every few
-seconds. To take over one that is dead, a process first creates a file named after the very
-content of that lease, which only one can; if the lease still has that content, it is replaced.
-This needs exclusive creation alone, no renaming, and no clock that two machines would share.
-On a store without conditional puts (see `dsoftmax.storage.atomic_folder`) it is best effort.
+The lock is a small JSON file that names its owner, who writes it again every few seconds (the
+heartbeat). To take over the lock of a dead process, another one first creates a claim: a file
+named after the digest of the lock file, which only one process can create. If the lock file
+still has that content, it is replaced. This needs exclusive creation alone: no renaming, and no
+clock that two machines share. A store without conditional puts (see
+`dsoftmax.storage.atomic_folder`) makes it best effort.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -27,35 +27,36 @@ from uuid import getnode, uuid4
 import psutil
 
 from dsoftmax.errors import CheckpointError
-from dsoftmax.storage.atomic_folder import names_of_ours, open_folder
+from dsoftmax.storage.atomic_folder import dsoftmax_files, open_folder
+from dsoftmax.storage.digests import short_digest
 
 _NAME = "dsoftmax-lease.json"
 _BEAT_SECONDS = 10.0
 _SILENCE_SECONDS = 60.0
 _POLLS_A_BEAT = 20
 _TRIES = 1000
-_held: set[str] = set()  # the tokens of the leases that this process holds
+_held_tokens: set[str] = set()  # of the locks that this process holds
 
 
 class FolderLock:
-    """The right to write to a folder, for as long as the context lasts.
+    """A context in which no other process writes to a folder.
 
     Parameters
     ----------
     place : path or URL
-    on_wait : called with a sentence, at most once, before waiting for a lease to fall silent
+    on_wait : called with a message, at most once, before waiting for missing heartbeats
 
     Raises
     ------
     CheckpointError
-        When entered, if another process holds it, or it cannot be written.
+        When entered, if another process holds the lock, or it cannot be written.
     DataError
         When entered, if the folder holds other things and no checkpoint.
 
     Notes
     -----
-    The lease of a process that has ended is taken over at once on the same machine, or by a
-    later run of the same batch job; any other after a minute without a sign of life.
+    The lock of a process that has ended is taken over at once on the same machine, or by a
+    later run of the same batch job; any other after a minute without a heartbeat.
     """
 
     def __init__(
@@ -63,18 +64,20 @@ class FolderLock:
     ) -> None:
         self._folder = open_folder(place)
         self._on_wait = on_wait
-        self._holder = LockOwner.this_process()
+        self._owner = LockOwner.this_process()
 
     def __enter__(self) -> Self:
-        if self._holder.token in _held:
-            raise self._refusal(self._holder)
-        self._holder = LockOwner.this_process()
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="dsoftmax-lease", daemon=True)
-        _held.add(self._holder.token)
+        if self._owner.token in _held_tokens:
+            raise self._refusal(self._owner)
+        self._owner = LockOwner.this_process()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._send_heartbeats, name="dsoftmax-lock", daemon=True
+        )
+        _held_tokens.add(self._owner.token)
         try:
-            names_of_ours(self._folder)
-            self._take(_NAME)
+            dsoftmax_files(self._folder)
+            self._acquire(_NAME)
             self._remove_leftovers()
             self._renewed = time.monotonic()
             self._thread.start()
@@ -93,13 +96,14 @@ class FolderLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if os.getpid() == self._holder.pid:  # a forked child leaves its parent's lease alone
+        if os.getpid() == self._owner.pid:  # a forked child leaves its parent's lock alone
             self._release()
 
     def require(self) -> None:
-        """Raise CheckpointError if another process has taken the lease over.
+        """Raise CheckpointError if another process has taken the lock over.
 
-        The file is read for it; as long as it cannot be, no one else is assumed to have.
+        It reads the lock file. While that fails, the lock counts as held: an outage must not
+        end a run.
         """
         try:
             taker = self._taker()
@@ -111,23 +115,23 @@ class FolderLock:
                 f"of life for {_SILENCE_SECONDS:.0f} s; this run must not write there any more"
             )
 
-    def _take(self, name: str) -> None:
-        """Create a file of ours, in the place of one whose holder is dead if need be."""
-        content = self._holder.encoded()
+    def _acquire(self, name: str) -> None:
+        """Create a lock or claim file, or replace it if its owner is dead."""
+        content = self._owner.encoded()
         for _ in range(_TRIES):
             try:
                 self._folder.create(name, content)
                 return
             except FileExistsError:
-                dead = self._dead(name)
+                dead = self._dead_content(name)
             if dead is not None and self._replaced(name, dead, content):
                 return
         raise OSError(f"{name} can neither be read nor created")
 
     def _replaced(self, name: str, dead: bytes, content: bytes) -> bool:
-        """Replace a file, unless someone else did; whoever did it has had the claim to it."""
-        claim = f"{_NAME}-after-{hashlib.sha256(name.encode() + dead).hexdigest()[:16]}"
-        self._take(claim)  # a holder of it, too, may have died before it was done
+        """Replace the file of a dead owner under a claim; return False if another did it first."""
+        claim = f"{_NAME}-after-{short_digest(name, dead)}"
+        self._acquire(claim)  # the owner of a claim, too, may have died before it was done
         try:
             if self._content(name) != dead:
                 return False
@@ -136,80 +140,75 @@ class FolderLock:
         finally:
             self._folder.remove(claim)
 
-    def _dead(self, name: str) -> bytes | None:
-        """Return a file when its holder is dead, None once it is gone; refuse a living one."""
+    def _dead_content(self, name: str) -> bytes | None:
+        """Return a file whose owner is dead, or None once it is gone; refuse a living owner."""
         poll = _BEAT_SECONDS / _POLLS_A_BEAT
         first = self._content(name)
-        # Silence is counted in waits: if all processes are paused together, none of it passes.
+        # Silence is counted in polls, not by a clock: if all processes are paused together (a
+        # laptop that sleeps), none of it passes.
         for waits in range(math.ceil(_SILENCE_SECONDS / poll) + 1):
             content = self._content(name) if waits else first
             if content is None:
                 return None
-            holder = LockOwner.decoded(content)
-            running = None if holder is None else self._is_running(holder)
+            owner = LockOwner.decoded(content)
+            running = None if owner is None else owner.is_running(self._owner)
             if running is False:
                 return content
             if running or content != first:
-                raise self._refusal(holder)
-            self._say_that_we_wait(holder)
+                raise self._refusal(owner)
+            self._tell_of_wait(owner)
             time.sleep(poll)
         return first
 
-    def _is_running(self, holder: LockOwner) -> bool | None:
-        if holder.pid == self._holder.pid and holder.is_beside(self._holder):
-            return holder.token in _held
-        return holder.is_running(self._holder)
-
-    def _refusal(self, holder: LockOwner | None) -> CheckpointError:
+    def _refusal(self, owner: LockOwner | None) -> CheckpointError:
         return CheckpointError(
-            f"{self._folder.place} is in use by {holder or 'another process'}; wait for it to end, "
+            f"{self._folder.place} is in use by {owner or 'another process'}; wait for it to end, "
             "or give another folder (in GridSearchCV and the like, each candidate its own)"
         )
 
-    def _say_that_we_wait(self, holder: LockOwner | None) -> None:
+    def _tell_of_wait(self, owner: LockOwner | None) -> None:
         say, self._on_wait = self._on_wait, None
         if say is not None:
             say(
-                f"{self._folder.place} is held by {holder or 'an unknown process'}; taking it over "
+                f"{self._folder.place} is held by {owner or 'an unknown process'}; taking it over "
                 f"if there is no sign of life for {_SILENCE_SECONDS:.0f} s"
             )
 
     def _remove_leftovers(self) -> None:
-        """Remove what killed holders and takers left; those alive do not rely on such files."""
+        """Remove claims and partial files of killed processes; no living one relies on them."""
         for name in self._folder.names():
             if name.startswith(_NAME) and name != _NAME:
                 self._folder.remove(name)
 
-    def _keep(self) -> None:
-        while not self._left.wait(_BEAT_SECONDS):
+    def _send_heartbeats(self) -> None:
+        while not self._stop.wait(_BEAT_SECONDS):
             with suppress(OSError):  # an outage, a full disk: the next beat may succeed
                 if self._taker():
                     return
-                self._holder = replace(self._holder, beat=self._holder.beat + 1)
-                self._folder.write(_NAME, self._holder.encoded())
+                self._owner = replace(self._owner, beat=self._owner.beat + 1)
+                self._folder.write(_NAME, self._owner.encoded())
                 self._renewed = time.monotonic()
 
     def _taker(self) -> str:
-        """Return who has taken the lease over, "" if no one has."""
+        """Return who has taken the lock over, "" if no one has."""
         content = self._content(_NAME)
-        if content is None:  # no one can have, and be done with it, in less than a silence
+        if content is None:  # no one takes it and releases it in less time than that
             silent = time.monotonic() - self._renewed >= _SILENCE_SECONDS
             return "a process that has ended since" if silent else ""
-        found = LockOwner.decoded(content)
-        return "" if found is None or found.token == self._holder.token else str(found)
+        owner = LockOwner.decoded(content)
+        return "" if owner is None or owner.token == self._owner.token else str(owner)
 
     def _release(self) -> None:
-        self._left.set()
+        self._stop.set()
         try:
-            if self._thread.is_alive():  # it must not write the lease again after its removal
+            if self._thread.is_alive():  # it must not write the file again after its removal
                 self._thread.join(_SILENCE_SECONDS)
             with suppress(OSError):
-                content = self._content(_NAME)
-                holder = None if content is None else LockOwner.decoded(content)
-                if holder is not None and holder.token == self._holder.token:
+                owner = LockOwner.decoded(self._content(_NAME))
+                if owner is not None and owner.token == self._owner.token:
                     self._folder.remove(_NAME)
         finally:
-            _held.discard(self._holder.token)
+            _held_tokens.discard(self._owner.token)
 
     def _content(self, name: str) -> bytes | None:
         try:
@@ -218,30 +217,20 @@ class FolderLock:
             return None
 
 
-# Where a batch system names the job, what tells the tasks of an array apart (Slurm and PBS give
-# each its own job id), and what counts how often the job was started again.
-_BATCH_SYSTEMS = (
-    ("SLURM_JOB_ID", None, "SLURM_RESTART_COUNT"),
-    ("PBS_JOBID", None, None),
-    ("LSB_JOBID", "LSB_JOBINDEX", None),
-    ("JOB_ID", "SGE_TASK_ID", None),
-)
-
-
 @dataclass(frozen=True)
 class LockOwner:
-    """A process that holds something, as JSON can tell it.
+    """The process that holds a lock, as the lock file describes it.
 
     Attributes
     ----------
     host : name of the machine
-    space : what process ids are unique in: a boot of a kernel, and a container
+    space : where its process id is unique: a boot of a kernel, and a container
     pid : process id
     started : when the process was created, in seconds
     job : the batch job, "" outside one
-    run : which run of that job it is, "" where the batch system does not say
-    token : of this holder and no other
-    beat : how often it gave a sign of life
+    run : which run of that job it is, "" where the scheduler does not say
+    token : unique to each acquired lock
+    beat : number of its last heartbeat
     """
 
     host: str
@@ -259,58 +248,51 @@ class LockOwner:
     @classmethod
     def this_process(cls) -> Self:
         """Return the running process, with a new token."""
-        pid = os.getpid()
-        job, run = _batch_job()
-        started = _started(psutil.Process(pid))
-        return cls(socket.gethostname(), _process_namespace(), pid, started, job, run, uuid4().hex)
+        pid, (job, run) = os.getpid(), _batch_job()
+        return cls(socket.gethostname(), _pid_space(), pid, _start_time(pid), job, run, uuid4().hex)
 
     @classmethod
-    def decoded(cls, content: bytes) -> Self | None:
-        """Return the holder that wrote some JSON, None if none did."""
+    def decoded(cls, content: bytes | None) -> Self | None:
+        """Return the owner that a lock file names, or None if it is no lock file."""
         try:
-            holder = cls(**json.loads(content))
+            owner = cls(**json.loads(content or b""))
         except (TypeError, ValueError, RecursionError):
             return None
         kinds = (str, str, int, float, str, str, str, int)
-        return holder if tuple(map(type, asdict(holder).values())) == kinds else None
+        return owner if tuple(map(type, asdict(owner).values())) == kinds else None
 
     def encoded(self) -> bytes:
-        """Return the holder as JSON."""
+        """Return the content of the lock file."""
         return json.dumps(asdict(self)).encode()
 
-    def is_beside(self, other: LockOwner) -> bool:
-        """Whether two holders see each other's process ids."""
-        return (self.host, self.space) == (other.host, other.space)
-
     def is_running(self, seen_from: LockOwner) -> bool | None:
-        """Whether the process runs, as far as the calling one can know: None if it cannot."""
-        if self.is_beside(seen_from):
-            return _is_running(self.pid, self.started)
-        # The processes of one run of a job can be on several machines at a time; those of two
-        # runs follow each other.
-        follows = self.run != seen_from.run or not self.run
-        return False if self.job and self.job == seen_from.job and follows else None
-
-
-def _is_running(pid: int, started: float) -> bool | None:
-    try:
-        if not psutil.pid_exists(pid):
+        """Whether the process runs, or None if only its heartbeat can tell."""
+        if (self.host, self.space) != (seen_from.host, seen_from.space):
+            # Processes of one run of a job can be on several machines at a time; those of two
+            # runs follow each other.
+            follows = self.run != seen_from.run or not self.run
+            return False if self.job and self.job == seen_from.job and follows else None
+        if self.pid == seen_from.pid:  # a file that this process could not remove may be left
+            return self.token in _held_tokens
+        try:
+            # Another start time means that the system has given the id to another process.
+            return abs(_start_time(self.pid) - self.started) < 1.0
+        except (psutil.NoSuchProcess, ValueError):
             return False
-        process = psutil.Process(pid)
-        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
-            return False
-        return abs(_started(process) - started) < 1.0  # otherwise the id was given out again
-    except (psutil.Error, OverflowError):  # hidden from us, or no process id at all
-        return None
+        except psutil.Error:  # a process that this user may not look at
+            return None
 
 
-def _started(process: psutil.Process) -> float:
+def _start_time(pid: int) -> float:
+    process = psutil.Process(pid)
+    if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        raise psutil.ZombieProcess(pid)
     # On Linux the kernel counts from the boot; the time of day of both moves when clocks are set.
-    origin = psutil.boot_time() if psutil.LINUX else 0.0
-    return float(process.create_time() - origin)
+    boot_time = psutil.boot_time() if psutil.LINUX else 0.0
+    return float(process.create_time() - boot_time)
 
 
-def _process_namespace() -> str:
+def _pid_space() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
@@ -319,8 +301,13 @@ def _process_namespace() -> str:
 
 
 def _batch_job() -> tuple[str, str]:
-    for job, task, restarts in _BATCH_SYSTEMS:
-        if os.environ.get(job) and (task is None or os.environ.get(task)):
-            name = f"batch job {os.environ[job]}" + (f"[{os.environ[task]}]" if task else "")
-            return name, os.environ.get(restarts, "0") if restarts else ""
+    """Return the job as Slurm, PBS, LSF or Grid Engine name it, and which run of it this is."""
+    environ = os.environ
+    if job := environ.get("SLURM_JOB_ID"):  # the tasks of an array have ids of their own
+        return f"batch job {job}", environ.get("SLURM_RESTART_COUNT", "0")
+    if job := environ.get("PBS_JOBID"):
+        return f"batch job {job}", ""
+    for name, index in (("LSB_JOBID", "LSB_JOBINDEX"), ("JOB_ID", "SGE_TASK_ID")):
+        if environ.get(name) and environ.get(index):  # others may set JOB_ID, too
+            return f"batch job {environ[name]}[{environ[index]}]", ""
     return "", ""

@@ -6,10 +6,7 @@ Without dsoftmax a model is read with zarr alone: the arrays `coef_` (n_classes,
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-import numbers
 import os
 import platform
 from collections.abc import Mapping
@@ -21,8 +18,10 @@ import numpy as np
 import zarr
 
 from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
-from dsoftmax.storage.urls import storage_options
-from dsoftmax.storage.zarr_nodes import create_array, locate, new_group
+from dsoftmax.storage.digests import sha256
+from dsoftmax.storage.records import strict_json
+from dsoftmax.storage.urls import absolute_url, locate, open_raw
+from dsoftmax.storage.zarr_nodes import create_array, new_group
 from dsoftmax.typing import Array
 
 _FORMAT = 1
@@ -49,13 +48,13 @@ class ModelRecord:
 def write_record(
     path: str | os.PathLike[str], record: ModelRecord, *, overwrite: bool = False
 ) -> None:
-    """Write a model; a local one is there when it is complete, and not before."""
+    """Write a model; a local one appears only when it is complete."""
     arrays = {name: _storable(array) for name, array in record.arrays.items()}
-    params = {name: _plain(value) for name, value in record.params.items()}
-    facts = {name: _strict(value) for name, value in record.facts.items()}
+    params = {name: _parameter_json(value) for name, value in record.params.items()}
+    facts = strict_json(record.facts)
     content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": facts}
     content["versions"] = _versions()
-    if overwrite:
+    if overwrite:  # of all Zarr stores only models may be replaced: never a user's data
         _require_model(path)
     with new_group(locate(path), overwrite) as group:
         for name, array in arrays.items():
@@ -64,15 +63,14 @@ def write_record(
 
 
 def _versions() -> dict[str, str]:
-    libraries = ("numpy", "scikit-learn", "zarr")
-    found = {name: version(name) for name in libraries}
-    return {"dsoftmax": version("dsoftmax"), "python": platform.python_version(), **found}
+    libraries = {name: version(name) for name in ("dsoftmax", "numpy", "scikit-learn", "zarr")}
+    return {**libraries, "python": platform.python_version()}
 
 
 def _require_model(path: str | os.PathLike[str]) -> None:
     """Raise DataError if there is a Zarr store at a path that is no model."""
     try:
-        node = zarr.open(locate(path), mode="r", storage_options=storage_options(str(path)))
+        node = open_raw(absolute_url(path))
     except (OSError, ValueError):
         return
     if "sha256" not in str(node.attrs.get("dsoftmax")):
@@ -109,15 +107,16 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
     try:
-        group = zarr.open_group(locate(path), mode="r", storage_options=storage_options(str(path)))
-        content = dict(group.attrs["dsoftmax"])  # type: ignore[arg-type]
+        node = open_raw(absolute_url(path))
+        content: dict[str, Any] = dict(node.attrs["dsoftmax"])  # type: ignore[arg-type]
         format_ = content["format"]
         if format_ != _FORMAT:
             raise CheckpointError(
                 f"{path} has format {format_}, and this version of dsoftmax reads {_FORMAT}; "
                 f"load it with the version that wrote it{_writer(content)}"
             )
-        return content, {name: _read_array(array) for name, array in group.arrays()}
+        arrays = node.arrays() if isinstance(node, zarr.Group) else ()
+        return content, {name: _read_array(array) for name, array in arrays}
     except DsoftmaxError:
         raise
     except Exception as error:  # whatever damage makes zarr, a codec or JSON raise
@@ -136,26 +135,9 @@ def _storable(array: Array) -> Array:
     return array.astype(str) if array.dtype.kind == "O" else array
 
 
-def _strict(value: Any) -> Any:
-    """Return a value with None for numbers that JSON has no word for: a loss that diverged."""
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
+def _parameter_json(value: Any) -> Any:
     """Return a parameter as JSON holds it; a dict as pairs, since JSON's keys are strings."""
-    if isinstance(value, Mapping):
-        return [[_plain(key), _plain(item)] for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, str | bool | int | float | None):
-        return value
-    if isinstance(value, numbers.Real):
-        return float(value)
-    return np.asarray(value).tolist()
+    return strict_json(list(value.items()) if isinstance(value, Mapping) else value)
 
 
 def _write_array(group: zarr.Group, name: str, array: Array) -> None:
@@ -170,11 +152,10 @@ def _read_array(array: Any) -> Array:
 
 def _content_digest(content: dict[str, Any], arrays: dict[str, Array]) -> str:
     """Return the SHA-256 of canonical JSON and of the arrays in the order of their names."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    parts: list[str | Array] = [json.dumps(content, sort_keys=True, separators=(",", ":"))]
+    for name in sorted(arrays):
+        parts += [f"{name} ", arrays[name]]
+    return sha256(*parts)
 
 
 _ARRAYS = ("coef_", "intercept_", "classes_", "feature_names_in_", "_shift")
@@ -207,9 +188,9 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     """Write a fitted model; see `SoftmaxRegression.save`."""
     params = model.get_params(deep=False)
     del params["callbacks"], params["checkpoint"]
-    if params["random_state"] is not None:  # a generator is kept as the seed that it gave
+    if params["random_state"] is not None:  # a generator is stored as the seed that it gave
         params["random_state"] = model.seed_
-    found = ((name, getattr(model, name, None)) for name in _ARRAYS)
-    arrays = {name: array for name, array in found if array is not None}
+    values = ((name, getattr(model, name, None)) for name in _ARRAYS)
+    arrays = {name: array for name, array in values if array is not None}
     facts = {name: getattr(model, name) for name in _FACTS if hasattr(model, name)}
     write_record(path, ModelRecord(params, facts, arrays), overwrite=overwrite)

@@ -17,6 +17,7 @@ JSON holds what it has a word for as itself, and all else as an object of one ta
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -91,6 +92,23 @@ def restore(tree: Any, arrays: Mapping[str, Array], kinds: Mapping[str, type]) -
     if reader.used != set(arrays):
         raise CheckpointError("no readable record: it holds arrays that nothing refers to")
     return value
+
+
+def strict_json(value: Any) -> Any:
+    """Return a value as strict JSON, which other programs read; `restore` cannot read it.
+
+    NumPy's values become Python's, the keys of a dict strings, and a NaN or an infinity None.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return strict_json(value.tolist())
+    if isinstance(value, str | int | None):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 class _Writer:

@@ -1,4 +1,4 @@
-"""Where stores are: paths, zip files and URLs, and what it takes to open them.
+"""Opens Zarr stores at paths, in zip files and at URLs.
 
 Credentials never travel: each process takes them from its own environment, or from the Dask
 setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is passed.
@@ -7,7 +7,7 @@ setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is p
 from __future__ import annotations
 
 import errno
-import hashlib
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,20 +18,26 @@ import zarr.errors
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from dsoftmax.errors import DataError
+from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.zarr_timing import timed
 
 Node = zarr.Array[Any] | zarr.Group
 
 
-def absolute_url(target: str) -> str:
+def locate(place: str | os.PathLike[str]) -> Path | str:
+    """Return a local place as a path, and any other as the URL it is."""
+    url = os.fspath(place).removeprefix("file://")
+    return url if "://" in url else Path(url).expanduser()
+
+
+def absolute_url(place: str | os.PathLike[str]) -> str:
     """Return a URL as it is, and a path as an absolute one."""
-    if target.startswith("file://"):
-        target = target.removeprefix("file://")
-    return target if "://" in target else str(Path(target).expanduser().resolve())
+    located = locate(place)
+    return located if isinstance(located, str) else str(located.resolve())
 
 
 def storage_options(url: str) -> dict[str, Any] | None:
-    """Return what this process opens a URL with beside its environment, or None.
+    """Return the options with which this process opens a URL, or None.
 
     Raises
     ------
@@ -42,13 +48,13 @@ def storage_options(url: str) -> dict[str, Any] | None:
     if not separator:
         return None
     options = dask.config.get("dsoftmax.storage-options", {})
-    own = options.get(protocol, {}) if isinstance(options, Mapping) else None
-    if not isinstance(own, Mapping):
+    selected = options.get(protocol, {}) if isinstance(options, Mapping) else None
+    if not isinstance(selected, Mapping):
         raise DataError(
             "the Dask setting dsoftmax.storage-options is not a mapping from protocols to options; "
             'expected one such as {"s3": {"endpoint_url": "https://..."}}'
         )
-    return dict(own) or None
+    return dict(selected) or None
 
 
 def open_node(url: str) -> Node:
@@ -75,7 +81,7 @@ def open_node(url: str) -> Node:
 
 
 def open_raw(url: str) -> Node:
-    """Return the array or group at a URL or path, with the errors of whoever opens it."""
+    """Return the array or group at a URL or path; errors are those of Zarr and of the driver."""
     if "://" in url:
         if dask.config.get("dsoftmax.object-store", "fsspec") == "obstore":
             return zarr.open(_by_obstore(url), mode="r")
@@ -83,29 +89,32 @@ def open_raw(url: str) -> Node:
     archive = _archive(Path(url))
     if archive is None:
         return zarr.open(url, mode="r")
+    # `ZipStore` takes the path of the archive and that within it apart.
     inside = Path(url).relative_to(archive).as_posix()
     return zarr.open(ZipStore(archive, mode="r"), path="" if inside == "." else inside, mode="r")
 
 
 @lru_cache(maxsize=64)
 def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
-    """Return the array at a URL, opened anew for each opening by the user, and each `tick`.
+    """Return the array at a URL, opened anew for each `token` and `tick`.
+
+    `lru_cache` keeps it open in between, so that a read does not fetch the metadata again.
 
     Raises
     ------
     DataError
         If its digest is not `identity` any more.
     OSError
-        If it is not there, or not any more, which may pass.
+        If it is not there (any more): a network disk may come back, so reads are tried again.
     """
     try:
         node = open_raw(url)
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise OSError(errno.ESTALE, f"the store is away: there is no {url}") from error
     if isinstance(node, zarr.Group) or digest_of(node) != identity:
-        found = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
+        current = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
         raise DataError(
-            f"{url} has changed since it was opened: it is now {found}; do not write to a store "
+            f"{url} has changed since it was opened: it is now {current}; do not write to a store "
             "while it is read, and start again"
         )
     return timed(node)
@@ -113,7 +122,7 @@ def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
 
 def digest_of(array: zarr.Array[Any]) -> str:
     """Return a digest of the metadata of an array."""
-    return hashlib.sha256(repr(array.metadata.to_dict()).encode()).hexdigest()[:16]
+    return short_digest(repr(array.metadata.to_dict()))
 
 
 def _by_obstore(url: str) -> ObjectStore[Any]:
@@ -143,11 +152,11 @@ def _advice(url: str) -> str:
 
 def url_of(node: Node) -> str | None:
     """Return the path where another process finds an open array or group, or None."""
-    place = _place(node.store)
-    return None if place is None else str((place / node.path).resolve())
+    root = _local_root(node.store)
+    return None if root is None else str((root / node.path).resolve())
 
 
-def _place(store: Any) -> Path | None:
+def _local_root(store: Any) -> Path | None:
     """Return where a store is on this machine; `dask.array.from_zarr` opens paths by fsspec."""
     if isinstance(store, LocalStore):
         return Path(store.root)
@@ -184,7 +193,7 @@ def arrays_in(name: str, group: zarr.Group) -> str:
             f"{name} is a Zarr group that holds a sparse AnnData matrix ({kind}), which is not "
             "supported yet: write it densely, chunk by chunk, and pass that array"
         )
-    found = [f"{name}/{key} {array.shape}" for key, array in sorted(group.arrays())]
+    arrays = [f"{name}/{key} {array.shape}" for key, array in sorted(group.arrays())]
     groups = [f"{name}/{key} (a group)" for key in sorted(group.group_keys())]
-    held = ", ".join(found + groups) or "it holds none"
-    return f"{name} is a Zarr group, not an array; pass one of its arrays: {held}"
+    contents = ", ".join(arrays + groups) or "it holds none"
+    return f"{name} is a Zarr group, not an array; pass one of its arrays: {contents}"

@@ -1,4 +1,4 @@
-"""New Zarr groups that are there when they are complete, and not before."""
+"""New Zarr arrays and groups, which get their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -15,7 +15,9 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import storage_options
+from dsoftmax.storage.urls import absolute_url, locate, storage_options
+
+COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 
 
 def create_array(
@@ -35,7 +37,7 @@ def create_array(
     where : a group, or with `name` None the path or URL of the array itself
     name : of the array within the group
     shape, dtype, chunks : of the array
-    attributes : of the array, beside our own
+    attributes : of the array, beside the one that dsoftmax sets
     overwrite : whether to replace an array that is there
     """
     in_group = isinstance(where, zarr.Group)
@@ -56,78 +58,62 @@ def create_array(
     )
 
 
-def locate(place: str | os.PathLike[str]) -> Path | str:
-    """Return a local place as a path, and any other as the URL it is."""
-    url = os.fspath(place).removeprefix("file://")
-    return url if "://" in url else Path(url).expanduser()
-
-
 @contextmanager
 def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
     """Open a new group (Zarr format 3) at a place of `new_node`."""
     with new_node(destination, overwrite) as place:
+        # Mode "w" empties whatever folder a URL names, so it is never used on one that is no store.
+        replace = overwrite and _is_store(place)
         try:
             group = zarr.open_group(
                 place,
-                mode=_mode(place, overwrite),
+                mode="w" if replace else "w-",
                 zarr_format=3,
                 storage_options=storage_options(str(place)),
             )
         except FileExistsError as error:
-            raise _taken(place) from error
+            raise _exists_error(place) from error
         yield group
 
 
 @contextmanager
-def new_node(destination: Path | str, overwrite: bool) -> Iterator[Path | str]:
+def new_node(
+    destination: Path | str, overwrite: bool, *, resumable: bool = False
+) -> Iterator[Path | str]:
     """Yield where to write: a URL itself, or a place beside a local destination.
 
-    What is written beside a local destination is moved there at the end, and removed on any error.
+    What is written beside a local destination is moved there at the end, and removed on any
+    error; if it is `resumable`, it stays there, with ".partial" added to its name.
 
     Raises
     ------
     DataError
-        If the destination is taken, and either `overwrite` is not set or it is no Zarr store.
+        If the destination exists, and either `overwrite` is not set or it is no Zarr store. A
+        resumable node at a URL is not checked: the caller has to tell whether it is unfinished.
     """
-    require_free(destination, overwrite)
+    if isinstance(destination, Path) or not resumable:
+        require_free(destination, overwrite)
     if isinstance(destination, str):
         yield destination
         return
     path = destination.resolve()
-    partial = path.with_name(f"{path.name}.partial-{uuid4().hex[:8]}")
+    partial = path.with_name(f"{path.name}.partial")
+    if not resumable:
+        partial = path.with_name(f"{partial.name}-{uuid4().hex[:8]}")
     try:
         yield partial
         _move(partial, path, overwrite)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def kept_node(destination: Path | str, overwrite: bool) -> Iterator[Path | str]:
-    """Yield where to write, as `new_node` does; but what is unfinished stays, to be gone on with.
-
-    It is then at the URL itself, or beside a local destination, with ".partial" to its name.
-
-    Raises
-    ------
-    DataError
-        As `new_node`; at a URL, which may hold an unfinished array, only the caller can tell.
-    """
-    if isinstance(destination, str):
-        yield destination
-        return
-    require_free(destination, overwrite)
-    path = destination.resolve()
-    partial = path.with_name(f"{path.name}.partial")
-    yield partial
-    _move(partial, path, overwrite)
+        if not resumable:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise DataError if a destination is taken, and may not or must not be replaced."""
+    """Raise DataError if a destination exists, and may not or must not be replaced."""
     place = locate(destination)
-    if _is_there(place) and not (overwrite and _is_store(place)):
-        raise _taken(place)
+    exists = os.path.lexists(place) if isinstance(place, Path) else _is_store(place)
+    if exists and not (overwrite and _is_store(place)):
+        raise _exists_error(place)
     if isinstance(place, Path):
         require_writable(place.resolve().parent)
 
@@ -141,10 +127,10 @@ def require_writable(folder: Path) -> None:
 
 
 def require_apart(destination: str | os.PathLike[str], *sources: str | None) -> None:
-    """Raise DataError if a destination is, holds, or lies in something that is read for it."""
-    place = str(_resolved(destination))
+    """Raise DataError if a destination overlaps a source: is it, holds it, or lies in it."""
+    place = absolute_url(destination).rstrip("/")
     for source in filter(None, sources):
-        other = str(_resolved(source))
+        other = absolute_url(source).rstrip("/")
         if f"{place}/".startswith(f"{other}/") or f"{other}/".startswith(f"{place}/"):
             raise DataError(
                 f"{place} would be written over {other}, which is read for it; choose a "
@@ -152,22 +138,9 @@ def require_apart(destination: str | os.PathLike[str], *sources: str | None) -> 
             )
 
 
-def _resolved(place: str | os.PathLike[str]) -> Path | str:
-    located = locate(place)
-    return located.resolve() if isinstance(located, Path) else located.rstrip("/")
-
-
-def _is_there(place: Path | str) -> bool:
-    return os.path.lexists(place) if isinstance(place, Path) else _is_store(place)
-
-
-def _mode(place: Path | str, overwrite: bool) -> Literal["w", "w-"]:
-    # Mode "w" empties whatever folder a URL names, so it is never used on one that is no store.
-    return "w" if overwrite and _is_store(place) else "w-"
-
-
 def _move(folder: Path, path: Path, overwrite: bool) -> None:
-    # What is replaced is only removed last: until then it can be found under its other name.
+    # The old node is removed last: if this process is killed before, it is still there under
+    # its other name.
     replaced = folder.with_name(f"{folder.name}-replaced")
     if overwrite and os.path.lexists(path):
         path.rename(replaced)
@@ -183,13 +156,10 @@ def _is_store(place: Path | str) -> bool:
     return True
 
 
-def _taken(place: Path | str) -> DataError:
+def _exists_error(place: Path | str) -> DataError:
     held = (
         "a Zarr store: pass overwrite=True (--overwrite) to replace it, or"
         if _is_store(place)
         else "something other than a Zarr store, which is never replaced:"
     )
     return DataError(f"{place} already holds {held} choose another destination")
-
-
-COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written

@@ -33,17 +33,17 @@ def decoded_here() -> float:
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Count the time of the block as decoding, less what a `timed` array waits for its store."""
-    watch, started = _Watch(), time.perf_counter()
-    token = _watch.set(watch)
+    """Count the time of the block as decoding, except while a `timed` array waits for its store."""
+    timer, started = _ReadTimer(), time.perf_counter()
+    token = _read_timer.set(timer)
     try:
         yield
     finally:
-        _watch.reset(token)
-        _seconds.value += time.perf_counter() - started - watch.fetched
+        _read_timer.reset(token)
+        _seconds.value += time.perf_counter() - started - timer.fetched
 
 
-class _Watch:
+class _ReadTimer:
     """Shares out the time of a read; it is used on Zarr's event loop only."""
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class _Watch:
         self._fetching = self._decoding = 0
         self._since = 0.0
 
-    def note(self, *, fetching: int = 0, decoding: int = 0) -> None:
-        """Take note that so many more, or fewer, chunks are under way from now on."""
+    def count(self, *, fetching: int = 0, decoding: int = 0) -> None:
+        """Add to how many chunks are being fetched and decoded from now on."""
         now = time.perf_counter()
         if self._fetching:
             share = self._fetching / (self._fetching + self._decoding)
@@ -63,66 +63,73 @@ class _Watch:
 
 
 # Tasks and threads that Zarr starts for a read inherit the context of who reads.
-_watch: ContextVar[_Watch | None] = ContextVar("dsoftmax-watch", default=None)
+_read_timer: ContextVar[_ReadTimer | None] = ContextVar("dsoftmax-read-timer", default=None)
 
 
 class _Pipeline(BatchedCodecPipeline):
-    """Zarr's own pipeline, which tells the watch of the read when it fetches and decodes.
+    """Zarr's own pipeline, which tells the timer of the read when it fetches and decodes.
 
-    And what is all of a read is handed over as it was decoded: Zarr would copy it.
+    Where one chunk is all of a read, it returns the decoded chunk itself; Zarr would copy it.
     """
 
+    # The public `zarr.storage.WrapperStore` can time fetches, too, but cannot spare that copy: a
+    # read of one chunk of 4 MB then takes 3% (zstd) to 44% (raw) longer.
+
     async def read_batch(self, batch_info: Iterable[Any], out: Any, drop_axes: Any = ()) -> None:
-        batch, watch = list(batch_info), _watch.get()
-        if watch is not None:
-            batch = [(_Getter(first, watch), *rest) for first, *rest in batch]
+        batch, timer = list(batch_info), _read_timer.get()
+        if timer is not None:
+            batch = [(_Getter(first, timer), *rest) for first, *rest in batch]
         if len(batch) > 1 or drop_axes or self.supports_partial_decode:
             await super().read_batch(batch, out, drop_axes)
             return
         ((getter, spec, rows, where, _),) = batch
         (chunk,) = await self.decode_batch([(await getter.get(spec.prototype), spec)])
-        found = None if chunk is None else chunk[rows]
-        if found is None:
+        selected = None if chunk is None else chunk[rows]
+        if selected is None:
             out[where] = fill_value_or_default(spec)
-        elif found.shape == out.shape and found.dtype == out.dtype and _most_of(found, chunk):
-            out._data = found.as_ndarray_like()
+        elif (
+            selected.shape == out.shape
+            and selected.dtype == out.dtype
+            and _most_of(selected, chunk)
+        ):
+            out._data = selected.as_ndarray_like()
         else:
-            out[where] = found
+            out[where] = selected
 
     async def decode_batch(self, chunk_bytes_and_specs: Iterable[Any]) -> Any:
-        watch = _watch.get()
-        if watch is None:
+        timer = _read_timer.get()
+        if timer is None:
             return await super().decode_batch(chunk_bytes_and_specs)
-        watch.note(decoding=1)
+        timer.count(decoding=1)
         try:
             return await super().decode_batch(chunk_bytes_and_specs)
         finally:
-            watch.note(decoding=-1)
+            timer.count(decoding=-1)
 
 
 def _most_of(part: Any, whole: Any) -> bool:
-    """Whether a view keeps little more in memory than it shows."""
+    """Whether a view has most of the bytes that it keeps in memory."""
     return bool(2 * math.prod(part.shape) > math.prod(whole.shape))
 
 
 class _Getter:
-    """Fetches bytes of a chunk or shard, and tells the watch."""
+    """Fetches bytes of a chunk or shard, and tells the timer."""
 
-    def __init__(self, inner: Any, watch: _Watch) -> None:
-        self._inner, self._watch = inner, watch
+    def __init__(self, inner: Any, timer: _ReadTimer) -> None:
+        self._inner, self._timer = inner, timer
 
     async def get(self, prototype: Any, byte_range: Any = None) -> Any:
-        self._watch.note(fetching=1)
+        self._timer.count(fetching=1)
         try:
             return await self._inner.get(prototype, byte_range)
         finally:
-            self._watch.note(fetching=-1)
+            self._timer.count(fetching=-1)
 
 
 def timed(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Have an array tell `decoding` when it waits for its store; return it.
+    """Return an array, changed so that `decoding` knows when it waits for its store.
 
-    Of a pipeline that is not Zarr's own, all is taken for decoding.
+    With another codec pipeline than Zarr's own, all time counts as decoding.
     """
     inner = array.async_array
     pipeline = inner.codec_pipeline

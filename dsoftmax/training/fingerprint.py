@@ -16,7 +16,7 @@ from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import UnreadableError, reduce
-from dsoftmax.storage.digests import array_digest
+from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.records import storable
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.validation import ValidationSet
@@ -77,7 +77,7 @@ def _arrays(source: Source) -> dict[str, str]:
 def _validation(validation: ValidationSet) -> str:
     found = _arrays(validation.source) | _policy(validation.source)
     content = _content(validation.source, validation.executor)
-    found["values"] = array_digest(np.array([content[row] for row in sorted(content, key=int)]))
+    found["values"] = short_digest(np.array([content[row] for row in sorted(content, key=int)]))
     return "; ".join(f"{name} {text}" for name, text in found.items())
 
 
@@ -135,16 +135,16 @@ def _policy(source: Source) -> dict[str, str]:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, LinearModel):
-        return f"a model with the digest {array_digest(value.classes, value.coef, value.intercept)}"
+        return f"a model with the digest {short_digest(value.classes, value.coef, value.intercept)}"
     if isinstance(value, np.ndarray):
-        return f"{preview(value)} (digest {array_digest(value)})"
+        return f"{preview(value)} (digest {short_digest(value)})"
     if isinstance(value, Mapping):
         return repr(sorted((str(key), float(factor)) for key, factor in value.items()))
     return repr(value)
 
 
 def _metadata(array: RowArray) -> str:
-    chunks = array_digest(np.array(array.boundaries))
+    chunks = short_digest(np.array(array.boundaries))
     text = f"{array.shape} {array.dtype} in {len(array.boundaries) - 1} chunks ({chunks})"
     return f"{text}, metadata {array.identity}" if array.identity else text
 
@@ -171,7 +171,7 @@ def _some_chunks(source: Source) -> list[tuple[int, int]]:
 
 def _digests(chunk: Chunk) -> dict[str, str]:
     arrays = [array for array in (chunk.X, chunk.y, chunk.sample_weight) if array is not None]
-    return {str(chunk.start): array_digest(*arrays)}
+    return {str(chunk.start): short_digest(*arrays)}
 
 
 chunk_digests: Reduction[dict[str, str]] = Reduction("fingerprint", _digests, or_)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsoftmax.data.folds import UserFolds
-from dsoftmax.data.memory_array import MemoryArray
+from dsoftmax.data.numpy_array import MemoryArray
 from dsoftmax.data.source import Source
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.gram import MOST_FEATURES, gram_of

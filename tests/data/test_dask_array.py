@@ -46,7 +46,7 @@ def in_chunks(
 ) -> tuple[np.ndarray, np.ndarray, da.Array, da.Array]:
     """Digits as NumPy arrays that are read in chunks of 97 rows, and as lazy arrays of those."""
     X, y = digits[0].astype("f4"), digits[1]
-    monkeypatch.setattr("dsoftmax.data.memory_array._CHUNK_BYTES", ROWS * X.shape[1] * 4)
+    monkeypatch.setattr("dsoftmax.data.numpy_array._CHUNK_BYTES", ROWS * X.shape[1] * 4)
     return X, y, da.from_array(X, chunks=(ROWS, -1)), da.from_array(y, chunks=ROWS)
 
 

@@ -339,7 +339,7 @@ def test_leading_rows_of_weight_zero_do_not_stop_mini_batches(digits: Arrays) ->
     weight[:1000] = 0
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        patch.setattr("dsoftmax.data.memory_array._CHUNK_BYTES", 900 * 64 * 8)
+        patch.setattr("dsoftmax.data.numpy_array._CHUNK_BYTES", 900 * 64 * 8)
         patch.setattr("dsoftmax.runtime.spans._SPAN_BYTES", 1)
         patch.setattr("dsoftmax.data.batches._MAX_LANES", 1)
         model = SoftmaxRegression(solver="adam", shuffle=False, max_iter=30, batch_size=50)

@@ -102,7 +102,7 @@ def labels_held(path: Path, setting: Any, *, batch: bool) -> list[tuple[int, ...
     with dask.config.set({"dsoftmax.cache": setting}), ThreadExecutor() as executor:
         executor.slots = 1
         one_pass(executor, source, "a", batch=batch)
-        return [number for _, _, number in zarr_array._held]
+        return [(row // (3 * CHUNK),) for _, _, (row,) in zarr_array._chunk_cache]
 
 
 def test_mini_batches_remember_chunks_of_labels(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_who_reads_in_order_remembers_the_chunk_of_labels_that_was_used_last(
 
 def test_a_run_that_ends_leaves_no_labels(tmp_path: Path) -> None:
     labels_held(tmp_path, "1 MiB", batch=True)
-    assert list(zarr_array._held) == []
+    assert list(zarr_array._chunk_cache) == []
 
 
 def test_a_process_that_has_much_memory_already_remembers_no_more(source: Source) -> None:

@@ -106,9 +106,11 @@ def test_features_of_hardly_any_curvature_are_not_held_back_by_the_damping() -> 
     np.testing.assert_allclose(ours.loss_, minimum, rtol=1e-6)
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_searches_that_rounding_error_has_ended_go_on_in_float64(alone: bool) -> None:
-    solver = Newton(ElasticNet(0.1, 0.0, np.ones((2, 1))), tol=0.0, noise=1e-3, alone=alone)
+@pytest.mark.parametrize("single_model", [True, False])
+def test_searches_that_rounding_error_has_ended_go_on_in_float64(single_model: bool) -> None:
+    solver = Newton(
+        ElasticNet(0.1, 0.0, np.ones((2, 1))), tol=0.0, noise=1e-3, single_model=single_model
+    )
     at, gradient = np.zeros((3, 2)), np.full((1, 3, 2), 0.1)
     known = Evaluation(np.ones(1), gradient, np.zeros(1))
     state = solver.start(at, known, at)
@@ -116,10 +118,10 @@ def test_searches_that_rounding_error_has_ended_go_on_in_float64(alone: bool) ->
     state = solver.tell(state, replace(known, share=0.3))
     assert state.search is not None
     higher = replace(known, value=np.full(1, 2.0))  # wherever the search goes
-    while state.rounds == 0:
+    while state.n_passes == 0:
         state = solver.tell(state, higher)
-    assert state.use_float64 == alone
-    assert solver.ask(state).use_float64 == alone
+    assert state.use_float64 == single_model
+    assert solver.ask(state).use_float64 == single_model
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])

@@ -53,14 +53,14 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def elsewhere(job: str = "", run: str = "", beat: int = 0) -> LockOwner:
-    """A holder of which nothing can be known from here."""
+    """A owner of which nothing can be known from here."""
     return LockOwner("node7", "another kernel", 4711, 12.5, job, run, "its token", beat)
 
 
-def holder_of(folder: Folder) -> LockOwner:
-    holder = LockOwner.decoded(folder.read("dsoftmax-lease.json"))
-    assert holder is not None
-    return holder
+def owner_of(folder: Folder) -> LockOwner:
+    owner = LockOwner.decoded(folder.read("dsoftmax-lease.json"))
+    assert owner is not None
+    return owner
 
 
 def refused(place: Any) -> str:
@@ -76,12 +76,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_lease_is_held_once_and_then_released_wherever_it_is(place: str) -> None:
+def test_a_lock_is_held_once_and_then_released_wherever_it_is(place: str) -> None:
     folder = open_folder(place)
     for _ in range(2):
         with FolderLock(place) as ours:
             ours.require()
-            assert holder_of(folder).pid == os.getpid()
+            assert owner_of(folder).pid == os.getpid()
             message = refused(place)
             assert f"in use by process {os.getpid()} on {os.uname().nodename}" in message
             assert "wait for it to end, or give another folder" in message
@@ -90,7 +90,7 @@ def test_a_lease_is_held_once_and_then_released_wherever_it_is(place: str) -> No
         assert folder.names() == []
 
 
-def test_a_lease_is_not_entered_twice(tmp_path: Path) -> None:
+def test_a_lock_is_not_entered_twice(tmp_path: Path) -> None:
     ours = FolderLock(tmp_path)
     with ours:
         with pytest.raises(CheckpointError, match="in use"), ours:
@@ -102,13 +102,13 @@ def test_a_lease_is_not_entered_twice(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lease_is_released_on_an_error(tmp_path: Path) -> None:
+def test_a_lock_is_released_on_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), FolderLock(tmp_path):
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
 
 
-def test_an_interrupt_while_it_is_taken_leaves_no_lease(
+def test_an_interrupt_while_it_is_taken_leaves_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(self: FolderLock) -> None:
@@ -120,15 +120,15 @@ def test_an_interrupt_while_it_is_taken_leaves_no_lease(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lease_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.005)
     with FolderLock(tmp_path) as ours:
-        wait_until(lambda: holder_of(open_folder(tmp_path)).beat >= 3)
+        wait_until(lambda: owner_of(open_folder(tmp_path)).beat >= 3)
         ours.require()
     assert os.listdir(tmp_path) == []
 
 
-def test_an_outage_does_not_end_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_does_not_end_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.005)
     failures = []
 
@@ -141,20 +141,20 @@ def test_an_outage_does_not_end_a_lease(tmp_path: Path, monkeypatch: pytest.Monk
             patch.setattr(ours._folder, "read", fail)
             wait_until(lambda: len(failures) >= 3)
             ours.require()
-        beat = holder_of(open_folder(tmp_path)).beat
-        wait_until(lambda: holder_of(open_folder(tmp_path)).beat > beat)
+        beat = owner_of(open_folder(tmp_path)).beat
+        wait_until(lambda: owner_of(open_folder(tmp_path)).beat > beat)
 
 
-def test_one_that_renews_its_lease_meanwhile_is_live(folder: Folder, clock: Clock) -> None:
-    holder = elsewhere(job="batch job 99")
-    folder.write("dsoftmax-lease.json", holder.encoded())
+def test_one_that_renews_its_lock_meanwhile_is_live(folder: Folder, clock: Clock) -> None:
+    owner = elsewhere(job="batch job 99")
+    folder.write("dsoftmax-lease.json", owner.encoded())
     said = []
 
-    def resample_at() -> None:
+    def renew() -> None:
         if clock.now >= 9:
-            folder.write("dsoftmax-lease.json", replace(holder, beat=1).encoded())
+            folder.write("dsoftmax-lease.json", replace(owner, beat=1).encoded())
 
-    clock.on_sleep = resample_at
+    clock.on_sleep = renew
     with (
         pytest.raises(CheckpointError, match=r"process 4711 on node7 \(batch job 99\); wait for"),
         FolderLock(folder.place, said.append),
@@ -165,7 +165,7 @@ def test_one_that_renews_its_lease_meanwhile_is_live(folder: Folder, clock: Cloc
         f"{folder.place} is held by process 4711 on node7 (batch job 99); taking it over if there "
         "is no sign of life for 60 s"
     ]
-    assert holder_of(folder).token == "its token"
+    assert owner_of(folder).token == "its token"
 
 
 def test_one_that_is_silent_for_a_minute_is_taken_over(folder: Folder, clock: Clock) -> None:
@@ -174,7 +174,7 @@ def test_one_that_is_silent_for_a_minute_is_taken_over(folder: Folder, clock: Cl
     with FolderLock(folder.place, said.append) as ours:
         ours.require()
         assert 60 <= clock.now < 62
-        assert holder_of(folder).pid == os.getpid()
+        assert owner_of(folder).pid == os.getpid()
         assert folder.names() == ["dsoftmax-lease.json"]
     assert len(said) == 1
 
@@ -202,7 +202,7 @@ def test_one_that_is_released_meanwhile_is_followed_at_once(folder: Folder, cloc
         elsewhere().encoded().replace(b"{", b'{"more": 1, '),
     ],
 )
-def test_a_malformed_lease_is_one_of_an_unknown_process(
+def test_a_malformed_lock_is_one_of_an_unknown_process(
     folder: Folder, clock: Clock, content: bytes
 ) -> None:
     folder.write("dsoftmax-lease.json", content)
@@ -230,7 +230,7 @@ with FolderLock(sys.argv[1]):
 
 @pytest.fixture
 def holding(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lease."""
+    """A process that holds the lock."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path],
         stdin=subprocess.PIPE,
@@ -254,14 +254,14 @@ def test_a_living_process_is_refused_to_and_a_killed_one_followed_at_once(
     assert clock.now == 0
 
 
-def test_a_process_that_has_the_id_of_the_holder_is_another(folder: Folder, clock: Clock) -> None:
+def test_a_process_that_has_the_id_of_the_owner_is_another(folder: Folder, clock: Clock) -> None:
     parent = replace(LockOwner.this_process(), pid=os.getppid(), started=-10.0)
     folder.write("dsoftmax-lease.json", parent.encoded())
     with FolderLock(folder.place):
         assert clock.now == 0
 
 
-def test_a_lease_that_this_process_could_not_remove_is_taken_again(
+def test_a_lock_that_this_process_could_not_remove_is_taken_again(
     folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str) -> None:
@@ -299,7 +299,7 @@ def test_a_job_that_was_requeued_goes_on_at_once(
     for name, value in after.items():
         monkeypatch.setenv(name, value)
     with FolderLock(folder.place):
-        assert "batch job 7" in str(holder_of(folder))
+        assert "batch job 7" in str(owner_of(folder))
     assert clock.now == 0
 
 
@@ -343,7 +343,7 @@ def test_a_living_process_of_the_same_job_is_live(
         assert "(batch job 7.server)" in refused(tmp_path)
 
 
-def test_whose_lease_was_taken_over_is_told_and_leaves_it_alone(
+def test_whose_lock_was_taken_over_is_told_and_leaves_it_alone(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.005)
@@ -357,10 +357,10 @@ def test_whose_lease_was_taken_over_is_told_and_leaves_it_alone(
         wait_until(give_up)
         with pytest.raises(CheckpointError, match="taken over by process 4711 on node7, since"):
             ours.require()
-    assert holder_of(folder) == elsewhere()
+    assert owner_of(folder) == elsewhere()
 
 
-def test_a_lease_that_someone_deleted_is_written_again(
+def test_a_lock_that_someone_deleted_is_written_again(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.005)
@@ -370,7 +370,7 @@ def test_a_lease_that_someone_deleted_is_written_again(
         wait_until(lambda: folder.names() == ["dsoftmax-lease.json"])
 
 
-def test_a_lease_that_is_gone_after_a_silence_was_someone_elses(
+def test_a_lock_that_is_gone_after_a_silence_was_someone_elses(
     folder: Folder, clock: Clock
 ) -> None:
     with FolderLock(folder.place) as ours:
@@ -400,7 +400,7 @@ def test_what_killed_takers_left_is_in_nobodys_way(folder: Folder, clock: Clock)
     assert clock.now == 0
 
 
-def test_a_lease_that_can_neither_be_read_nor_created_is_no_hang(
+def test_a_lock_that_can_neither_be_read_nor_created_is_no_hang(
     tmp_path: Path, clock: Clock
 ) -> None:
     (tmp_path / "dsoftmax-lease.json").symlink_to(tmp_path / "nowhere")
@@ -418,19 +418,19 @@ def test_of_two_takers_the_slower_one_is_refused(folder: Folder, clock: Clock) -
             folder.write("dsoftmax-lease.json", taker.encoded())
         type(folder).create(folder, name, content)
 
-    def resample_at() -> None:
+    def renew() -> None:
         folder.write("dsoftmax-lease.json", replace(taker, beat=1).encoded())
 
     ours = FolderLock(folder.place)
     ours._folder.create = create  # type: ignore[method-assign]
-    clock.on_sleep = resample_at
+    clock.on_sleep = renew
     with pytest.raises(CheckpointError, match="in use by process 4711 on node7"), ours:
         pass
     assert folder.names() == ["dsoftmax-lease.json"]
-    assert holder_of(folder).token == taker.token
+    assert owner_of(folder).token == taker.token
 
 
-def test_no_lease_is_written_among_other_things(place: str) -> None:
+def test_no_lock_is_written_among_other_things(place: str) -> None:
     folder = open_folder(place)
     folder.write("thesis.tex", b"years of work")
     with pytest.raises(DataError, match="holds 'thesis"), FolderLock(place):
@@ -475,7 +475,7 @@ print(os.listdir(sys.argv[1]), flush=True)
 """
 
 
-def test_a_forked_child_neither_holds_nor_releases_the_lease(tmp_path: Path) -> None:
+def test_a_forked_child_neither_holds_nor_releases_the_lock(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK, tmp_path], capture_output=True, text=True, check=True
     )
@@ -502,7 +502,7 @@ for line in sys.stdin:
             try:
                 ours.__enter__()
                 os.write(1, b"held %d\\n" % os.getpid())
-            except lease.CheckpointError:
+            except lock.CheckpointError:
                 os.write(1, b"refused %d\\n" % os.getpid())
                 os._exit(0)
             while True:
@@ -547,8 +547,8 @@ def test_one_of_many_processes_takes_over_from_a_killed_one(
     for _ in range(rounds):
         said = answers(takers, "run one 4\n", 4)
         assert sorted(how for how, _ in said) == ["held", "refused", "refused", "refused"]
-        (holder,) = (int(pid) for how, pid in said if how == "held")
-        assert holder_of(open_folder(tmp_path / "run")).pid == holder
+        (owner,) = (int(pid) for how, pid in said if how == "held")
+        assert owner_of(open_folder(tmp_path / "run")).pid == owner
         assert answers(takers, "kill\n", 1) == [["ended"]]
 
 
@@ -558,7 +558,7 @@ def test_one_of_many_machines_takes_over_from_a_silent_one(
     folder = open_folder(tmp_path / "run")
     folder.write("dsoftmax-lease.json", elsewhere().encoded())
     said = answers(takers, "run many 4\n", 4)
-    # Where the machine is so busy that a holder is silent for long enough, another may follow.
+    # Where the machine is so busy that a owner is silent for long enough, another may follow.
     held = [int(pid) for how, pid in said if how == "held"]
-    assert holder_of(folder).pid in held
+    assert owner_of(folder).pid in held
     assert answers(takers, "kill\n", 1) == [["ended"]]

@@ -72,7 +72,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     del content["sha256"]
     change(content)
     arrays = {name: model_file._read_array(array) for name, array in group.arrays()}
-    group.attrs["dsoftmax"] = content | {"sha256": model_file._digest(content, arrays)}
+    group.attrs["dsoftmax"] = content | {"sha256": model_file._content_digest(content, arrays)}
 
 
 def test_it_tells_what_it_was_made_from_and_with(tmp_path: Path) -> None:

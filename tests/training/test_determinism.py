@@ -44,7 +44,7 @@ def test_memory_and_store_give_the_same_bits_for_the_same_chunks(
     digits: Arrays, path: str, solver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = digits
-    monkeypatch.setattr("dsoftmax.data.memory_array._CHUNK_BYTES", 97 * 64 * 4)
+    monkeypatch.setattr("dsoftmax.data.numpy_array._CHUNK_BYTES", 97 * 64 * 4)
     with pytest.warns(ConvergenceWarning):
         model = model_of(solver).fit(X.astype("f4"), y)
     assert bits(model) == bits(fitted(path, solver))

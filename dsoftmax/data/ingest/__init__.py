@@ -1,1 +1,1 @@
-"""Writes tables and arrays of other formats to chunked Zarr stores."""
+"""Copies tables and arrays of other formats to chunked Zarr stores."""

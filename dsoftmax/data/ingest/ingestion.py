@@ -1,4 +1,4 @@
-"""Ingestion: rows of any source become a Zarr store, a few chunks at a time."""
+"""`ingest`: copies rows of any source to a Zarr store, a few chunks at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from dsoftmax.data.ingest.shuffle import shuffled
 from dsoftmax.data.ingest.tables import open_csv, open_parquet
 from dsoftmax.data.ingest.zarr_group import rows_of_group
 from dsoftmax.errors import DataError
-from dsoftmax.storage.zarr_nodes import create_array, locate, new_group, require_free
+from dsoftmax.storage.urls import locate
+from dsoftmax.storage.zarr_nodes import create_array, new_group, require_free
 from dsoftmax.typing import Array
 
 CHUNK_BYTES = {"X": 4 * 2**20, "y": 2**20}
@@ -89,8 +90,8 @@ def ingest(
     DataError
         If the source is damaged, pickled, in Fortran order, lacks values, or is of a wrong shape
         or dtype, if the destination is taken, or if there is no disk to shuffle on.
-    ChunkError
-        If a chunk of a Zarr array cannot be read.
+    ChunkError, OutageError
+        If a chunk of a Zarr array cannot be read, for good or for now.
     DsoftmaxError
         If pyarrow, which reads CSV and Parquet, is not installed.
     FileNotFoundError
@@ -107,8 +108,8 @@ def ingest(
     if destination == locate(source):
         raise DataError(f"{source} is both source and destination: choose another destination")
     require_free(destination, overwrite)
-    rows = _open(source, x, y, labels)
-    sizes = {name: _rows_per_chunk(name, rows, chunk_rows) for name in rows.forms}
+    rows = _open_source(source, x, y, labels)
+    sizes = {name: _rows_per_chunk(name, rows, chunk_rows) for name in rows.specs}
     if shuffle is not None:
         rows = shuffled(rows, shuffle, _scratch_folder(destination))
     with new_group(destination, overwrite) as group:
@@ -132,7 +133,7 @@ def summarize(store: str | os.PathLike[str]) -> str:
     return f"{store}: {', '.join(contents)}; {decoded:.1f} MB -> {stored:.1f} MB"
 
 
-def _open(
+def _open_source(
     source: str | os.PathLike[str], x: Names, y: str | None, labels: str | os.PathLike[str] | None
 ) -> RowStream:
     place = locate(source)
@@ -161,7 +162,7 @@ def _rows_per_chunk(name: str, rows: RowStream, chunk_rows: int | None) -> int:
     if chunk_rows is not None and chunk_rows < 1:
         raise DataError(f"got chunk_rows={chunk_rows}; expected 1 or more")
     if chunk_rows is None or name == "y":
-        chunk_rows = CHUNK_BYTES[name] // rows.forms[name].row_bytes
+        chunk_rows = CHUNK_BYTES[name] // rows.specs[name].row_bytes
     return max(1, min(chunk_rows, rows.count))
 
 
@@ -172,7 +173,7 @@ def _scratch_folder(destination: Path | str) -> Path:
 
 
 def _create_array(group: zarr.Group, name: str, rows: RowStream, chunk: int) -> zarr.Array[Any]:
-    shape, dtype = rows.forms[name]
+    shape, dtype = rows.specs[name]
     array = create_array(group, name, shape, dtype, (chunk, *shape[1:]))
     if name == "X" and rows.feature_names is not None:
         array.attrs["feature_names"] = list(rows.feature_names)
@@ -181,19 +182,19 @@ def _create_array(group: zarr.Group, name: str, rows: RowStream, chunk: int) -> 
 
 def _chunks(rows: RowStream, sizes: dict[str, int]) -> Iterator[_Chunk]:
     """Yield the chunks of all arrays, each when its last row has been read."""
-    cutters = {name: Rechunker(size) for name, size in sizes.items()}
+    rechunkers = {name: Rechunker(size) for name, size in sizes.items()}
     starts = dict.fromkeys(sizes, 0)
 
     def numbered(name: str, pieces: Iterator[Array]) -> Iterator[_Chunk]:
-        for row_slice in pieces:
-            yield _Chunk(name, starts[name], row_slice)
-            starts[name] += len(row_slice)
+        for piece in pieces:
+            yield _Chunk(name, starts[name], piece)
+            starts[name] += len(piece)
 
     for block in rows:
-        for name, cutter in cutters.items():
-            yield from numbered(name, cutter.push(block[name]))
-    for name, cutter in cutters.items():
-        yield from numbered(name, cutter.rest())
+        for name, rechunker in rechunkers.items():
+            yield from numbered(name, rechunker.push(block[name]))
+    for name, rechunker in rechunkers.items():
+        yield from numbered(name, rechunker.rest())
 
 
 def _write_behind(
@@ -211,6 +212,7 @@ def _write_behind(
         if progress is not None and name == "X":
             progress(rows_done, arrays["X"].shape[0])
 
+    # One thread, at most one chunk behind: memory holds two chunks, however fast the source is.
     with ThreadPoolExecutor(max_workers=1) as writer:
         writing = writer.submit(write, next(chunks))
         for chunk in chunks:

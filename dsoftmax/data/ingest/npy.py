@@ -21,11 +21,11 @@ from dsoftmax.data.ingest.row_stream import (
     Names,
     RowStream,
     block_rows,
+    checked_specs,
     find_pair,
-    in_step,
     native,
-    no_pair,
-    usable_forms,
+    no_pair_error,
+    zip_blocks,
 )
 from dsoftmax.errors import DataError
 from dsoftmax.typing import Array
@@ -74,7 +74,7 @@ def open_archive(path: Path, x: Names, y: str | None) -> RowStream:
     pair = find_pair(names, x, y)
     if pair is None:
         headers = [_read_header(path, name) for name in names]
-        raise no_pair(path, [f"{a.member} {a.shape} {a.dtype}" for a in headers], x, y)
+        raise no_pair_error(path, [f"{a.member} {a.shape} {a.dtype}" for a in headers], x, y)
     return _rows(path, dict(zip("Xy", [_read_header(path, name) for name in pair], strict=True)))
 
 
@@ -94,7 +94,7 @@ def _rows(path: Path, arrays: dict[str, NpyArray]) -> RowStream:
     for name, array in arrays.items():
         for problem in _problems(array):
             raise DataError(f"{name} ({array}) {problem}")
-    return RowStream(str(path), usable_forms(arrays), partial(_read_blocks, arrays))
+    return RowStream(str(path), checked_specs(arrays), partial(_read_blocks, arrays))
 
 
 def _problems(array: NpyArray) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _problems(array: NpyArray) -> Iterator[str]:
 
 def _read_blocks(arrays: dict[str, NpyArray]) -> Iterator[Block]:
     rows = block_rows(arrays["X"].data_bytes // arrays["X"].shape[0])
-    return in_step({name: _read_pieces(array, rows) for name, array in arrays.items()})
+    return zip_blocks({name: _read_pieces(array, rows) for name, array in arrays.items()})
 
 
 def _read_pieces(array: NpyArray, rows: int) -> Iterator[Array]:
@@ -121,8 +121,8 @@ def _read_pieces(array: NpyArray, rows: int) -> Iterator[Array]:
             data = stream.read((stop - start) * row_bytes)
             if len(data) < (stop - start) * row_bytes:
                 raise EOFError(f"it ends before row {stop}")
-            row_slice = np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])
-            yield row_slice.astype(native(array.dtype), copy=False)
+            piece = np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])
+            yield piece.astype(native(array.dtype), copy=False)
         stream.read(1)  # zipfile compares a member's checksum only at its very end
 
 
@@ -136,7 +136,7 @@ def _read_header(path: Path, member: str | None) -> NpyArray:
 
 @contextmanager
 def _open_npy(path: Path, member: str | None) -> Iterator[tuple[IO[bytes], int]]:
-    """Open a `.npy` file, or the one that is a member of an archive, and tell its length."""
+    """Open a `.npy` file or member of an archive; yield it and its length in bytes."""
     with _damage_refused(path):
         if member is None:
             with path.open("rb") as stream:

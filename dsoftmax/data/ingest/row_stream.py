@@ -1,4 +1,4 @@
-"""Rows and their labels on the way into a store: what every kind of source looks like."""
+"""The stream of rows and labels that every kind of source gives to `ingest`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Shaped(Protocol):
 
 
 class ArraySpec(NamedTuple):
-    """What an array will be in the store.
+    """Shape and dtype of an array that will be written.
 
     Attributes
     ----------
@@ -59,20 +59,20 @@ class RowStream:
     Attributes
     ----------
     name : the source, for messages
-    forms : of X and, where there are labels, of y
-    blocks : begins to read; how many rows a block has is the source's choice
+    specs : of X and, where there are labels, of y
+    blocks : starts a new read; the source chooses how many rows a block has
     feature_names : of the columns of X, where they have names
     """
 
     name: str
-    forms: Mapping[str, ArraySpec]
+    specs: Mapping[str, ArraySpec]
     blocks: Callable[[], Iterator[Block]]
     feature_names: tuple[str, ...] | None = None
 
     @property
     def count(self) -> int:
         """How many rows there are."""
-        return self.forms["X"].shape[0]
+        return self.specs["X"].shape[0]
 
     def __iter__(self) -> Iterator[Block]:
         read = 0
@@ -87,44 +87,44 @@ class RowStream:
 
 
 class Rechunker:
-    """Cuts a stream of arrays anew, into pieces of `rows` rows; only the last may be shorter."""
+    """Cuts a stream of arrays into pieces of `rows` rows; only the last may be shorter."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._filled = 0
-        self._piece: Array | None = None
+        self._pending: Array | None = None
 
     def push(self, array: Array) -> Iterator[Array]:
         """Take in an array, and yield the pieces that it completes."""
         while len(array):
-            if self._piece is None:
-                # A copy: a view would keep all of the array it is of in memory.
-                self._piece = np.empty((self._rows, *array.shape[1:]), array.dtype)
-            taken = array[: self._rows - self._filled]
-            self._piece[self._filled : self._filled + len(taken)] = taken
-            self._filled += len(taken)
-            array = array[len(taken) :]
+            if self._pending is None:
+                # A copy: a view would keep the entire array in memory.
+                self._pending = np.empty((self._rows, *array.shape[1:]), array.dtype)
+            rows = array[: self._rows - self._filled]
+            self._pending[self._filled : self._filled + len(rows)] = rows
+            self._filled += len(rows)
+            array = array[len(rows) :]
             if self._filled == self._rows:
                 yield from self.rest()
 
     def rest(self) -> Iterator[Array]:
         """Yield what is left of the stream, if anything is."""
-        if self._piece is not None:
-            row_slice, self._piece = self._piece[: self._filled], None
+        if self._pending is not None:
+            rows, self._pending = self._pending[: self._filled], None
             self._filled = 0
-            yield row_slice
+            yield rows
 
 
-def recut(arrays: Iterable[Array], rows: int) -> Iterator[Array]:
-    """Yield a stream of arrays anew, in pieces of so many rows."""
-    cutter = Rechunker(rows)
+def rechunked(arrays: Iterable[Array], rows: int) -> Iterator[Array]:
+    """Yield the rows of a stream of arrays in pieces of `rows` rows."""
+    rechunker = Rechunker(rows)
     for array in arrays:
-        yield from cutter.push(array)
-    yield from cutter.rest()
+        yield from rechunker.push(array)
+    yield from rechunker.rest()
 
 
-def in_step(streams: Mapping[str, Iterator[Array]]) -> Iterator[Block]:
-    """Yield as blocks what streams of equal pieces yield, to the very end of each."""
+def zip_blocks(streams: Mapping[str, Iterator[Array]]) -> Iterator[Block]:
+    """Yield as blocks what streams of equal pieces yield; all are read to their very end."""
     for pieces in zip(*streams.values(), strict=True):
         yield dict(zip(streams, pieces, strict=True))
 
@@ -143,7 +143,7 @@ def find_pair(held: Sequence[str], x: Names, y: str | None) -> tuple[str, str] |
     return None
 
 
-def no_pair(source: object, held: Iterable[str], x: Names, y: str | None) -> DataError:
+def no_pair_error(source: object, held: Iterable[str], x: Names, y: str | None) -> DataError:
     """Return the error of a source whose arrays are not those that were asked for."""
     return DataError(
         f"{source} holds {', '.join(held) or 'no array'}; got x={x!r}, y={y!r}, expected two of "
@@ -151,8 +151,8 @@ def no_pair(source: object, held: Iterable[str], x: Names, y: str | None) -> Dat
     )
 
 
-def usable_forms(arrays: Mapping[str, Shaped]) -> dict[str, ArraySpec]:
-    """Return the forms of X and y, refusing from the metadata alone what cannot be ingested.
+def checked_specs(arrays: Mapping[str, Shaped]) -> dict[str, ArraySpec]:
+    """Return the specs of X and y, after checking from the metadata that they can be ingested.
 
     Raises
     ------

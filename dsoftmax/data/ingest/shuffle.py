@@ -76,7 +76,7 @@ def _require_disk(folder: Path, needed: int) -> None:
 
 
 def _read_shuffled(rows: RowStream, seed: int, folder: Path) -> Iterator[Block]:
-    record, strings = _record(rows), _Strings(rows.forms)
+    record, strings = _record(rows), _Strings(rows.specs)
     with tempfile.TemporaryFile(dir=folder) as file:
         buckets = _Buckets(file, record, rows.count, seed)
         keys = np.random.Philox(seed)
@@ -87,13 +87,13 @@ def _read_shuffled(rows: RowStream, seed: int, folder: Path) -> Iterator[Block]:
                 records[name] = values
             buckets.deal(records)
         for records in buckets:
-            yield strings.decoded({name: records[name] for name in rows.forms})
+            yield strings.decoded({name: records[name] for name in rows.specs})
 
 
 def _record(rows: RowStream) -> np.dtype[Any]:
     """Return the dtype of a row on disk, where strings are numbers."""
     fields: list[tuple[str, Any, tuple[int, ...]]] = [("key", np.uint64, ())]
-    for name, (shape, dtype) in rows.forms.items():
+    for name, (shape, dtype) in rows.specs.items():
         fields.append((name, np.int64 if dtype.kind in "UT" else dtype, shape[1:]))
     return np.dtype(fields)
 
@@ -106,6 +106,8 @@ class _Buckets:
         bits = max(1, (count * record.itemsize // _BUCKET_BYTES).bit_length())
         self._shift = np.uint64(64 - bits)
         self._sizes = np.zeros(1 << bits, np.int64)
+        # The keys are drawn twice, here to size the buckets and later to fill them: a counter-based
+        # generator gives the same ones again, and nothing has to be stored.
         keys = np.random.Philox(seed)
         for start in range(0, count, _KEYS_AT_ONCE):
             self._sizes += self._count(keys.random_raw(min(_KEYS_AT_ONCE, count - start)))
@@ -140,8 +142,8 @@ class _Buckets:
 class _Strings:
     """Numbers for strings, which have no fixed size on disk, in the order of their appearance."""
 
-    def __init__(self, forms: Mapping[str, ArraySpec]) -> None:
-        self._dtypes = {name: f.dtype for name, f in forms.items() if f.dtype.kind in "UT"}
+    def __init__(self, specs: Mapping[str, ArraySpec]) -> None:
+        self._dtypes = {name: f.dtype for name, f in specs.items() if f.dtype.kind in "UT"}
         self._numbers: dict[str, int] = {}
 
     def encoded(self, block: Block) -> Block:

@@ -3,57 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import zarr.errors
+import zarr
 
 from dsoftmax.data.ingest.row_stream import (
     Block,
     Names,
     RowStream,
     block_rows,
+    checked_specs,
     find_pair,
-    in_step,
     native,
-    no_pair,
-    recut,
-    usable_forms,
+    no_pair_error,
+    rechunked,
+    zip_blocks,
 )
-from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.data.retry import RetryPolicy, fetch
+from dsoftmax.data.zarr_array import ZarrArray, forget_chunks, open_zarr
+from dsoftmax.errors import DataError
+from dsoftmax.storage.urls import absolute_url, open_node
 from dsoftmax.typing import Array
 
 _MOST_BYTES = 32 * 2**20
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An array of the group."""
-
-    place: str
-    array: zarr.Array[Any]
-
-    def __str__(self) -> str:
-        return f"{self.place}, {self.shape} {self.dtype}"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
-
-
 def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     """Open two arrays of a Zarr group, having read their metadata.
 
-    Chunks are read whole and once, in the order of the rows; only if they are so tall that a row
-    of them holds more than 32 MiB, they are decoded again for each 32 MiB. Memory has to hold
-    that, and a few of the chunks.
+    Chunks are read whole, in the order of the rows, and tried again as in a fit where the store
+    does not answer. Only if they are so tall that a row of them holds more than 64 MiB, they are
+    decoded again for each 32 MiB. Memory has to hold that, and a few of the chunks.
 
     Parameters
     ----------
@@ -69,58 +50,61 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
         If there is nothing at a path.
     """
     group = _open(place)
-    found = [name for name in (x, y) if isinstance(name, str) and name in group]
-    pair = find_pair([*found, *group.array_keys()], x, y)
+    named = [name for name in (x, y) if isinstance(name, str) and name in group]
+    pair = find_pair([*named, *group.array_keys()], x, y)
     if pair is None:
         held = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
-        raise no_pair(place, held, x, y)
-    arrays = {name: _member(place, group, key) for name, key in zip("Xy", pair, strict=True)}
-    names = arrays["X"].array.attrs.get("feature_names")
+        raise no_pair_error(place, held, x, y)
+    arrays = {name: open_zarr(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
+    names = arrays["X"].array().attrs.get("feature_names")
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
-    return RowStream(str(place), usable_forms(arrays), blocks, feature_names)
+    return RowStream(str(place), checked_specs(arrays), blocks, feature_names)
 
 
 def _open(place: Path | str) -> zarr.Group:
     if isinstance(place, Path) and not place.exists():
         raise FileNotFoundError(f"{place} does not exist")
+    reason: object = "it is an array"
     try:
-        return zarr.open_group(place, mode="r")
-    except (zarr.errors.BaseZarrError, OSError, ValueError) as error:
-        raise DataError(
-            f"{place} is no group of Zarr arrays ({error}); expected one, or a file whose name "
-            "ends in .npz, .npy, .csv or .parquet"
-        ) from error
+        node = open_node(absolute_url(place))
+        if isinstance(node, zarr.Group):
+            return node
+    except DataError as error:
+        reason = error
+    raise DataError(
+        f"{place} is no group of Zarr arrays ({reason}); expected one, or a file whose name "
+        "ends in .npz, .npy, .csv or .parquet"
+    )
 
 
-def _member(place: Path | str, group: zarr.Group, key: str) -> _Member:
-    node = group[key]
-    if not isinstance(node, zarr.Array):
-        raise DataError(f"{place}/{key} is a Zarr group; expected an array: name one of its arrays")
-    return _Member(f"{place}/{key}", node)
+def _read_blocks(arrays: dict[str, ZarrArray]) -> Iterator[Block]:
+    rows = _rows_at_once(arrays["X"])
+    try:
+        yield from zip_blocks(
+            {"X": _read_pieces(arrays["X"]), "y": rechunked(_read_pieces(arrays["y"]), rows)}
+        )
+    finally:  # the cache of chunks has no use once all rows are read
+        forget_chunks()
 
 
-def _read_blocks(arrays: dict[str, _Member]) -> Iterator[Block]:
-    rows = _rows_at_once(arrays["X"].array)
-    return in_step({"X": _read_pieces(arrays["X"]), "y": recut(_read_pieces(arrays["y"]), rows)})
-
-
-def _read_pieces(member: _Member) -> Iterator[Array]:
-    rows, count = _rows_at_once(member.array), member.shape[0]
+def _read_pieces(array: ZarrArray) -> Iterator[Array]:
+    rows, count, retry_policy = _rows_at_once(array), array.shape[0], RetryPolicy.configured()
     for start in range(0, count, rows):
         stop = min(start + rows, count)
-        try:
-            row_slice = np.asarray(member.array[start:stop])
-        except Exception as error:
-            raise ChunkError(
-                f"{member.place}: rows {start} to {stop - 1} cannot be read: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        yield row_slice.astype(native(row_slice.dtype), copy=False)
+        piece = fetch(
+            array.name,
+            partial(array.read, start, stop),
+            start,
+            stop,
+            retry_policy,
+            partial(array.culprit, start, stop),
+        )
+        yield piece.astype(native(piece.dtype), copy=False)
 
 
-def _rows_at_once(array: zarr.Array[Any]) -> int:
-    """Return a number of whole chunks (of those in a shard), unless they are very tall."""
-    row_bytes, chunk = array.nbytes // array.shape[0], int(array.chunks[0])
+def _rows_at_once(array: ZarrArray) -> int:
+    """Return the rows of some whole chunks, unless they are very tall."""
+    row_bytes, chunk = array.nbytes // array.shape[0], array.chunk_shape[0]
     whole_chunks = max(1, block_rows(row_bytes) // chunk) * chunk
     return min(whole_chunks, max(1, _MOST_BYTES // row_bytes))

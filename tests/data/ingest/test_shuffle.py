@@ -98,9 +98,9 @@ def test_the_same_seed_gives_the_same_bytes(archive: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("dtype", ["U4", np.dtypes.StringDType()])
 def test_strings_keep_their_rows(tmp_path: Path, dtype: Any) -> None:
     X, y = np.arange(60)[:, None], np.array(["deer", "", "été"] * 20, dtype)
-    forms = {"X": ArraySpec(X.shape, X.dtype), "y": ArraySpec(y.shape, y.dtype)}
+    specs = {"X": ArraySpec(X.shape, X.dtype), "y": ArraySpec(y.shape, y.dtype)}
     rows = RowStream(
-        "strings", forms, lambda: iter([{"X": X[:31], "y": y[:31]}, {"X": X[31:], "y": y[31:]}])
+        "strings", specs, lambda: iter([{"X": X[:31], "y": y[:31]}, {"X": X[31:], "y": y[31:]}])
     )
     for block in shuffled(rows, 0, tmp_path):
         assert block["y"].dtype == y.dtype

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
+from fsspec.implementations.memory import MemoryFileSystem
 
 from dsoftmax.data.ingest import zarr_group
 from dsoftmax.data.ingest.ingestion import ingest
-from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.errors import ChunkError, DataError, OutageError
+from tests.object_store import Bucket
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "format 2": {"zarr_format": 2, "chunks": (7, 5)},
@@ -20,7 +24,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def save(path: Path, X: np.ndarray, y: np.ndarray, *, zarr_format: Any = 3, **layout: Any) -> Path:
+def save(path: Any, X: np.ndarray, y: np.ndarray, *, zarr_format: Any = 3, **layout: Any) -> Any:
     group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
     group.create_array("X", shape=X.shape, dtype=X.dtype, **layout)[:] = X
     dtype = "string" if y.dtype.kind == "T" else y.dtype
@@ -94,7 +98,7 @@ def test_arrays_of_other_names_and_deeper_groups_are_found(tmp_path: Path) -> No
     np.testing.assert_array_equal(held(Path(out))[0], X)
     with pytest.raises(DataError, match=r"holds labels \(50,\) int64; got x=None, y=None"):
         ingest(source, tmp_path / "other.zarr")
-    with pytest.raises(DataError, match="train is a Zarr group; expected an array"):
+    with pytest.raises(DataError, match="train is a Zarr group, not an array"):
         ingest(source, tmp_path / "other.zarr", x="train", y="labels")
     with pytest.raises(DataError, match=r"got x=\['labels'\]"):
         ingest(source, tmp_path / "other.zarr", x=["labels"], y="labels")
@@ -149,6 +153,50 @@ def test_a_damaged_chunk_is_named_and_leaves_nothing_behind(
     monkeypatch.setattr(zarr_group, "_MOST_BYTES", 50)
     source = save(tmp_path / "in.zarr", *data(), chunks=(10, 5))
     (source / "X" / "c" / "2" / "0").write_bytes(b"damage")
-    with pytest.raises(ChunkError, match=r"in\.zarr/X: rows 20 to 29 cannot be read"):
+    with pytest.raises(
+        ChunkError, match=r"in\.zarr/X: chunk c/2/0 \(rows 20 to 29\) cannot be read"
+    ):
         ingest(source, tmp_path / "out.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["in.zarr"]
+
+
+def test_a_store_that_fails_once_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = data()
+    url = "memory://busy/in.zarr"
+    save(url, X, y, chunks=(10, 5))
+    read, failed = MemoryFileSystem.cat_file, set()
+
+    def busy(self: MemoryFileSystem, path: str, *rest: Any, **options: Any) -> bytes:
+        if "/c/" in path and path not in failed:
+            failed.add(path)
+            raise OSError(errno.EBUSY, "503 Slow Down")
+        return bytes(read(self, path, *rest, **options))
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", busy)
+    with dask.config.set({"dsoftmax.retry-delay": "1ms"}):
+        out = ingest(url, tmp_path / "out.zarr")
+    assert len(failed) == 9
+    np.testing.assert_array_equal(held(Path(out))[0], X)
+    failed.clear()
+    with dask.config.set({"dsoftmax.read-retries": 0}), pytest.raises(OutageError, match="503"):
+        ingest(url, tmp_path / "other.zarr")
+
+
+def test_a_group_is_opened_with_the_storage_options_of_this_process(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    X, y = data()
+    url = f"{bucket.url}/in.zarr"
+    group = zarr.open_group(url, mode="w", storage_options=bucket.options)
+    group["X"], group["y"] = X, y
+    out = ingest(url, tmp_path / "out.zarr")
+    np.testing.assert_array_equal(held(Path(out))[0], X)
+
+
+def test_a_store_of_ours_that_has_lost_a_chunk_is_refused(tmp_path: Path) -> None:
+    whole = ingest(save(tmp_path / "in.zarr", *data(), chunks=(10, 5)), tmp_path / "whole.zarr")
+    (Path(whole) / "X" / "c" / "0" / "0").unlink()
+    with pytest.raises(ChunkError, match="has lost 1 of its 1 chunks"):
+        ingest(whole, tmp_path / "out.zarr")

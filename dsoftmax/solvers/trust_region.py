@@ -1,0 +1,58 @@
+"""How far Newton's surrogate is trusted: its damping, and what trials tell about its curvature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.solvers.low_rank import Secant
+from dsoftmax.solvers.newton_state import NewtonState
+from dsoftmax.typing import Array
+
+POOR, _GOOD = 0.25, 0.75  # fractions of the gain that the surrogate predicted
+_DAMPING, _LEAST_DAMPING = 0.01, 1e-10  # some features have a curvature of 1e-7
+_MOST_SECANTS, _SECANT_BYTES = 20, 1 << 26
+
+
+def after_trials(state: NewtonState, values: Array, result: Evaluation) -> NewtonState:
+    """Return the state with what the trials tell, still at the old centre."""
+    after = replace(state, trials=(), n_passes=state.n_passes + 1, surrogate=None)
+    if state.trials[0].secant is not None:
+        gain_ratio = float((values[0] - state.value) / state.trials[0].gain)
+        failed = state.failed or not gain_ratio >= POOR
+        damping = _damping(state.damping, gain_ratio, 2 if failed else 10)
+        after = replace(after, gain_ratio=gain_ratio, damping=damping, failed=failed)
+    if result.resampled:
+        return replace(after, secants=())
+    secants = (*state.secants, *_secants(state, values, result))
+    most = min(max(_SECANT_BYTES // (16 * state.point.size), 2), _MOST_SECANTS)
+    return replace(after, secants=secants[-most:])
+
+
+def _secants(state: NewtonState, values: Array, result: Evaluation) -> Iterator[Secant]:
+    """Yield what the trials tell about the error of the sample's curvature, the best one last."""
+    for index in np.argsort(-values):
+        secant = state.trials[index].secant
+        if secant is not None and state.surrogate is not None and np.isfinite(values[index]):
+            change = state.surrogate.stretched(result.gradient[index] - state.gradient)
+            yield Secant(secant.step, change.ravel() - secant.change)
+
+
+def first_damping(share: float) -> float:
+    """Return the damping of the first model, whose sample is a share of the rows.
+
+    The error of what a sample tells has the factor (1 - share)^(1/2) (Cochran, Sampling
+    techniques, 1977, section 2.6): a sample of all rows needs no damping.
+    """
+    return max(_DAMPING * math.sqrt(1 - share), _LEAST_DAMPING)
+
+
+def _damping(damping: float, gain_ratio: float, factor: float) -> float:
+    """Return the damping after a step that gained `gain_ratio` times what the model had said."""
+    if not gain_ratio >= POOR:
+        return 4 * damping
+    return max(damping / factor, _LEAST_DAMPING) if gain_ratio > _GOOD else damping
