@@ -128,7 +128,7 @@ def _write(
         pieces = [_piece(source, out, span) for span in spans[first:last]]
         blocks = {key: block for part, *_ in pieces for key, block in part.futures.items()}
         tasks.append((pieces, blocks, model, method, url, resume))
-    for _ in executor.run(method, _write_rows, tasks, few=bool(source.futures)):
+    for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
         pass
 
 

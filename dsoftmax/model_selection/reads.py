@@ -21,7 +21,7 @@ from dsoftmax.model_selection.stack import (
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.importance_sample import LeverageSampler, rows_of
 from dsoftmax.objective.reduction import Reduction, combine
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers.base import Request
@@ -122,14 +122,10 @@ class Scans(RowReader):
         )
         leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
         with readable():
-            sums, spent = reduce(
-                validation.executor,
-                source,
-                judge_of(members, points),
-                leaves,
-                keep=validation.key,
-                evict_others=True,
+            read = Pass(
+                validation.executor, source, leaves, cache_name=validation.key, evict_others=False
             )
+            sums, spent = read.reduce(judge_of(members, points))
         self._ledger.retries += spent.retries
         return sums
 

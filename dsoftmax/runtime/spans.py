@@ -8,7 +8,7 @@ tree, and in whatever order the parts arrive, the total has the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -44,19 +44,19 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) 
 
 
 def around(excluded: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
-    """Return spans without the rows of holes, which do not reach beyond the span they begin in.
+    """Return spans without excluded rows, which do not reach beyond the span they begin in.
 
     Examples
     --------
     >>> around([(10, 20), (30, 50)], [(0, 30), (30, 50)])
     [(0, 10), (20, 30)]
     """
-    kept = []
+    remaining = []
     for start, stop in spans:
-        inner = sorted(hole for hole in excluded if start <= hole[0] < stop)
-        edges = [start, *(row for hole in inner for row in hole), stop]
-        kept += [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-    return kept
+        holes = sorted(hole for hole in excluded if start <= hole[0] < stop)
+        edges = [start, *(row for hole in holes for row in hole), stop]
+        remaining += [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+    return remaining
 
 
 def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = False) -> list[Span]:
@@ -115,6 +115,23 @@ def cut_groups(runs: Sequence[Span], fan_in: int) -> list[Span]:
         groups.append((first, last))
         first = last
     return groups
+
+
+def within(runs: Sequence[Span], missing: Collection[int]) -> Iterator[Span]:
+    """Yield the parts of runs of leaves that are missing.
+
+    Examples
+    --------
+    >>> list(within([(0, 4), (4, 6)], missing={0, 2, 3}))
+    [(0, 1), (2, 4)]
+    """
+    for first, last in runs:
+        start = first
+        for index in range(first, last + 1):
+            if index == last or index not in missing:
+                if start < index:
+                    yield start, index
+                start = index + 1
 
 
 def _nearest_power(number: float) -> int:

@@ -14,9 +14,9 @@ import dask
 from distributed import KilledWorker
 from distributed.utils_comm import gather_from_workers
 
-from dsoftmax.runtime import worker
 from dsoftmax.runtime.base import TaskKilledError
 from dsoftmax.runtime.transfer import LARGE, MergePlan, PendingMerges, TaskCall, array_bytes
+from dsoftmax.runtime.worker import run_task
 
 _LONGEST = 600.0
 
@@ -39,7 +39,7 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def left_for(self, worker: str | None) -> int:
+    def n_waiting(self, worker: str | None) -> int:
         """Return how many calls are meant for a worker."""
         return len(self._waiting.get(worker, ()))
 
@@ -50,7 +50,7 @@ class Backlog:
         self._let_go_if_empty(worker)
         return found
 
-    def last_of_most(self, worker: str) -> TaskCall | None:
+    def steal_for(self, worker: str) -> TaskCall | None:
         """Return, for a worker, the last call of whoever has most left, if anyone has."""
         if not self._waiting:
             return None
@@ -103,7 +103,7 @@ class Window:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def held(self, worker: str | None) -> int:
+    def n_running(self, worker: str | None) -> int:
         """Return how many of them are meant for a worker."""
         return self._held[worker]
 
@@ -120,7 +120,7 @@ class Window:
         keys = [f"{prefix}-{number}" for number in range(first, self._submitted)]
         with _meant_for({key: call.worker for key, call in zip(keys, calls, strict=True)}):
             futures = self._client.map(
-                worker.with_one_blas_thread,
+                run_task,
                 [function] * len(calls),
                 *map(list, zip(*(call.task for call in calls), strict=True)),
                 key=keys,

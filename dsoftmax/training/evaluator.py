@@ -19,7 +19,7 @@ from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.objective.scaling import Moments
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
-from dsoftmax.runtime.reduce import reduce
+from dsoftmax.runtime.reduce import Pass
 from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers.base import Request, RowSelection
@@ -146,16 +146,15 @@ class Evaluator(RowReader):
 
     def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
         """Reduce over rows that the first mini-batches decode anyway."""
-        sums, cost = reduce(
+        read = Pass(
             self._executor,
             self._source,
-            reduction,
             leaves,
-            keep=self._key,
+            cache_name=self._key,
             batch=True,
             drop_after_use=False,
-            watch=self._watch_batch,
         )
+        sums, cost = read.reduce(reduction, on_task_done=self._watch_batch)
         self._ledger.spend(cost)
         return sums
 
@@ -242,17 +241,17 @@ class Evaluator(RowReader):
         # Points to probe the curvature with are no models to judge.
         kernel = objective.to_kernel(points)[: 1 if final else 0]
         held_out_reductions = self._held_out_reductions(kernel, objective.coordinates.shift)
-        sums, cost = reduce(
+        read = Pass(
             self._executor,
             self._source,
-            combine(objective.reduction(points), *held_out_reductions),
             leaves,
-            keep=self._key,
+            cache_name=self._key,
             batch=True,
             drop_after_use=final,
-            watch=self._watch_batch,
             following=self._epoch.batch(self._next_step + 1),
         )
+        reduction = combine(objective.reduction(points), *held_out_reductions)
+        sums, cost = read.reduce(reduction, on_task_done=self._watch_batch)
         self._ledger.spend(cost)
         first, *judged = sums.parts
         for own in judged:

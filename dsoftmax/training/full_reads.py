@@ -18,8 +18,8 @@ from dsoftmax.objective.importance_sample import (
 from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
-from dsoftmax.runtime.memory import require_sample_fits
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.memory import cache_room_for, require_sample_fits
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import Span, around
 from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
@@ -64,6 +64,7 @@ class RowReader:
         self.n_rows = sum(stop - start for start, stop in self._parts)
         # What workers remember has the weights of the rows that there were: holes only grow.
         self._key = f"{executor.run_key}-{len(excluded)}"
+        self._pass = Pass(executor, self._source, self._leaves, cache_name=self._key)
         self.begun: PartialSum | None = None
         self.sample: ImportanceSample | None = None
 
@@ -83,14 +84,9 @@ class RowReader:
         -------
         what the reduction adds up to, and what the others do
         """
-        sums, cost = reduce(
-            self._executor,
-            self._source,
-            combine(reduction, *others),
-            self._leaves,
-            keep=self._key if keep else None,
-            begun=self._taken_up(),
-            watch=self._watch,
+        read = self._pass if keep else Pass(self._executor, self._source, self._leaves)
+        sums, cost = read.reduce(
+            combine(reduction, *others), resume_from=self._taken_up(), on_task_done=self._watch
         )
         self._ledger.spend(cost)
         first, *rest = sums.parts
@@ -144,9 +140,9 @@ def first_epoch(source: Source, params: FitParams, spans: tuple[Span, ...], n_ro
 
 def warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:
     """Warn if the spans that mini-batches are taken from would be decoded anew at every step."""
-    lanes = -(-epoch.n_lanes // executor.processes)
+    lanes = -(-epoch.n_lanes // executor.location.processes)
     span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    room = executor.cache_room(source, span, batch=True)
+    room = cache_room_for(source, executor.location, span, batch=True)
     if source.X.in_memory or lanes * span <= room:
         return
     warnings.warn(

@@ -18,7 +18,7 @@ from dsoftmax.metrics.scores import scores_of
 from dsoftmax.objective.objective import Objective
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers.base import State, Status
 from dsoftmax.training.label_scan import report_left_out, require_classes, scan_labels
@@ -117,15 +117,10 @@ def sums_apart(
     reduction = metrics_of(kernel, objective.coordinates.shift)
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     with readable():
-        return reduce(
-            validation.executor,
-            source,
-            reduction,
-            leaves,
-            keep=validation.key,
-            evict_others=True,
-            watch=watch,
+        read = Pass(
+            validation.executor, source, leaves, cache_name=validation.key, evict_others=False
         )
+        return read.reduce(reduction, on_task_done=watch)
 
 
 @contextmanager

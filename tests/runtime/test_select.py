@@ -21,7 +21,7 @@ from dsoftmax.runtime import local_cluster as local
 from dsoftmax.runtime import select
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.cost import Cost
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass, reduce
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
@@ -106,12 +106,8 @@ def test_work_is_added_up_and_time_is_split(source: Source) -> None:
 
         labelled = source.with_classes(np.arange(4))
         reduction = moments_of(4, source.dtype)
-        _, cost = reduce(
-            executor,
-            labelled,
-            reduction,
-            full_pass(spans),
-            watch=lambda task_result, begun: seen.append(task_result.cost),
+        _, cost = Pass(executor, labelled, full_pass(spans)).reduce(
+            reduction, on_task_done=lambda task_result, _: seen.append(task_result.cost)
         )
     assert cost.rows == 95 == sum(work.rows for work in seen)
     assert cost.bytes == 95 * 3 * 8
