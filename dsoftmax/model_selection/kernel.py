@@ -11,7 +11,7 @@ import numpy as np
 
 from dsoftmax.metrics.fold_loss import FoldSums, HeldOutSums, judge, loss_by_fold, loss_of_folds
 from dsoftmax.objective.kernel import loss_gradient
-from dsoftmax.objective.reduction import Chunk, of_fold
+from dsoftmax.objective.reduction import Chunk, rows_of_fold
 from dsoftmax.typing import Array
 
 _LOSSES = 1 << 21  # of rows times models that are at hand at once
@@ -57,7 +57,7 @@ def partial_judge_folds(
     result = np.zeros((3, len(points)))
     for part in _parts(chunk, points, _few_bytes(chunk)):
         for fold in np.unique(left_out):
-            rows, own = of_fold(part, fold), left_out == fold
+            rows, own = rows_of_fold(part, fold), left_out == fold
             sums = partial_judge(rows._replace(sample_weight=rows.held_out), points[own], shift)
             result[:, own] += sums.loss, sums.correct, sums.weight
     return HeldOutSums(*result)

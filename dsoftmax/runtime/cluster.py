@@ -27,7 +27,7 @@ from dsoftmax.runtime.worker import forget
 _MOST_TASKS = 8  # a slot: enough to keep it busy, and few enough to hold points and sums
 _LEAST_TASKS = 2  # a slot: one that runs, and one whose blocks arrive meanwhile
 _FRACTION = 4  # a worker is given one in so many of its waiting tasks at once, within these bounds
-_WATCH_SECONDS = 5
+_WATCH_SECONDS = 5  # between two looks at which workers there are
 _POLL_SECONDS = 0.1
 _SEND_SECONDS = 0.002
 
@@ -51,25 +51,44 @@ class ClusterExecutor:
     def refresh(self) -> None:
         """Look again at which workers there are; wait for one if there are none."""
         self._looked = time.monotonic()
-        self._require_alive()
-        workers = self._workers_now() or self._awaited()
+        workers = self._wait_for_workers()
         self._workers = {name: workers[name]["nthreads"] for name in sorted(workers)}
-        self.slots = max(1, sum(self._workers.values()))
+        self.slots = sum(self._workers.values())
         limits = [info["memory_limit"] for info in workers.values() if info["memory_limit"]]
         self.location = Location(
             f"the cluster at {self._address}, as it is now",
-            processes=max(1, len(workers)),
+            processes=len(workers),
             slots=self.slots,
-            threads=max(self._workers.values(), default=1),
+            threads=max(self._workers.values()),
             memory_limit=min(limits, default=0),
         )
 
-    def _workers_now(self) -> dict[str, Any]:
-        try:
-            workers: dict[str, Any] = self.client.scheduler_info(-1)["workers"]
-        except (OSError, TimeoutError) as error:
-            raise self._gone(str(error)) from error
-        return workers
+    def _wait_for_workers(self) -> dict[str, Any]:
+        """Return what the scheduler knows of its workers, as soon as there is one.
+
+        Raises
+        ------
+        OutageError
+            If none comes in time, or the cluster is gone.
+        """
+        # Not by Dask's `wait_for_workers`: that of a LocalCluster never hears of restarted workers.
+        seconds = parse_timedelta(dask.config.get("dsoftmax.worker-timeout", "5 minutes"))
+        deadline = time.monotonic() + seconds
+        while True:
+            self._require_alive()
+            try:
+                workers: dict[str, Any] = self.client.scheduler_info(-1)["workers"]
+            except (OSError, TimeoutError) as error:
+                raise self._gone(str(error)) from error
+            if workers:
+                return workers
+            if time.monotonic() > deadline:
+                raise OutageError(
+                    f"the Dask cluster at {self._address} has had no worker for {seconds:.0f} "
+                    "seconds; start some, or wait longer with the Dask setting "
+                    "dsoftmax.worker-timeout"
+                )
+            time.sleep(_POLL_SECONDS)
 
     def _require_alive(self) -> None:
         if self.client.status == "closed":
@@ -82,27 +101,6 @@ class ClusterExecutor:
                 "the local cluster has died, its scheduler or all of its workers; they may have "
                 "run out of memory: give the workers more, or store smaller chunks"
             )
-
-    def _awaited(self) -> dict[str, Any]:
-        """Return the workers that come within the time for which they are waited for.
-
-        Raises
-        ------
-        OutageError
-            If none comes.
-        """
-        # Not by `wait_for_workers`: that of a LocalCluster never hears of restarted workers.
-        seconds = parse_timedelta(dask.config.get("dsoftmax.worker-timeout", "5 minutes"))
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._require_alive()
-            if workers := self._workers_now():
-                return workers
-            time.sleep(_POLL_SECONDS)
-        raise OutageError(
-            f"the Dask cluster at {self._address} has had no worker for {seconds:.0f} seconds; "
-            "start some, or wait longer with the Dask setting dsoftmax.worker-timeout"
-        )
 
     def _gone(self, what: str) -> OutageError:
         return OutageError(
@@ -136,14 +134,14 @@ class ClusterExecutor:
         self._n_runs, self._offered_to_all = self._n_runs + 1, 0.0
         prefix = f"{name}-{self.run_key[:8]}-{self._n_runs}"
         self._send_at_once()
-        workers = self._assign(affinities) or repeat(None)
+        workers = self._assign(affinities) if affinities else repeat(None)
         last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
         calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
         backlog = Backlog(TaskCall(*call) for call in calls)
         window = Window(self.client, function, prefix, merge_plan, self._fetched)
         window.merges = name in self._large
         fill: Callable[[Window, Backlog], None] = self._fill_assigned
-        if not (affinities and self._workers):
+        if not affinities:
             fill = partial(self._fill, low_concurrency=low_concurrency)
         try:
             fill(window, backlog)
@@ -174,9 +172,7 @@ class ClusterExecutor:
             self.client.scheduler_comm.interval = _SEND_SECONDS
 
     def _assign(self, affinities: Sequence[Affinity]) -> list[str]:
-        """Return the worker of each task."""
-        if not self._workers:
-            return []
+        """Return the worker of each affinity, and remember it for the next run."""
         workers = assigned(affinities, self._workers, self._assigned)
         self._assigned.update(workers)
         return [workers[affinity.name] for affinity in affinities]
@@ -221,7 +217,7 @@ class ClusterExecutor:
         return list(self._workers)
 
     def _next(self, window: Window) -> Any:
-        """Return the next result, as long as anyone is there to work for it."""
+        """Return the next result, however long it takes, while there are workers."""
         while True:
             if time.monotonic() - self._looked > _WATCH_SECONDS:
                 window.raise_if_given_up()  # before a worker is waited for that may never come
@@ -236,10 +232,10 @@ class ClusterExecutor:
                 raise self._gone(f"or was restarted, and the task {error} with it") from error
 
     def _look_around(self) -> None:
-        """Find out who has joined, to help with the pass, and whether anyone is left."""
+        """Find workers that have joined, to help with the pass, and raise if none is left."""
         self._looked = time.monotonic()
         self._require_alive()
-        if self.client.status == "running":  # else it is looking for its scheduler
+        if self.client.status == "running":  # else it is reconnecting to its scheduler
             self.refresh()
 
 

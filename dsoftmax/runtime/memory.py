@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from dsoftmax.errors import DataError, MemoryBoundError
 # and what the allocator keeps of the last one), and of what is added up. Meant to be too much.
 _COPIES_OF_SPAN = 5
 _COPIES_OF_SUMS = 14
+_COPIES_OF_SAMPLE = 3  # while its blocks come together
 PROCESS_BYTES = 136 << 20  # of a worker, with all the libraries that a task imports
 SPILL_SHARE = 0.6  # of its memory, from where on Dask writes a worker's results to its disk
 _UNLIMITED = 1 << 30  # to cache, where a process has no limit
@@ -113,31 +113,6 @@ def _configured() -> int | None:
     return size
 
 
-_COPIES_OF_SAMPLE = 3
-
-
-def require_portable(source: Source) -> None:
-    """Raise DataError if only this process can read the data."""
-    for array in source.arrays:
-        if not array.portable:
-            raise DataError(
-                f"{array.name} is an open store, or one in this process's memory, which the "
-                "workers of the active Dask client cannot read; pass its path or URL, and store it "
-                "in a folder or at a URL that they see"
-            )
-
-
-def require_owner(source: Source, client: Any) -> None:
-    """Raise DataError if a cluster holds blocks of the arrays, and it is not this client's."""
-    for array in source.arrays:
-        if any(future.client is not client for future in array.futures.values()):
-            raise DataError(
-                f"{array.name} is persisted on a Dask client that is not the active one: fit "
-                "while that client is (`with client.as_current():`), or pass the array as it was "
-                "before it was persisted"
-            )
-
-
 def require_room(client: Any, source: Source) -> None:
     """Raise MemoryBoundError if a chunk of X does not fit the memory of some worker."""
     for address, info in client.scheduler_info(-1)["workers"].items():
@@ -180,26 +155,6 @@ def require_states_fit(n_models: int, state_bytes: int) -> None:
             f"needs {_mib(n_models * state_bytes)}, and this process has {_mib(MEMORY_LIMIT)} of "
             f"memory; try fewer alphas, l1_ratios or folds: at most {most:,} models"
         )
-
-
-def require_visible(client: Any, source: Source) -> None:
-    """Raise DataError if some worker cannot open the arrays, having opened their metadata."""
-    for address, problem in client.run(_problem, source.part(0, 0), on_error="ignore").items():
-        if problem is not None:
-            host, text = problem
-            raise DataError(
-                f"the data are not visible from the worker {address} on host {host}: {text}; use "
-                "shared storage or a URL, with the credentials in the environment of every worker"
-            )
-
-
-def _problem(source: Source) -> tuple[str, str] | None:
-    for array in source.arrays:
-        try:
-            array.require_visible()
-        except Exception as error:
-            return socket.gethostname(), f"{array.name}: {type(error).__name__}: {error}"
-    return None
 
 
 def _mib(size: int) -> str:

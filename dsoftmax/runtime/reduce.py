@@ -111,6 +111,7 @@ class Pass:
         before = Cost() if resume_from is None else resume_from.cost
         nodes = {} if resume_from is None else dict(resume_from.nodes)
         tree = Tree(len(self.leaves), reduction.combine, nodes)
+        # What is left of a pass that is resumed is read once, and is not worth to be kept.
         tasks = self._planned() if resume_from is None else self._plan(tree.missing())
         slots = min(self.executor.slots, len(tasks))
         work = cost = before
@@ -122,6 +123,7 @@ class Pass:
             work += task_result.cost
             cost = _with_waiting(work, before, time.perf_counter() - started, slots)
             if on_task_done is not None:
+                # A copy of the nodes, since the next results change those of the tree.
                 on_task_done(task_result, PartialSum(dict(tree.nodes), cost))
         if bad_chunks:
             raise UnreadableError(tuple(sorted(bad_chunks)), cost)
@@ -145,14 +147,8 @@ class Pass:
         read_ahead: Leaf = ()
         if policy is not None and source.X.may_wait:
             read_ahead = _new_spans(leaves, self.following[first:last])
-        spans = sorted(
-            {
-                (row_slice.start, row_slice.stop)
-                for leaf in (*leaves, read_ahead)
-                for row_slice in leaf
-            }
-        )
-        parts = {start: self._part(start, stop) for start, stop in spans}
+        row_slices = (row_slice for leaf in (*leaves, read_ahead) for row_slice in leaf)
+        parts = {each.start: self._part(each.start, each.stop) for each in row_slices}
         blocks: dict[Any, Any] = {}
         if self._has_futures:
             blocks = {key: block for part in parts.values() for key, block in part.futures.items()}
@@ -171,7 +167,7 @@ class Pass:
         if self.cache_name is None:
             return None
         if source.X.futures or not (self.batch or source.X.may_wait):
-            return None  # they are in memory, or the user's to persist
+            return None  # in memory already; and what a Dask graph computes, the user may persist
         largest = max(
             row_slice.stop - row_slice.start for leaf in self.leaves for row_slice in leaf
         )
@@ -241,7 +237,7 @@ def reduce(
 
 def _with_waiting(work: Cost, before: Cost, seconds: float, slots: int) -> Cost:
     """Return what tasks cost since `before`, with these seconds and those in which slots waited."""
-    busy = work.time.total - before.time.total
+    busy = work.time.total - before.time.total  # both have what slots waited before, if resumed
     waiting = before.time.waiting + max(0.0, seconds * slots - busy)
     time_split = replace(work.time, waiting=waiting)
     return replace(work, time=time_split, seconds=before.seconds + seconds)
@@ -274,7 +270,7 @@ def full_pass(spans: Sequence[Span], excluded: Sequence[Span] = ()) -> list[Leaf
 def task_runs(source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool) -> list[Span]:
     """Return the runs of leaves that a task each adds up."""
     if source.X.futures:
-        # A task of several spans would bring blocks together from several workers.
+        # One span a task: that of several would bring blocks together from several workers.
         return [(index, index + 1) for index in range(len(leaves))]
     if batch:
         length = -(-len(leaves) // slots)  # no subtrees: a task returns several nodes, at no cost

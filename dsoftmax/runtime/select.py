@@ -7,6 +7,7 @@ what workers have cached for the run.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from dask.system import CPU_COUNT
@@ -15,14 +16,7 @@ from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.runtime.base import Executor, inside_a_task
 from dsoftmax.runtime.environment import require_same_versions
-from dsoftmax.runtime.memory import (
-    Location,
-    require_fit,
-    require_owner,
-    require_portable,
-    require_room,
-    require_visible,
-)
+from dsoftmax.runtime.memory import Location, require_fit, require_room
 from dsoftmax.runtime.threads import ThreadExecutor
 
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
@@ -70,9 +64,9 @@ def _running(source: Source, client: Any) -> Executor | None:
         return ThreadExecutor()
     client = client or active_client()
     if source.futures:
-        require_owner(source, client)
+        _require_owner(source, client)
     if client is not None:
-        require_portable(source)
+        _require_portable(source)
         return _on_cluster(client, source)
     return ThreadExecutor() if stays_in_process(source) else None
 
@@ -83,7 +77,7 @@ def _on_cluster(client: Any, source: Source) -> Executor:
     executor = ClusterExecutor(client)
     require_same_versions(client)
     require_room(client, source)
-    require_visible(client, source)
+    _require_visible(client, source)
     return executor
 
 
@@ -110,3 +104,46 @@ def active_client() -> Any:
             "synchronous one: Client(address)"
         )
     return client
+
+
+def _require_portable(source: Source) -> None:
+    """Raise DataError if only this process can read the data."""
+    for array in source.arrays:
+        if not array.portable:
+            raise DataError(
+                f"{array.name} is an open store, or one in this process's memory, which the "
+                "workers of the active Dask client cannot read; pass its path or URL, and store it "
+                "in a folder or at a URL that they see"
+            )
+
+
+def _require_owner(source: Source, client: Any) -> None:
+    """Raise DataError if a cluster holds blocks of the arrays, and it is not this client's."""
+    for array in source.arrays:
+        if any(future.client is not client for future in array.futures.values()):
+            raise DataError(
+                f"{array.name} is persisted on a Dask client that is not the active one: fit "
+                "while that client is (`with client.as_current():`), or pass the array as it was "
+                "before it was persisted"
+            )
+
+
+def _require_visible(client: Any, source: Source) -> None:
+    """Raise DataError if some worker cannot open the arrays, of which it reads the metadata."""
+    for address, problem in client.run(_problem, source.part(0, 0), on_error="ignore").items():
+        if problem is not None:
+            host, text = problem
+            raise DataError(
+                f"the data are not visible from the worker {address} on host {host}: {text}; use "
+                "shared storage or a URL, with the credentials in the environment of every worker"
+            )
+
+
+def _problem(source: Source) -> tuple[str, str] | None:
+    """Return the host and the error of a worker that cannot open the arrays."""
+    for array in source.arrays:
+        try:
+            array.require_visible()
+        except Exception as error:
+            return socket.gethostname(), f"{array.name}: {type(error).__name__}: {error}"
+    return None

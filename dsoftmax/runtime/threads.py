@@ -1,4 +1,4 @@
-"""Runs tasks on the threads of this process."""
+"""Tasks on the threads of this process."""
 
 from __future__ import annotations
 

@@ -93,6 +93,7 @@ def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:
             tree.add(0, index, sums)
             total_cost += cost
     _begin_to_read_ahead(task)
+    # A task tells how it rounds, since the workers of a cluster may come and go.
     return TaskResult(tree.nodes, total_cost, tuple(bad_chunks), {worker_name(): numerics()})
 
 

@@ -202,8 +202,10 @@ def test_a_point_gone_astray_is_no_error() -> None:
 @pytest.mark.parametrize("unit", [1e-25, 1e-10, 1e10, 1e25])
 def test_the_objective_of_float32_follows_the_unit_of_the_data(unit: float) -> None:
     chunk = rows(3, dtype="f4", mean=0.0)
-    same = build(chunk, 3, alpha=0.0, dtype="f4").known
-    other = build(chunk._replace(X=chunk.X * np.float32(unit)), 3, alpha=0.0, dtype="f4").known
+    same = build(chunk, 3, alpha=0.0, dtype="f4").at_intercept_only
+    other = build(
+        chunk._replace(X=chunk.X * np.float32(unit)), 3, alpha=0.0, dtype="f4"
+    ).at_intercept_only
     np.testing.assert_allclose(other.gradient, same.gradient, rtol=1e-3, atol=1e-5)
 
 
