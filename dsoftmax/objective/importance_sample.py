@@ -25,7 +25,7 @@ from operator import add
 import numpy as np
 
 from dsoftmax.objective.kernel import raw_blocks, side_by_side
-from dsoftmax.objective.reduction import Chunk, Reduction, taken
+from dsoftmax.objective.reduction import Chunk, Reduction, take_rows
 from dsoftmax.objective.softmax import probabilities
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Additive, Array
@@ -187,7 +187,7 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Importanc
     weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
     is_picked = np.random.default_rng(key).random(len(weight)) < probability
     rows = np.flatnonzero(is_picked & (weight > 0))
-    X = taken(chunk.X, rows)
+    X = take_rows(chunk.X, rows)
     codes = chunk.codes[rows].astype(np.int64)
     inverse_probability = 1 / probability[rows]
     fold = () if chunk.fold is None else (chunk.fold[rows],)
@@ -211,7 +211,7 @@ def auto_size(n_rows: int, n_features: int, n_classes: int, row_bytes: int) -> i
     Examples
     --------
     >>> auto_size(60_000, 784, 10, 784), auto_size(1_200_000, 784, 10, 784)
-    (19834, 37500)
+    (19833, 37500)
     >>> auto_size(1_797, 64, 10, 64)
     1797
     """

@@ -27,7 +27,7 @@ def _nameless(row: int, column: int = 0) -> str:
     return ""
 
 
-def taken(array: Array, rows: Array) -> Array:
+def take_rows(array: Array, rows: Array) -> Array:
     """Return some rows of an array, by their numbers.
 
     In C order, `take` needs as little as a twentieth of the time of an index; an array in another
@@ -99,7 +99,7 @@ class Chunk(NamedTuple):
     def take(self, rows: Array) -> Chunk:
         """Return the rows of these numbers, an integer array, in that order."""
         picked = rows if self.picked is None else self.picked[rows]
-        return self._each(partial(taken, rows=rows))._replace(picked=picked)
+        return self._each(partial(take_rows, rows=rows))._replace(picked=picked)
 
     def rows(self, low: int, high: int) -> Chunk:
         """Return the rows from low to high, as views."""

@@ -111,7 +111,7 @@ class Pass:
         before = Cost() if resume_from is None else resume_from.cost
         nodes = {} if resume_from is None else dict(resume_from.nodes)
         tree = Tree(len(self.leaves), reduction.combine, nodes)
-        # What is left of a pass that is resumed is read once, and is not worth to be kept.
+        # What is left of a resumed pass is read once, so its tasks are not kept.
         tasks = self._planned() if resume_from is None else self._plan(tree.missing())
         slots = min(self.executor.slots, len(tasks))
         work = cost = before

@@ -153,7 +153,7 @@ class Window:
             return result
 
     def raise_if_given_up(self) -> None:
-        """Raise TaskKilledError if Dask has given up a task that was not asked for its result."""
+        """Raise TaskKilledError if Dask has given up any of the tasks."""
         for _, error in self._given_up():
             raise self._killed(error) from error
 

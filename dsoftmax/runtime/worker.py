@@ -1,11 +1,11 @@
 """What runs on a worker: a task loads rows, reduces them, and returns sums.
 
-A task opens nothing for long and keeps nothing that matters: the spans that a worker remembers
-are a cache, and one that has lost them decodes them again.
+A task holds nothing that matters: the spans that a worker caches can be decoded again, so that a
+task may run on any worker, and again after its worker has died.
 
-To read ahead pays where reads wait for their storage: then a thread fetches and decodes the next
-span while this one is reduced. Where they do not wait, both would fight for the same core, and the
-task reads when it needs to. Which it is, is learned from the reads before.
+Reading ahead pays where reads wait for their storage: then a thread fetches and decodes the next
+span while this one is reduced. Where they do not wait, both would compete for the same core, and
+the task reads when it needs to. The reads before tell which it is.
 """
 
 from __future__ import annotations

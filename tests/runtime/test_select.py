@@ -116,6 +116,20 @@ def test_work_is_added_up_and_time_is_split(source: Source) -> None:
     assert 0 < busy <= cost.seconds * executor.slots
 
 
+def test_a_pass_is_planned_once_while_the_workers_are_the_same(source: Source) -> None:
+    spans = cut_spans(source.chunks, source.row_bytes)
+    with executor_for(source) as executor:
+        read = Pass(executor, source, full_pass(spans), targets_only=True)
+        first = read.reduce(label_counts)[0], read._tasks
+        again = read.reduce(label_counts)[0], read._tasks
+        assert again[1] is first[1]
+        executor.location = executor.location._replace(slots=executor.slots + 1)
+        other = read.reduce(label_counts)[0], read._tasks
+    assert other[1] is not first[1]
+    for counts in (again[0], other[0]):
+        np.testing.assert_array_equal(counts.counts, first[0].counts)
+
+
 @pytest.mark.usefixtures("small_spans")
 def test_a_task_that_fails_ends_the_fit_with_its_own_error(cluster: Client, store: Store) -> None:
     X = np.ones((95, 3))
