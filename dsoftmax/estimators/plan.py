@@ -14,9 +14,15 @@ from dsoftmax.errors import DataError
 from dsoftmax.model_selection.memory import Cost, cost_of
 from dsoftmax.model_selection.path import Options, resolve_search
 from dsoftmax.objective.importance_sample import auto_size
-from dsoftmax.runtime.memory import SPILL_SHARE, cache_room, require_sample_fits, working_set
+from dsoftmax.runtime.memory import (
+    SPILL_SHARE,
+    Location,
+    cache_room,
+    require_sample_fits,
+    working_set,
+)
 from dsoftmax.runtime.reduce import full_pass, task_runs
-from dsoftmax.runtime.select import Location, location_for, stays_in_process
+from dsoftmax.runtime.select import location_for, stays_in_process
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.training.choose_solver import choose_solver
 from dsoftmax.training.evaluator import first_epoch

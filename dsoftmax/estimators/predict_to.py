@@ -129,7 +129,7 @@ def _write(
         parts = [_output_part(source, out, span) for span in spans[first:last]]
         blocks = {key: block for part, *_ in parts for key, block in part.futures.items()}
         tasks.append((parts, blocks, model, method, url, resume))
-    for _ in executor.run(method, _write_rows, tasks, few=bool(source.futures)):
+    for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
         pass
 
 

@@ -16,7 +16,7 @@ from dsoftmax.objective.kernel import (
     row_losses,
     weighted,
 )
-from dsoftmax.objective.reduction import ALL, Chunk, in_turn, learned_and_judged
+from dsoftmax.objective.reduction import ALL, Chunk, fold_weights, rows_by_fold
 from dsoftmax.objective.softmax import softmax_residual
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Additive, Array
@@ -97,7 +97,7 @@ def loss_by_fold(
     left_out : integer array of shape (n_models,)
         The fold that each model is judged by, and does not learn from.
     """
-    learned_by, judging = learned_and_judged(chunk, left_out)
+    learned_by, judging = fold_weights(chunk, left_out)
     return _sums(chunk, points, shift, model_weights(learned_by.T, points.dtype), judging)
 
 
@@ -126,7 +126,7 @@ def loss_of_folds(
             model_weights(part.sample_weight, points.dtype),
             model_weights(part.held_out, np.dtype(np.float64)),
         )
-        for part in in_turn(chunk, folds)
+        for part in rows_by_fold(chunk, folds)
     ]
     return FoldSums(
         _concatenated([part.learned for part in parts]),

@@ -21,7 +21,7 @@ from dsoftmax.objective.importance_sample import (
 )
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.cost import PartialSum
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers.base import FullBatchState, Request
@@ -139,14 +139,10 @@ class SearchReads(RowReader):
         source = replace(validation.source, classes=classes, dtype=dtype, max_bad_chunks=0)
         leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
         with readable():
-            sums, cost = reduce(
-                validation.executor,
-                source,
-                judge_of(models, points),
-                leaves,
-                keep=validation.key,
-                evict_others=True,
+            read = Pass(
+                validation.executor, source, leaves, cache_name=validation.key, evict_others=False
             )
+            sums, cost = read.reduce(judge_of(models, points))
         self._progress.retries += cost.retries
         return sums
 

@@ -16,7 +16,7 @@ import numpy as np
 from dsoftmax.metrics.fold_loss import FoldSums, HeldOutSums, judge, loss_by_fold, loss_of_folds
 from dsoftmax.objective.kernel import loss_gradient
 from dsoftmax.objective.objective import partial_moments
-from dsoftmax.objective.reduction import NEVER, Chunk, Reduction, of_fold
+from dsoftmax.objective.reduction import NEVER, Chunk, Reduction, rows_of_fold
 from dsoftmax.objective.scaling import Moments
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
@@ -61,7 +61,7 @@ def fold_moments_of(
 def _fold_moments(
     chunk: Chunk, n_folds: int, n_classes: int, dtype: np.dtype[np.floating]
 ) -> FoldMoments:
-    parts = [of_fold(chunk, fold) for fold in (*range(n_folds), NEVER)]
+    parts = [rows_of_fold(chunk, fold) for fold in (*range(n_folds), NEVER)]
     moments = (_moments(part, n_classes, dtype) for part in parts)
     judging = (np.bincount(part.codes, part.held_out, n_classes) for part in parts)
     return FoldMoments(tuple(moments), np.array(list(judging), dtype=np.float64))

@@ -1,4 +1,4 @@
-"""What an evaluation of the objective tells a solver."""
+"""The result of an evaluation of the objective, as a solver gets it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Evaluation:
     ----------
     value : (n_points,)
     gradient : (n_points, n_features + 1, n_columns)
-    accuracy : (n_points,), share of the weight that is predicted right
-    rows : how many were evaluated
-    share : the part of the rows that was evaluated, from 0 to 1
+    accuracy : (n_points,), fraction of the weight that is predicted right
+    rows : number of rows that were evaluated
+    share : fraction of all rows that was evaluated, from 0 to 1
     epoch_ended : whether the last row of an epoch was among them
-    metric : (n_features + 1, n_features + 1), positive definite: about the Hessian of a class;
-        None where it was not asked for, or is too large
-    root : of the same shape, lower triangular, of the rows that are kept in memory: root.T @ root
-        is the inverse of their metric; None likewise
-    resampled : whether other rows are kept in memory now
+    metric : (n_features + 1, n_features + 1), positive definite: approximates the Hessian of a
+        class; None where it was not asked for, or is too large
+    root : of the same shape, lower triangular: root.T @ root is the inverse of the metric of the
+        rows in memory; None likewise
+    resampled : whether the rows in memory were picked anew
     """
 
     value: Array
@@ -39,8 +39,8 @@ class Evaluation:
     resampled: bool = False
 
     def at(self, index: int) -> Evaluation:
-        """Return what was evaluated at one of the points."""
-        own = slice(index, index + 1)
+        """Return the evaluation at one of the points."""
+        one = slice(index, index + 1)
         return replace(
-            self, value=self.value[own], gradient=self.gradient[own], accuracy=self.accuracy[own]
+            self, value=self.value[one], gradient=self.gradient[one], accuracy=self.accuracy[one]
         )

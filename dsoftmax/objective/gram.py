@@ -1,4 +1,4 @@
-"""About the Hessian of a class: the Gram matrix of some rows."""
+"""The Gram matrix of some rows, which approximates the Hessian of a class."""
 
 from __future__ import annotations
 

@@ -25,30 +25,30 @@ from operator import add
 import numpy as np
 
 from dsoftmax.objective.kernel import raw_blocks, side_by_side
-from dsoftmax.objective.reduction import Chunk, Reduction, taken
+from dsoftmax.objective.reduction import Chunk, Reduction, take_rows
 from dsoftmax.objective.softmax import probabilities
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Additive, Array
 
-_CERTAIN = 0.05  # what a row counts for that the model is certain of; 1 is the most
-_LEAST_CLASS = 0.5  # share of the sample that is dealt out to the classes alike
+_CERTAIN = 0.05  # score of a row that the model is certain of; 1 is the most
+_EVEN = 0.5  # fraction of the sample that is dealt out to the classes evenly
 _LEAST_BYTES, _MOST_BYTES = 1 << 22, 1 << 27
 _LEAST_ROWS = 32
-_FIRST, _SECOND = 2, 3  # what tells the random numbers of the two from those of mini-batches
+_STRATIFIED, _LEVERAGE = 2, 3  # parts of their seeds, unlike those of mini-batches and sketches
 
 
 @storable
 @dataclass(frozen=True)
 class ImportanceSample(Additive):
-    """Rows that were picked, as they came: blocks of each array.
+    """Rows that were picked: a tuple of blocks for each array, in the order of the leaves.
 
     Attributes
     ----------
     X : (rows, n_features) each, in the stored dtype
     codes : (rows,) each, of the classes
-    weight : (rows,) each, in float64: of the rows that it stands for
-    inverse_probability : (rows,) each, how many those are
-    fold : (rows,) each, number of the fold that it is in; none without folds
+    weight : (rows,) each, in float64: row weight times inverse probability
+    inverse_probability : (rows,) each, about how many rows of the data it stands for
+    fold : (rows,) each, number of the fold that it is in; no blocks without folds
     """
 
     X: tuple[Array, ...] = ()
@@ -59,29 +59,29 @@ class ImportanceSample(Additive):
 
     @property
     def n_rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return sum(map(len, self.weight))
 
     @property
     def share(self) -> float:
-        """About which part they are of the rows that count; 1 if they are all of them."""
+        """About which fraction they are of the rows that count; 1 if they are all of them."""
         return min(1.0, float(self.n_rows / sum(block.sum() for block in self.inverse_probability)))
 
     def joined(self) -> ImportanceSample:
         """Return the same rows as one block."""
-        arrays = (self.X, self.codes, self.weight, self.inverse_probability, self.fold)
+        arrays = vars(self).values()
         return ImportanceSample(*((np.concatenate(blocks),) if blocks else () for blocks in arrays))
 
     def every(self, stride: int) -> ImportanceSample:
         """Return one of so many rows of each block."""
-        arrays = (self.X, self.codes, self.weight, self.inverse_probability, self.fold)
+        arrays = vars(self).values()
         return ImportanceSample(*(tuple(block[::stride] for block in blocks) for blocks in arrays))
 
     def stratified(self, class_weight: Array) -> ImportanceSample:
         """Return the rows of one block with weights that add up to those of the classes."""
         (codes,), (weight,) = self.codes, self.weight
-        found = np.bincount(codes, weight, len(class_weight))
-        factor = np.divide(class_weight, found, out=np.ones_like(found), where=found > 0)
+        total = np.bincount(codes, weight, len(class_weight))
+        factor = np.divide(class_weight, total, out=np.ones_like(total), where=total > 0)
         return replace(self, weight=(weight * factor[codes],))
 
 
@@ -94,19 +94,19 @@ class StratifiedSampler:
 
     def __call__(self, chunk: Chunk) -> ImportanceSample:
         """Return the rows picked of a chunk."""
-        return _picked(chunk, self.rates[chunk.codes], (self.seed, _FIRST, chunk.start))
+        return _picked(chunk, self.rates[chunk.codes], (self.seed, _STRATIFIED, chunk.start))
 
 
 @dataclass(frozen=True)
 class LeverageScore:
-    """How much the rows of a chunk matter to the curvature at a point, and on a way to it.
+    """How much rows matter to the curvature at a point, and on the step to it.
 
     Attributes
     ----------
-    ends : (2, n_features + 1, n_columns), of the kernel: that point, and where the way began
-    sketch : (1, n_features + 1, n_projections), likewise: random directions in the metric
+    ends : (2, n_features + 1, n_columns), the kernel's points where the step ends and began
+    sketch : (1, n_features + 1, n_projections), random directions in the metric, likewise
     shift : as for the kernel
-    shares : (2,), what the one and the other is multiplied by
+    shares : (2,), factors of the two parts of a score: curvature in all directions, and on the step
     """
 
     ends: Array
@@ -115,11 +115,11 @@ class LeverageScore:
     shares: Array = field(default_factory=lambda: np.ones(2))
 
     def total(self, parts: Array) -> Array:
-        """Return one number for each row, (rows,), for its parts."""
+        """Return the score of each row, (rows,), for its two parts."""
         return np.asarray(parts @ self.shares)
 
     def parts(self, chunk: Chunk) -> Array:
-        """Return two for each row, (rows, 2): at the point in all directions, and on the way."""
+        """Return the parts of each row's score, (rows, 2): in all directions, and on the step."""
         ends, others = self.ends[:1], self.others
         result = np.empty((len(chunk.X), 2))
         with np.errstate(over="ignore", invalid="ignore"):
@@ -129,32 +129,32 @@ class LeverageScore:
 
     @cached_property
     def others(self) -> Array:
-        """What is to be predicted besides that point: (n_features + 1, n_others)."""
+        """What else to multiply the rows by: (n_features + 1, n_others), see `ExtraColumns`."""
         return np.concatenate([self.ends[1], *self.sketch], axis=1)
 
     def of_raw(self, raw: Array) -> Array:
-        """Return the parts of rows, (b, 2), for raw predictions of that point and `others`."""
+        """Return the parts of rows, (b, 2), for raw predictions of the point and of `others`."""
         n_columns = self.ends.shape[2]
         ends = raw[: 2 * n_columns].reshape(2, n_columns, -1)
-        min_norm_subgradient = raw[2 * n_columns :]
+        projections = raw[2 * n_columns :]
         p, step = probabilities(ends), ends[0] - ends[1]
-        leverage = (min_norm_subgradient * min_norm_subgradient).mean(axis=0)
-        alike = (1 + _CERTAIN - (p[0] * p[0]).sum(axis=0)) * leverage
-        return np.stack([alike, _curvature(p, step).max(axis=0)], axis=1)
+        leverage = (projections * projections).mean(axis=0)
+        everywhere = (1 + _CERTAIN - (p[0] * p[0]).sum(axis=0)) * leverage
+        return np.stack([everywhere, _curvature(p, step).max(axis=0)], axis=1)
 
     def weighted(self, parts: Array, chunk: Chunk) -> Array:
-        """Return parts of the rows of a chunk times the weights that these have."""
+        """Return parts of the scores of rows, multiplied by the weights of the rows."""
         return parts if chunk.sample_weight is None else parts * chunk.sample_weight[:, None]
 
     def balanced(self, parts: Array) -> LeverageScore:
-        """Return the same with shares by which both count alike, over rows of these parts."""
+        """Return the same score with shares that give both parts the same total over these rows."""
         total = parts.sum(axis=0)
         return replace(self, shares=np.divide(1, total, out=np.zeros(2), where=total > 0))
 
 
 @dataclass(frozen=True)
 class LeverageSampler:
-    """Picks rows with a probability of `scale` times their influence, at most one."""
+    """Picks rows with a probability of `scale` times their leverage score, at most one."""
 
     leverage: LeverageScore
     scale: float
@@ -165,16 +165,16 @@ class LeverageSampler:
         return self.pick(chunk, self.leverage.parts(chunk))
 
     def pick(self, chunk: Chunk, parts: Array) -> ImportanceSample:
-        """Return those that are picked for the parts of their influence."""
-        leverage = self.leverage.total(parts)
-        # An infinite scale picks every row, one without influence too: inf * 0 is then one.
+        """Return the rows picked, for the parts of their scores."""
+        score = self.leverage.total(parts)
+        # An infinite scale picks every row, even of score zero: fmin takes inf * 0, a NaN, for one.
         with np.errstate(invalid="ignore"):
-            probability = np.fmin(1.0, self.scale * leverage)
-        return _picked(chunk, probability, (self.seed, _SECOND, chunk.start))
+            probability = np.fmin(1.0, self.scale * score)
+        return _picked(chunk, probability, (self.seed, _LEVERAGE, chunk.start))
 
 
 def _curvature(p: Array, step: Array) -> Array:
-    """Return that of the loss of each row, (2, b), along a step of its raw predictions."""
+    """Return the curvature of the loss of each row, (2, b), along a step of raw predictions."""
     if len(step) < p.shape[1]:
         step = np.concatenate([np.zeros_like(step), step])
     deviation = step - (p * step).sum(axis=1, keepdims=True)
@@ -185,9 +185,9 @@ def _curvature(p: Array, step: Array) -> Array:
 
 def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> ImportanceSample:
     weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
-    lucky = np.random.default_rng(key).random(len(weight)) < probability
-    rows = np.flatnonzero(lucky & (weight > 0))
-    X = taken(chunk.X, rows)
+    is_picked = np.random.default_rng(key).random(len(weight)) < probability
+    rows = np.flatnonzero(is_picked & (weight > 0))
+    X = take_rows(chunk.X, rows)
     codes = chunk.codes[rows].astype(np.int64)
     inverse_probability = 1 / probability[rows]
     fold = () if chunk.fold is None else (chunk.fold[rows],)
@@ -197,12 +197,12 @@ def _picked(chunk: Chunk, probability: Array, key: tuple[int, ...]) -> Importanc
 
 
 def rows_of(rule: StratifiedSampler | LeverageSampler) -> Reduction[ImportanceSample]:
-    """Return the reduction that finds the rows which a rule picks."""
+    """Return the reduction that collects the rows which a rule picks."""
     return Reduction("rows", rule, add, grows=True)
 
 
 def auto_size(n_rows: int, n_features: int, n_classes: int, row_bytes: int) -> int:
-    """Return how many rows to keep: a 32nd of them, or more where there is more to learn.
+    """Return how many rows to keep: a 32nd of them, or more where there are many coefficients.
 
     At least 8 * n_features * sqrt(n_classes), since a curvature is only known in directions that
     the rows have; at least 4 MiB of them; at most a third of the rows, and 128 MiB. A 32nd can be
@@ -211,7 +211,7 @@ def auto_size(n_rows: int, n_features: int, n_classes: int, row_bytes: int) -> i
     Examples
     --------
     >>> auto_size(60_000, 784, 10, 784), auto_size(1_200_000, 784, 10, 784)
-    (19834, 37500)
+    (19833, 37500)
     >>> auto_size(1_797, 64, 10, 64)
     1797
     """
@@ -243,7 +243,7 @@ def class_rates(class_rows: Array, size: int) -> Array:
     rows = class_rows.astype(float)
     if size >= rows.sum():
         return np.ones(len(rows))
-    shares = _LEAST_CLASS / np.count_nonzero(rows) + (1 - _LEAST_CLASS) * rows / rows.sum()
+    shares = _EVEN / np.count_nonzero(rows) + (1 - _EVEN) * rows / rows.sum()
     quota, full = np.zeros(len(rows)), rows == 0
     while True:
         free = ~full
@@ -257,27 +257,26 @@ def class_rates(class_rows: Array, size: int) -> Array:
     return np.asarray(np.minimum(1.0, rates))
 
 
-def scale_for(leverage: Array, weight: Array, size: int) -> float:
-    """Return the factor with which `ByInfluence` picks about `size` rows.
+def scale_for(score: Array, weight: Array, size: int) -> float:
+    """Return the scale with which `LeverageSampler` picks about `size` rows.
 
     Parameters
     ----------
-    leverage : array of shape (rows,)
-        Of some rows.
+    score : array of shape (rows,)
+        Leverage scores of some rows.
     weight : array of shape (rows,)
         How many rows each of them stands for.
     size : int
     """
-    order = np.argsort(leverage)[::-1]
-    score, inverse_probability = leverage[order], weight[order]
-    kept = np.concatenate(
-        [[0.0], np.cumsum(inverse_probability)]
-    )  # rows that are certain to be picked
-    rest = np.concatenate([np.cumsum((score * inverse_probability)[::-1])[::-1], [0.0]])
-    for certain in range(len(score)):
-        if rest[certain] <= 0:
+    order = np.argsort(score)[::-1]
+    score, weight = score[order], weight[order]
+    # By how many rows are certain to be picked: their number, and the scores of the others.
+    picked = np.concatenate([[0.0], np.cumsum(weight)])
+    rest = np.concatenate([np.cumsum((score * weight)[::-1])[::-1], [0.0]])
+    for n_certain in range(len(score)):
+        if rest[n_certain] <= 0:
             break
-        scale = (size - kept[certain]) / rest[certain]
-        if scale * score[certain] <= 1:
+        scale = (size - picked[n_certain]) / rest[n_certain]
+        if scale * score[n_certain] <= 1:
             return float(max(scale, 0.0))
     return float("inf")

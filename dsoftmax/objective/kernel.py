@@ -29,7 +29,7 @@ from dsoftmax.storage.records import storable
 from dsoftmax.typing import Additive, Array
 
 _RAW_BYTES = 1 << 23
-_LONGEST = 4096  # rows of a block, and rows that are added up before their sum is widened
+_MOST_ROWS = 4096  # of a block, and that are added up before their sum is widened to float64
 
 
 def compute_dtype(stored: npt.DTypeLike) -> np.dtype[np.floating]:
@@ -54,7 +54,7 @@ def block_length(n_features: int, n_columns: int, itemsize: int) -> int:
     """
     rows = _block_bytes() // (itemsize * (n_features + 2 * n_columns))
     least = min(8 * n_columns, 1024, _RAW_BYTES // (2 * itemsize * max(n_columns, 1)))
-    return 1 << (min(max(rows, least, 64), _LONGEST).bit_length() - 1)
+    return 1 << (min(max(rows, least, 64), _MOST_ROWS).bit_length() - 1)
 
 
 @cache
@@ -102,8 +102,30 @@ def narrow(rows: Array, shift: Array | None, out: Array) -> Array:
     return out
 
 
+class BlockPlan(NamedTuple):
+    """How the rows of a chunk are cut for the products with a stack of points.
+
+    Attributes
+    ----------
+    length : rows of a block; the last one may be shorter
+    panel : rows of a block that are multiplied at once
+    turned : whether blocks are multiplied by row, and the product is turned
+    """
+
+    length: int
+    panel: int
+    turned: bool
+
+
+def plan_blocks(points: Array, n_rows: int) -> BlockPlan:
+    """Return how so many rows are cut: a function of the points' shape and the BLAS kernel."""
+    n_features, width = points.shape[1] - 1, points.shape[0] * points.shape[2]
+    length = max(1, min(block_length(n_features, width, points.itemsize), n_rows))
+    return BlockPlan(length, panel_length(n_features, width, length), is_turned(width))
+
+
 def raw_blocks(
-    X: Array, points: Array, shift: Array | None = None
+    X: Array, points: Array, shift: Array | None = None, plan: BlockPlan | None = None
 ) -> Iterator[tuple[slice, Array, Array]]:
     """Yield (rows, block, raw) over cache-sized blocks; the buffers are reused.
 
@@ -113,6 +135,8 @@ def raw_blocks(
     points : array of shape (n_models, n_features + 1, n_columns), of the dtype to compute in
     shift : array of shape (n_features,), optional
         Subtracted from every row before the product.
+    plan : BlockPlan, optional
+        Where it is known already.
 
     Yields
     ------
@@ -124,8 +148,7 @@ def raw_blocks(
     width = n_models * n_columns
     by_column = np.ascontiguousarray(points.transpose(0, 2, 1)).reshape(width, n_features + 1)
     coef, intercept = by_column[:, :-1], by_column[:, -1:]
-    length, panel = _lengths(points, len(X))
-    turned = is_turned(width)
+    length, panel, turned = plan or plan_blocks(points, len(X))
     if turned:
         coef = np.asarray(coef, order="C" if panel < length else "F")
     blocks = np.empty((length, n_features), points.dtype)
@@ -142,24 +165,18 @@ def raw_blocks(
         yield rows, block, by_class.reshape(n_models, n_columns, len(block))
 
 
-def _lengths(points: Array, n_rows: int) -> tuple[int, int]:
-    """Return how many rows blocks and panels have, of so many rows."""
-    n_features, width = points.shape[1] - 1, points.shape[0] * points.shape[2]
-    length = max(1, min(block_length(n_features, width, points.itemsize), n_rows))
-    return length, panel_length(n_features, width, length)
-
-
 class ExtraColumns(NamedTuple):
-    """What else to predict in the same product, and who sees it.
+    """Columns to multiply in the same product as the points.
 
     Attributes
     ----------
     columns : (n_features + 1, n_others)
-    see : told of the rows, and of their raw predictions (n_models * n_columns + n_others, b)
+    on_block : called with the rows of each block, and with their raw predictions of the points
+        and of these columns, (n_models * n_columns + n_others, b)
     """
 
     columns: Array
-    see: Callable[[slice, Array], None]
+    on_block: Callable[[slice, Array], None]
 
 
 def side_by_side(points: Array, columns: Array) -> Array:
@@ -168,7 +185,7 @@ def side_by_side(points: Array, columns: Array) -> Array:
 
 
 def loss_gradient(
-    chunk: Chunk, points: Array, shift: Array | None = None, beside: ExtraColumns | None = None
+    chunk: Chunk, points: Array, shift: Array | None = None, extra: ExtraColumns | None = None
 ) -> LossSums:
     """Return the sums of loss and gradient over a chunk, for every model of the stack.
 
@@ -179,7 +196,7 @@ def loss_gradient(
     points : array of shape (n_models, n_features + 1, n_columns)
     shift : array of shape (n_features,), optional
         Subtracted from every row first; the points are those of the shifted features.
-    beside : Beside, optional
+    extra : ExtraColumns, optional
 
     Returns
     -------
@@ -187,14 +204,14 @@ def loss_gradient(
         Not finite where the points or the rows are not: the caller decides which.
     """
     weights = model_weights(chunk.sample_weight, points.dtype)
-    loss, correct, gradient = row_losses(chunk, points, shift, weights, beside)
+    loss, correct, gradient = row_losses(chunk, points, shift, weights, extra)
     return loss_sums(loss, correct, gradient, weights)
 
 
 def loss_sums(loss: Array, correct: Array, gradient: Array, weights: Array | None) -> LossSums:
-    """Return the sums of what `row_losses` found, for row weights as they were for it."""
-    total, right, weight = weighted(loss, correct, weights)
-    return LossSums(total, gradient, right, weight)
+    """Return the sums of what `row_losses` has returned, for the same row weights."""
+    total_loss, total_correct, total_weight = weighted(loss, correct, weights)
+    return LossSums(total_loss, gradient, total_correct, total_weight)
 
 
 def row_losses(
@@ -202,11 +219,12 @@ def row_losses(
     points: Array,
     shift: Array | None,
     weights: Array | None,
-    beside: ExtraColumns | None = None,
+    extra: ExtraColumns | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Return loss and whether it is right of each row, (n_models, rows), and the gradients.
+    """Return the loss of each row, whether it is predicted right, and the gradients of all.
 
-    These are added up in the dtype of the kernel for 4,096 rows, and in float64 beyond.
+    The first two are (n_models, rows). Gradients are added up in the dtype of the kernel for 4,096
+    rows, and in float64 beyond.
     """
     n_models, n_rows, n_columns = points.shape
     loss = np.empty((n_models, len(chunk.X)), points.dtype)
@@ -214,24 +232,26 @@ def row_losses(
     gradient = np.zeros((n_models * n_columns, n_rows - 1))
     part = np.zeros(gradient.shape, points.dtype)
     intercept = np.zeros(len(gradient))
-    predicted = points if beside is None else side_by_side(points, beside.columns)
-    length, _ = _lengths(predicted, len(chunk.X))
-    panel = panel_length(n_rows - 1, len(gradient), length)
-    products = np.empty((length // panel, *gradient.shape), points.dtype)
-    ones = np.ones(len(chunk.X), points.dtype)
-    # Overflow is a point gone astray, which the trainer reports.
+    codes, ones = chunk.codes, np.ones(len(chunk.X), points.dtype)
+    predicted = points if extra is None else side_by_side(points, extra.columns)
+    plan = plan_blocks(predicted, len(chunk.X))
+    panel = plan.panel  # for the product with the residuals, which has no extra columns
+    if extra is not None:
+        panel = panel_length(n_rows - 1, len(gradient), plan.length)
+    products = np.empty((plan.length // panel, *gradient.shape), points.dtype)
+    # Raw predictions overflow at points far out: the loss is not finite, and the trainer says so.
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows, block, raw in raw_blocks(chunk.X, predicted, shift):
-            if beside is not None:
-                beside.see(rows, raw[0])
+        for rows, block, raw in raw_blocks(chunk.X, predicted, shift, plan):
+            if extra is not None:
+                extra.on_block(rows, raw[0])
                 raw = raw[0, : len(gradient)].reshape(n_models, n_columns, -1)
-            softmax_residual(raw, chunk.codes[rows], loss[:, rows], correct[:, rows])
+            softmax_residual(raw, codes[rows], loss[:, rows], correct[:, rows])
             if weights is not None:
                 raw *= weights[:, None, rows]
             residual = raw.reshape(n_models * n_columns, -1)
             part += by_column(residual, block, panel, products)
             intercept += np.matmul(residual, ones[: len(block)])
-            if rows.stop % _LONGEST == 0 or rows.stop == len(chunk.X):
+            if rows.stop % _MOST_ROWS == 0 or rows.stop == len(chunk.X):
                 gradient += part
                 part.fill(0)
     whole = np.concatenate([gradient, intercept[:, None]], axis=1)
@@ -240,14 +260,17 @@ def row_losses(
 
 
 def weighted(loss: Array, correct: Array, weights: Array | None) -> tuple[Array, Array, Array]:
-    """Return the sums over the rows of losses, of what is right, and of the weights, in float64."""
+    """Return the weighted sums of losses, of right predictions, and of ones, in float64."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if weights is None:
-            right = np.count_nonzero(correct, axis=1).astype(np.float64)
-            return loss.sum(axis=1, dtype=np.float64), right, np.full(len(loss), float(len(loss.T)))
-        each = (loss, correct, np.ones_like(correct))
-        total, right, weight = ((own * weights).sum(axis=1, dtype=np.float64) for own in each)
-    return total, right, weight
+        if weights is None:  # a count is exact, and faster than a product with ones
+            n_correct = np.count_nonzero(correct, axis=1).astype(np.float64)
+            n_rows = np.full(len(loss), float(loss.shape[1]))
+            return loss.sum(axis=1, dtype=np.float64), n_correct, n_rows
+        terms = (loss, correct, np.ones_like(correct))
+        total_loss, total_correct, total_weight = (
+            (term * weights).sum(axis=1, dtype=np.float64) for term in terms
+        )
+    return total_loss, total_correct, total_weight
 
 
 def model_weights(weights: Array | None, dtype: np.dtype[np.floating]) -> Array | None:

@@ -1,10 +1,10 @@
-"""Products of a block of rows with few columns, in panels: as many rows as BLAS takes as they lie.
+"""Products of a block of rows with few columns, in panels of rows that BLAS does not copy.
 
 With few columns BLAS spends as long on copying the rows together as on multiplying them. OpenBLAS
-has kernels that do not copy, for matrices within the bounds used here, where there is AVX-512: with
-them all products of 784 features and 10 columns take 0.6 of the time. Elsewhere panels cost a tenth
-more, and a block is multiplied at once: which it is, is a matter of the BLAS kernel, by which
-results round differently anyway.
+has kernels for AVX-512 that do not copy matrices within the bounds used here: all products of 784
+features and 10 columns then take 0.6 of the time. Elsewhere panels cost a tenth more, and a block
+is multiplied at once. So the panels depend on the BLAS kernel, with which results round
+differently anyway.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from threadpoolctl import threadpool_info
 
 from dsoftmax.typing import Array
 
-_AS_THEY_LIE = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # what OpenBLAS calls its kernels
+_AVX512_KERNELS = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # as OpenBLAS calls them
 
 
 def blas_of_numpy() -> list[dict[str, Any]]:
     """Return the BLAS libraries of this process; SciPy's own is not what computes here."""
-    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    own = [library for library in found if "numpy" in str(Path(library["filepath"]).parent).lower()]
-    return own or found
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    bundled = [
+        library for library in libraries if "numpy" in str(Path(library["filepath"]).parent).lower()
+    ]
+    return bundled or libraries
 
 
-_COLUMNS, _FEATURES = 16, 128  # at most, and at least: else it does not pay
-_ENTRIES = 1200  # of the product of a panel
-_MULTIPLICATIONS = 1_000_000
-_ROWS = 32
+# Within these bounds panels pay, and OpenBLAS multiplies them without a copy.
+_MOST_COLUMNS, _LEAST_FEATURES = 16, 128
+_MOST_ENTRIES = 1200  # of the product of a panel
+_MOST_MULTIPLICATIONS = 1_000_000
+_LEAST_ROWS = 32
 
 
 def panel_length(n_features: int, n_columns: int, length: int) -> int:
@@ -41,32 +44,34 @@ def panel_length(n_features: int, n_columns: int, length: int) -> int:
 
 @cache
 def _takes_panels() -> bool:
-    """Whether the BLAS of NumPy multiplies small matrices as they lie."""
-    return bool(kernels_of_numpy() & _AS_THEY_LIE)
+    """Whether the BLAS of NumPy multiplies small matrices without copying them."""
+    return bool(kernels_of_numpy() & _AVX512_KERNELS)
 
 
 @cache
 def kernels_of_numpy() -> frozenset[str]:
-    """Return what OpenBLAS calls the kernels with which it computes here; none for other BLAS."""
-    return frozenset(own["architecture"] for own in blas_of_numpy() if "architecture" in own)
+    """Return the names of the OpenBLAS kernels that compute here; none for another BLAS."""
+    return frozenset(
+        library["architecture"] for library in blas_of_numpy() if "architecture" in library
+    )
 
 
 def rows_that_fit(n_features: int, n_columns: int, length: int) -> int:
-    """Return how many rows of a block of `length` are within those bounds: a power of two, or all.
+    """Return how many rows of a block make a panel within the bounds: a power of two, or all.
 
     Examples
     --------
     >>> rows_that_fit(784, 10, length=512), rows_that_fit(784, 100, length=512)
     (64, 512)
     """
-    if not 1 < n_columns <= _COLUMNS or n_features < _FEATURES:
+    if not 1 < n_columns <= _MOST_COLUMNS or n_features < _LEAST_FEATURES:
         return length
-    rows = min(_ENTRIES // n_columns, _MULTIPLICATIONS // (n_features * n_columns))
-    return min(1 << (rows.bit_length() - 1), length) if rows >= _ROWS else length
+    rows = min(_MOST_ENTRIES // n_columns, _MOST_MULTIPLICATIONS // (n_features * n_columns))
+    return min(1 << (rows.bit_length() - 1), length) if rows >= _LEAST_ROWS else length
 
 
 def is_turned(n_columns: int) -> bool:
-    """Whether the product of a block is faster made by row and turned than by column at once."""
+    """Whether block @ coef.T, transposed, is faster than coef @ block.T."""
     return n_columns < (256 if _takes_panels() else 64)
 
 

@@ -1,4 +1,4 @@
-"""What is summed over the rows, as data: a chunk of rows and a `Reduction` of chunks."""
+"""A chunk of decoded rows, and a `Reduction`: what is summed over chunks, as data."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _nameless(row: int, column: int = 0) -> str:
     return ""
 
 
-def taken(array: Array, rows: Array) -> Array:
+def take_rows(array: Array, rows: Array) -> Array:
     """Return some rows of an array, by their numbers.
 
-    Where each lies together `take` needs as little as a twentieth of the time of an index; an
-    array in another order it would first copy as a whole.
+    In C order, `take` needs as little as a twentieth of the time of an index; an array in another
+    order it would first copy as a whole.
     """
     return array.take(rows, axis=0) if array.flags.c_contiguous else np.asarray(array[rows])
 
@@ -70,12 +70,20 @@ class Chunk(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        arrays = (self.X, *self._by_row)
-        return sum(array.nbytes for array in arrays if array is not None)
+        return sum(array.nbytes for array in self._by_row.values())
 
     @property
-    def _by_row(self) -> tuple[Array | None, ...]:
-        return self.y, self.sample_weight, self.left_out, self.held_out, self.fold
+    def _by_row(self) -> dict[str, Any]:
+        """The arrays that are there and have an entry for each row."""
+        arrays = {
+            "X": self.X,
+            "y": self.y,
+            "sample_weight": self.sample_weight,
+            "left_out": self.left_out,
+            "held_out": self.held_out,
+            "fold": self.fold,
+        }
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @property
     def codes(self) -> Array:
@@ -88,9 +96,10 @@ class Chunk(NamedTuple):
         """Which rows count."""
         return slice(None) if self.left_out is None else self.left_out == 0
 
-    def take(self, picked: Array) -> Chunk:
+    def take(self, rows: Array) -> Chunk:
         """Return the rows of these numbers, an integer array, in that order."""
-        return self._each(partial(taken, rows=picked))._replace(picked=picked)
+        picked = rows if self.picked is None else self.picked[rows]
+        return self._each(partial(take_rows, rows=rows))._replace(picked=picked)
 
     def rows(self, low: int, high: int) -> Chunk:
         """Return the rows from low to high, as views."""
@@ -104,10 +113,8 @@ class Chunk(NamedTuple):
     def only_held_out(self) -> Chunk:
         """Return the rows that are held out, with their weights."""
         held_out = np.empty(0) if self.held_out is None else self.held_out
-        rows = np.flatnonzero(held_out)
-        picked = rows if self.picked is None else self.picked[rows]
-        chunk = self.take(rows)
-        return chunk._replace(picked=picked, sample_weight=chunk.held_out, held_out=None)
+        chunk = self.take(np.flatnonzero(held_out))
+        return chunk._replace(sample_weight=chunk.held_out, held_out=None)
 
     def where(self, row: int) -> str:
         """Return where in the source a row of the chunk is, for messages."""
@@ -117,17 +124,8 @@ class Chunk(NamedTuple):
         return self.start + (row if self.picked is None else int(self.picked[row]))
 
     def _each(self, select: Callable[[Array], Array]) -> Chunk:
-        y, weight, left_out, held_out, fold = (
-            None if array is None else select(array) for array in self._by_row
-        )
-        return self._replace(
-            X=select(self.X),
-            y=y,
-            sample_weight=weight,
-            left_out=left_out,
-            held_out=held_out,
-            fold=fold,
-        )
+        selected: dict[str, Any] = {name: select(array) for name, array in self._by_row.items()}
+        return self._replace(**selected)
 
     def require_finite(self, dtype: np.dtype[np.floating]) -> None:
         """Raise DataError at the first value of X that `dtype` cannot hold as a finite number."""
@@ -168,7 +166,7 @@ class Reduction(Generic[Sums]):
 @storable
 @dataclass(frozen=True)
 class Combined:
-    """What several reductions found in the same read, in their order."""
+    """The sums of several reductions in the same read, in their order."""
 
     parts: tuple[Any, ...]
 
@@ -178,7 +176,7 @@ class Combined:
 
 
 def combine(first: Reduction[Any], *others: Reduction[Any]) -> Reduction[Combined]:
-    """Return the reduction that makes several, whose sums can be added, in one read."""
+    """Return the reduction that does several in one read; their sums are added by `+`."""
     chunks = tuple(reduction.chunk for reduction in (first, *others))
     grows = any(reduction.grows for reduction in (first, *others))
     return Reduction(first.name, partial(_combined_chunk, chunks=chunks), add, grows)
@@ -192,36 +190,30 @@ NEVER = -1  # the fold of a row that every model learns from
 ALL = -2  # what a model leaves out that learns from every row
 
 
-def of_fold(chunk: Chunk, fold: int) -> Chunk:
+def rows_of_fold(chunk: Chunk, fold: int) -> Chunk:
     """Return the rows of a chunk that are in a fold; without folds, all are in NEVER."""
     if chunk.fold is None:
         return chunk if fold == NEVER else chunk.rows(0, 0)
-    return _only(chunk, chunk.fold == fold)
+    return chunk.take(np.flatnonzero(chunk.fold == fold))
 
 
-def in_turn(chunk: Chunk, folds: Array) -> Iterator[Chunk]:
+def rows_by_fold(chunk: Chunk, folds: Array) -> Iterator[Chunk]:
     """Yield the rows of a chunk that are in each of some folds, and last the rest."""
     assert chunk.fold is not None
     for fold in folds:
-        yield of_fold(chunk, fold)
-    yield _only(chunk, ~np.isin(chunk.fold, folds))
+        yield rows_of_fold(chunk, fold)
+    yield chunk.take(np.flatnonzero(~np.isin(chunk.fold, folds)))
 
 
-def _only(chunk: Chunk, own: Array) -> Chunk:
-    rows = np.flatnonzero(own)
-    number = rows if chunk.picked is None else chunk.picked[rows]
-    return chunk.take(rows)._replace(picked=number)
-
-
-def learned_and_judged(chunk: Chunk, left_out: Array) -> tuple[Array, Array]:
-    """Return the weights by which the rows of a chunk teach, and judge, each model of a stack.
+def fold_weights(chunk: Chunk, left_out: Array) -> tuple[Array, Array]:
+    """Return the weights of the rows with which each model of a stack learns, and is judged.
 
     Parameters
     ----------
     chunk : Chunk
         With folds.
     left_out : array of shape (n_models,)
-        The fold that each does not learn from.
+        The fold that each model does not learn from, and is judged by.
 
     Returns
     -------
@@ -229,6 +221,6 @@ def learned_and_judged(chunk: Chunk, left_out: Array) -> tuple[Array, Array]:
     """
     assert chunk.fold is not None
     assert chunk.held_out is not None
-    own = chunk.fold == left_out[:, None]
+    is_left_out = chunk.fold == left_out[:, None]
     weight = np.ones(len(chunk.X)) if chunk.sample_weight is None else chunk.sample_weight
-    return np.where(own, 0.0, weight), np.where(own, chunk.held_out, 0.0)
+    return np.where(is_left_out, 0.0, weight), np.where(is_left_out, chunk.held_out, 0.0)

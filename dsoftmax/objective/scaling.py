@@ -18,8 +18,8 @@ from dsoftmax.objective.reduction import Chunk
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
-_FEW_CLASSES = 32  # up to which rows are added up by class in a product
-_FEW_ROWS = 64  # whose squares float32 adds up without losing digits
+_FEW_CLASSES = 32  # up to which a product with indicators adds up rows by class; beyond, a sort
+_SQUARED_ROWS = 64  # that float32 adds up without losing digits
 _STEEP = 8.0  # |mean| / sd from which float32 folding would cost a digit of the gradient
 
 
@@ -78,8 +78,8 @@ def moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Momen
     """
     n_rows, n_features = chunk.X.shape
     length = min(block_length(n_features, 0, dtype.itemsize), n_rows)
-    guess = _first_rows(chunk, length).astype(np.float64).mean(axis=0)
-    shift = guess if not np.can_cast(chunk.X.dtype, dtype) else guess.astype(dtype)
+    first_mean = _first_rows(chunk, length).astype(np.float64).mean(axis=0)
+    shift = first_mean if not np.can_cast(chunk.X.dtype, dtype) else first_mean.astype(dtype)
     total, square = np.zeros((n_classes, n_features)), np.zeros(n_features)
     block = np.empty((length, n_features), dtype)
     for start in range(0, n_rows, length):
@@ -95,7 +95,7 @@ def moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Momen
 
 
 def _first_rows(chunk: Chunk, length: int) -> Array:
-    """Return some rows that count: those of weight zero may be anywhere."""
+    """Return the first rows that have a weight: those of weight zero may be far from the others."""
     if chunk.sample_weight is None:
         return chunk.X[:length]
     rows = np.flatnonzero(chunk.sample_weight)[:length]
@@ -103,17 +103,17 @@ def _first_rows(chunk: Chunk, length: int) -> Array:
 
 
 def _products(weighted: Array, deviation: Array, *, wide: bool) -> Array:
-    """Return the sum of products of each feature.
+    """Return the sum of the products of each feature.
 
-    In float64 where they could be beyond the range of float32, which the squares of what is
-    stored in two bytes are not, with weights of one on average.
+    With `wide`, products are taken in float64, since they may be beyond the range of float32. The
+    squares of what is stored in two bytes are not, with weights of one on average.
     """
     if wide:
         return np.asarray(np.einsum("ij,ij->j", weighted, deviation, dtype=np.float64))
     total = np.zeros(deviation.shape[1])
-    for few in range(0, len(deviation), _FEW_ROWS):
-        part = slice(few, few + _FEW_ROWS)
-        total += np.einsum("ij,ij->j", weighted[part], deviation[part])
+    for start in range(0, len(deviation), _SQUARED_ROWS):
+        rows = slice(start, start + _SQUARED_ROWS)
+        total += np.einsum("ij,ij->j", weighted[rows], deviation[rows])
     return total
 
 

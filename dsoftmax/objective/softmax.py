@@ -1,4 +1,6 @@
-"""From raw predictions to probabilities and to residuals, the gradient's part of a row.
+"""Probabilities and residuals of raw predictions.
+
+A residual is the gradient of the loss of a row with respect to its raw predictions.
 
 With raw predictions z_j the loss of a row of class k is log(sum_l exp(z_l)) - z_k, and its
 gradient with respect to z_j is p_j - [j = k] (Bishop, Pattern Recognition and Machine Learning,
@@ -30,17 +32,17 @@ def softmax_residual(raw: Array, codes: Array, loss: Array, correct: Array) -> N
         _logistic_residual(raw, codes, loss, correct)
         return
     raw -= raw.max(axis=1, keepdims=True)
-    own = _of_own_class(raw, codes)
+    labels = _of_own_class(raw, codes)
     flat = raw.reshape(-1)
-    of_label = flat.take(own)
-    np.equal(of_label, 0, out=correct)
+    of_label = flat.take(labels)
+    np.equal(of_label, 0, out=correct)  # the largest is zero now
     least = _least_exponent(raw.dtype)
-    if raw.min() < least:  # to look takes a fifth of the time of to clip
+    if raw.min() < least:  # to look for one takes a fifth of the time that clipping takes
         np.maximum(raw, least, out=raw)
     np.exp(raw, out=raw)
     total = raw.sum(axis=1, keepdims=True)
     raw /= total
-    flat[own] -= 1
+    flat[labels] -= 1
     np.log(total[:, 0], out=loss)
     loss -= of_label
 

@@ -1,12 +1,11 @@
-"""The protocol of executors, on which reductions run, and the errors they raise."""
+"""The protocol of executors, on which reductions run, and what they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from dsoftmax.data.source import Source
+from dsoftmax.runtime.memory import Location
 from dsoftmax.runtime.transfer import MergePlan
 
 Result = TypeVar("Result")
@@ -21,12 +20,12 @@ class TaskKilledError(Exception):
 
 
 class Affinity(NamedTuple):
-    """What brings tasks of the same rows to the same worker, time after time.
+    """What brings tasks of the same rows to the same worker, pass after pass.
 
     Attributes
     ----------
-    name : of the rows, and of what is remembered of them
-    rows : how many they are
+    name : of the rows, and of what a worker has cached of them
+    rows : number of rows
     """
 
     name: Hashable
@@ -38,25 +37,18 @@ class Executor(Protocol):
 
     Attributes
     ----------
+    run_key : prefix of the names under which workers cache spans; they are dropped at the end
     slots : how many tasks run at once
-    processes : in how many processes they run
-    memory_ceiling : bytes with which a process does not remember more, 0 for none
+    location : the processes and their memory, as `refresh` last saw them
     dashboard : address of the Dask dashboard, if there is one
     client : of the cluster, or None in this process
-    run_key : what workers remember is remembered under this name, until the end
     """
 
     run_key: str
-
     slots: int
-    processes: int
-    memory_ceiling: int
+    location: Location
     dashboard: str | None
     client: Any
-
-    def cache_room(self, source: Source, span_bytes: int, *, batch: bool) -> int:
-        """Return the decoded bytes that a process may remember while it reduces such spans."""
-        ...
 
     def refresh(self) -> None:
         """Look again at which workers there are."""
@@ -70,7 +62,7 @@ class Executor(Protocol):
         *,
         shared: tuple[Any, ...] = (),
         affinities: Sequence[Affinity] = (),
-        few: bool = False,
+        low_concurrency: bool = False,
         merge_plan: MergePlan | None = None,
     ) -> Iterator[Result]:
         """Yield the results as they come, in any order.
@@ -79,20 +71,15 @@ class Executor(Protocol):
         ----------
         name : what the dashboard shows
         function, tasks : what to call, and its first arguments for each task
-        shared : its last arguments, of all tasks
-        affinities : of the tasks, if there is something on workers to come back to
-        few : keep few tasks under way, since each brings blocks to its worker
-        merge_plan : how a cluster is to make few results of many, if they are large
+        shared : its last arguments, the same for all tasks
+        affinities : of the tasks, if workers have something cached for them
+        low_concurrency : submit few tasks at a time, since each brings blocks to its worker
+        merge_plan : how workers merge large results before they are fetched
         """
         ...
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 def inside_a_task() -> bool:

@@ -14,7 +14,7 @@ from dask.utils import parse_timedelta
 
 from dsoftmax.errors import DsoftmaxError
 
-_FLUSH_SECONDS = 3  # a file may be there, and half written
+_FLUSH_SECONDS = 3  # for which a file that is there may be half written
 _POLL_SECONDS = 0.1
 
 
@@ -55,7 +55,7 @@ def connected(
 
 
 def _address_in(file: Path | None) -> str:
-    """Return the address in a scheduler file, which may not be written yet."""
+    """Return the address in a scheduler file; wait for it if it is not written yet."""
     assert file is not None
     seconds = parse_timedelta(dask.config.get("dsoftmax.worker-timeout", "5 minutes"))
     deadline = time.monotonic() + (seconds if not file.exists() else _FLUSH_SECONDS)
@@ -73,7 +73,7 @@ def _address_in(file: Path | None) -> str:
 
 
 def _require_certificate(address: str, security: Any) -> None:
-    # Before a client is made: Dask leaves one that fails of this half open, and it hangs later.
+    # Before a client is made: one that fails for this is left half open by Dask, and hangs later.
     certificate = security.get_tls_config_for_role("client")["cert"]
     if address.startswith("tls://") and certificate is None:
         raise DsoftmaxError(
@@ -102,7 +102,7 @@ def local_workers(n_workers: int | None = None, memory_limit: str | None = None)
 
 
 def persisted(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return what `dask.persist` does, by the method of the current client."""
+    """Return what `dask.persist` would, on the current client."""
     from dask.base import unpack_collections
     from distributed import default_client
 

@@ -24,7 +24,7 @@ class Cost(Additive):
     reads : spans decoded
     retries : reads that were tried again
     time : where the seconds of the workers went, and those in which slots had nothing to do
-    seconds : from the start of a reduction to its end; 0 for a part of one
+    seconds : from the start of a reduction to its end; 0 for that of a single task
     """
 
     rows: int = 0
@@ -38,12 +38,12 @@ class Cost(Additive):
 @storable
 @dataclass(frozen=True)
 class PartialSum:
-    """A sum under way: it can be written down, and taken up again by `reduce`.
+    """A sum that is not complete: a checkpoint may hold it, and `Pass.reduce` resumes from it.
 
     Attributes
     ----------
-    nodes : finished nodes of its tree by (level, index), merged as siblings meet
-    cost : what they cost
+    nodes : finished nodes of its tree by (level, index), see `Tree`
+    cost : of the tasks so far
     """
 
     nodes: Nodes
@@ -61,7 +61,7 @@ class TaskResult(NamedTuple):
     nodes : finished nodes of its part of the tree
     cost : what they cost
     bad_chunks : chunks that cannot be read, whose leaves are missing among the nodes
-    numerics : what the arithmetic depends on, by the address of the worker or the name of this host
+    numerics : what rounding depends on, by the address of the worker or the name of this host
     """
 
     nodes: Nodes

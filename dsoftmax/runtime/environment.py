@@ -1,7 +1,8 @@
-"""One BLAS thread, so that every product has the same bits and workers do not fight for cores.
+"""What the arithmetic and the memory of a process depend on: BLAS threads, malloc, versions.
 
-The limit belongs to the process, so it is counted: the first that needs it sets it and the last
-one lifts it. To set and lift it around each task would be a race between tasks.
+One BLAS thread, so that every product has the same bits and workers do not fight for cores. The
+limit belongs to the process, so it is counted: the first that needs it sets it and the last one
+lifts it. To set and lift it around each task would be a race between tasks.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import platform
 import socket
 import threading
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
-from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ _users = 0
 _limit: Any = None
 
 
-def borrow() -> None:
-    """Use one BLAS thread until `give_back` was called as often."""
+def limit_blas_threads() -> None:
+    """Use one BLAS thread until `restore_blas_threads` was called as often."""
     global _users, _limit
     with _lock:
         if _users == 0:
@@ -35,8 +34,8 @@ def borrow() -> None:
         _users += 1
 
 
-def give_back() -> None:
-    """Undo one `borrow`."""
+def restore_blas_threads() -> None:
+    """Undo one `limit_blas_threads`."""
     global _users
     with _lock:
         _users -= 1
@@ -45,9 +44,9 @@ def give_back() -> None:
 
 
 @cache
-def keep() -> None:
-    """Use one BLAS thread for good: what a process that is a worker does."""
-    borrow()
+def use_one_blas_thread() -> None:
+    """Use one BLAS thread for good, in a process that is a worker."""
+    limit_blas_threads()
 
 
 # Dask's own trim threshold of 64 KiB hands every decoded chunk back to the system, and the next
@@ -79,8 +78,8 @@ def _described(library: dict[str, Any]) -> str:
 
 def _vector_instructions() -> str:
     """Return the widest vector instructions that NumPy has found on this CPU."""
-    found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
-    return " ".join(found[-1:])
+    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+    return " ".join(extensions[-1:])
 
 
 def worker_name() -> str:
@@ -90,13 +89,12 @@ def worker_name() -> str:
     try:
         return str(get_worker().address)
     except ValueError:
-        return gethostname()
+        return socket.gethostname()
 
 
 # What travels between the processes, or decides about the numbers that do.
 _PACKAGES = ("dsoftmax", "numpy", "zarr", "dask", "distributed", "cloudpickle", "msgpack")
 _MOST_SHOWN = 5
-Versions = Mapping[str, str]
 
 
 def require_same_versions(client: Any) -> None:
@@ -104,45 +102,31 @@ def require_same_versions(client: Any) -> None:
 
     The third part of Python's version may differ.
     """
-    own = _reporter()()[1]
-    found = client.run(_reporter(), on_error="ignore")
-    problems = [
-        f"the worker {address} on {host} has {differences}"
-        for address, (host, theirs) in sorted(found.items())
-        if (differences := _differences(own, theirs))
-    ]
-    if problems:
-        more = f"; and {len(problems) - _MOST_SHOWN} more" if len(problems) > _MOST_SHOWN else ""
+    versions = client.get_versions(packages=_PACKAGES)
+    here = _versions(versions["client"])
+    differences = {
+        address: ", ".join(
+            f"{name} {theirs} (here {here[name]})"
+            for name, theirs in _versions(worker).items()
+            if theirs != here[name]
+        )
+        for address, worker in sorted(versions["workers"].items())
+    }
+    others = [address for address in differences if differences[address]]
+    if others:
+        hosts = client.run(socket.gethostname, workers=others, on_error="ignore")
+        shown = "; ".join(
+            f"the worker {address} on {hosts.get(address, '?')} has {differences[address]}"
+            for address in others[:_MOST_SHOWN]
+        )
+        more = f"; and {len(others) - _MOST_SHOWN} more" if len(others) > _MOST_SHOWN else ""
         raise DsoftmaxError(
-            f"{'; '.join(problems[:_MOST_SHOWN])}{more}: install the versions of "
-            f"{socket.gethostname()} there, or those here"
+            f"{shown}{more}: install the versions of {socket.gethostname()} there, or those here"
         )
 
 
-def _differences(own: Versions, theirs: Versions) -> str:
-    return ", ".join(
-        f"{name} {theirs[name]} (here {own[name]})" for name in own if own[name] != theirs[name]
-    )
-
-
-def _reporter() -> Any:
-    """Return a function that tells host and versions, and travels by value.
-
-    Were it of this module, workers without dsoftmax could not even say that they lack it.
-    """
-    packages = _PACKAGES
-
-    def report() -> tuple[str, dict[str, str]]:
-        import socket
-        import sys
-        from importlib.metadata import PackageNotFoundError, version
-
-        found = {"Python": "{}.{}".format(*sys.version_info)}
-        for name in packages:
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                found[name] = "not installed"
-        return socket.gethostname(), found
-
-    return report
+def _versions(process: dict[str, Any]) -> dict[str, str]:
+    """Return the versions that matter, of a process as `Client.get_versions` describes it."""
+    packages = process["packages"]
+    python = ".".join(packages["python"].split(".")[:2])
+    return {"Python": python} | {name: packages[name] or "not installed" for name in _PACKAGES}

@@ -53,7 +53,7 @@ _SETTINGS = {
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
     "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "200ms",
 }
-_OF_WORKERS = {
+_WORKER_SETTINGS = {
     # The profiler keeps what it has seen for each second of the last 1,000, at 50 kB a second.
     "DASK_DISTRIBUTED__WORKER__PROFILE__CYCLE": "10s",
     "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "100",
@@ -131,7 +131,7 @@ class _Scheduler(_Server):
 class _Nanny(_Server):
     """A nanny, which starts its worker in one more process, and again when it dies."""
 
-    settings = _SETTINGS | _OF_WORKERS
+    settings = _SETTINGS | _WORKER_SETTINGS
 
     def __init__(self, scheduler: str, folder: Path, memory_limit: int | str, name: int) -> None:
         # `name` is not passed on: SpecCluster gives up a worker it knows by name after 15 seconds.
@@ -223,16 +223,6 @@ def local_cluster(
         cluster = _LocalCluster(n_workers, memory_limit or default_memory_limit(n_workers))
     except RuntimeError as error:
         raise DsoftmaxError(f"cannot start a local cluster: {error}") from error
-    _wait_for_workers(cluster, n_workers)
-    return cluster
-
-
-def default_memory_limit(n_workers: int) -> int:
-    """Return the bytes that each of some workers gets: the machine's memory, shared out."""
-    return int(MEMORY_LIMIT // n_workers)
-
-
-def _wait_for_workers(cluster: _LocalCluster, n_workers: int) -> None:
     try:
         cluster.wait_for_workers(n_workers, timeout=_START_SECONDS)
     except TimeoutError as error:
@@ -242,6 +232,12 @@ def _wait_for_workers(cluster: _LocalCluster, n_workers: int) -> None:
     except BaseException:
         cluster.close()
         raise
+    return cluster
+
+
+def default_memory_limit(n_workers: int) -> int:
+    """Return the bytes that each of some workers gets: the machine's memory, shared out."""
+    return int(MEMORY_LIMIT // n_workers)
 
 
 _lock = threading.RLock()
@@ -258,14 +254,10 @@ def embedded_client() -> Client:
     """
     global _client
     with _lock:
-        if _client is None or not _is_alive(_client):
+        if _client is None or _client.status != "running" or not _client.cluster.alive:
             close_embedded_cluster()
             _client = Client(local_cluster(), set_as_default=False, direct_to_workers=True)
         return _client
-
-
-def _is_alive(client: Client) -> bool:
-    return bool(client.status == "running" and client.cluster.alive)
 
 
 @atexit.register
@@ -281,8 +273,8 @@ def close_embedded_cluster() -> None:
             client.cluster.close()
 
 
-def _forget() -> None:
-    """Leave the cluster to the parent of this forked process, and need a new one."""
+def _leave_to_parent() -> None:
+    """Leave the cluster to the parent of this forked process, which starts its own if needed."""
     global _lock, _client
     _lock = threading.RLock()
     client, _client = _client, None
@@ -292,4 +284,4 @@ def _forget() -> None:
 
 
 if not WINDOWS:
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,10 +1,9 @@
-"""What workers need to hold while they compute, and how much is left to remember data in."""
+"""The memory of workers: what they need while they compute, and how much is left to cache data."""
 
 from __future__ import annotations
 
-import socket
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 from dask.utils import parse_bytes
@@ -17,9 +16,31 @@ from dsoftmax.errors import DataError, MemoryBoundError
 # and what the allocator keeps of the last one), and of what is added up. Meant to be too much.
 _COPIES_OF_SPAN = 5
 _COPIES_OF_SUMS = 14
+_COPIES_OF_SAMPLE = 3  # while its blocks come together
 PROCESS_BYTES = 136 << 20  # of a worker, with all the libraries that a task imports
 SPILL_SHARE = 0.6  # of its memory, from where on Dask writes a worker's results to its disk
-_UNLIMITED = 1 << 30  # to remember, where a process has no limit
+_UNLIMITED = 1 << 30  # to cache, where a process has no limit
+
+
+class Location(NamedTuple):
+    """The processes that run the tasks of a reduction.
+
+    Attributes
+    ----------
+    name : for a sentence
+    processes : number of processes
+    slots : how many tasks run at once
+    threads : the most that one process has
+    memory_limit : the least that one process has, in bytes; 0 for no limit
+    process_bytes : what each takes before it reads anything
+    """
+
+    name: str
+    processes: int
+    slots: int
+    threads: int
+    memory_limit: int
+    process_bytes: int = PROCESS_BYTES
 
 
 def sums_bytes(source: Source) -> int:
@@ -34,10 +55,10 @@ def working_set(span_bytes: int, sums_bytes: int, threads: int) -> int:
 
 
 def cache_room(limit: int, in_use: int, *, batch: bool) -> int:
-    """Return the decoded bytes that a process may remember.
+    """Return the decoded bytes that a process may cache.
 
     Dask's setting `dsoftmax.cache`, or else what is left of its memory. Mini-batches, which are
-    slow without, have a quarter of the memory at least.
+    slow without a cache, have a quarter of the memory at least.
 
     Parameters
     ----------
@@ -56,10 +77,18 @@ def cache_room(limit: int, in_use: int, *, batch: bool) -> int:
     return max(left, limit // 4 if batch else 0)
 
 
-def ceiling(limit: int) -> int:
-    """Return the bytes that a process may have in all and still remember more; 0 for no bound.
+def cache_room_for(source: Source, location: Location, span_bytes: int, *, batch: bool) -> int:
+    """Return the decoded bytes that each process may cache while it reduces such spans."""
+    in_use = 0
+    if location.memory_limit:
+        in_use = working_set(span_bytes, sums_bytes(source), location.threads)
+    return cache_room(location.memory_limit, in_use, batch=batch)
 
-    Workers may hold data of others.
+
+def ceiling(limit: int) -> int:
+    """Return the bytes of a process from which it caches no more spans; 0 for no bound.
+
+    Its memory is measured, since it may also hold what other programs have put on the cluster.
     """
     return int(SPILL_SHARE * limit) if _configured() is None else 0
 
@@ -74,39 +103,14 @@ def _configured() -> int | None:
     """
     setting = dask.config.get("dsoftmax.cache", None)
     try:
-        found = None if setting is None else int(parse_bytes(setting))
+        size = None if setting is None else int(parse_bytes(setting))
     except (AttributeError, TypeError, ValueError):
-        found = -1
-    if found is not None and found < 0:
+        size = -1
+    if size is not None and size < 0:
         raise DataError(
             f"the Dask setting dsoftmax.cache is {setting!r}; expected bytes, such as 0 or '2 GiB'"
         )
-    return found
-
-
-_COPIES_OF_SAMPLE = 3
-
-
-def require_portable(source: Source) -> None:
-    """Raise DataError if only this process can read the data."""
-    for array in source.arrays:
-        if not array.portable:
-            raise DataError(
-                f"{array.name} is an open store, or one in this process's memory, which the "
-                "workers of the active Dask client cannot read; pass its path or URL, and store it "
-                "in a folder or at a URL that they see"
-            )
-
-
-def require_owner(source: Source, client: Any) -> None:
-    """Raise DataError unless blocks that a cluster holds are of this client."""
-    for array in source.arrays:
-        if any(future.client is not client for future in array.futures.values()):
-            raise DataError(
-                f"{array.name} is persisted on a Dask client that is not the active one: fit "
-                "while that client is (`with client.as_current():`), or pass the array as it was "
-                "before it was persisted"
-            )
+    return size
 
 
 def require_room(client: Any, source: Source) -> None:
@@ -151,26 +155,6 @@ def require_states_fit(n_models: int, state_bytes: int) -> None:
             f"needs {_mib(n_models * state_bytes)}, and this process has {_mib(MEMORY_LIMIT)} of "
             f"memory; try fewer alphas, l1_ratios or folds: at most {most:,} models"
         )
-
-
-def require_visible(client: Any, source: Source) -> None:
-    """Raise DataError if some worker cannot open the arrays, having opened their metadata."""
-    for address, problem in client.run(_problem, source.part(0, 0), on_error="ignore").items():
-        if problem is not None:
-            host, text = problem
-            raise DataError(
-                f"the data are not visible from the worker {address} on host {host}: {text}; use "
-                "shared storage or a URL, with the credentials in the environment of every worker"
-            )
-
-
-def _problem(source: Source) -> tuple[str, str] | None:
-    for array in source.arrays:
-        try:
-            array.require_visible()
-        except Exception as error:
-            return socket.gethostname(), f"{array.name}: {type(error).__name__}: {error}"
-    return None
 
 
 def _mib(size: int) -> str:

@@ -2,52 +2,83 @@
 
 All three run the same function on the same tasks; only `distributed.Client` reaches a
 cluster. An executor is a context: leaving it cancels what is still running and drops
-what workers remember of the run.
+what workers have cached for the run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
 from typing import Any
 
-import psutil
 from dask.system import CPU_COUNT
 
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.runtime.base import Executor, inside_a_task
-from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.environment import require_same_versions
-from dsoftmax.runtime.memory import (
-    PROCESS_BYTES,
-    require_fit,
-    require_owner,
-    require_portable,
-    require_room,
-    require_visible,
-)
+from dsoftmax.runtime.memory import Location, require_fit, require_room
 from dsoftmax.runtime.threads import ThreadExecutor
 
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
 
 
 def executor_for(source: Source) -> Executor:
-    """Return where a source is best reduced: see the README, "Where it runs"."""
+    """Return where a source is best reduced: see the README, "Where it runs".
+
+    Raises
+    ------
+    DataError, MemoryBoundError
+        If the data are out of the workers' reach, or a chunk does not fit their memory.
+    OutageError
+        If the cluster has no worker, and none comes in the time for which one is waited for.
+    """
+    executor = _running(source, None)
+    if executor is None:
+        from dsoftmax.runtime.local_cluster import embedded_client
+
+        executor = _on_cluster(embedded_client(), source)
+    return executor
+
+
+def location_for(source: Source, client: Any = None) -> Location:
+    """Return where a source would be reduced, and start no cluster for it.
+
+    Raises
+    ------
+    DataError, MemoryBoundError, OutageError
+        As `executor_for` would.
+    """
+    executor = _running(source, client)
+    if executor is not None:
+        return executor.location
+    from dsoftmax.runtime.local_cluster import default_memory_limit
+
+    limit = default_memory_limit(CPU_COUNT)
+    require_fit(source, limit, 1, "a worker of the local cluster")
+    return Location("a local cluster", CPU_COUNT, CPU_COUNT, 1, limit)
+
+
+def _running(source: Source, client: Any) -> Executor | None:
+    """Return this process or the active cluster; None where a local cluster is to be started."""
     if source.X.in_memory:
         return ThreadExecutor()
-    client = active_client()
-
+    client = client or active_client()
     if source.futures:
-        require_owner(source, client)
-        return _on_cluster(client, source)
+        _require_owner(source, client)
     if client is not None:
-        require_portable(source)
+        _require_portable(source)
         return _on_cluster(client, source)
-    if stays_in_process(source):
-        return ThreadExecutor()
-    from dsoftmax.runtime.local_cluster import embedded_client
+    return ThreadExecutor() if stays_in_process(source) else None
 
-    return _on_cluster(embedded_client(), source)
+
+def _on_cluster(client: Any, source: Source) -> Executor:
+    from dsoftmax.runtime.cluster import ClusterExecutor
+
+    executor = ClusterExecutor(client)
+    require_same_versions(client)
+    require_room(client, source)
+    _require_visible(client, source)
+    return executor
 
 
 def stays_in_process(source: Source) -> bool:
@@ -55,16 +86,6 @@ def stays_in_process(source: Source) -> bool:
     small = source.n_samples * source.row_bytes <= _SMALL
     here = small or inside_a_task() or source.X.in_memory
     return here or not all(array.portable for array in source.arrays)
-
-
-def _on_cluster(client: Any, source: Source) -> Executor:
-    from dsoftmax.runtime.cluster import ClusterExecutor
-
-    executor: Executor = ClusterExecutor(client)
-    require_same_versions(client)
-    require_room(client, source)
-    require_visible(client, source)
-    return executor
 
 
 def active_client() -> Any:
@@ -85,67 +106,44 @@ def active_client() -> Any:
     return client
 
 
-@dataclass(frozen=True)
-class Location:
-    """Processes that compute.
-
-    Attributes
-    ----------
-    name : for a sentence
-    processes : how many there are
-    slots : how many tasks run at once
-    threads : the most that one process has
-    memory_limit : the least that one process has, in bytes; 0 for no limit
-    process_bytes : that each takes before it reads anything
-    """
-
-    name: str
-    processes: int
-    slots: int
-    threads: int
-    memory_limit: int
-    process_bytes: int = PROCESS_BYTES
+def _require_portable(source: Source) -> None:
+    """Raise DataError if only this process can read the data."""
+    for array in source.arrays:
+        if not array.portable:
+            raise DataError(
+                f"{array.name} is an open store, or one in this process's memory, which the "
+                "workers of the active Dask client cannot read; pass its path or URL, and store it "
+                "in a folder or at a URL that they see"
+            )
 
 
-def location_for(source: Source, client: Any = None) -> Location:
-    """Return where a source would be reduced, on a client's cluster or where a fit would go.
-
-    Raises
-    ------
-    DataError, MemoryBoundError
-        If the data are out of its workers' reach, or a chunk does not fit their memory.
-    OutageError
-        If the cluster has no worker, and none comes in the time for which a fit would wait.
-    """
-    client = client or active_client()
-    if source.futures:
-        require_owner(source, client)
-    if client is not None and not source.X.in_memory:
-        require_portable(source)
-        site = _cluster(client)
-        require_same_versions(client)
-        require_room(client, source)
-        require_visible(client, source)
-        return site
-    if stays_in_process(source):
-        now = int(psutil.Process().memory_info().rss)
-        return Location("threads of this process", 1, CPU_COUNT, CPU_COUNT, 0, now)
-    from dsoftmax.runtime.local_cluster import default_memory_limit
-
-    limit = default_memory_limit(CPU_COUNT)
-    require_fit(source, limit, 1, "a worker of the local cluster")
-    return Location("a local cluster", CPU_COUNT, CPU_COUNT, 1, limit)
+def _require_owner(source: Source, client: Any) -> None:
+    """Raise DataError if a cluster holds blocks of the arrays, and it is not this client's."""
+    for array in source.arrays:
+        if any(future.client is not client for future in array.futures.values()):
+            raise DataError(
+                f"{array.name} is persisted on a Dask client that is not the active one: fit "
+                "while that client is (`with client.as_current():`), or pass the array as it was "
+                "before it was persisted"
+            )
 
 
-def _cluster(client: Any) -> Location:
-    """Return the workers that there are now, or the first to come if there is none."""
-    executor = ClusterExecutor(client)
-    workers = client.scheduler_info(-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    return Location(
-        f"the cluster at {client.scheduler.address}, as it is now",
-        executor.processes,
-        executor.slots,
-        max((worker["nthreads"] for worker in workers), default=1),
-        min(limits, default=0),
-    )
+def _require_visible(client: Any, source: Source) -> None:
+    """Raise DataError if some worker cannot open the arrays, of which it reads the metadata."""
+    for address, problem in client.run(_problem, source.part(0, 0), on_error="ignore").items():
+        if problem is not None:
+            host, text = problem
+            raise DataError(
+                f"the data are not visible from the worker {address} on host {host}: {text}; use "
+                "shared storage or a URL, with the credentials in the environment of every worker"
+            )
+
+
+def _problem(source: Source) -> tuple[str, str] | None:
+    """Return the host and the error of a worker that cannot open the arrays."""
+    for array in source.arrays:
+        try:
+            array.require_visible()
+        except Exception as error:
+            return socket.gethostname(), f"{array.name}: {type(error).__name__}: {error}"
+    return None

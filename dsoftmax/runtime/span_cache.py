@@ -1,4 +1,4 @@
-"""Decoded spans that a process remembers, and those that it has begun to read for later."""
+"""Decoded spans that a process has cached, and those that it has begun to read for later."""
 
 from __future__ import annotations
 
@@ -17,33 +17,40 @@ from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.runtime.cost import Cost
 
-Key = tuple[str, int, int, tuple[int, int] | None]  # run, span, shuffle
+Key = tuple[str, int, int, tuple[int, int] | None]  # name of the cache, span, shuffle
 
 
 class CachePolicy(NamedTuple):
-    """How a worker remembers decoded spans.
+    """How a worker caches decoded spans.
 
     Attributes
     ----------
-    run : under which name
-    most : within how many bytes
-    ceiling : of the memory of its process, with which it remembers no more; 0 for none
+    name : under which the spans are cached
+    max_bytes : of all that is cached
+    memory_ceiling : bytes of its whole process from which a worker caches no more; 0 for none
     drop_after_use : whether the rows of the task are not asked for again in this epoch
-    cyclic : whether all spans are asked for in turn, again and again; what is held then
+    cyclic : whether all spans are asked for in turn, again and again; what is cached then
         stays, since the span that was used least recently is the one that comes next
-    evict_others : whether they take the place of nothing else
+    evict_others : whether they may take the place of spans under other names
     """
 
-    run: str
-    most: int
-    ceiling: int
+    name: str
+    max_bytes: int
+    memory_ceiling: int
     drop_after_use: bool
     cyclic: bool
-    evict_others: bool = False
+    evict_others: bool = True
 
     def stays(self, key: Key) -> bool:
-        """Whether what is held under a key does not make room for another of these spans."""
-        return self.evict_others or key[0] == self.run
+        """Whether what is cached under a key does not make room for another of these spans."""
+        return not self.evict_others or key[0] == self.name
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether this process is below the ceiling of its memory."""
+        if self.memory_ceiling == 0:
+            return True
+        return int(psutil.Process().memory_info().rss) <= self.memory_ceiling
 
 
 class LoadedSpan(NamedTuple):
@@ -52,7 +59,7 @@ class LoadedSpan(NamedTuple):
     Attributes
     ----------
     chunk : Chunk
-    cost : of the reads for it, none if it was remembered
+    cost : of the reads for it, none if it was cached
     fetch_seconds : for which the storage was waited for, by this thread or another one
     """
 
@@ -66,90 +73,84 @@ class LoadedSpan(NamedTuple):
         time = TimeSplit(read=read, decode=seconds - read)
         return self._replace(cost=replace(self.cost, time=time))
 
-    @property
-    def again(self) -> LoadedSpan:
-        """The same, when it is at hand."""
-        return LoadedSpan(self.chunk, Cost(), 0.0)
-
 
 class SpanCache:
-    """Spans by key: a cache, which is never needed to be right."""
+    """Spans by key. A result never depends on what is cached, only its cost does."""
 
     def __init__(self) -> None:
-        self._held: ByteCache[Key, LoadedSpan] = ByteCache()
-        self._begun: dict[Key, concurrent.futures.Future[None]] = {}
+        self._cache: ByteCache[Key, LoadedSpan] = ByteCache()
+        self._reading: dict[Key, concurrent.futures.Future[None]] = {}
         self._lock = threading.Lock()
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     def __contains__(self, key: Key) -> bool:
-        """Whether a span is held or being read; what waits for its turn is none of both."""
-        begun = self._begun.get(key)
-        return key in self._held or (begun is not None and begun.running())
+        """Whether a span is cached or being read; one that waits to be read is neither."""
+        reading = self._reading.get(key)
+        return key in self._cache or (reading is not None and reading.running())
 
-    def get(self, key: Key, keep: CachePolicy, read: Callable[[], LoadedSpan]) -> LoadedSpan:
-        """Return a span that is held, or has been begun, or is read now."""
+    def get(self, key: Key, policy: CachePolicy, read: Callable[[], LoadedSpan]) -> LoadedSpan:
+        """Return a span that is cached, or is being read, or is read now."""
         started = time.perf_counter()
         self._await(key)
-        found = self._held.get(key)
-        if found is None:
-            found = read()
-            self._put(key, found.again, keep)
-        elif found.cost.reads:  # ahead of this, its first use
-            self._held.drop(key)
-            self._put(key, found.again, keep)
-            found = found.waited_for(time.perf_counter() - started)
-        return found
+        loaded = self._cache.get(key)
+        if loaded is None:
+            loaded = read()
+            self._put(key, loaded, policy)
+        elif loaded.cost.reads:  # it was read ahead: its first use pays for it, and no other
+            self._cache.drop(key)
+            self._put(key, loaded, policy)
+            loaded = loaded.waited_for(time.perf_counter() - started)
+        return loaded
 
-    def _put(self, key: Key, span: LoadedSpan, keep: CachePolicy) -> None:
-        size = span.chunk.nbytes
-        if not keep.cyclic:
-            self._held.put(key, span, size, keep.most)
-        elif below(keep.ceiling):  # the span itself is there already
-            self._held.put(key, span, size, keep.most, keep.stays)
+    def _put(self, key: Key, loaded: LoadedSpan, policy: CachePolicy) -> None:
+        span, size = LoadedSpan(loaded.chunk, Cost(), 0.0), loaded.chunk.nbytes
+        if not policy.cyclic:
+            self._cache.put(key, span, size, policy.max_bytes)
+        elif policy.has_memory:  # the span itself is there already
+            self._cache.put(key, span, size, policy.max_bytes, policy.stays)
 
-    def begin(self, key: Key, keep: CachePolicy, size: int, read: Callable[[], LoadedSpan]) -> None:
+    def begin_to_read(
+        self, key: Key, policy: CachePolicy, size: int, read: Callable[[], LoadedSpan]
+    ) -> None:
         """Have a thread read a span of about so many bytes, if there is room for it."""
         with self._lock:
-            begun = (1 + len(self._begun)) * size
-            if key in self._begun or self._held.bytes_of(keep.stays) + begun > keep.most:
+            reading = (1 + len(self._reading)) * size
+            if key in self._reading:
                 return
-            if self._held.get(key) is not None or not below(keep.ceiling):
+            if self._cache.bytes_of(policy.stays) + reading > policy.max_bytes:
+                return
+            if self._cache.get(key) is not None or not policy.has_memory:
                 return
             self._pool = self._pool or concurrent.futures.ThreadPoolExecutor(1, "dsoftmax-later")
-            self._begun[key] = self._pool.submit(self._read_later, key, keep, read)
+            self._reading[key] = self._pool.submit(self._read, key, policy, read)
 
-    def _read_later(self, key: Key, keep: CachePolicy, read: Callable[[], LoadedSpan]) -> None:
+    def _read(self, key: Key, policy: CachePolicy, read: Callable[[], LoadedSpan]) -> None:
         try:
             span = read()
-        except Exception:  # who needs it reads it again, and says so
+        except Exception:  # who needs it reads it again, and raises the error
             span = None
         with self._lock:
-            wanted = self._begun.pop(key, None) is not None
-            if wanted and span is not None:
-                self._held.put(key, span, span.chunk.nbytes, keep.most, keep.stays)
+            is_wanted = self._reading.pop(key, None) is not None
+            if is_wanted and span is not None:
+                self._cache.put(key, span, span.chunk.nbytes, policy.max_bytes, policy.stays)
 
     def _await(self, key: Key) -> None:
-        """Wait for a span that is being read; call off one that is not yet."""
+        """Wait for a span that is being read; cancel the read of one that is not yet."""
         with self._lock:
-            begun = self._begun.get(key)
-            if begun is not None and begun.cancel():
-                del self._begun[key]
-        if begun is not None:
+            reading = self._reading.get(key)
+            if reading is not None and reading.cancel():
+                del self._reading[key]
+        if reading is not None:
             with suppress(concurrent.futures.CancelledError):
-                begun.result()
+                reading.result()
 
     def drop(self, key: Key) -> None:
-        """Remember a span no more."""
-        self._held.drop(key)
+        """Drop a span that is cached."""
+        self._cache.drop(key)
 
-    def forget(self, run: str) -> None:
-        """Drop what is remembered of a run, and call off what was begun for it."""
+    def forget(self, prefix: str) -> None:
+        """Drop what is cached under names of this prefix, and cancel the reads for it."""
         with self._lock:
-            for key in [key for key in self._begun if key[0].startswith(run)]:
-                self._begun.pop(key).cancel()
-        self._held.drop_if(lambda key: key[0].startswith(run))
-
-
-def below(most: int) -> bool:
-    """Whether this process is below a ceiling."""
-    return most == 0 or int(psutil.Process().memory_info().rss) <= most
+            for key in [key for key in self._reading if key[0].startswith(prefix)]:
+                self._reading.pop(key).cancel()
+        self._cache.drop_if(lambda key: key[0].startswith(prefix))

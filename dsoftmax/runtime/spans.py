@@ -8,7 +8,7 @@ tree, and in whatever order the parts arrive, the total has the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -17,15 +17,16 @@ Span = tuple[int, int]
 
 _SPAN_BYTES = 1 << 22
 _MOST_TASK_BYTES = 1 << 28
-_MORE_A_SLOT = 1 << 22
-_LEAST_SHARE = 8  # of the largest task
+_MORE_A_SLOT = 1 << 22  # by which the bound on tasks grows with each slot, beyond 64 slots
+_SMALLEST_TASK = 8  # one in so many of the largest
 _TASKS_A_SLOT = 2  # that a slot is given at once: one that runs, and one that waits
 
 
 def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) -> tuple[Span, ...]:
     """Return runs of whole chunks of at least 4 MiB decoded (the last may be shorter).
 
-    And of at least four times `sums_bytes`, the size of what is added up for each span.
+    They are also at least four times `sums_bytes`, the size of the sums of each span, so that it
+    costs little to add these up.
 
     Examples
     --------
@@ -44,19 +45,19 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) 
 
 
 def around(excluded: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
-    """Return spans without the rows of holes, which do not reach beyond the span they begin in.
+    """Return spans without excluded rows, which do not reach beyond the span they begin in.
 
     Examples
     --------
     >>> around([(10, 20), (30, 50)], [(0, 30), (30, 50)])
     [(0, 10), (20, 30)]
     """
-    kept = []
+    remaining = []
     for start, stop in spans:
-        inner = sorted(hole for hole in excluded if start <= hole[0] < stop)
-        edges = [start, *(row for hole in inner for row in hole), stop]
-        kept += [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-    return kept
+        holes = sorted(hole for hole in excluded if start <= hole[0] < stop)
+        edges = [start, *(row for hole in holes for row in hole), stop]
+        remaining += [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+    return remaining
 
 
 def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = False) -> list[Span]:
@@ -76,7 +77,7 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = F
     """
     even = max(1, n_leaves // slots)
     largest = max(_MOST_TASK_BYTES, slots * _MORE_A_SLOT)
-    bounds = largest // _LEAST_SHARE, largest
+    bounds = largest // _SMALLEST_TASK, largest
     least, most = (max(1, size // max(leaf_bytes, 1)) for size in bounds)
     least = 1 if in_memory else least
     runs, start = [], 0
@@ -92,8 +93,8 @@ def cut_tasks(n_leaves: int, leaf_bytes: int, slots: int, *, in_memory: bool = F
 def cut_groups(runs: Sequence[Span], fan_in: int) -> list[Span]:
     """Return ranges of consecutive tasks whose sums are best added up before they travel on.
 
-    They are at most `fan_in`, within a subtree of so many times the leaves of the first one: their
-    sums become one, or few.
+    A range has at most `fan_in` tasks, all within a subtree of `fan_in` times the leaves of its
+    first task: so their sums become one, or few.
 
     Parameters
     ----------
@@ -115,6 +116,23 @@ def cut_groups(runs: Sequence[Span], fan_in: int) -> list[Span]:
         groups.append((first, last))
         first = last
     return groups
+
+
+def within(runs: Sequence[Span], missing: Collection[int]) -> Iterator[Span]:
+    """Yield the parts of runs of leaves that are missing.
+
+    Examples
+    --------
+    >>> list(within([(0, 4), (4, 6)], missing={0, 2, 3}))
+    [(0, 1), (2, 4)]
+    """
+    for first, last in runs:
+        start = first
+        for index in range(first, last + 1):
+            if index == last or index not in missing:
+                if start < index:
+                    yield start, index
+                start = index + 1
 
 
 def _nearest_power(number: float) -> int:
@@ -141,6 +159,7 @@ class Tree(Generic[Sums]):
         """Add a finished node, and merge it upwards as far as its siblings are there."""
         while (1 << level) < self.n_leaves:
             sibling = index ^ 1
+            # A node at the right edge may have no sibling: it moves up as it is.
             if sibling << level < self.n_leaves:
                 if (level, sibling) not in self.nodes:
                     break

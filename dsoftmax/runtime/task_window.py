@@ -14,18 +14,18 @@ import dask
 from distributed import KilledWorker
 from distributed.utils_comm import gather_from_workers
 
-from dsoftmax.runtime import worker
 from dsoftmax.runtime.base import TaskKilledError
 from dsoftmax.runtime.transfer import LARGE, MergePlan, PendingMerges, TaskCall, array_bytes
+from dsoftmax.runtime.worker import run_task
 
-_LONGEST = 600.0
+_LONGEST_WAIT = 600.0  # seconds for one result, from which on the wait is not made longer
 
 
 class LateResultError(Exception):
-    """A result that was there could not be fetched in time."""
+    """A result that a worker has could not be fetched in time."""
 
 
-NOT_YET = object()  # what there is of a task whose result is to be merged with others
+NOT_YET = object()  # in place of a result that is to be merged with others
 
 
 class Backlog:
@@ -37,35 +37,27 @@ class Backlog:
             self._waiting.setdefault(call.worker, deque()).append(call)
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return any(self._waiting.values())
 
-    def left_for(self, worker: str | None) -> int:
+    def n_waiting(self, worker: str | None) -> int:
         """Return how many calls are meant for a worker."""
         return len(self._waiting.get(worker, ()))
 
     def next_for(self, worker: str | None, most: int) -> list[TaskCall]:
         """Return the next calls that are meant for a worker, at most so many."""
-        own = self._waiting.get(worker, deque())
-        found = [own.popleft() for _ in range(min(most, len(own)))]
-        self._let_go_if_empty(worker)
-        return found
+        waiting = self._waiting.get(worker, deque())
+        return [waiting.popleft() for _ in range(min(most, len(waiting)))]
 
-    def last_of_most(self, worker: str) -> TaskCall | None:
+    def steal_for(self, worker: str) -> TaskCall | None:
         """Return, for a worker, the last call of whoever has most left, if anyone has."""
-        if not self._waiting:
+        if not self:
             return None
-        most = max(self._waiting, key=lambda name: len(self._waiting[name]))
-        call = self._waiting[most].pop()
-        self._let_go_if_empty(most)
-        return call._replace(worker=worker)
-
-    def _let_go_if_empty(self, worker: str | None) -> None:
-        if not self._waiting.get(worker, True):
-            del self._waiting[worker]
+        longest = max(self._waiting.values(), key=len)
+        return longest.pop()._replace(worker=worker)
 
 
 class Window:
-    """The tasks that are under way.
+    """The tasks that are submitted and whose results have not been fetched.
 
     Parameters
     ----------
@@ -73,7 +65,7 @@ class Window:
     function : what is called for each task
     prefix : of their keys
     merge_plan : how several results become one, if they do
-    fetched : futures whose results have been fetched, let go of when more tasks are submitted
+    fetched : futures whose results have been fetched; released when more tasks are submitted
 
     Attributes
     ----------
@@ -91,21 +83,21 @@ class Window:
     ) -> None:
         self._client, self._function, self._prefix = client, function, prefix
         self._fetched = [] if fetched is None else fetched
-        self._groups = PendingMerges(merge_plan)
+        self._pending = PendingMerges(merge_plan)
         self._calls: dict[Any, TaskCall] = {}
-        self._held: Counter[str | None] = Counter()
+        self._n_running: Counter[str | None] = Counter()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._submitted = 0
-        self._patience = 0.0  # seconds that a result may take to come here
+        self._n_submitted = 0
+        self._fetch_timeout = 0.0  # longer each time that a result comes too late
         self.freed: str | None = None
         self.merges = False
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def held(self, worker: str | None) -> int:
+    def n_running(self, worker: str | None) -> int:
         """Return how many of them are meant for a worker."""
-        return self._held[worker]
+        return self._n_running[worker]
 
     def submit(self, calls: Sequence[TaskCall]) -> None:
         """Submit tasks; futures in them arrive there as their values.
@@ -116,18 +108,18 @@ class Window:
             self._send(self._function, self._prefix, calls)
 
     def _send(self, function: Callable[..., Any], prefix: str, calls: Sequence[TaskCall]) -> None:
-        first, self._submitted = self._submitted, self._submitted + len(calls)
-        keys = [f"{prefix}-{number}" for number in range(first, self._submitted)]
-        with _meant_for({key: call.worker for key, call in zip(keys, calls, strict=True)}):
+        first, self._n_submitted = self._n_submitted, self._n_submitted + len(calls)
+        keys = [f"{prefix}-{number}" for number in range(first, self._n_submitted)]
+        with _pinned({key: call.worker for key, call in zip(keys, calls, strict=True)}):
             futures = self._client.map(
-                worker.with_one_blas_thread,
+                run_task,
                 [function] * len(calls),
                 *map(list, zip(*(call.task for call in calls), strict=True)),
                 key=keys,
                 pure=False,
             )
         for future, call in zip(futures, calls, strict=True):
-            self._held[call.worker] += 1
+            self._n_running[call.worker] += 1
             self._calls[future] = call
             future.add_done_callback(self._done.put)
         release(self._fetched)
@@ -135,48 +127,43 @@ class Window:
     def next_result(self, timeout: float) -> Any:
         """Return the result of a task that has ended; raise queue.Empty if none does in time.
 
-        NOT_YET if it stays where it is until others are there, with which it is merged.
+        NOT_YET if it stays on its worker until the others are there with which it is merged.
         """
         while True:
             future = self._done.get(timeout=timeout)
             if future not in self._calls:  # it was released, and submitted again
                 continue
-            if self.merges and self._stays(future):
+            if self.merges and self._keep_to_merge(future):
                 return NOT_YET
-            meant_for, patience = self._calls[future].worker, max(self._patience, timeout)
+            worker, fetch_timeout = self._calls[future].worker, max(self._fetch_timeout, timeout)
             try:
-                result = _fetched(self._client, future, meant_for, patience)
+                result = _fetched(self._client, future, worker, fetch_timeout)
             except KilledWorker as error:
                 raise self._killed(error) from error
             except LateResultError:
                 self._put_back(future, timeout)
                 raise queue.Empty from None
-            self._groups.leave_out(self._removed(future))
-            self._let_go_of(future, result)
+            self._pending.leave_out(self._removed(future))
+            # Small results are released with the next tasks: the scheduler does not write to a
+            # worker twice within 5 ms, and a message to forget one would hold up the next task.
+            # Large ones would pile up on the workers until then.
+            self._fetched.append(future)
+            if array_bytes(result) >= LARGE:
+                release(self._fetched)
             return result
 
-    def _let_go_of(self, future: Any, result: Any) -> None:
-        """Let go of what has been fetched, or sums would pile up on the workers until the end.
-
-        A small one goes when the next tasks have been sent: the scheduler does not write to a
-        worker twice within 5 ms, and its word to forget a result would hold up the next task.
-        """
-        self._fetched.append(future)
-        if array_bytes(result) >= LARGE:
-            release(self._fetched)
-
     def raise_if_given_up(self) -> None:
-        """Raise TaskKilledError if Dask has given up a task whose turn has not come here."""
-        if given_up := self._given_up():
-            _, error = given_up[0]
+        """Raise TaskKilledError if Dask has given up any of the tasks."""
+        for _, error in self._given_up():
             raise self._killed(error) from error
 
     def _killed(self, error: KilledWorker) -> TaskKilledError:
-        """Return which tasks a worker ran when it died, after which Dask gave up some.
+        """Return the error of the tasks that a worker ran when it died.
 
-        Dask blames all that the worker had been given. It runs what came first, in each thread one.
+        Dask blames all tasks that the worker had been given. It runs the first of them, one a
+        thread.
         """
-        self._client.sync(asyncio.sleep, 0)  # the news of all that died with it come together
+        self._client.sync(asyncio.sleep, 0)  # lets the client hear of all tasks that died with it
         lost = _address(error)
         blamed = [position for position, other in self._given_up() if _address(other) == lost]
         running = blamed[: getattr(error.last_worker, "nthreads", 1)]
@@ -189,14 +176,14 @@ class Window:
             if future.status == "error" and isinstance(error := future.exception(), KilledWorker)
         ]
 
-    def _stays(self, future: Any) -> bool:
-        """Keep a result that is to be merged, and have that done if it was the last of its group.
+    def _keep_to_merge(self, future: Any) -> bool:
+        """Leave a result on its worker, and merge its group if it was the last one of it.
 
-        One that has died with its worker since is computed anew. An error is none, and nor is what
-        has been merged.
+        Return False for what is to be fetched: errors, and results that are merged already. A
+        result that has died with its worker is computed anew.
         """
         call = self._calls[future]
-        if call.parts or not self._groups.has(call) or future.status in ("error", "cancelled"):
+        if call.parts or not self._pending.has(call) or future.status in ("error", "cancelled"):
             return False
         if future.status == "finished":
             self._merge_with(self._removed(future), future)
@@ -205,12 +192,12 @@ class Window:
         return True
 
     def _merge_with(self, call: TaskCall, future: Any) -> None:
-        if (whole := self._groups.keep(call, future)) is not None:
-            self._send(self._groups.function, f"merge-{self._prefix}", [whole])
+        if (merge := self._pending.keep(call, future)) is not None:
+            self._send(self._pending.function, f"merge-{self._prefix}", [merge])
 
     def _removed(self, future: Any) -> TaskCall:
         call = self._calls.pop(future)
-        self._held[call.worker] -= 1
+        self._n_running[call.worker] -= 1
         self.freed = call.worker
         return call
 
@@ -227,35 +214,35 @@ class Window:
     def _put_back(self, future: Any, timeout: float) -> None:
         """Wait longer for a result that is still there; submit one that is lost anew.
 
-        Its worker has died with it. The scheduler has such a result computed once more, but not if
-        the task was meant for that worker and no other was there just then.
+        Its worker has died with it. The scheduler computes such a result once more, but not if the
+        task was meant for that worker and no other was there just then.
         """
         if future.done():
-            self._patience = min(2 * max(self._patience, timeout), _LONGEST)
+            self._fetch_timeout = min(2 * max(self._fetch_timeout, timeout), _LONGEST_WAIT)
             self._done.put(future)
         else:
             self._submit_anew(future)
 
     def _submit_anew(self, future: Any) -> None:
-        """Submit its call once more, for any worker, with what it needs and is not there."""
+        """Submit a call once more, for any worker, and with it the results that it needs."""
         call = self._removed(future)
         future.release()
         results = call.task[0] if call.parts else [None]
         for part, result in zip(call.parts or [call], results, strict=True):
-            for_anyone = part._replace(worker=None)
+            unpinned = part._replace(worker=None)
             if result is not None and result.status == "finished":
-                self._merge_with(for_anyone, result)
+                self._merge_with(unpinned, result)
             else:
-                self.submit([for_anyone])
+                self.submit([unpinned])
 
     def close(self) -> None:
-        """Let go of what has not ended."""
+        """Cancel what has not ended."""
         for future in self._calls:
             future.release()
 
 
 def release(futures: list[Any]) -> None:
-    """Let go of futures, and leave the list empty."""
+    """Release futures, and leave the list empty."""
     while futures:
         futures.pop().release()
 
@@ -265,7 +252,7 @@ def _address(error: KilledWorker) -> str:
     return str(getattr(error.last_worker, "address", error.last_worker))
 
 
-def _meant_for(workers: Mapping[str, str | None]) -> Any:
+def _pinned(workers: Mapping[str, str | None]) -> Any:
     """Have tasks run on the workers that are named, or on others if those are busy or gone."""
     if not any(workers.values()):
         return nullcontext()
@@ -298,10 +285,10 @@ def _held_by(client: Any, worker: str | None, future: Any, timeout: float) -> li
     Dask would ask the scheduler first who has it, which is a third of the way there and back. It
     would also wait for a worker that has died, if there were no connection.
     """
-    known = worker is not None and client.direct_to_workers and client.rpc.available.get(worker)
-    if not known or future.status != "finished":
+    is_connected = client.direct_to_workers and client.rpc.available.get(worker)
+    if not is_connected or future.status != "finished":
         return []
-    found, *_ = client.sync(
+    results, *_ = client.sync(
         gather_from_workers, {future.key: [worker]}, rpc=client.rpc, callback_timeout=timeout
     )
-    return list(found.values())
+    return list(results.values())

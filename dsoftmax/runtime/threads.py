@@ -1,20 +1,19 @@
-"""Runs tasks on the threads of this process."""
+"""Tasks on the threads of this process."""
 
 from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+import psutil
 from dask.system import CPU_COUNT
 
-from dsoftmax.data.source import Source
-from dsoftmax.runtime import environment, loader
+from dsoftmax.runtime import environment, worker
 from dsoftmax.runtime.base import Affinity, Result, inside_a_task
-from dsoftmax.runtime.memory import cache_room
+from dsoftmax.runtime.memory import Location
 from dsoftmax.runtime.transfer import MergePlan
 
 
@@ -23,34 +22,32 @@ class ThreadExecutor:
 
     def __init__(self) -> None:
         self.run_key = uuid4().hex
-        self.processes = 1
-        self.memory_ceiling = 0
         self.slots = 1 if inside_a_task() else CPU_COUNT
+        in_use = int(psutil.Process().memory_info().rss)
+        self.location = Location(
+            "threads of this process",
+            1,
+            self.slots,
+            self.slots,
+            memory_limit=0,
+            process_bytes=in_use,
+        )
         self.dashboard: str | None = None
         self.client = None
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-
-    def cache_room(self, source: Source, span_bytes: int, *, batch: bool) -> int:
-        """Return the decoded bytes that this process may remember."""
-        return cache_room(0, 0, batch=batch)
 
     def refresh(self) -> None:
         """Do nothing: the cores of this process stay."""
 
     def __enter__(self) -> Self:
-        environment.borrow()
+        environment.limit_blas_threads()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        loader.forget(self.run_key)
-        environment.give_back()
+        worker.forget(self.run_key)
+        environment.restore_blas_threads()
 
     def run(
         self,
@@ -60,7 +57,7 @@ class ThreadExecutor:
         *,
         shared: tuple[Any, ...] = (),
         affinities: Sequence[Affinity] = (),
-        few: bool = False,
+        low_concurrency: bool = False,
         merge_plan: MergePlan | None = None,
     ) -> Iterator[Result]:
         """Yield the results as they come, in any order."""
@@ -71,17 +68,15 @@ class ThreadExecutor:
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(self.slots, "dsoftmax")
         calls = ((*task, *shared) for task in tasks)
-        under_way = {self._pool.submit(function, *call) for call in islice(calls, 2 * self.slots)}
+        running = {self._pool.submit(function, *call) for call in islice(calls, 2 * self.slots)}
         try:
-            while under_way:
-                done, under_way = concurrent.futures.wait(
-                    under_way, return_when=concurrent.futures.FIRST_COMPLETED
+            while running:
+                done, running = concurrent.futures.wait(
+                    running, return_when=concurrent.futures.FIRST_COMPLETED
                 )
-                under_way |= {
-                    self._pool.submit(function, *call) for call in islice(calls, len(done))
-                }
+                running |= {self._pool.submit(function, *call) for call in islice(calls, len(done))}
                 while done:
                     yield done.pop().result()
         finally:
-            for future in under_way:
+            for future in running:
                 future.cancel()

@@ -1,4 +1,4 @@
-"""Certificates by which the processes of a cluster know each other, and keep all others out.
+"""Certificates by which the processes of a cluster trust each other, and nobody else.
 
 A Dask scheduler runs what any connection tells it to. With TLS required at both ends, only
 processes that can read the private key connect: file permissions decide who may run code.

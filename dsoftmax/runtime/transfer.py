@@ -1,7 +1,8 @@
-"""Tasks whose results workers merge, where these are too large to be all fetched."""
+"""What travels between client and workers: calls, large arguments, and results to be merged."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -39,51 +40,49 @@ class TaskCall(NamedTuple):
 
     @property
     def workers(self) -> set[str]:
-        """All that it, or what it needs, is meant for."""
+        """The workers that it, or a result that it needs, is meant for."""
         return {call.worker for call in (self, *self.parts) if call.worker is not None}
 
 
 class PendingMerges:
-    """Results that have come to be, by the group in which they wait to be merged."""
+    """Results that stay on their workers, by the group with which they wait to be merged."""
 
     def __init__(self, merge_plan: MergePlan | None) -> None:
-        self._merging = merge_plan
-        ranges = [] if merge_plan is None else [range(*group) for group in merge_plan.groups]
-        # What is waited for of each group; tasks that are alone in theirs have nothing to wait for.
-        self._left = {group: set(group) for group in ranges if len(group) > 1}
-        self._of = {position: group for group in self._left for position in group}
-        self._kept: dict[range, dict[int, tuple[TaskCall, Any]]] = {
-            group: {} for group in self._left
-        }
+        self._merge_plan = merge_plan
+        groups = [] if merge_plan is None else [range(*group) for group in merge_plan.groups]
+        # The positions that each group waits for. A task that is alone in its group is in none.
+        self._awaited = {group: set(group) for group in groups if len(group) > 1}
+        self._group_of = {position: group for group in self._awaited for position in group}
+        self._results: defaultdict[range, dict[int, tuple[TaskCall, Any]]] = defaultdict(dict)
 
     @property
     def function(self) -> Callable[[Any], Any]:
         """What merges results."""
-        assert self._merging is not None, "only what is merged has groups"
-        return self._merging.function
+        assert self._merge_plan is not None, "without a plan nothing is kept"
+        return self._merge_plan.function
 
     def has(self, call: TaskCall) -> bool:
-        """Whether the result of a call is one of several."""
-        return call.position in self._of
+        """Whether the result of a call is to be merged with others."""
+        return call.position in self._group_of
 
     def leave_out(self, call: TaskCall) -> None:
         """Do not wait for a result that has been fetched by itself."""
         if not call.parts and self.has(call):
-            self._left[self._of[call.position]].discard(call.position)
+            self._awaited[self._group_of[call.position]].discard(call.position)
 
     def keep(self, call: TaskCall, future: Any) -> TaskCall | None:
         """Keep a result; return the call that merges its group, if it was the last one."""
-        group = self._of[call.position]
-        kept = self._kept[group]
-        kept[call.position] = call, future
-        if len(kept) < len(self._left[group]):
+        group = self._group_of[call.position]
+        results = self._results[group]
+        results[call.position] = call, future
+        if len(results) < len(self._awaited[group]):
             return None
-        parts, futures = zip(*(kept[position] for position in sorted(kept)), strict=True)
-        kept.clear()
+        parts, futures = zip(*(results[position] for position in sorted(results)), strict=True)
+        results.clear()
         return TaskCall(group[0], (list(futures),), None, parts)
 
 
-LARGE = 1 << 20
+LARGE = 1 << 20  # bytes from which values are sent to a worker once, and results are merged
 
 
 def array_bytes(value: Any) -> int:

@@ -20,7 +20,8 @@ from dsoftmax.objective.objective import Objective, intercept_only, moments_of
 from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
-from dsoftmax.runtime.reduce import reduce
+from dsoftmax.runtime.memory import cache_room_for
+from dsoftmax.runtime.reduce import Pass
 from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers import Kind
@@ -217,17 +218,17 @@ class Evaluator(RowReader):
         metrics = self._held_out_metrics(
             kernel_points[: 1 if uses_up else 0], objective.coordinates.shift
         )
-        sums, cost = reduce(
+        read = Pass(
             self._executor,
             self._source,
-            combine(objective.reduction(kernel_points), *metrics),
             leaves,
-            keep=self._cache_name,
+            cache_name=self._cache_name,
             batch=True,
             drop_after_use=uses_up,
-            watch=self._batch_done,
             following=epoch.batch(position.step + 1),
         )
+        reduction = combine(objective.reduction(kernel_points), *metrics)
+        sums, cost = read.reduce(reduction, on_task_done=self._batch_done)
         self._progress.spend(cost)
         own, *held_out = sums.parts
         result = objective.evaluation(points, own, rows, epoch_ended=last)
@@ -269,16 +270,15 @@ class Evaluator(RowReader):
 
     def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
         """Reduce over rows that the first mini-batches decode anyway."""
-        sums, cost = reduce(
+        read = Pass(
             self._executor,
             self._source,
-            reduction,
             leaves,
-            keep=self._cache_name,
+            cache_name=self._cache_name,
             batch=True,
             drop_after_use=False,
-            watch=self._batch_done,
         )
+        sums, cost = read.reduce(reduction, on_task_done=self._batch_done)
         self._progress.spend(cost)
         return sums
 
@@ -315,9 +315,9 @@ def first_epoch(source: Source, params: FitParams, spans: tuple[Span, ...], n_ro
 
 def _warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:
     """Warn if the spans that mini-batches are taken from are decoded anew at every step."""
-    lanes = -(-epoch.n_lanes // executor.processes)
+    lanes = -(-epoch.n_lanes // executor.location.processes)
     span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    room = executor.cache_room(source, span, batch=True)
+    room = cache_room_for(source, executor.location, span, batch=True)
     if source.X.in_memory or lanes * span <= room:
         return
     warnings.warn(

@@ -16,7 +16,7 @@ from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.memory import require_sample_fits
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import Span, around
 from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
@@ -59,6 +59,7 @@ class RowReader:
         self.n_rows = sum(stop - start for start, stop in self._parts)
         # Workers cache rows with their weights, which change when more rows are left out.
         self._cache_name = f"{executor.run_key}-{len(excluded)}"
+        self._cached = Pass(executor, self._source, self._leaves, cache_name=self._cache_name)
 
     def read_all(
         self,
@@ -75,14 +76,9 @@ class RowReader:
         resume_from : of these reductions, the sum that an earlier run had begun
         cached : whether workers cache the rows for the next pass
         """
-        sums, cost = reduce(
-            self._executor,
-            self._source,
-            combine(*reductions),
-            self._leaves,
-            keep=self._cache_name if cached else None,
-            begun=resume_from,
-            watch=self._task_done,
+        read = self._cached if cached else Pass(self._executor, self._source, self._leaves)
+        sums, cost = read.reduce(
+            combine(*reductions), resume_from=resume_from, on_task_done=self._task_done
         )
         self._progress.spend(cost)
         totals: tuple[Any, ...] = sums.parts

@@ -16,7 +16,7 @@ from dsoftmax.metrics.scores import scores_of
 from dsoftmax.objective.objective import Objective
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.training.label_scan import report_left_out, require_classes, scan_labels
 from dsoftmax.typing import Array
@@ -112,15 +112,10 @@ def validation_sums(
     reduction = metrics_of(kernel, objective.coordinates.shift)
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     with readable():
-        return reduce(
-            validation.executor,
-            source,
-            reduction,
-            leaves,
-            keep=validation.key,
-            evict_others=True,
-            watch=on_task_done,
+        read = Pass(
+            validation.executor, source, leaves, cache_name=validation.key, evict_others=False
         )
+        return read.reduce(reduction, on_task_done=on_task_done)
 
 
 @contextmanager

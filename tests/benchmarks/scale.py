@@ -56,7 +56,7 @@ def scheduling(bytes_a_second: float) -> Result:
     homes = [Affinity(start, stop - start) for start, stop in runs]
     with local_workers(PROCESSES) as client, ClusterExecutor(client) as executor:
         taken = [
-            timed(lambda: list(executor.run("nothing", nothing, tasks, homes=homes)))
+            timed(lambda: list(executor.run("nothing", nothing, tasks, affinities=homes)))
             for _ in range(ROUNDS + 1)
         ][1:]
     whole = CHUNKS * CHUNK_BYTES / bytes_a_second
@@ -88,7 +88,7 @@ def efficiency(workers: int) -> Result:
         calls = [(SLEEP,)] * (workers * TASKS_A_WORKER)
         homes = [Affinity(number, 1) for number in range(len(calls))]
         for _ in range(4):
-            taken = timed(lambda: list(executor.run("sleep", sleep, calls, homes=homes)))
+            taken = timed(lambda: list(executor.run("sleep", sleep, calls, affinities=homes)))
             ratios.append(SLEEP * TASKS_A_WORKER / taken)
     del ratios[0]  # until workers have loaded their libraries
     ratios.sort()
@@ -116,7 +116,9 @@ def merge_plan() -> Result:
 
         def client_seconds(how: MergePlan | None) -> float:
             tree, before = Tree(len(tasks), operator.add), time.process_time()
-            for outcome in executor.run("sums", large_sums, tasks, homes=homes, merge_plan=how):
+            for outcome in executor.run(
+                "sums", large_sums, tasks, affinities=homes, merge_plan=how
+            ):
                 for (level, index), sums in outcome.nodes.items():
                     tree.add(level, index, sums)
             assert (tree.total == len(tasks)).all()

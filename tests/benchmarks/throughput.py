@@ -18,7 +18,7 @@ from dsoftmax.objective.objective import partial_gradient
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.connect import local_workers
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
 from tests.benchmarks.bare import CLASSES, FEATURES, PROCESSES, bare_pass, build
@@ -36,8 +36,8 @@ def gradient() -> Reduction[Any]:
 
 def one_pass(executor: Executor, source: Source, *, cached: bool) -> None:
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
-    keep = f"{executor.run_key}-pass" if cached else None
-    reduce(executor, source, gradient(), leaves, keep=keep)
+    cache_name = f"{executor.run_key}-pass" if cached else None
+    Pass(executor, source, leaves, cache_name=cache_name).reduce(gradient())
 
 
 def one_epoch(executor: Executor, source: Source, batch: int) -> None:
@@ -46,15 +46,14 @@ def one_epoch(executor: Executor, source: Source, batch: int) -> None:
     largest = max(stop - start for start, stop in spans) * source.row_bytes
     epoch = Epoch(spans, lane_count(len(spans), largest, batch), batch, seed=0)
     for step in range(epoch.n_steps):
-        reduce(
+        Pass(
             executor,
             source,
-            gradient(),
             epoch.batch(step),
-            keep=f"{executor.run_key}-{batch}",
+            cache_name=f"{executor.run_key}-{batch}",
             batch=True,
             following=epoch.batch(step + 1),
-        )
+        ).reduce(gradient())
 
 
 def measure(rows: int) -> tuple[list[Result], float]:

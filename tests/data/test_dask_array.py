@@ -234,7 +234,9 @@ def test_few_tasks_with_persisted_blocks_are_under_way_at_once(
 
     monkeypatch.setattr(cluster, "map", counted)
     executor = executor_for(open_data(cluster.persist(lazy), y))
-    results = executor.run("double", lambda value: 2 * value, [(i,) for i in range(30)], few=True)
+    results = executor.run(
+        "double", lambda value: 2 * value, [(i,) for i in range(30)], low_concurrency=True
+    )
     assert next(iter(results)) % 2 == 0
     assert len(keys) == 2 * executor.slots + 1
     assert len(list(results)) == 29

@@ -7,7 +7,7 @@ import pytest
 
 from dsoftmax.data.folds import UserFolds, parts_of, stratified
 from dsoftmax.errors import DataError
-from dsoftmax.objective.reduction import NEVER, Chunk, learned_and_judged
+from dsoftmax.objective.reduction import NEVER, Chunk, fold_weights
 
 
 def chunks_of(y: np.ndarray, bounds: list[int]) -> list[Chunk]:
@@ -95,6 +95,6 @@ def test_a_model_learns_from_all_folds_but_its_own_by_which_it_is_judged() -> No
     fold, weight = np.array([0, 1, NEVER]), np.array([2.0, 3.0, 4.0])
     judging = np.array([1.0, 1.5, 2.0])
     chunk = Chunk(np.empty((3, 1)), np.zeros(3, int), weight, 0, held_out=judging, fold=fold)
-    learned, judged = learned_and_judged(chunk, np.array([0, 1, -2]))
+    learned, judged = fold_weights(chunk, np.array([0, 1, -2]))
     np.testing.assert_array_equal(learned, [[0, 3, 4], [2, 0, 4], [2, 3, 4]])
     np.testing.assert_array_equal(judged, [[1, 0, 0], [0, 1.5, 0], [0, 0, 0]])

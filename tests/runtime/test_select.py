@@ -21,7 +21,7 @@ from dsoftmax.runtime import local_cluster as local
 from dsoftmax.runtime import select
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.cost import Cost
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass, reduce
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
@@ -107,18 +107,28 @@ def test_work_is_added_up_and_time_is_split(source: Source) -> None:
 
         labelled = source.with_classes(np.arange(4))
         reduction = moments_of(4, source.dtype)
-        _, cost = reduce(
-            executor,
-            labelled,
-            reduction,
-            full_pass(spans),
-            watch=lambda task_result, begun: seen.append(task_result.cost),
+        _, cost = Pass(executor, labelled, full_pass(spans)).reduce(
+            reduction, on_task_done=lambda task_result, _: seen.append(task_result.cost)
         )
     assert cost.rows == 95 == sum(work.rows for work in seen)
     assert cost.bytes == 95 * 3 * 8
     assert cost.reads == len(spans)
     busy = cost.time.read + cost.time.decode + cost.time.kernel
     assert 0 < busy <= cost.seconds * executor.slots
+
+
+def test_a_pass_is_planned_once_while_the_workers_are_the_same(source: Source) -> None:
+    spans = cut_spans(source.chunks, source.row_bytes)
+    with executor_for(source) as executor:
+        read = Pass(executor, source, full_pass(spans), targets_only=True)
+        first = read.reduce(label_counts)[0], read._tasks
+        again = read.reduce(label_counts)[0], read._tasks
+        assert again[1] is first[1]
+        executor.location = executor.location._replace(slots=executor.slots + 1)
+        other = read.reduce(label_counts)[0], read._tasks
+    assert other[1] is not first[1]
+    for counts in (again[0], other[0]):
+        np.testing.assert_array_equal(counts.counts, first[0].counts)
 
 
 @pytest.mark.usefixtures("small_spans")

@@ -20,7 +20,7 @@ from dsoftmax.data.source import Source
 from dsoftmax.objective.objective import partial_gradient
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.runtime.threads import ThreadExecutor
@@ -45,14 +45,9 @@ def one_pass(
     points = np.random.default_rng(1).normal(size=(1, 4, 4)).astype("f4")
     kernel = partial(partial_gradient, points=points, shift=None)
     spans = cut_spans(source.chunks, source.row_bytes)
-    sums, cost = reduce(
-        executor,
-        source,
-        Reduction("partial_gradient", kernel, operator.add),
-        full_pass(spans),
-        keep=None if run is None else f"{executor.run_key}-{run}",
-        batch=batch,
-    )
+    cache_name = None if run is None else f"{executor.run_key}-{run}"
+    read = Pass(executor, source, full_pass(spans), cache_name=cache_name, batch=batch)
+    sums, cost = read.reduce(Reduction("partial_gradient", kernel, operator.add))
     assert cost.rows == ROWS
     return sums.gradient.tobytes() + sums.loss.tobytes(), cost.reads
 
@@ -121,9 +116,11 @@ def test_a_run_that_ends_leaves_no_labels(tmp_path: Path) -> None:
     assert list(zarr_array._chunk_cache) == []
 
 
-def test_a_process_that_has_much_memory_already_remembers_no_more(source: Source) -> None:
+def test_a_process_that_has_much_memory_already_remembers_no_more(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsoftmax.runtime.reduce.ceiling", lambda limit: 1 << 20)
     with ThreadExecutor() as executor:
-        executor.memory_ceiling = 1 << 20
         assert [one_pass(executor, source, "a")[1] for _ in range(2)] == [10, 10]
 
 

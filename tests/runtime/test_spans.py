@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsoftmax.data.batches import whole_span
-from dsoftmax.runtime.loader import Task
 from dsoftmax.runtime.reduce import _rows
 from dsoftmax.runtime.spans import Tree, cut_spans, cut_tasks
+from dsoftmax.runtime.worker import Task
 
 SPAN = 4 << 20
 

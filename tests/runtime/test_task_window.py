@@ -40,18 +40,18 @@ def test_each_worker_gets_its_own_calls_in_their_order() -> None:
 
 def test_the_calls_that_wait_are_counted() -> None:
     backlog = Backlog(calls("abba"))
-    assert [backlog.left_for(name) for name in "abc"] == [2, 2, 0]
+    assert [backlog.n_waiting(name) for name in "abc"] == [2, 2, 0]
     backlog.next_for("a", 5)
-    assert [backlog.left_for(name) for name in "abc"] == [0, 2, 0]
+    assert [backlog.n_waiting(name) for name in "abc"] == [0, 2, 0]
 
 
 def test_the_idle_take_the_last_call_of_whoever_has_most_left() -> None:
     backlog = Backlog(calls("abbbba"))
-    taken = [backlog.last_of_most("c") for _ in range(6)]
+    taken = [backlog.steal_for("c") for _ in range(6)]
     assert [call.position for call in taken[:2] if call] == [4, 3]
     assert {call.position for call in taken[2:] if call} == {0, 1, 2, 5}
     assert {call.worker for call in taken if call} == {"c"}
-    assert backlog.last_of_most("c") is None
+    assert backlog.steal_for("c") is None
 
 
 def hold_up(begun: str, ended: str) -> None:

@@ -27,7 +27,7 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.connect import local_workers
 from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
 from dsoftmax.runtime.local_cluster import local_cluster
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
 from dsoftmax.runtime.task_window import NOT_YET, Window
@@ -90,13 +90,10 @@ def reduced(executor: Executor, source: Source, begun: PartialSum | None = None)
     """Return the total of a pass, what it cost, and what was told of it meanwhile."""
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes))
     seen: list[tuple[TaskResult, PartialSum]] = []
-    total, cost = reduce(
-        executor,
-        source,
+    total, cost = Pass(executor, source, leaves).reduce(
         moments_of(10, source.dtype),
-        leaves,
-        begun=begun,
-        watch=lambda *told: seen.append(told),
+        resume_from=begun,
+        on_task_done=lambda *told: seen.append(told),
     )
     return total.class_offset.tobytes(), cost, seen
 
@@ -127,7 +124,9 @@ def test_rows_which_become_no_fewer_are_not_merged(source: Source) -> None:
     with executor_for(source) as executor:
         seen: list[TaskResult] = []
         for reduction in (rows, both, both):
-            reduce(executor, source, reduction, leaves, watch=lambda told, _: seen.append(told))
+            Pass(executor, source, leaves).reduce(
+                reduction, on_task_done=lambda task_result, _: seen.append(task_result)
+            )
     assert len(seen) == 3 * 19
 
 

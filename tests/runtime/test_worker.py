@@ -18,14 +18,13 @@ from dsoftmax.data.source import Source
 from dsoftmax.events import TimeSplit
 from dsoftmax.objective.objective import moments_of
 from dsoftmax.objective.reduction import Chunk, Reduction
-from dsoftmax.runtime import loader
+from dsoftmax.runtime import worker
 from dsoftmax.runtime.cost import Cost, TaskResult
-from dsoftmax.runtime.loader import Task, note
-from dsoftmax.runtime.reduce import reduce
+from dsoftmax.runtime.reduce import Pass
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.span_cache import CachePolicy, LoadedSpan, SpanCache
 from dsoftmax.runtime.spans import cut_spans
-from dsoftmax.runtime.worker import reduce_leaves
+from dsoftmax.runtime.worker import Loader, Task, reduce_leaves
 
 Store = Callable[..., str]
 
@@ -61,8 +60,8 @@ def source(store: Store) -> Source:
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Any:
-    found = loader._Storage()
-    monkeypatch.setattr(loader, "_storage", found)
+    found = worker._Storage()
+    monkeypatch.setattr(worker, "_storage", found)
     return found
 
 
@@ -76,7 +75,7 @@ def run(source: Source, function: Callable[[Chunk], float]) -> float:
 def test_the_next_span_is_read_while_one_is_reduced_if_storage_is_slow(
     source: Source, storage: Any
 ) -> None:
-    storage.share = 1.0
+    storage.wait_fraction = 1.0
     X: Any = source.X
 
     def total(chunk: Chunk) -> float:
@@ -99,7 +98,7 @@ def test_nothing_is_read_ahead_if_storage_is_fast(source: Source, storage: Any) 
 def test_what_is_held_is_not_read_ahead(
     source: Source, storage: Any, remembered: SpanCache
 ) -> None:
-    storage.share = 1.0
+    storage.wait_fraction = 1.0
     leaves = tuple((whole_span((start, start + 10)),) for start in (0, 10))
     parts = {row_slice.start: source for (row_slice,) in leaves}
     task = Task(parts, {}, False, leaves, 0, 2, keep(1 << 20)._replace(drop_after_use=False))
@@ -107,7 +106,7 @@ def test_what_is_held_is_not_read_ahead(
     reduce_leaves(task, total)
     X: Any = source.X
     X.readers.clear()
-    with loader.Loader(task) as opened:
+    with Loader(task) as opened:
         assert opened.load(leaves[0][0]).cost.reads == 0
         assert opened._pool is None
     assert reduce_leaves(task, total).cost.reads == 0
@@ -115,7 +114,7 @@ def test_what_is_held_is_not_read_ahead(
 
 
 def test_a_chunk_that_was_read_ahead_and_is_bad_is_named(source: Source, storage: Any) -> None:
-    storage.share = 1.0
+    storage.wait_fraction = 1.0
     source.X.broken = 10  # type: ignore[attr-defined]
     with pytest.raises(ChunkError, match=r"rows 10 to 19 cannot be read: .* does not match"):
         run(source, lambda chunk: 0.0)
@@ -127,11 +126,11 @@ def test_whether_it_pays_is_learned_from_the_reads_before(
 ) -> None:
     chunk = Chunk(np.ones((1, 1)), None, None, 0)
     for _ in range(10):
-        note(LoadedSpan(chunk, Cost(0, 8, 1, 0, TimeSplit(fetch, 1.0)), fetch), kernel)
-    assert (storage.share > loader._WORTH_IT) == pays
-    share = storage.share
-    note(LoadedSpan(chunk, Cost(), 0.0), kernel)
-    assert storage.share == share, "what was remembered says nothing of storage"
+        storage.learn(LoadedSpan(chunk, Cost(0, 8, 1, 0, TimeSplit(fetch, 1.0)), fetch), kernel)
+    assert (storage.wait_fraction > worker._WAITS_ENOUGH) == pays
+    share = storage.wait_fraction
+    storage.learn(LoadedSpan(chunk, Cost(), 0.0), kernel)
+    assert storage.wait_fraction == share, "what was remembered says nothing of storage"
 
 
 def keep(room: int) -> CachePolicy:
@@ -150,7 +149,7 @@ def step(source: Source, start: int, following: int | None, room: int) -> TaskRe
 @pytest.fixture
 def remembered(monkeypatch: pytest.MonkeyPatch) -> SpanCache:
     found = SpanCache()
-    monkeypatch.setattr(loader, "spans", found)
+    monkeypatch.setattr(worker, "spans", found)
     return found
 
 
@@ -193,8 +192,8 @@ def test_what_is_read_for_a_run_that_has_ended_is_not_remembered(remembered: Spa
         return LoadedSpan(Chunk(np.ones((1, 1)), None, None, 0), Cost(0, 8, 1), 0.0)
 
     key, later = ("run", 0, 1, None), ("run", 1, 2, None)
-    remembered.begin(key, keep(1 << 20), 8, read)
-    remembered.begin(later, keep(1 << 20), 8, read)
+    remembered.begin_to_read(key, keep(1 << 20), 8, read)
+    remembered.begin_to_read(later, keep(1 << 20), 8, read)
     assert reading.wait(SECONDS)
     remembered.forget("run")
     ended.set()
@@ -206,11 +205,11 @@ def test_what_is_read_for_a_run_that_has_ended_is_not_remembered(remembered: Spa
 def test_spans_that_give_way_take_the_place_of_nothing(remembered: SpanCache) -> None:
     span = LoadedSpan(Chunk(np.ones((1, 1)), None, None, 0), Cost(0, 8, 1), 0.0)
     own = CachePolicy("own", 24, 0, drop_after_use=False, cyclic=True)
-    guest = own._replace(run="guest", evict_others=True)
+    guest = own._replace(name="guest", evict_others=False)
 
     def reads(keep: CachePolicy, *numbers: int) -> int:
         return sum(
-            remembered.get((keep.run, i, i + 1, None), keep, lambda: span).cost.reads
+            remembered.get((keep.name, i, i + 1, None), keep, lambda: span).cost.reads
             for i in numbers
         )
 
@@ -232,15 +231,14 @@ def test_steps_that_are_read_ahead_have_the_same_bits(cluster: Client, store: St
     def means(run: str, *, ahead: bool) -> list[bytes]:
         with executor_for(source) as executor:
             found = [
-                reduce(
+                Pass(
                     executor,
                     source,
-                    reduction,
                     epoch.batch(number),
                     batch=True,
-                    keep=f"{executor.run_key}-{run}",
+                    cache_name=f"{executor.run_key}-{run}",
                     following=epoch.batch(number + 1) if ahead else (),
-                )
+                ).reduce(reduction)
                 for number in range(epoch.n_steps)
             ]
         assert sum(cost.rows for _, cost in found) == 320
