@@ -204,7 +204,7 @@ class Source:
             start,
             stop,
             self.retry_policy,
-            lambda: array.culprit(start, stop),
+            lambda: array.bad_chunk(start, stop),
         )
         if values.dtype.kind in LABEL_KINDS:
             return values

@@ -14,7 +14,7 @@ from uuid import uuid4
 import fsspec
 
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import locate, storage_options
+from dsoftmax.storage.urls import error_text, locate, storage_options
 
 _DSOFTMAX_FILE = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
 
@@ -215,7 +215,7 @@ def _as_os_errors(place: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"{place}: {type(error).__name__}: {error}") from error
+        raise OSError(f"{place}: {error_text(error)}") from error
 
 
 Folder = LocalFolder | RemoteFolder

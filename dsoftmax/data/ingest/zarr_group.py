@@ -98,7 +98,7 @@ def _read_pieces(array: ZarrArray) -> Iterator[Array]:
             start,
             stop,
             retry_policy,
-            partial(array.culprit, start, stop),
+            partial(array.bad_chunk, start, stop),
         )
         yield piece.astype(native(piece.dtype), copy=False)
 
