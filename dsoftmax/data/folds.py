@@ -193,13 +193,13 @@ class HoldOut:
     def rows(self, start: int, stop: int) -> Array:
         """Return which of the rows from start to stop may be held out, as booleans."""
         numbers = split_mix(self.seed, np.arange(start + 1, stop + 1, dtype=np.uint64))
-        held: Array = (numbers >> np.uint64(11)) * 2.0**-53 < self.fraction
-        return held
+        chosen: Array = (numbers >> np.uint64(11)) * 2.0**-53 < self.fraction
+        return chosen
 
     def of(self, labels: Array, start: int) -> Array:
         """Return which of the rows from start on, with these labels, are held out."""
-        held = self.rows(start, start + len(labels))
-        return held & ~np.isin(labels, self.spared) if len(self.spared) else held
+        chosen = self.rows(start, start + len(labels))
+        return chosen & ~np.isin(labels, self.spared) if len(self.spared) else chosen
 
 
 def _mixed(z: Array) -> Array:

@@ -115,7 +115,7 @@ class MemmapArray(BoxArrayMixin):
         """Return a box: a view of the file."""
         return np.asarray(_mapped(self)[where])
 
-    def culprit_in(self, where: Index) -> str | None:
+    def bad_chunk_in(self, where: Index) -> str | None:
         """Return None: there are no chunks."""
         return None
 

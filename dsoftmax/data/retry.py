@@ -11,6 +11,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from dask import config
@@ -18,6 +19,7 @@ from dask.utils import parse_timedelta
 
 from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
 from dsoftmax.storage.records import storable
+from dsoftmax.storage.urls import error_text
 from dsoftmax.typing import Array
 
 _LONGEST_DELAY = 32.0  # seconds
@@ -117,7 +119,7 @@ def fetch(
     start: int,
     stop: int,
     retry_policy: RetryPolicy,
-    culprit: Callable[[], str | None] = lambda: None,
+    bad_chunk: Callable[[], str | None] = lambda: None,
 ) -> Array:
     """Return what a read returns; try again while its errors are transient.
 
@@ -126,7 +128,7 @@ def fetch(
     name : of the array
     read : returns its rows start to stop
     retry_policy : RetryPolicy
-    culprit : finds which chunk of theirs cannot be read, for the message
+    bad_chunk : returns which of their chunks cannot be read, for the message
 
     Raises
     ------
@@ -143,27 +145,23 @@ def fetch(
         except Exception as error:
             what = f"{name}: rows {start} to {stop - 1} cannot be read"
             if is_denied(error):
-                raise OutageError(f"{what}: {_said(error)}; renew the right to read it") from error
+                raise OutageError(
+                    f"{what}: {error_text(error)}; renew the right to read it"
+                ) from error
             if not is_transient(error):
-                chunk = _bad_chunk(culprit)
+                chunk = None
+                with suppress(Exception):  # the store may fail to answer this, too
+                    chunk = bad_chunk()
                 what = what if chunk is None else f"{name}: {chunk} cannot be read"
-                raise ChunkError(f"{what}: {_said(error)}") from error
+                raise ChunkError(f"{what}: {error_text(error)}") from error
             if delay is None:
                 raise OutageError(
-                    f"{what}, after {retry_policy.retries} retries: {_said(error)}; run this again "
-                    "when its storage answers"
+                    f"{what}, after {retry_policy.retries} retries: {error_text(error)}; run this "
+                    "again when its storage answers"
                 ) from error
             _retries.value += 1
             time.sleep(delay)
     raise AssertionError("not reached")
-
-
-def _bad_chunk(culprit: Callable[[], str | None]) -> str | None:
-    """Return which chunk cannot be read, or None if the search for it fails, too."""
-    try:
-        return culprit()
-    except Exception:
-        return None
 
 
 def is_transient(error: BaseException) -> bool:
@@ -216,7 +214,3 @@ def _status(error: Any) -> int | None:
 
 def _delays(retry_policy: RetryPolicy) -> list[float]:
     return [min(retry_policy.delay * 2**i, _LONGEST_DELAY) for i in range(retry_policy.retries)]
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

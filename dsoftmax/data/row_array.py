@@ -75,7 +75,7 @@ class RowArray(Protocol):
         """Return rows start to stop."""
         ...
 
-    def culprit(self, start: int, stop: int) -> str | None:
+    def bad_chunk(self, start: int, stop: int) -> str | None:
         """Return the first chunk among these rows that cannot be read, if there are chunks."""
         ...
 
@@ -110,7 +110,7 @@ class BoxArray(RowArray, Protocol):
         """Return a box of it."""
         ...
 
-    def culprit_in(self, where: Index) -> str | None:
+    def bad_chunk_in(self, where: Index) -> str | None:
         """Return the first chunk in a box that cannot be read, if there are chunks."""
         ...
 
@@ -135,7 +135,7 @@ class RowArrayMixin:
         """True."""
         return True
 
-    def culprit(self, start: int, stop: int) -> str | None:
+    def bad_chunk(self, start: int, stop: int) -> str | None:
         """Return None."""
         return None
 
@@ -166,9 +166,9 @@ class BoxArrayMixin(RowArrayMixin):
         """Return rows start to stop."""
         return self.region((slice(start, stop),))
 
-    def culprit(self: BoxArray, start: int, stop: int) -> str | None:
+    def bad_chunk(self: BoxArray, start: int, stop: int) -> str | None:
         """Return the first chunk among these rows that cannot be read, if there are chunks."""
-        return self.culprit_in((slice(start, stop),))
+        return self.bad_chunk_in((slice(start, stop),))
 
     def chunk_at(self: BoxArray, row: int, column: int = 0) -> str:
         """Return which chunk holds a value, for messages."""
@@ -240,9 +240,9 @@ class GridRows(RowArrayMixin):
             parts.append(rows[max(start - first, 0) : min(stop, last) - first])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def culprit(self, start: int, stop: int) -> str | None:
+    def bad_chunk(self, start: int, stop: int) -> str | None:
         """Return the first chunk of these rows that cannot be read, or None."""
-        names = (self.array.culprit_in(where) for where, _, _ in self.grid.regions(start, stop))
+        names = (self.array.bad_chunk_in(where) for where, _, _ in self.grid.regions(start, stop))
         return next(filter(None, names), None)
 
     def chunk_at(self, row: int, column: int = 0) -> str:

@@ -204,7 +204,7 @@ class Source:
             start,
             stop,
             self.retry_policy,
-            lambda: array.culprit(start, stop),
+            lambda: array.bad_chunk(start, stop),
         )
         if values.dtype.kind in LABEL_KINDS:
             return values
@@ -248,10 +248,10 @@ def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
 
 def _held_out(chunk: Chunk, hold_out: HoldOut) -> Chunk:
     """Return a chunk that moves the weight of held-out rows to `held_out`."""
-    held = hold_out.of(chunk.codes, chunk.start)
-    weight = np.ones(len(held)) if chunk.sample_weight is None else chunk.sample_weight
+    rows = hold_out.of(chunk.codes, chunk.start)
+    weight = np.ones(len(rows)) if chunk.sample_weight is None else chunk.sample_weight
     return chunk._replace(
-        sample_weight=np.where(held, 0.0, weight), held_out=np.where(held, weight, 0.0)
+        sample_weight=np.where(rows, 0.0, weight), held_out=np.where(rows, weight, 0.0)
     )
 
 

@@ -115,7 +115,7 @@ class ZarrArray(BoxArrayMixin):
         assert out is not None
         return out
 
-    def culprit_in(self, where: Index) -> str | None:
+    def bad_chunk_in(self, where: Index) -> str | None:
         """Return the first chunk in a box that cannot be read."""
         for bounds in self._chunks_in(self._box(where)):
             try:

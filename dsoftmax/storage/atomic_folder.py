@@ -8,88 +8,31 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import fsspec
 
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import locate, storage_options
+from dsoftmax.storage.urls import error_text, locate, storage_options
 
 _DSOFTMAX_FILE = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
 
 
-class Folder(Protocol):
-    """A folder of files; every method raises OSError where the disk or the store fails.
+class LocalFolder:
+    """A folder on disk; every method raises OSError if the disk fails.
 
     Attributes
     ----------
-    place : its path or URL
+    place : its path, as it was given
     """
 
-    place: str
-
-    def names(self) -> list[str]:
-        """Return the names in it, none if there is no such folder."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a file; FileNotFoundError if there is none."""
-        ...
-
-    def write(self, name: str, *parts: bytes | memoryview) -> None:
-        """Create or replace a file atomically; it is durable when this returns."""
-        ...
-
-    def create(self, name: str, content: bytes) -> None:
-        """Create a file exclusively; FileExistsError if there is one.
-
-        At a URL only stores with conditional puts (S3, Google, Azure) make this atomic; on others
-        it checks before and after.
-        """
-        ...
-
-    def remove(self, name: str) -> None:
-        """Remove a file, if there is one."""
-        ...
-
-
-def open_folder(place: str | os.PathLike[str]) -> Folder:
-    """Return the folder at a path or URL, whether or not there is one yet.
-
-    Raises
-    ------
-    DataError
-        If a URL asks for a filesystem that is unknown or not installed.
-    """
-    located = locate(place)
-    return _LocalFolder(located) if isinstance(located, Path) else _RemoteFolder(located)
-
-
-def dsoftmax_files(folder: Folder) -> list[str]:
-    """Return the names of checkpoints and locks in a folder.
-
-    Raises
-    ------
-    DataError
-        If it only holds other things: nothing is ever written among them.
-    """
-    names = folder.names()
-    files = [name for name in names if _DSOFTMAX_FILE.match(name)]
-    if names and not files:
-        raise DataError(
-            f"{folder.place} holds {names[0]!r} and no checkpoint; give a new or empty folder, or "
-            "one of checkpoints"
-        )
-    return files
-
-
-class _LocalFolder:
     def __init__(self, path: Path) -> None:
         self.place = str(path)
         self._path = path.absolute()
 
     def names(self) -> list[str]:
+        """Return the names in it, none if there is no such folder."""
         try:
             return sorted(os.listdir(self._path))
         except FileNotFoundError:
@@ -98,18 +41,22 @@ class _LocalFolder:
             raise DataError(f"{self.place} is a file, or lies in one; give a folder") from None
 
     def read(self, name: str) -> bytes:
+        """Return the content of a file; FileNotFoundError if there is none."""
         return (self._path / name).read_bytes()
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
+        """Create or replace a file atomically; it is durable when this returns."""
         with self._partial(name, *parts) as partial:
             os.replace(partial, self._path / name)
         _sync(self._path)
 
     def create(self, name: str, content: bytes) -> None:
+        """Create a file exclusively; FileExistsError if there is one."""
         while not self._try_link(name, content):
             pass  # another process removed the partial file as the leftover of a killed one
 
     def remove(self, name: str) -> None:
+        """Remove a file, if there is one."""
         (self._path / name).unlink(missing_ok=True)
 
     def _try_link(self, name: str, content: bytes) -> bool:
@@ -184,7 +131,14 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-class _RemoteFolder:
+class RemoteFolder:
+    """A folder at a URL, with the methods of `LocalFolder`.
+
+    Attributes
+    ----------
+    place : its URL
+    """
+
     def __init__(self, url: str) -> None:
         self.place = url
         try:
@@ -194,6 +148,7 @@ class _RemoteFolder:
         self._root = root.rstrip("/")
 
     def names(self) -> list[str]:
+        """Return the names in it, none if there is no such folder."""
         with _as_os_errors(self.place):
             self._files.invalidate_cache(self._root)
             try:
@@ -204,14 +159,21 @@ class _RemoteFolder:
         return sorted(filter(None, names))
 
     def read(self, name: str) -> bytes:
+        """Return the content of a file; FileNotFoundError if there is none."""
         with _as_os_errors(self.place):
             return bytes(self._files.cat_file(self._path(name)))
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
+        """Create or replace a file atomically; it is durable when this returns."""
         with _as_os_errors(self.place):
             self._files.pipe_file(self._path(name), b"".join(parts))
 
     def create(self, name: str, content: bytes) -> None:
+        """Create a file exclusively; FileExistsError if there is one.
+
+        Only stores with conditional puts (S3, Google, Azure) make this atomic; on others it checks
+        before and after.
+        """
         path = self._path(name)
         with _as_os_errors(self.place):
             self._files.invalidate_cache(self._root)  # others remove files too
@@ -237,6 +199,7 @@ class _RemoteFolder:
         return None
 
     def remove(self, name: str) -> None:
+        """Remove a file, if there is one."""
         with _as_os_errors(self.place), suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 
@@ -252,4 +215,37 @@ def _as_os_errors(place: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"{place}: {type(error).__name__}: {error}") from error
+        raise OSError(f"{place}: {error_text(error)}") from error
+
+
+Folder = LocalFolder | RemoteFolder
+
+
+def open_folder(place: str | os.PathLike[str]) -> Folder:
+    """Return the folder at a path or URL, whether or not there is one yet.
+
+    Raises
+    ------
+    DataError
+        If a URL asks for a filesystem that is unknown or not installed.
+    """
+    located = locate(place)
+    return LocalFolder(located) if isinstance(located, Path) else RemoteFolder(located)
+
+
+def dsoftmax_files(folder: Folder) -> list[str]:
+    """Return the names of checkpoints and locks in a folder.
+
+    Raises
+    ------
+    DataError
+        If it only holds other things: nothing is ever written among them.
+    """
+    names = folder.names()
+    files = [name for name in names if _DSOFTMAX_FILE.match(name)]
+    if names and not files:
+        raise DataError(
+            f"{folder.place} holds {names[0]!r} and no checkpoint; give a new or empty folder, or "
+            "one of checkpoints"
+        )
+    return files

@@ -20,7 +20,7 @@ import zarr
 from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
 from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import strict_json
-from dsoftmax.storage.urls import absolute_url, locate, open_raw
+from dsoftmax.storage.urls import absolute_url, error_text, locate, open_raw
 from dsoftmax.storage.zarr_nodes import create_array, new_group
 from dsoftmax.typing import Array
 
@@ -120,9 +120,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
     except DsoftmaxError:
         raise
     except Exception as error:  # whatever damage makes zarr, a codec or JSON raise
-        raise CheckpointError(
-            f"{path} is not a readable model: {type(error).__name__}: {error}"
-        ) from error
+        raise CheckpointError(f"{path} is not a readable model: {error_text(error)}") from error
 
 
 def _writer(content: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def open_node(url: str) -> Node:
             "such as data.zarr/X"
         ) from None
     except Exception as error:
-        raise DataError(f"{url} cannot be opened: {_said(error)}{_advice(url)}") from error
+        raise DataError(f"{url} cannot be opened: {error_text(error)}{_advice(url)}") from error
 
 
 def open_raw(url: str) -> Node:
@@ -137,7 +137,8 @@ def _archive(path: Path) -> Path | None:
     return next((part for part in parts if part.is_file()), None)
 
 
-def _said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """Return an error with its class: the message of a KeyError, say, is a name alone."""
     return f"{type(error).__name__}: {error}"
 
 

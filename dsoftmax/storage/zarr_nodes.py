@@ -157,9 +157,9 @@ def _is_store(place: Path | str) -> bool:
 
 
 def _exists_error(place: Path | str) -> DataError:
-    held = (
+    contents = (
         "a Zarr store: pass overwrite=True (--overwrite) to replace it, or"
         if _is_store(place)
         else "something other than a Zarr store, which is never replaced:"
     )
-    return DataError(f"{place} already holds {held} choose another destination")
+    return DataError(f"{place} already holds {contents} choose another destination")

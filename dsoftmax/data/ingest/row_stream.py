@@ -134,20 +134,20 @@ def block_rows(row_bytes: int) -> int:
     return max(1, _BLOCK_BYTES // max(row_bytes, 1))
 
 
-def find_pair(held: Sequence[str], x: Names, y: str | None) -> tuple[str, str] | None:
+def find_pair(names: Sequence[str], x: Names, y: str | None) -> tuple[str, str] | None:
     """Return the names of X and y among those of the arrays that a source holds."""
     wanted = _USUAL_NAMES if x is None and y is None else ((x, y),)
     for features, labels in wanted:
-        if isinstance(features, str) and features in held and labels in held:
+        if isinstance(features, str) and features in names and labels in names:
             return features, str(labels)
     return None
 
 
-def no_pair_error(source: object, held: Iterable[str], x: Names, y: str | None) -> DataError:
+def no_pair_error(source: object, contents: Iterable[str], x: Names, y: str | None) -> DataError:
     """Return the error of a source whose arrays are not those that were asked for."""
     return DataError(
-        f"{source} holds {', '.join(held) or 'no array'}; got x={x!r}, y={y!r}, expected two of "
-        "these: name both x and y"
+        f"{source} holds {', '.join(contents) or 'no array'}; got x={x!r}, y={y!r}, expected two "
+        "of these: name both x and y"
     )
 
 

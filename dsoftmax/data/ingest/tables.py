@@ -1,4 +1,4 @@
-"""Columns of tables, as pyarrow reads them, on their way to X and y."""
+"""Columns of CSV and Parquet files, read by pyarrow, as rows of X and y."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Columns:
         return len(self.features) * self.dtype.itemsize
 
     def rows(self, count: int, batches: Batches) -> RowStream:
-        """Return the rows of the table, given their number and what begins to read them."""
+        """Return the rows of the table, given their number and a function that reads them."""
         if count == 0:
             raise DataError(f"{self.table} has no rows; expected at least one")
         X = ArraySpec((count, len(self.features)), self.dtype)
@@ -67,8 +67,8 @@ class Columns:
         start = 0
         for batch in batches():
             X = np.empty((len(batch), len(self.features)), self.dtype)
-            for place, name in enumerate(self.features):
-                X[:, place] = self._values(batch, name, start)
+            for index, name in enumerate(self.features):
+                X[:, index] = self._values(batch, name, start)
             y = self._values(batch, self.label, start)
             yield {"X": X, "y": y.astype(self.label_dtype, copy=False)}
             start += len(batch)
@@ -132,20 +132,22 @@ def _refuse_index(table: str, schema: pa.Schema, features: list[str]) -> None:
             )
 
 
-def _check_names(table: str, held: list[str], features: tuple[str, ...], y: str | None) -> None:
-    shown = ", ".join(held[:_MOST_SHOWN]) + (", ..." if len(held) > _MOST_SHOWN else "")
+def _check_names(
+    table: str, all_names: list[str], features: tuple[str, ...], y: str | None
+) -> None:
+    shown = ", ".join(all_names[:_MOST_SHOWN]) + (", ..." if len(all_names) > _MOST_SHOWN else "")
     wanted = [*features, y]
-    missing = [name for name in wanted if name not in held]
+    missing = [name for name in wanted if name not in all_names]
     if missing or not features:
         raise DataError(
             f"{table} has the columns {shown}; got x={list(features)}, y={y!r}, expected names of "
             "these: y of the labels, and x of one feature or more"
         )
-    twice = [name for name in wanted if held.count(str(name)) > 1 or wanted.count(name) > 1]
-    if twice:
+    repeated = [name for name in wanted if all_names.count(str(name)) > 1 or wanted.count(name) > 1]
+    if repeated:
         raise DataError(
-            f"{table}: the column {twice[0]!r} is there twice, or asked for twice; expected every "
-            "name once: rename it, or name it once in x and y together"
+            f"{table}: the column {repeated[0]!r} is there twice, or asked for twice; expected "
+            "every name once: rename it, or name it once in x and y together"
         )
 
 
@@ -176,7 +178,6 @@ def _dtype(kind: pa.DataType) -> np.dtype[Any] | None:
 
 
 _BLOCK_BYTES = 2**20
-_FIRST_ROW = 2  # as pyarrow counts, the header being row 1
 
 
 def open_csv(path: Path, x: Names, y: str | None) -> RowStream:
@@ -203,7 +204,7 @@ def open_csv(path: Path, x: Names, y: str | None) -> RowStream:
         If pyarrow is not installed.
     """
     require_pyarrow()
-    with _refused(path, ()), _reader(path, ()) as reader:
+    with _opened_csv(path) as reader:
         schema = reader.schema
     columns = choose_columns(str(path), schema, x, y)
     count = sum(map(len, _read_csv_batches(path, schema.names, [columns.label])))
@@ -211,48 +212,47 @@ def open_csv(path: Path, x: Names, y: str | None) -> RowStream:
 
 
 def _read_csv_batches(
-    path: Path, held: Sequence[str], names: Sequence[str]
+    path: Path, all_names: Sequence[str], names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    with _refused(path, held), _reader(path, names) as reader:
+    with _opened_csv(path, all_names, names) as reader:
         yield from reader
 
 
-def _reader(path: Path, names: Sequence[str]) -> pacsv.CSVStreamingReader:
+@contextmanager
+def _opened_csv(
+    path: Path, all_names: Sequence[str] = (), names: Sequence[str] = ()
+) -> Iterator[pacsv.CSVStreamingReader]:
+    """Open a CSV file to read some columns of it; an error names the wrong line or value."""
+    import pyarrow as pa
     import pyarrow.csv as pacsv
 
-    return pacsv.open_csv(
-        path,
-        # Threads would be a fourth faster, but lose the number of the row that is wrong.
-        read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-        convert_options=pacsv.ConvertOptions(
-            include_columns=list(names),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
+    # Threads would be a fourth faster, but lose the number of the row that is wrong.
+    read_options = pacsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
+    convert_options = pacsv.ConvertOptions(
+        include_columns=list(names),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )
-
-
-@contextmanager
-def _refused(path: Path, held: Sequence[str]) -> Iterator[None]:
-    """Turn what pyarrow says of a wrong line or value into a `DataError` that names it."""
-    import pyarrow as pa
-
     try:
-        yield
+        with pacsv.open_csv(path, read_options, convert_options=convert_options) as reader:
+            yield reader
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        place = re.sub(r"In CSV column #(\d+)", lambda m: f"column {held[int(m[1])]!r}", str(error))
-        place = re.sub(r"Row #(\d+)", lambda m: f"row {int(m[1]) - _FIRST_ROW}", place)
+        # pyarrow counts the columns of the file from 0, and its rows from 1, the header.
+        column = re.compile(r"In CSV column #(\d+)")
+        what = column.sub(lambda match: f"column {all_names[int(match[1])]!r}", str(error))
+        what = re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 2}", what)
         raise DataError(
-            f"{path}: {place}; expected as many fields in every line as the header has, and "
+            f"{path}: {what}; expected as many fields in every line as the header has, and "
             f"values of the type that those of the first MiB have: mend that line, or give the "
             "columns their types in a Parquet file"
         ) from error
 
 
-# Without it, pyarrow reads whole row groups: 920 MB where this takes 340.
+# Without a buffer pyarrow reads entire row groups: 920 MB where this takes 340. `pyarrow.dataset`,
+# with the same buffer and no read-ahead, still takes twice the memory.
 _BUFFER_BYTES = 2**16
 
 

@@ -53,8 +53,8 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     named = [name for name in (x, y) if isinstance(name, str) and name in group]
     pair = find_pair([*named, *group.array_keys()], x, y)
     if pair is None:
-        held = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
-        raise no_pair_error(place, held, x, y)
+        contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
+        raise no_pair_error(place, contents, x, y)
     arrays = {name: open_zarr(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
     names = arrays["X"].array().attrs.get("feature_names")
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
@@ -98,7 +98,7 @@ def _read_pieces(array: ZarrArray) -> Iterator[Array]:
             start,
             stop,
             retry_policy,
-            partial(array.culprit, start, stop),
+            partial(array.bad_chunk, start, stop),
         )
         yield piece.astype(native(piece.dtype), copy=False)
 
