@@ -52,22 +52,24 @@ class SoftmaxRegressionCV(LinearClassifier):
     refit : bool, default=True
         Fit the winner to all rows; if not, its coefficients are the means over the folds.
     prune : bool, default=True
-        Let candidates go that cannot win any more (by "neg_log_loss", with "newton" and no L1
-        penalty, where the distance to a minimum is known): those whose loss is higher than the
-        best by more than what both may still change until they are at their minima, see the
-        notes. Their scores and coefficients are what they were then, their objectives perhaps
-        the sample's; with folds, the rows that judge them may still have had a part in them.
+        Eliminate candidates before they converge, if they cannot win any more (racing: Maron and
+        Moore, 1994). This needs an estimate of the distance to the minimum, so it applies only to
+        "neg_log_loss", the solver "newton" and candidates without an L1 penalty. A candidate is
+        eliminated if its loss is higher than the best by more than both can still change, see the
+        notes. It keeps the scores and coefficients that it has then, which are not those of a
+        converged model; its objective may be that of a sample of the rows.
         If False, every model is followed to its minimum.
     fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
         Class weights "balanced" are those of all rows.
     solver : {"auto", "newton", "lbfgs"}, default="auto"
-        As for `SoftmaxRegression`; "newton" keeps one sample for all models, and rules
-        candidates out.
+        As for `SoftmaxRegression`; "newton" keeps one sample for all models, and can eliminate
+        candidates.
     max_iter : int, default=100
-        Budget in passes over X, for everything together; a quarter is left to the refit, and half
-        to the models of folds by those that lead them.
+        Budget in passes over X, for everything together. A quarter is reserved for the refit, and
+        half for the fold models while full-data models are ahead of them, see the notes.
     tol : float or "auto", default=1e-4
-        As for `SoftmaxRegression`, for each model.
+        As for `SoftmaxRegression`, for each model. With folds and `prune`, a loose tolerance
+        makes scores too good, see the notes.
     sample_size, random_state, checkpoint, callbacks, verbose : as for `SoftmaxRegression`
         The seed also deals the folds; the checkpoint holds all models.
 
@@ -79,8 +81,9 @@ class SoftmaxRegressionCV(LinearClassifier):
         Descending.
     l1_ratios_ : ndarray of shape (n_l1_ratios,)
     scores_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
-        Of the models on the rows that they did not learn from; one "fold" with `X_val`. Of those
-        that lead them, if the search is interrupted before.
+        Of the models on the rows that they did not learn from; one "fold" with `X_val`. If the
+        search is interrupted while full-data models are ahead, the scores are of these, which have
+        learned from all rows.
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas, n_classes, n_features + 1)
         Of the models, intercepts last; one class for two.
     objectives_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
@@ -101,29 +104,40 @@ class SoftmaxRegressionCV(LinearClassifier):
 
     Notes
     -----
-    With a gap g to its minimum, by estimate, the mean loss of a model on m held-out rows changes by
-    at most ``g + 2 * sqrt(g * p / (2 * n)) + 3 * sqrt(2 * g / m)``, where n is the number of rows
-    learned from, and p that of coefficients as far as the penalty leaves them free: the trace of
-    H (H + A)^-1, with the curvatures H of the loss and A of the penalty. Candidates leave at the
-    ends of passes, by numbers that do not depend on the cluster. With `X_val` they also leave
-    before the first pass to all: the minimum for a sample of s rows is at most
-    ``(p + 3 * sqrt(2 * p)) / (2 * s)`` above that for all. Of those that are left, if they are
-    many, one goes two passes ahead, and the others start where it is.
+    Racing. If the objective of a model is a gap g above its minimum, by estimate, its mean loss on
+    m held-out rows changes by at most ``g + 2 * sqrt(g * p / (2 * n)) + 3 * sqrt(2 * g / m)`` until
+    it converges. It learns from n rows, and p is the number of coefficients as far as the penalty
+    leaves them free: the trace of H (H + A)^-1, with the curvatures H of the loss and A of the
+    penalty. Candidates are eliminated at the ends of passes, by numbers that do not depend on the
+    cluster. With `X_val`, they are also eliminated before the first pass that all take part in: the
+    minimum for a sample of s rows is at most ``(p + 3 * sqrt(2 * p)) / (2 * s)`` above that for all
+    rows. If many are left, one of them is the pilot: it takes two passes alone, and the others
+    start where it is.
 
-    With folds and "newton", the model of all rows leads those of its candidate, until its gap is a
-    tenth of theirs; each pass evaluates its point for the rows of every fold apart. With r rows
-    learned from for each that judges, the second term above is larger by ``1 + sqrt(r)`` there.
-    Then each model goes on from its own gradient until that has fallen to `tol`, and to a third; if
-    it is at `tol` by then, by one short search in memory whose end is only judged, and whose
-    objective is what that search promises (approximate cross-validation).
+    Warm starts. With folds, "newton" and candidates that may be eliminated, a full-data model of
+    each candidate goes ahead of its fold models, until its gap is a tenth of theirs. Each pass
+    evaluates its point for the rows of every fold apart, which gives the losses and gradients of
+    all fold models there. While they are there, the second term above is larger by a factor of
+    ``1 + sqrt(r)``, with r rows learned from for each that is held out. Then each fold model goes
+    on by itself, until its own gradient has fallen to `tol`, and to a third. If it is within `tol`
+    at the start, one step may do: the search in memory is short, and the pass that evaluates it has
+    to find at least half of the gain that was expected (approximate cross-validation: Wilson, Kasy
+    and Mackey, 2020, in which that step is not evaluated). Everywhere else, fold models start from
+    the intercepts alone.
+
+    A fold model that starts at its full-data model starts from coefficients that the rows judging
+    it had a part in. At a loose `tol` it stops before it has forgotten all of that: its scores are
+    too good, most of all for small alphas, and another alpha may win. Choose a smaller `tol`, or
+    ``prune=False``, which is free of it at any `tol`.
 
     As many models share a read as have gradients of 16 MiB together.
 
     References
     ----------
-    Friedman, Hastie and Tibshirani, Journal of Statistical Software 33, 2010; Breiman, Friedman,
-    Olshen and Stone, Classification and Regression Trees, 1984; Hastie, Tibshirani and Friedman,
-    Elements of Statistical Learning, 2009; Wilson, Kasy and Mackey, Approximate CV, 2020.
+    Maron and Moore, Hoeffding races, NIPS 6, 1994; Friedman, Hastie and Tibshirani, Journal of
+    Statistical Software 33, 2010; Breiman, Friedman, Olshen and Stone, Classification and
+    Regression Trees, 1984; Hastie, Tibshirani and Friedman, Elements of Statistical Learning, 2009;
+    Wilson, Kasy and Mackey, Approximate cross-validation, 2020.
 
     Examples
     --------

@@ -131,5 +131,5 @@ def require_folds(first: FoldMoments, folds: Folds, classes: Array) -> None:
             warnings.warn(
                 f"all rows of the class(es) {preview(lost)} are in the fold {name!s}, whose models "
                 "cannot know them",
-                stacklevel=8,
+                stacklevel=6,  # the line that calls `SoftmaxRegressionCV.fit`
             )
