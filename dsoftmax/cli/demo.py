@@ -232,9 +232,10 @@ def _fit(setup: _Setup, store: Path) -> SoftmaxRegression:
 
 def peak_memory() -> int:
     """Return the peak memory of this process, in bytes."""
+    # Not by getrusage, which on Linux gives a child process the peak of its parent.
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:  # not Linux; there, getrusage would give a child its parent's peak
+    except OSError:  # not Linux
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
