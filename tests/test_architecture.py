@@ -74,7 +74,7 @@ def own_imports(path: Path) -> set[str]:
     return {name for name in names if (PACKAGE / f"{name}.py").exists()}
 
 
-def test_imports_between_rooms_point_down_and_every_room_has_its_place() -> None:
+def test_imports_between_folders_point_down() -> None:
     for path in FILES:
         here = room(file_of(path))
         for name in own_imports(path):

@@ -50,7 +50,7 @@ def pod_specs(name: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_kubernetes_knows_fits_its_schema_strictly(name: str) -> None:
+def test_kubernetes_manifests_fit_the_strict_schema(name: str) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs the extra dev")
     version = kubernetes_validate.latest_version()
     for document in documents(name):

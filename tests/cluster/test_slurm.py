@@ -67,7 +67,7 @@ def said(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.glob("dsoftmax-*.log")))
 
 
-def test_a_job_that_is_stopped_twice_goes_on_to_the_bits_of_an_undisturbed_one(
+def test_a_job_that_is_stopped_twice_ends_with_the_bits_of_an_undisturbed_one(
     node: slurm.Slurm, job: Path, path: str
 ) -> None:
     where = job.parent

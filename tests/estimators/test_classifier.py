@@ -451,7 +451,7 @@ def test_a_value_that_float32_cannot_hold_is_said_to_need_float64() -> None:
         SoftmaxRegression().fit(open_data(X, Y4, dtype="float32"))
 
 
-def test_one_blas_thread_is_a_loan(digits: Arrays) -> None:
+def test_the_number_of_blas_threads_is_restored_after_a_fit(digits: Arrays) -> None:
     from threadpoolctl import threadpool_info
 
     def threads() -> list[int]:

@@ -127,7 +127,7 @@ def test_folds_are_the_same_in_arrays_of_any_kind(way: str, names: np.ndarray) -
 
 
 @pytest.mark.parametrize("names", [FOLD, np.array(["c", "a", "b"])[FOLD]], ids=["int", "str"])
-def test_folds_in_a_store_are_cut_as_they_like(store: Store, names: np.ndarray) -> None:
+def test_folds_in_a_store_may_have_any_chunks(store: Store, names: np.ndarray) -> None:
     path = store(rows=40, X=X, y=Y + 1)
     fold = store(rows=33, name="folds.zarr", fold=names)
     expected = search(cv=names).fit(f"{path}/X", f"{path}/y")
@@ -219,7 +219,7 @@ def test_a_mistake_gets_one_clear_error(call: Call, message: str) -> None:
         call()
 
 
-def test_what_metadata_tell_is_refused_before_anything_is_read(store: Store) -> None:
+def test_mistakes_that_metadata_show_are_refused_before_reading(store: Store) -> None:
     path = store(rows=40, X=X, y=Y)
     for chunk in Path(path).glob("*/c/**/*"):
         if chunk.is_file():

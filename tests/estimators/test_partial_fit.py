@@ -32,7 +32,7 @@ def test_it_learns_from_parts(digits: Arrays, solver: str) -> None:
     assert model.n_steps_ == 5 * (5 * 10 + 10)
 
 
-def test_a_part_of_a_single_class_is_taken_even_first(digits: Arrays) -> None:
+def test_the_first_part_may_hold_a_single_class(digits: Arrays) -> None:
     X, y = digits
     model = SoftmaxRegression(alpha=1e-3, batch_size=16, random_state=0)
     model.partial_fit(X[y == 3][:30], y[y == 3][:30], classes=np.arange(10))
@@ -60,7 +60,7 @@ def test_it_goes_on_from_a_fit_a_pickle_and_a_model_file(digits: Arrays, tmp_pat
     assert load_model(tmp_path / "m.zarr").partial_fit(*digits).score(*digits) > 0.9
 
 
-def test_a_new_fit_forgets_the_parts(digits: Arrays) -> None:
+def test_a_new_fit_forgets_earlier_partial_fits(digits: Arrays) -> None:
     X, y = digits
     fresh = SoftmaxRegression(alpha=1e-1, tol=1e-3).fit(X, y)
     used = fed(SoftmaxRegression(alpha=1e-1, tol=1e-3, random_state=0), X, y, size=900)
@@ -97,7 +97,7 @@ BAD: list[tuple[dict[str, Any], Any, str]] = [
 
 
 @pytest.mark.parametrize(("params", "classes", "message"), BAD)
-def test_what_cannot_be_done_in_parts_is_refused(
+def test_partial_fit_refuses_what_needs_all_rows(
     params: dict[str, Any], classes: Any, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):

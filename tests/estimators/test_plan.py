@@ -173,7 +173,7 @@ def test_the_smallest_data_have_a_plan(y: list[str]) -> None:
     assert (plan.n_samples, plan.pass_bytes, plan.tasks_a_pass) == (len(y), 8 * len(y), 1)
 
 
-def test_what_cannot_work_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_cannot_work_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     path = store(rows=95, X=np.ones((95, 3)), y=np.arange(95) % 4)
     with pytest.raises(DataError, match="y is missing"):
         plan_fit(f"{path}/X")

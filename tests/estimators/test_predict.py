@@ -116,7 +116,7 @@ BAD: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("X", "message"), BAD)
-def test_what_does_not_fit_the_model_is_refused(X: Any, message: str) -> None:
+def test_rows_that_do_not_fit_the_model_are_refused(X: Any, message: str) -> None:
     model = SoftmaxRegression().fit([[0.0, 1], [1, 0]], [0, 1])
     with pytest.raises(DataError, match=message):
         model.predict(X)

@@ -47,7 +47,7 @@ def read(place: str) -> np.ndarray:
 
 @pytest.mark.usefixtures("small_spans")
 @pytest.mark.parametrize("method", ["predict_proba", "predict"])
-def test_a_prediction_that_was_stopped_goes_on_where_it_was(
+def test_a_prediction_that_was_stopped_resumes_where_it_was(
     made: tuple[SoftmaxRegression, np.ndarray, str], place: str, applied: list[int], method: str
 ) -> None:
     model, X, path = made
@@ -74,7 +74,7 @@ def test_a_prediction_that_was_stopped_goes_on_where_it_was(
         )
 
 
-def test_the_beginning_of_another_prediction_is_not_gone_on_with(
+def test_a_partial_prediction_of_another_model_is_not_resumed(
     made: tuple[SoftmaxRegression, np.ndarray, str], tmp_path: Path
 ) -> None:
     model, X, path = made
@@ -97,7 +97,7 @@ def test_the_beginning_of_another_prediction_is_not_gone_on_with(
     assert not (tmp_path / "p.zarr.partial").exists()
 
 
-def test_what_is_not_ours_is_never_replaced_to_go_on(
+def test_resuming_never_replaces_an_array_that_predict_to_did_not_write(
     made: tuple[SoftmaxRegression, np.ndarray, str], tmp_path: Path
 ) -> None:
     model, _, path = made
@@ -110,7 +110,7 @@ def test_what_is_not_ours_is_never_replaced_to_go_on(
     assert notes.read_text() == "mine"
 
 
-def test_an_array_in_memory_cannot_be_gone_on_with(
+def test_a_prediction_of_an_array_in_memory_cannot_be_resumed(
     made: tuple[SoftmaxRegression, np.ndarray, str], tmp_path: Path
 ) -> None:
     model, X, _ = made
@@ -159,7 +159,7 @@ load_model(sys.argv[1]).predict_to(sys.argv[2], sys.argv[3], resume=True)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_spans")
-def test_a_killed_process_leaves_chunks_that_are_gone_on_with(
+def test_a_prediction_whose_process_is_killed_resumes_from_its_chunks(
     made: tuple[SoftmaxRegression, np.ndarray, str], tmp_path: Path, applied: list[int]
 ) -> None:
     model, X, path = made

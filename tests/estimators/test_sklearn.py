@@ -140,7 +140,7 @@ def test_a_column_of_labels_is_taken_with_the_usual_warning(iris: Arrays) -> Non
         SoftmaxRegression().fit(X, np.stack([y, y], axis=1))
 
 
-def test_what_is_no_number_is_a_data_error_and_a_type_error() -> None:
+def test_values_that_are_not_numbers_raise_a_data_error_and_type_error() -> None:
     with pytest.raises(DtypeError, match="argument must be a string or a real number") as raised:
         SoftmaxRegression().fit(np.array([[{}], [1]], object), [0, 1])
     assert isinstance(raised.value, DataError)
@@ -197,7 +197,7 @@ def test_the_columns_of_a_table_are_the_features_of_the_model(iris: Arrays, tmp_
 
 
 @pytest.mark.parametrize("names", [[0, 1, 2, 3], ["a", "b", "c", 3], ["a", "b"], "abcd"])
-def test_what_does_not_name_every_feature_by_a_string_names_none(
+def test_column_names_that_are_not_all_strings_are_ignored(
     iris: Arrays, tmp_path: Path, names: Any
 ) -> None:
     model = SoftmaxRegression().fit(named("zarr", iris[0], NAMES, tmp_path), iris[1])

@@ -76,3 +76,20 @@ def test_without_an_l1_part_nothing_is_changed(alpha: float, l1_ratio: float) ->
     np.testing.assert_array_equal(penalty.min_norm_subgradient(-POINT, POINT), kept)
     assert penalty.l1_value(POINT) == 0
     np.testing.assert_array_equal(POINT, kept)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.3, 1.0])
+def test_the_objective_falls_along_the_subgradient_as_fast_as_its_length_says(
+    l1_ratio: float,
+) -> None:
+    penalty = ElasticNet(0.7, l1_ratio, UNIT)
+    point = np.where(np.abs(POINT) < 0.5, 0.0, POINT)  # zeros too, where the L1 part has a corner
+    gradient = np.random.default_rng(1).normal(size=point.shape)
+    steepest = penalty.min_norm_subgradient(point, gradient)
+
+    def value(moved: np.ndarray) -> float:
+        return float(np.vdot(gradient, moved)) + penalty.l1_value(moved)
+
+    step = 1e-7
+    slope = (value(point - step * steepest) - value(point)) / step
+    assert slope == pytest.approx(-np.vdot(steepest, steepest), rel=1e-6)

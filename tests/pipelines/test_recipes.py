@@ -48,7 +48,7 @@ def test_the_probe_learns_a_thousand_classes_of_float16(tmp_path: Path) -> None:
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_land_is_mapped_from_all_dates_better_than_from_one(tmp_path: Path) -> None:
+def test_land_cover_is_predicted_better_from_all_dates_than_from_one(tmp_path: Path) -> None:
     out = run("land_cover.py", 120, tmp_path)
     (right,) = re.findall(r"(0\.\d+) are right", out)
     assert float(right) > max(0.9, number("\naccuracy", out))

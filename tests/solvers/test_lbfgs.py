@@ -189,7 +189,7 @@ def test_a_start_whose_gradient_is_not_finite_has_not_converged() -> None:
     assert not state.status.converged
 
 
-def test_a_wall_is_not_crossed() -> None:
+def test_the_line_search_does_not_cross_values_that_are_not_finite() -> None:
     def f(point: Array) -> tuple[float, Array]:
         x = float(point[0, 0])
         if x >= 1:

@@ -54,7 +54,7 @@ def test_it_reaches_the_minimum_that_lbfgs_reaches_in_fewer_passes(K: int) -> No
 
 
 @pytest.mark.parametrize("params", [{"l1_ratio": 1.0}, {"l1_ratio": 0.5}])
-def test_a_penalty_with_corners_has_the_same_minimum_as_for_fista(params: Any) -> None:
+def test_an_l1_penalty_has_the_same_minimum_as_with_fista(params: Any) -> None:
     X, y = blobs()
     params |= {"alpha": 0.02, "max_iter": 500}
     ours = fitted(X, y, sample_size=600, **params)
@@ -171,7 +171,7 @@ def after_a_search(solver: Newton, rows: int) -> NewtonState:
 
 
 @pytest.mark.slow
-def test_rows_of_rare_features_do_not_send_it_astray() -> None:
+def test_rows_of_rare_features_do_not_mislead_newton() -> None:
     """A sample of a fifth misses most rows of a feature that five of them have."""
     X, y = blobs(n=4000, d=30)
     rare = np.zeros((4000, 40))
@@ -238,7 +238,7 @@ def test_a_sample_that_is_too_small_to_hold_a_row_is_refused() -> None:
 
 
 @pytest.mark.parametrize("n_secants", [1, 2, 5])
-def test_the_bend_maps_steps_to_changes_where_they_come_from_a_convex_function(
+def test_the_low_rank_term_maps_steps_to_gradient_changes_of_a_convex_function(
     n_secants: int,
 ) -> None:
     rng = np.random.default_rng(0)
@@ -253,7 +253,7 @@ def test_the_bend_maps_steps_to_changes_where_they_come_from_a_convex_function(
     np.testing.assert_allclose(bend(np.zeros(8)), np.zeros(8))
 
 
-def test_no_secants_bend_nothing() -> None:
+def test_without_secant_pairs_the_low_rank_term_is_zero() -> None:
     assert not low_rank_from([], 8)(np.ones((4, 2))).any()
 
 

@@ -80,7 +80,7 @@ def test_a_few_rows_are_enough_to_begin_with(n: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f2", "u1", "i2"])
-def test_narrow_numbers_are_no_narrow_steps(dtype: str) -> None:
+def test_narrow_dtypes_do_not_shorten_the_steps(dtype: str) -> None:
     X, y = blobs()
     X = np.clip(X / X.std(axis=0) * 20 + 100, 0, 200).astype(dtype)
     assert above(X, y, max_iter=11) < 0.03

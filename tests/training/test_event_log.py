@@ -23,7 +23,7 @@ def test_many_steps_are_thinned_evenly(steps: int) -> None:
     assert kept == list(range(kept[0], steps + 1, kept[0]))
 
 
-def test_what_is_no_step_is_never_left_out() -> None:
+def test_the_log_never_drops_events_that_are_not_steps() -> None:
     log: DecimatedLog[str] = DecimatedLog(2)
     for number in range(1, 101):
         log.add(f"step {number}", number)
@@ -39,7 +39,7 @@ def test_records_until_a_count_are_those_that_were_there_then() -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 3, 8, 9, 16, 40, 71])
-def test_one_that_is_resumed_keeps_what_it_would_have_kept(stop: int) -> None:
+def test_a_resumed_log_keeps_the_same_events(stop: int) -> None:
     before = filled(stop)
     log: DecimatedLog[int] = DecimatedLog(8)
     log.resume([(step, step) for step in before], before.count)

@@ -69,13 +69,17 @@ def test_a_read_that_fails_for_a_while_is_tried_again_to_the_same_bits(
     assert retries == 4
 
 
-def test_a_storage_that_stays_away_stops_the_fit_and_says_so(path: str, tmp_path: Path) -> None:
+def test_a_storage_that_stays_unreachable_stops_the_fit_with_an_outage(
+    path: str, tmp_path: Path
+) -> None:
     source = with_faults(opened(path, most=3), {970: ["timeout"]}, tmp_path / "log")
     with pytest.raises(OutageError, match=r"data\.zarr/X: rows 970 to 1066 .* after 7 retries"):
         fitted_to(source, "lbfgs")
 
 
-def test_a_chunk_that_is_bad_for_good_ends_the_fit_and_is_named(path: str, tmp_path: Path) -> None:
+def test_a_chunk_that_cannot_be_decoded_ends_the_fit_and_is_named(
+    path: str, tmp_path: Path
+) -> None:
     source = with_faults(opened(path), {970: ["bad"]}, tmp_path / "log")
     with pytest.raises(ChunkError, match=r"data\.zarr/X: rows 970 to 1066 .*checksum"):
         fitted_to(source, "lbfgs")
@@ -140,7 +144,7 @@ def unlike(store: Store) -> tuple[str, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("standardize", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_the_objective_is_that_of_the_rest_however_late_chunks_turn_bad(
+def test_the_objective_is_that_of_the_other_rows_however_late_chunks_turn_bad(
     unlike: tuple[str, np.ndarray, np.ndarray], tmp_path: Path, solver: str, standardize: bool
 ) -> None:
     path, X, y = unlike
@@ -197,16 +201,14 @@ def test_a_class_that_only_bad_chunks_have_is_an_error_that_names_it(
         fitted_to(source, solver)
 
 
-def test_a_fault_that_is_gone_when_it_is_looked_for_changes_nothing(
-    path: str, tmp_path: Path
-) -> None:
+def test_a_fault_that_does_not_recur_changes_nothing(path: str, tmp_path: Path) -> None:
     script = {97: ["bad", "ok"]}
     source = with_faults(opened(path, most=1), script, tmp_path / "log")
     assert bits(fitted_to(source, "lbfgs")) == bits(fitted_to(opened(path), "lbfgs"))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
+def test_a_fit_that_has_skipped_chunks_resumes_to_the_same_bits(
     path: str, tmp_path: Path, solver: str
 ) -> None:
     def faulty(log: str) -> Source:
@@ -233,7 +235,7 @@ def test_a_fit_that_has_left_chunks_out_goes_on_to_the_same_bits(
     assert again.stop_reason_ == model.stop_reason_
 
 
-def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
+def test_labels_that_cannot_be_read_are_skipped_with_their_rows(
     path: str, digits: Arrays, tmp_path: Path
 ) -> None:
     source = opened(path, most=1)
@@ -248,7 +250,7 @@ def test_labels_that_cannot_be_read_are_left_out_with_their_rows(
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-3)
 
 
-def test_a_chunk_that_a_store_of_ours_has_lost_is_left_out_where_that_is_allowed(
+def test_a_chunk_missing_from_an_ingested_store_is_skipped_where_that_is_allowed(
     digits: Arrays, tmp_path: Path
 ) -> None:
     X, y = digits
@@ -284,7 +286,7 @@ def test_a_chunk_that_is_lost_during_a_fit_is_not_read_as_zeros(
         model.fit(array, f"{path}/y")
 
 
-def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Path) -> None:
+def test_a_store_that_disappears_for_a_while_is_waited_for(path: str, tmp_path: Path) -> None:
     expected = fitted_to(opened(path), "lbfgs")
 
     def move() -> None:
@@ -297,7 +299,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(path: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("look", [10.0, 1e-9])
-def test_a_store_that_is_gone_is_an_outage_whenever_it_is_looked_at(
+def test_a_store_that_has_disappeared_is_an_outage(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: float
 ) -> None:
     monkeypatch.setattr("dsoftmax.data.zarr_array._LOOK_SECONDS", look)
@@ -313,7 +315,7 @@ def test_a_store_that_is_gone_is_an_outage_whenever_it_is_looked_at(
     source.read(0, 97)
 
 
-def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
+def test_a_resumed_fit_must_still_allow_the_chunks_it_has_skipped(
     path: str, tmp_path: Path
 ) -> None:
     script = {97: ["bad"], 485: ["bad"]}
@@ -324,9 +326,7 @@ def test_what_was_left_out_has_to_be_allowed_when_the_fit_goes_on(
         fitted_to(replace(source, max_bad_chunks=1), "lbfgs", checkpoint=tmp_path / "state")
 
 
-def test_a_part_is_learnt_from_without_its_bad_chunks(
-    path: str, digits: Arrays, tmp_path: Path
-) -> None:
+def test_partial_fit_skips_bad_chunks(path: str, digits: Arrays, tmp_path: Path) -> None:
     source = with_faults(opened(path, most=1), {97: ["bad"]}, tmp_path / "log")
     model = SoftmaxRegression(solver="sgd", random_state=0, alpha=0.01)
     with pytest.warns(UserWarning, match="1 chunks of X, 97 rows"):
@@ -401,14 +401,14 @@ def caused(by: Exception) -> Exception:
         (PermissionError(), False),
     ],
 )
-def test_outages_are_told_from_faults_of_the_data(error: Exception, transient: bool) -> None:
+def test_outages_are_distinguished_from_bad_chunks(error: Exception, transient: bool) -> None:
     assert is_transient(error) == transient
 
 
 @pytest.mark.parametrize(
     "error", [PermissionError(), BotocoreError(403), caused(BotocoreError(401))]
 )
-def test_a_right_that_has_run_out_is_an_outage_and_no_fault_of_the_data(error: Exception) -> None:
+def test_an_expired_credential_is_an_outage_and_not_a_bad_chunk(error: Exception) -> None:
     def read() -> np.ndarray:
         raise error
 
@@ -429,7 +429,7 @@ def test_a_read_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
+def test_a_task_that_kills_its_workers_ends_the_fit_with_its_rows_and_advice(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
@@ -444,7 +444,7 @@ def test_a_task_that_kills_its_workers_ends_with_the_rows_and_the_remedy(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_workers_that_compute_alike_are_one_kind(path: str, cluster: Client) -> None:
+def test_workers_with_the_same_numerics_are_recorded_once(path: str, cluster: Client) -> None:
     model = fitted_to(opened(path), "lbfgs")
     (kind,) = model.numerics_
     assert "numpy" in kind

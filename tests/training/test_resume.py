@@ -81,7 +81,7 @@ def test_a_checkpoint_may_be_at_a_url(path: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-def test_a_fit_goes_on_elsewhere_to_the_same_bits(
+def test_a_fit_resumes_on_other_machines_to_the_same_bits(
     path: str, tmp_path: Path, solver: str, cluster: Client
 ) -> None:
     place = tmp_path / "state"
@@ -157,7 +157,7 @@ def test_a_finished_fit_is_returned_at_once(path: str, tmp_path: Path, capsys: A
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "fista"])
-def test_a_larger_budget_goes_on_as_if_it_had_been_there_from_the_start(
+def test_a_fit_resumed_with_a_larger_budget_equals_one_with_that_budget(
     path: str, tmp_path: Path, solver: str
 ) -> None:
     fitted(path, solver, checkpoint=tmp_path / "state", max_iter=3)
@@ -166,14 +166,14 @@ def test_a_larger_budget_goes_on_as_if_it_had_been_there_from_the_start(
     assert model.n_iter_ == 9
 
 
-def test_a_larger_budget_lets_mini_batches_go_on(path: str, tmp_path: Path) -> None:
+def test_a_larger_budget_lets_mini_batches_resume(path: str, tmp_path: Path) -> None:
     first = fitted(path, "sgd", checkpoint=tmp_path / "state", max_iter=3)
     model = fitted(path, "sgd", checkpoint=tmp_path / "state", max_iter=9)
     assert (first.n_iter_, model.n_iter_) == (3, 9)
     assert model.loss_ < first.loss_
 
 
-def test_a_larger_budget_begins_no_pass_with_a_sum_of_the_pass_that_was_stopped(
+def test_a_larger_budget_discards_the_partial_sum_of_the_closing_pass(
     path: str, tmp_path: Path
 ) -> None:
     place, done = tmp_path / "state", Recorder(RowsDone)
@@ -187,7 +187,7 @@ def test_a_larger_budget_begins_no_pass_with_a_sum_of_the_pass_that_was_stopped(
     assert model.loss_ == pytest.approx(log_loss + penalty, rel=1e-5)
 
 
-def test_without_a_seed_the_fit_goes_on_with_the_one_it_had(path: str, tmp_path: Path) -> None:
+def test_without_a_seed_a_fit_resumes_with_the_seed_it_drew(path: str, tmp_path: Path) -> None:
     with pytest.raises(StopError):
         fitted(
             path, "sgd", random_state=None, checkpoint=tmp_path / "state", callbacks=[StopAfter(9)]
@@ -263,7 +263,7 @@ def test_the_same_data_elsewhere_is_the_same_run(path: str, tmp_path: Path) -> N
     )
 
 
-def test_candidates_of_a_search_that_share_a_checkpoint_are_told_not_to(
+def test_candidates_of_a_grid_search_may_not_share_a_checkpoint(
     digits: Arrays, tmp_path: Path
 ) -> None:
     model = model_of("lbfgs", checkpoint=tmp_path / "state", max_iter=300, tol=1e-2)
@@ -277,7 +277,7 @@ def test_a_checkpoint_in_use_is_refused(path: str, tmp_path: Path) -> None:
         fitted(path, "lbfgs", checkpoint=tmp_path / "state")
 
 
-def test_a_fit_that_fails_for_its_data_does_not_write_that_down(
+def test_a_fit_that_fails_on_its_data_writes_no_checkpoint(
     digits: Arrays, store: Store, tmp_path: Path
 ) -> None:
     X, y = digits
@@ -294,9 +294,7 @@ def test_a_fit_that_fails_for_its_data_does_not_write_that_down(
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_fit(
-    path: str, tmp_path: Path
-) -> None:
+def test_a_full_disk_fails_the_checkpoint_and_not_the_fit(path: str, tmp_path: Path) -> None:
     place = tmp_path / "state"
     with pytest.raises(StopError):
         fitted(path, "lbfgs", checkpoint=place, callbacks=[StopAfter(20)])
@@ -313,7 +311,9 @@ print(fitted({path!r}, "lbfgs", checkpoint={str(place)!r}).coef_.sum().hex())
     assert bits(fitted(path, "lbfgs", checkpoint=place)) == bits(expected)
 
 
-def test_checkpoints_are_written_at_pass_ends_and_rarely(path: str, tmp_path: Path) -> None:
+def test_checkpoints_are_written_only_at_pass_ends_within_the_interval(
+    path: str, tmp_path: Path
+) -> None:
     log = Recorder()
     with dask.config.set({"dsoftmax.checkpoint-interval": "1 hour"}):
         fitted(path, "sgd", checkpoint=tmp_path / "state", callbacks=[log])
@@ -377,7 +377,7 @@ def stopped(command: list[str], how: signal.Signals) -> tuple[int, str]:
     ],
 )
 @pytest.mark.slow
-def test_a_command_that_is_stopped_goes_on_when_it_is_run_again(
+def test_a_command_that_is_stopped_resumes_when_it_is_run_again(
     path: str, tmp_path: Path, stop: signal.Signals, options: list[str]
 ) -> None:
     for attempt in range(10):  # on a busy machine, a fit may end before it is stopped
@@ -400,7 +400,7 @@ def test_a_command_that_is_stopped_goes_on_when_it_is_run_again(
     assert bits(load_model(model)) == bits(load_model(tmp_path / "straight.zarr"))
 
 
-def test_every_pass_is_told_of_once(path: str, tmp_path: Path) -> None:
+def test_every_pass_is_in_the_history_once(path: str, tmp_path: Path) -> None:
     hows = itertools.cycle([StopError])
     model, _ = stopped_again_and_again(path, "lbfgs", tmp_path / "state", hows)
     passes = [record["pass"] for record in model.history_ if record["kind"] == "pass"]

@@ -30,7 +30,7 @@ def problem(dtype: str) -> tuple[SampleObjective, Objective]:
     return SampleObjective(sample, kernel, ThreadExecutor()), objective
 
 
-def test_rows_in_memory_are_evaluated_in_float64_where_that_is_asked_for() -> None:
+def test_the_sample_is_evaluated_in_float64_on_request() -> None:
     points = np.random.default_rng(1).normal(size=(2, 7, 3))
     single, use_float64 = (
         Request(points, RowSelection.SAMPLE),
@@ -46,7 +46,7 @@ def test_rows_in_memory_are_evaluated_in_float64_where_that_is_asked_for() -> No
     assert np.array_equal(fine.gradient, narrow.evaluate(objective, use_float64).gradient)
 
 
-def test_a_sample_tells_its_share_of_the_rows() -> None:
+def test_a_sample_knows_its_share_of_the_rows() -> None:
     sample, objective = problem("f8")
     found = sample.evaluate(objective, Request(np.zeros((1, 7, 3)), RowSelection.SAMPLE))
     assert found.share == sample.rows.share

@@ -65,7 +65,7 @@ def test_every_pass_is_evaluated_on_the_validation_rows(
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_validation_rows_that_stop_nothing_change_no_bit(
+def test_validation_rows_without_early_stopping_change_no_bit(
     solver: str, halves: tuple[np.ndarray, ...]
 ) -> None:
     X, y, X_val, y_val = halves
@@ -114,9 +114,7 @@ class Seen:
     "solver",
     ["lbfgs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fista", "newton"))],
 )
-def test_it_is_the_fit_to_the_other_rows_judged_by_those_held_out(
-    solver: str, digits: Arrays
-) -> None:
+def test_a_fit_with_held_out_rows_is_the_fit_to_the_other_rows(solver: str, digits: Arrays) -> None:
     X, y = digits
     weight = np.random.default_rng(0).uniform(0.5, 2.0, len(y))
     held = HoldOut(0.1, 3).rows(0, len(y))
@@ -200,7 +198,7 @@ def test_ctrl_c_at_the_end_of_a_pass_keeps_the_model_of_that_pass(
     assert model.evaluate(X_val, y_val)["log_loss"] == pytest.approx(min(judged(model)))
 
 
-def test_which_pass_was_kept_is_told(halves: tuple[np.ndarray, ...]) -> None:
+def test_the_pass_of_the_best_model_is_reported(halves: tuple[np.ndarray, ...]) -> None:
     X, y, X_val, y_val = halves
     ends = Recorder(FitEnded)
     params = {"early_stopping": True, "alpha": 0.0, "max_iter": 30, "callbacks": [ends]}
@@ -265,7 +263,7 @@ def test_validation_rows_in_a_store_are_decoded_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["sgd", "newton"])
-def test_neither_workers_nor_kinds_of_arrays_change_a_bit(
+def test_validation_gives_the_same_bits_on_workers_and_the_same_losses_for_any_array(
     solver: str, digits: Arrays, store: Store, request: pytest.FixtureRequest
 ) -> None:
     X, y = digits
@@ -329,7 +327,7 @@ def test_a_fit_that_is_stopped_again_and_again_stops_early_at_the_same_bits(
     assert model.stop_reason_ == expected.stop_reason_
 
 
-def test_a_fit_that_ran_out_of_its_budget_goes_on_from_its_last_model_not_its_best(
+def test_a_fit_out_of_budget_resumes_from_its_last_model_not_its_best(
     halves: tuple[np.ndarray, ...], tmp_path: Path
 ) -> None:
     X, y, X_val, y_val = halves
@@ -342,7 +340,7 @@ def test_a_fit_that_ran_out_of_its_budget_goes_on_from_its_last_model_not_its_be
 
 
 @pytest.mark.parametrize("change", ["values", "rows"])
-def test_a_checkpoint_is_refused_to_other_validation_rows(
+def test_a_checkpoint_of_other_validation_rows_is_refused(
     change: str, halves: tuple[np.ndarray, ...], tmp_path: Path
 ) -> None:
     X, y, X_val, y_val = halves
@@ -356,7 +354,7 @@ def test_a_checkpoint_is_refused_to_other_validation_rows(
         model.fit(X, y)
 
 
-def test_chunks_left_out_are_left_out_of_the_rows_held_out_too(
+def test_skipped_chunks_are_missing_from_the_held_out_rows_too(
     digits: Arrays, store: Store, tmp_path: Path
 ) -> None:
     X, y = digits
@@ -374,7 +372,7 @@ def test_chunks_left_out_are_left_out_of_the_rows_held_out_too(
 
 
 @pytest.mark.parametrize("reads", [3, 5, 7])
-def test_the_best_model_outlives_a_chunk_that_is_left_out_later(
+def test_the_best_model_survives_a_chunk_that_is_skipped_later(
     reads: int, halves: tuple[np.ndarray, ...], store: Store, tmp_path: Path
 ) -> None:
     X, y, X_val, y_val = halves
@@ -402,7 +400,7 @@ def test_reads_of_validation_rows_that_were_tried_again_are_counted(
     assert ends.events[0].retries == 1
 
 
-def test_labels_of_validation_rows_are_looked_at_before_anything_is_learned(
+def test_labels_of_validation_rows_are_checked_before_training(
     halves: tuple[np.ndarray, ...], store: Store
 ) -> None:
     X, y, X_val, y_val = halves
@@ -442,7 +440,7 @@ def test_validation_rows_have_weights_of_their_own(halves: tuple[np.ndarray, ...
 
 
 @pytest.mark.parametrize("dtype", ["f2", "u1", "i2", "f8"])
-def test_two_classes_with_names_are_judged_in_any_dtype(dtype: str, digits: Arrays) -> None:
+def test_two_named_classes_are_validated_in_any_dtype(dtype: str, digits: Arrays) -> None:
     X, y = digits
     names = np.where(y < 5, "low", "high")
     model = SoftmaxRegression(early_stopping=True, random_state=0, max_iter=5)
@@ -493,7 +491,7 @@ def test_validation_rows_that_cannot_be_used_are_refused(
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, np.nan, "some", None])
-def test_a_fraction_that_is_none_is_refused(fraction: Any) -> None:
+def test_an_invalid_validation_fraction_is_refused(fraction: Any) -> None:
     with pytest.raises(DataError, match="validation_fraction is"):
         SoftmaxRegression(validation_fraction=fraction).fit(np.eye(4), [0, 1, 0, 1])
 
@@ -505,7 +503,7 @@ def test_a_fraction_that_holds_out_nothing_is_refused() -> None:
         model.fit(X, y)
 
 
-def test_a_class_that_would_have_no_row_left_keeps_them_all() -> None:
+def test_a_class_that_would_have_no_training_row_keeps_all_its_rows() -> None:
     rng = np.random.default_rng(0)
     X, held = rng.normal(size=(300, 3)), HoldOut(0.5, 0).rows(0, 300)
     y = np.where(np.arange(300) % 2, "odd", "even")
@@ -519,7 +517,7 @@ def test_a_class_that_would_have_no_row_left_keeps_them_all() -> None:
     assert min(judged(model)) == pytest.approx(own["log_loss"], rel=1e-9)
 
 
-def test_parts_cannot_be_stopped_early() -> None:
+def test_partial_fit_refuses_early_stopping() -> None:
     model = SoftmaxRegression(early_stopping=True)
     with pytest.raises(DataError, match=r"partial_fit makes one: look at model\.evaluate"):
         model.partial_fit(np.eye(4), [0, 1, 0, 1], classes=[0, 1])
