@@ -15,7 +15,7 @@ from dsoftmax.estimators.partial_fit import PartLearner
 from dsoftmax.estimators.session import session
 from dsoftmax.events import Callback
 from dsoftmax.training.params import resolve
-from dsoftmax.training.trainer import train
+from dsoftmax.training.trainer import Trainer
 from dsoftmax.training.validation import open_validation
 
 
@@ -286,7 +286,7 @@ class SoftmaxRegression(PartLearner):
         validation_source = open_validation(source, X_val, y_val, sample_weight_val)
         with session(source, validation_source, self.callbacks, self.verbose) as run:
             executor, validation, callbacks = run
-            fit = train(source, params, executor, callbacks, self.checkpoint, validation)
+            fit = Trainer(source, params, executor, callbacks, self.checkpoint, validation).fit()
         check_feature_names(self, X, source, reset=True)
         self._partial_fit_state = None
         self._set_fitted(fit, source)

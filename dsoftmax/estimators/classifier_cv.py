@@ -7,21 +7,29 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
-from dsoftmax.errors import DataError
 from dsoftmax.estimators.base import LinearClassifier, check_feature_names
 from dsoftmax.estimators.classifier import SoftmaxRegression
 from dsoftmax.estimators.session import session
 from dsoftmax.events import Callback
-from dsoftmax.model_selection.folding import with_cv
+from dsoftmax.model_selection.folding import with_folds
 from dsoftmax.model_selection.path import resolve_search
 from dsoftmax.model_selection.search import CrossValidationSearch, SearchResult
 from dsoftmax.training.validation import open_validation
+
+# Parameters and fitted attributes that the winner and the search share.
+_PARAMS = (
+    *("fit_intercept", "class_weight", "classes", "standardize", "solver", "max_iter", "tol"),
+    *("sample_size", "random_state"),
+)
+_FITTED = (
+    *("classes_", "coef_", "intercept_", "_shift", "n_features_in_", "n_iter_", "n_steps_"),
+    *("loss_", "gap_", "stop_reason_", "seed_", "numerics_", "data_", "quarantined_", "history_"),
+)
 
 
 class SoftmaxRegressionCV(LinearClassifier):
@@ -91,10 +99,9 @@ class SoftmaxRegressionCV(LinearClassifier):
     converged_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
         Which models were followed to their minima.
     coef_, intercept_, classes_, n_features_in_, feature_names_in_, seed_, data_, numerics_
-        As of `SoftmaxRegression`, for the winner.
+        As of `SoftmaxRegression`, for the winner; `loss_`, `gap_` and `stop_reason_` too.
     n_iter_, n_steps_ : int
         Passes over X, the scans of the labels and X_val not counted, and reads that evaluated.
-    loss_, gap_, stop_reason_ : of the winner
     history_ : list of dict
         A record for every pass: how the best candidate stood.
     quarantined_ : list of dict
@@ -206,15 +213,12 @@ class SoftmaxRegressionCV(LinearClassifier):
 
         Parameters
         ----------
-        X, y, sample_weight : as for `SoftmaxRegression.fit`
-            The rows, their labels and weights.
-        X_val, y_val, sample_weight_val : the same kinds, optional
-            Rows to choose by, with ``cv=None``.
+        X, y, sample_weight, X_val, y_val, sample_weight_val : as for `SoftmaxRegression.fit`
+            The rows, labels and weights; and, with ``cv=None``, those to choose by.
 
         Returns
         -------
         self
-            Fitted.
 
         Raises
         ------
@@ -235,7 +239,7 @@ class SoftmaxRegressionCV(LinearClassifier):
         params, options = resolve_search(self.get_params(deep=False))
         source = open_data(X, y, sample_weight)
         validation_source = open_validation(source, X_val, y_val, sample_weight_val)
-        source = self._with_folds(source, validation_source)
+        source = with_folds(source, self.cv, validation_source)
         with session(source, validation_source, self.callbacks, self.verbose) as run:
             executor, validation, callbacks = run
             found = CrossValidationSearch(
@@ -249,35 +253,15 @@ class SoftmaxRegressionCV(LinearClassifier):
             warnings.warn(found.fit.advice, ConvergenceWarning, stacklevel=2)
         return self
 
-    def _with_folds(self, source: Source, validation_source: Source | None) -> Source:
-        if self.cv is None and validation_source is None:
-            raise DataError("cv is None, and there is no X_val to choose by; pass one of them")
-        if self.cv is not None and validation_source is not None:
-            raise DataError(
-                f"cv is {self.cv!r}, and X_val is given too; pass cv=None to choose by it"
-            )
-        if self.cv is None or isinstance(self.cv, int | np.integer):
-            return source
-        return with_cv(source, self.cv)
-
     def _set_found(self, found: SearchResult, source: Source) -> None:
-        best = SoftmaxRegression(
-            fit_intercept=self.fit_intercept,
-            class_weight=self.class_weight,
-            classes=self.classes,
-            standardize=self.standardize,
-            solver=self.solver,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            sample_size=self.sample_size,
-            random_state=self.random_state,
-        )
-        best.alpha, best.l1_ratio = found.candidates.pairs[found.chosen]
+        alpha, l1_ratio = found.candidates.pairs[found.chosen]
+        params = {name: getattr(self, name) for name in _PARAMS}
+        best = SoftmaxRegression(alpha, l1_ratio, **params)
         best._set_fitted(found.fit, source)
         if hasattr(self, "feature_names_in_"):
             best.feature_names_in_ = self.feature_names_in_
         self.best_estimator_ = best
-        for name in _SHARED:
+        for name in _FITTED:
             setattr(self, name, getattr(best, name))
         self.alpha_, self.l1_ratio_ = best.alpha, best.l1_ratio
         alphas, self.l1_ratios_ = found.candidates.alphas, found.candidates.l1_ratios
@@ -334,22 +318,3 @@ class SoftmaxRegressionCV(LinearClassifier):
 
         check_is_fitted(self)
         return plot_path(self, ax)
-
-
-_SHARED = (
-    "classes_",
-    "coef_",
-    "intercept_",
-    "_shift",
-    "n_features_in_",
-    "n_iter_",
-    "n_steps_",
-    "loss_",
-    "gap_",
-    "stop_reason_",
-    "seed_",
-    "numerics_",
-    "data_",
-    "quarantined_",
-    "history_",
-)

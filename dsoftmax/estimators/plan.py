@@ -25,7 +25,7 @@ from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import location_for, stays_in_process
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.training.choose_solver import choose_solver
-from dsoftmax.training.evaluator import first_epoch
+from dsoftmax.training.epochs import first_epoch
 from dsoftmax.training.label_scan import first_labels
 from dsoftmax.training.params import FitParams, resolve
 

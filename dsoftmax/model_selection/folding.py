@@ -25,6 +25,21 @@ from dsoftmax.training.label_scan import EncodedData, scan_labels
 from dsoftmax.typing import Array
 
 
+def with_folds(source: Source, cv: Any, validation: Source | None) -> Source:
+    """Return a source with the folds that `cv` names row by row, if it does.
+
+    Raises
+    ------
+    DataError
+        If there is neither `cv` nor a validation set, or both.
+    """
+    if cv is None and validation is None:
+        raise DataError("cv is None, and there is no X_val to choose by; pass one of them")
+    if cv is not None and validation is not None:
+        raise DataError(f"cv is {cv!r}, and X_val is given too; pass cv=None to choose by it")
+    return source if cv is None or isinstance(cv, int | np.integer) else with_cv(source, cv)
+
+
 def with_cv(source: Source, cv: Any) -> Source:
     """Return the source with the fold of each row, as the user names it.
 

@@ -117,12 +117,8 @@ class Objective:
         """Return that reduction, and the one that picks the rows that matter at the first point."""
         if len(kernel_points) > 1:
             return combine(self.reduction(kernel_points), rows_of(sampler))
-        chunk = partial(
-            partial_gradient_and_rows,
-            points=kernel_points,
-            shift=self.coordinates.shift,
-            rule=sampler,
-        )
+        points, shift = kernel_points, self.coordinates.shift
+        chunk = partial(partial_gradient_and_rows, points=points, shift=shift, rule=sampler)
         return Reduction("partial_gradient", chunk, add, grows=True)
 
     def to_kernel(self, points: Array) -> Array:
@@ -313,8 +309,7 @@ def _at_intercept_only(
 
     The gradient of a class is p_j * sum(x) - sum(x of class j): no kernel is needed.
     """
-    centred = sums.mean - coordinates.centre
-    class_share = sums.class_weight / sums.weight
+    centred, class_share = sums.mean - coordinates.centre, sums.class_weight / sums.weight
     by_class = sums.class_offset / sums.weight + np.outer(class_share, centred)
     gradient = (np.outer(p, centred) - by_class).T / coordinates.scale[:, None]
     gradient = np.vstack([gradient, np.zeros(len(p))])

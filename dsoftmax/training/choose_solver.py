@@ -39,14 +39,21 @@ def choose_solver(params: FitParams, source: Source, n_classes: int) -> Kind:
     return SOLVERS[params.solver]
 
 
-def first_point(objective: Objective, params: FitParams, classes: Array) -> Array:
-    """Return where a solver starts: at the last fit, or at the intercepts alone.
+def first_point(
+    objective: Objective,
+    params: FitParams,
+    classes: Array,
+    start: tuple[Array, Array] | None = None,
+) -> Array:
+    """Return where a solver starts: at given coefficients, the last fit, or the intercepts alone.
 
     Raises
     ------
     DataError
         If the last fit had other classes or features.
     """
+    if start is not None:
+        return objective.coordinates.from_coefficients(*start)
     default, last = objective.intercept_only, params.start
     if last is None:
         return default

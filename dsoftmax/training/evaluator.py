@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsoftmax.data.batches import Epoch, Leaf, auto_batch_size, lane_count
-from dsoftmax.data.source import Source
+from dsoftmax.data.batches import Epoch, Leaf
 from dsoftmax.events import PassEnded
 from dsoftmax.metrics.metrics import MetricSums, held_out_metrics_of
 from dsoftmax.objective.evaluation import Evaluation
@@ -20,12 +18,12 @@ from dsoftmax.objective.objective import Objective, intercept_only, moments_of
 from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
-from dsoftmax.runtime.memory import cache_room_for
 from dsoftmax.runtime.reduce import Pass
 from dsoftmax.runtime.spans import Span
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Request, RowSelection
+from dsoftmax.training.epochs import first_epoch, warn_of_small_cache
 from dsoftmax.training.full_reads import OnTaskDone, RowReader
 from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
@@ -106,7 +104,7 @@ class Evaluator(RowReader):
         """
         dtype, n_classes = self._source.dtype, len(class_weight)
         if kind.mini_batch:
-            _warn_of_small_cache(self._executor, self._epoch, self._source)
+            warn_of_small_cache(self._executor, self._epoch, self._source)
         if kind.mini_batch and not self._params.standardize:
             leaves = self._epoch.at(state.position.epoch).first_spans()
             moments = self._reduce_first(moments_of(n_classes, dtype), leaves)
@@ -303,30 +301,6 @@ class Evaluator(RowReader):
 
     def _batch_done(self, task_result: TaskResult, _: PartialSum) -> None:
         self._on_task_done(task_result, None)
-
-
-def first_epoch(source: Source, params: FitParams, spans: tuple[Span, ...], n_rows: int) -> Epoch:
-    """Return the mini-batches of the first epoch over spans of so many rows."""
-    batch = min(params.batch_size or auto_batch_size(n_rows), n_rows)
-    span_bytes = max(stop - start for start, stop in spans) * source.row_bytes
-    lanes = lane_count(len(spans), span_bytes, batch)
-    return Epoch(spans, lanes, batch, params.seed, shuffle=params.shuffle)
-
-
-def _warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:
-    """Warn if the spans that mini-batches are taken from are decoded anew at every step."""
-    lanes = -(-epoch.n_lanes // executor.location.processes)
-    span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    room = cache_room_for(source, executor.location, span, batch=True)
-    if source.X.in_memory or lanes * span <= room:
-        return
-    warnings.warn(
-        f"mini-batches are taken from {lanes} chunks of {span / 2**20:,.0f} MiB at once on each "
-        f"worker, which remembers {room / 2**20:,.0f} MiB of them, so that chunks "
-        "are decoded many times an epoch: give the workers more memory, store smaller chunks, or "
-        "use solver='lbfgs'",
-        stacklevel=6,
-    )
 
 
 def _count(leaves: Sequence[Leaf]) -> int:

@@ -14,10 +14,9 @@ from dsoftmax.runtime.reduce import UnreadableError
 from dsoftmax.solvers import SOLVERS
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
 from dsoftmax.storage.records import storable
-from dsoftmax.training.checkpointer import Checkpointer
+from dsoftmax.training.choose_solver import first_point
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult
-from dsoftmax.training.run_state import FitState
 from dsoftmax.training.trainer import Trainer
 
 _LEAST_HORIZON = 1 << 16  # rows that are taken for an epoch, at least
@@ -51,9 +50,7 @@ def train_part(
 
     Parameters and errors are those of `train`; a part may hold a single class.
     """
-    return _PartialFitTrainer(
-        source, params, executor, Checkpointer(FitState(), callbacks)
-    ).fit_part(before)
+    return _PartialFitTrainer(source, params, executor, callbacks).fit_part(before)
 
 
 class _PartialFitTrainer(Trainer):
@@ -63,6 +60,7 @@ class _PartialFitTrainer(Trainer):
 
     def fit_part(self, before: PartialFitState | None) -> tuple[FitResult, PartialFitState]:
         """Run one epoch from where the last part ended."""
+        self._resume()
         self._scan_labels(None)
         while True:
             try:
@@ -98,6 +96,8 @@ class _PartialFitTrainer(Trainer):
         solver = kind.from_params(params.for_solver(objective, horizon, None))
         assert isinstance(solver, MiniBatch)
         solver_state = solver.start(
-            self._first_point(objective), objective.at_intercept_only, objective.intercept_only
+            first_point(objective, params, self._data.classes),
+            objective.at_intercept_only,
+            objective.intercept_only,
         )
         return PartialFitState(objective, solver, solver_state)

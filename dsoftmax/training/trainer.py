@@ -20,7 +20,7 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import UnreadableError
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers import Kind
-from dsoftmax.solvers.base import Solver, State, Status
+from dsoftmax.solvers.base import Solver, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.training.checkpointer import Checkpointer
 from dsoftmax.training.choose_solver import choose_solver, first_point
@@ -34,46 +34,18 @@ from dsoftmax.training.validation import ValidationSet, require_labels
 from dsoftmax.typing import Array
 
 
-def train(
-    source: Source,
-    params: FitParams,
-    executor: Executor,
-    callbacks: Sequence[Callback],
-    checkpoint: str | os.PathLike[str] | None = None,
-    validation: ValidationSet | None = None,
-) -> FitResult:
-    """Return the model that minimises the objective over the rows of a source.
+class Trainer:
+    """One fit: it minimises the objective over the rows of a source.
 
     Parameters
     ----------
-    source : Source
-        With a `y`.
+    source : rows to learn from, with a `y`
     params : FitParams
-    executor : Executor
-        Where it runs; without influence on the result.
-    callbacks : sequence of Callback
-    checkpoint : path or URL of a folder, optional
-        Where to write the state of the fit, and to go on from if it holds one.
-    validation : ValidationSet, optional
-        Validation rows that are not part of the source.
-
-    Raises
-    ------
-    DataError
-        If labels, weights or values are not as they must be.
-    ChunkError
-        If rows cannot be read, and may not be left out.
-    OutageError
-        If storage or the cluster does not answer any more.
-    CheckpointError
-        If the checkpoint is damaged, that of another run, or in use by another process.
+    executor : where it runs, without influence on the result
+    callbacks : told of every event
+    checkpoint : path or URL of a folder: where to write the state, and to go on from
+    validation : validation rows that are not part of the source
     """
-    with Checkpointer(FitState(), callbacks, checkpoint) as checkpointer:
-        return Trainer(source, params, executor, checkpointer, validation).fit()
-
-
-class Trainer:
-    """A fit under way; the parameters are those of `train`."""
 
     _evaluator: Evaluator
     _data: EncodedData
@@ -84,34 +56,58 @@ class Trainer:
         source: Source,
         params: FitParams,
         executor: Executor,
-        checkpointer: Checkpointer[FitState],
+        callbacks: Sequence[Callback],
+        checkpoint: str | os.PathLike[str] | None = None,
         validation: ValidationSet | None = None,
     ) -> None:
-        self._executor, self._checkpointer = executor, checkpointer
-        self._validation, self._progress = validation, checkpointer.progress
-        self._params = params = checkpointer.resume(source, params, executor, validation)
-        if params.early_stopping and validation is None:
-            source = replace(source, hold_out=HoldOut(params.validation_fraction, params.seed))
-        self._source = source
+        self._source, self._params = source, params
+        self._executor, self._validation = executor, validation
+        self._checkpointer = Checkpointer(FitState(), callbacks, checkpoint)
+        self._progress = self._checkpointer.progress
 
     def fit(self) -> FitResult:
-        """Run the solver to its end, without chunks that turn out to be unreadable."""
-        try:
-            self._scan_labels(None)
-            if self._validation is not None:
-                require_labels(self._validation, self._data.classes)
-            kind = choose_solver(self._params, self._source, len(self._data.classes))
-            self._announce(kind)
-            while True:
-                try:
-                    return self._attempt(kind)
-                except UnreadableError as error:
-                    self._start_over_without(error)
-        except DataError:
-            raise  # with other data, this will be another run
-        except BaseException:
-            self._checkpointer.save_if_possible()
-            raise
+        """Run the solver to its end, without chunks that turn out to be unreadable.
+
+        Raises
+        ------
+        DataError
+            If labels, weights or values are not as they must be.
+        ChunkError
+            If rows cannot be read, and may not be left out.
+        OutageError
+            If storage or the cluster does not answer any more.
+        CheckpointError
+            If the checkpoint is damaged, that of another run, or in use by another process.
+        """
+        with self._checkpointer as checkpointer:
+            self._resume()
+            try:
+                return self._fit()
+            except DataError:
+                raise  # with other data, this will be another run
+            except BaseException:
+                checkpointer.save_if_possible()
+                raise
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint, if there is one, and hold out rows for early stopping."""
+        source, validation = self._source, self._validation
+        params = self._checkpointer.resume(source, self._params, self._executor, validation)
+        if params.early_stopping and validation is None:
+            source = replace(source, hold_out=HoldOut(params.validation_fraction, params.seed))
+        self._source, self._params = source, params
+
+    def _fit(self) -> FitResult:
+        self._scan_labels(None)
+        if self._validation is not None:
+            require_labels(self._validation, self._data.classes)
+        kind = choose_solver(self._params, self._source, len(self._data.classes))
+        self._announce(kind)
+        while True:
+            try:
+                return self._attempt(kind)
+            except UnreadableError as error:
+                self._start_over_without(error)
 
     def _attempt(self, kind: Kind) -> FitResult:
         checkpointer = self._checkpointer
@@ -121,7 +117,8 @@ class Trainer:
         total_rows = max(1, self._params.max_iter - 1) * n_rows
         solver = kind.from_params(self._params.for_solver(objective, n_rows, total_rows))
         if checkpointer.run_state.solver_state is None:
-            point = self._first_point(objective)
+            start = checkpointer.run_state.start
+            point = first_point(objective, self._params, self._data.classes, start)
             solver_state = solver.start(
                 point, objective.at_intercept_only, objective.intercept_only
             )
@@ -129,12 +126,7 @@ class Trainer:
         return self._finish(objective, solver, self._loop(solver, objective))
 
     def _scan_labels(self, before: EncodedData | None) -> None:
-        """Scan the labels, and find the rows to read.
-
-        Parameters
-        ----------
-        before : what was found before more rows were left out
-        """
+        """Scan the labels and find the rows to read, again when chunks were left out since."""
         source, checkpointer = self._source, self._checkpointer
         while True:
             excluded = checkpointer.run_state.excluded
@@ -176,9 +168,8 @@ class Trainer:
         if before.is_under_way and (self._params.standardize or not mini_batch):
             objective = self._objective_of(before.statistics, mini_batch=mini_batch)
             state = after.solver_state
-            after = after.restarted(
-                None if state is None else objective.coordinates.to_coefficients(state.model)
-            )
+            to_coefficients = objective.coordinates.to_coefficients
+            after = after.restarted(None if state is None else to_coefficients(state.model))
         self._checkpointer.quarantine(error.bad_chunks, self._source, after)
 
     def _objective(self, kind: Kind, class_weight: Array) -> Objective:
@@ -217,12 +208,6 @@ class Trainer:
             dtype=self._source.dtype,
         )
 
-    def _first_point(self, objective: Objective) -> Array:
-        start = self._checkpointer.run_state.start
-        if start is not None:
-            return objective.coordinates.from_coefficients(*start)
-        return first_point(objective, self._params, self._data.classes)
-
     def _announce(self, kind: Kind) -> None:
         source, executor, held = self._source, self._executor, self._source.hold_out
         n_validation = 0 if held is None else round(held.fraction * source.n_samples)
@@ -247,7 +232,9 @@ class Trainer:
         """Run the solver until it ends; return the state at its end."""
         state, checkpointer = self._checkpointer.run_state, self._checkpointer
         try:
-            while (solver_state := _running(state)) is not None:
+            while state.is_under_way:
+                solver_state = state.solver_state
+                assert solver_state is not None, "it is under way"
                 request = solver.ask(solver_state)
                 if not self._evaluator.affordable(request, state.position):
                     state = replace(state, solver_state=replace(solver_state, status=Status.BUDGET))
@@ -329,8 +316,3 @@ class Trainer:
             self._data.digest,
             tuple(self._progress.history),
         )
-
-
-def _running(state: FitState) -> State | None:
-    """Return the state of the solver, None once it has ended."""
-    return state.solver_state if state.is_under_way else None
