@@ -91,10 +91,8 @@ class SearchState(RunState):
 
     def reopened(self) -> SearchState:
         """Return the state before the budget was spent."""
-        if self.before_budget is not None:
-            return replace(
-                self.before_budget, tally=self.tally, numerics=self.numerics, n_active=None
-            )
+        if (before := self.before_budget) is not None:
+            return replace(before, tally=self.tally, numerics=self.numerics, n_active=None)
         states = self.all_as(Status.BUDGET, Status.RUNNING).states
         opened = replace(self, states=states, begun=None, waiting=(), done=False, n_active=None)
         tried = states[: self.n_models]
