@@ -42,13 +42,6 @@ class Racing:
     n_used: int
     n_validation: int | None
 
-    def none_evaluated(self, state: SearchState) -> bool:
-        """Whether no model was evaluated on all rows yet, but only on the sample."""
-        return all(
-            isinstance(solver_state, NewtonState) and not solver_state.n_passes
-            for solver_state in state.states
-        )
-
     def at_minima_of_sample(self, state: SearchState) -> SearchState:
         """Return the state with all candidates eliminated at their minima of the sample.
 

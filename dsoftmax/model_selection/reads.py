@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsoftmax.metrics.fold_loss import HeldOutSums
+from dsoftmax.metrics.fold_loss import FoldSums, HeldOutSums
 from dsoftmax.model_selection.models import PathModel, reached
 from dsoftmax.model_selection.stack import Group, Stack, block_length, evaluate_on_sample, judge_of
 from dsoftmax.model_selection.sums import FoldMoments, fold_moments_of
@@ -36,6 +36,11 @@ class ModelResult(NamedTuple):
 
     evaluation: Evaluation
     held_out: HeldOutSums
+
+
+def _result(model: PathModel, points: Array, sums: FoldSums) -> ModelResult:
+    objective = model.objective
+    return ModelResult(objective.evaluation(points, sums.learned, objective.n_rows), sums.judged)
 
 
 class SearchReads(RowReader):
@@ -91,13 +96,10 @@ class SearchReads(RowReader):
         self._progress.steps += 1
         return [
             [
-                ModelResult(
-                    model.objective.evaluation(points, own.learned, model.objective.n_rows),
-                    own.judged,
-                )
-                for (model, points), own in zip(group.asked(), results, strict=True)
+                _result(model, points, of_model)
+                for (model, points), of_model in zip(group.asked(), of_group, strict=True)
             ]
-            for group, results in zip(groups, stack.split(sums), strict=True)
+            for group, of_group in zip(groups, stack.split(sums), strict=True)
         ]
 
     def _rule(self, group: Group) -> LeverageSampler | None:
@@ -106,13 +108,9 @@ class SearchReads(RowReader):
             return None
         request, point = group.request, group.request.points[0]
         other = point if request.resample_at is None else request.resample_at
-        return self._subproblem.rule(
-            group.model.objective,
-            np.stack([point, other]),
-            request.root,
-            self._params.seed,
-            self._sample_size,
-        )
+        ends, objective = np.stack([point, other]), group.model.objective
+        seed, size = self._params.seed, self._sample_size
+        return self._subproblem.rule(objective, ends, request.root, seed, size)
 
     def evaluate_sample(self, groups: Sequence[Group]) -> list[Evaluation]:
         """Return the objective of each group's model, estimated by the rows in memory."""

@@ -246,18 +246,18 @@ class Rounds:
 
         If many are left, the best of them so far becomes the pilot.
         """
-        validation = self.reads.validation
-        if not self.options.eliminates or validation is None:
-            return state
-        if not self._racing.none_evaluated(state):
-            return state
-        if validation.source.n_samples > _FEW * self.reads.n_rows:
+        if not (self.options.eliminates and _none_evaluated(state) and self._is_cheap_to_judge):
             return state
         state = self._racing.at_minima_of_sample(state).without_scores(range(state.n_models))
         state = self._racing.raced(self._judged(state))
         if are_few(len(state.running), state.states[0].point.shape[1]):
             return replace(state, pilot=None)
         return replace(state, pilot=min(state.running, key=lambda index: state.scores[index, 0]))
+
+    @property
+    def _is_cheap_to_judge(self) -> bool:
+        validation = self.reads.validation
+        return validation is not None and validation.source.n_samples <= _FEW * self.reads.n_rows
 
     def _judged(self, state: SearchState) -> SearchState:
         """Return the state with scores on the validation set, where they are not known yet."""
@@ -267,6 +267,11 @@ class Rounds:
         models = [self.models[index] for index in unknown]
         states = [state.states[index] for index in unknown]
         return state.with_scores(unknown, self.reads.judge(models, states))
+
+
+def _none_evaluated(state: SearchState) -> bool:
+    """Whether no model was evaluated on all rows yet, but only on the sample."""
+    return all(isinstance(each, NewtonState) and not each.n_passes for each in state.states)
 
 
 def _index_of_point(request: Request, state: FullBatchState) -> int | None:

@@ -91,10 +91,8 @@ class SearchState(RunState):
 
     def reopened(self) -> SearchState:
         """Return the state before the budget was spent."""
-        if self.before_budget is not None:
-            return replace(
-                self.before_budget, progress=self.progress, numerics=self.numerics, n_active=None
-            )
+        if (before := self.before_budget) is not None:
+            return replace(before, progress=self.progress, numerics=self.numerics, n_active=None)
         states = self.all_as(Status.BUDGET, Status.RUNNING).states
         opened = replace(
             self, states=states, partial_sum=None, waiting=(), done=False, n_active=None
