@@ -234,3 +234,23 @@ def test_a_folder_stays_where_it_was_when_the_working_folder_changes(
     monkeypatch.chdir(tmp_path / "elsewhere")
     folder.write("a", b"content")
     assert (tmp_path / "run" / "a").read_bytes() == b"content"
+
+
+def test_a_file_is_durable_before_it_has_its_name_and_the_name_is_when_write_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(handle: int) -> None:
+        calls.append("fsync folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "fsync file")
+        fsync(handle)
+
+    def recorded_replace(old: Path, new: Path) -> None:
+        calls.append("replace")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    open_folder(tmp_path).write("checkpoint-00000001", b"content")
+    assert calls == ["fsync file", "replace", "fsync folder"]

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from dsoftmax import CheckpointError, SoftmaxRegression, load_model
+from dsoftmax import CheckpointError, SoftmaxRegression, load_model, open_data
 from dsoftmax.events import RowsDone
 from dsoftmax.runtime.tls import security_options
 from dsoftmax.storage.lock import FolderLock
@@ -253,6 +254,29 @@ def test_the_checkpoint_of_other_data_is_refused_with_the_differences(
     model = model_of("lbfgs", checkpoint=tmp_path / "state", max_iter=2)
     with pytest.raises(CheckpointError, match=said):
         model.fit(f"{other}/X", f"{other}/y", weight)
+
+
+def test_the_checkpoint_of_the_same_weights_on_other_rows_is_refused(
+    digits: Arrays, path: str, tmp_path: Path
+) -> None:
+    y = digits[1]
+    weight = 1.0 + np.arange(len(y)) % 2
+    model = model_of("lbfgs", checkpoint=tmp_path / "state", max_iter=2)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(f"{path}/X", f"{path}/y", weight)
+    for label in range(10):  # each class keeps its weight
+        weight[y == label] = np.roll(weight[y == label], 1)
+    with pytest.raises(CheckpointError, match="other values in the chunk from row"):
+        model.fit(f"{path}/X", f"{path}/y", weight)
+
+
+def test_the_checkpoint_of_data_without_an_ignored_label_is_refused(
+    path: str, tmp_path: Path
+) -> None:
+    fitted(path, "lbfgs", checkpoint=tmp_path / "state", max_iter=2)
+    model = model_of("lbfgs", checkpoint=tmp_path / "state", max_iter=2)
+    with pytest.raises(CheckpointError, match="ignore_label was None, and is 3"):
+        model.fit(open_data(f"{path}/X", f"{path}/y", ignore_label=3))
 
 
 def test_the_same_data_elsewhere_is_the_same_run(path: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 
 from dsoftmax import CheckpointError, ChunkError, DataError, SoftmaxRegression, open_data
 from dsoftmax.data.folds import HoldOut
-from dsoftmax.events import Event, FitEnded, PassEnded, RowsDone, StepEnded
+from dsoftmax.events import FitEnded, PassEnded, RowsDone, StepEnded
 from tests.callbacks import Once, Recorder, StopAfter, StopError, press_ctrl_c
 from tests.faulty import with_faults
 from tests.fits import SOLVERS, bits, model_of
@@ -91,23 +91,12 @@ def test_a_fit_learns_nothing_from_the_rows_that_it_holds_out(solver: str, digit
     params |= {"n_iter_no_change": 1000, "max_iter": 5}
     found = []
     for rows, labels in ((X, y), (other, others)):
-        seen: list[Any] = []
-        model_of(solver, **params, callbacks=[Seen(seen)]).fit(rows, labels)
-        found.append(seen)
+        steps = Recorder(StepEnded)
+        model_of(solver, **params, callbacks=[steps]).fit(rows, labels)
+        found.append([(step.loss, step.gradient_norm, step.accuracy) for step in steps.events])
     # Mini-batches evaluate the model that is kept once more, and that choice is theirs.
     last = -1 if solver in ("sgd", "adam") else None
     np.testing.assert_allclose(found[0][:last], found[1][:last], rtol=1e-7)
-
-
-class Seen:
-    """Remembers what a fit told of the rows that it learns from."""
-
-    def __init__(self, seen: list[Any]) -> None:
-        self.seen = seen
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, StepEnded):
-            self.seen.append((event.loss, event.gradient_norm, event.accuracy))
 
 
 @pytest.mark.parametrize(
@@ -264,10 +253,9 @@ def test_validation_rows_in_a_store_are_decoded_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["sgd", "newton"])
 def test_validation_gives_the_same_bits_on_workers_and_the_same_losses_for_any_array(
-    solver: str, digits: Arrays, store: Store, request: pytest.FixtureRequest
+    solver: str, digits: Arrays, path: str, store: Store, request: pytest.FixtureRequest
 ) -> None:
     X, y = digits
-    path = store(rows=97, X=X.astype("f4"), y=y)
     model = model_of(solver, early_stopping=True)
     in_process = bits(model.fit(f"{path}/X", f"{path}/y"))
     request.getfixturevalue("cluster")
@@ -300,10 +288,9 @@ def test_validation_gives_the_same_bits_on_workers_and_the_same_losses_for_any_a
     ],
 )
 def test_a_fit_that_is_stopped_again_and_again_stops_early_at_the_same_bits(
-    solver: str, validation: bool, digits: Arrays, store: Store, tmp_path: Path
+    solver: str, validation: bool, digits: Arrays, path: str, tmp_path: Path
 ) -> None:
     X, y = digits
-    path = store(rows=97, X=X.astype("f4"), y=y)
     rows = {"X_val": X[:200], "y_val": y[:200]} if validation else {}
     params = {"early_stopping": True, "n_iter_no_change": 2, "tol": 0.01, "max_iter": 20}
 
@@ -355,10 +342,9 @@ def test_a_checkpoint_of_other_validation_rows_is_refused(
 
 
 def test_skipped_chunks_are_missing_from_the_held_out_rows_too(
-    digits: Arrays, store: Store, tmp_path: Path
+    digits: Arrays, path: str, tmp_path: Path
 ) -> None:
     X, y = digits
-    path = store(rows=97, X=X.astype("f4"), y=y)
     source = open_data(f"{path}/X", f"{path}/y", on_bad_chunk="skip", max_bad_chunks=1)
     broken = with_faults(source, {291: ["bad"]}, tmp_path / "log")
     params = {"early_stopping": True, "random_state": 1, "n_iter_no_change": 100, "max_iter": 8}
