@@ -8,7 +8,7 @@ from dsoftmax.diagnostics import page
 from dsoftmax.diagnostics.page import Page, WorkerMemory
 from dsoftmax.diagnostics.runs import Run, Runs
 from dsoftmax.diagnostics.scheduler_report import public
-from tests.diagnostics.test_runs import ALL, PASS, STARTED
+from tests.diagnostics.sample_events import ALL, PASS, STARTED
 
 
 def runs_with(*keys: str) -> Runs:

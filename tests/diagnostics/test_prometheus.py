@@ -15,8 +15,8 @@ from dsoftmax.diagnostics import prometheus
 from dsoftmax.diagnostics.prometheus import RunsCollector
 from dsoftmax.diagnostics.runs import Runs
 from dsoftmax.diagnostics.scheduler_report import public
-from tests.diagnostics.test_dashboard import board, fetched, fitted
-from tests.diagnostics.test_runs import ALL, ENDED_EVENT, PASS, STARTED
+from tests.diagnostics.pages import board, fetched, fitted
+from tests.diagnostics.sample_events import ALL, ENDED_EVENT, PASS, STARTED
 
 GRAFANA = Path(__file__).parents[2] / "cluster" / "grafana.json"
 
