@@ -198,14 +198,17 @@ class Source:
         return chunk._replace(fold=folds.of(chunk, given), held_out=weight)
 
     def _fetch(self, array: RowArray, start: int, stop: int) -> Array:
-        values = fetch(
-            array.name,
-            lambda: array.read(start, stop),
-            start,
-            stop,
-            self.retry_policy,
-            lambda: array.bad_chunk(start, stop),
-        )
+        if array.in_memory:
+            values = array.read(start, stop)
+        else:
+            values = fetch(
+                array.name,
+                lambda: array.read(start, stop),
+                start,
+                stop,
+                self.retry_policy,
+                lambda: array.bad_chunk(start, stop),
+            )
         if values.dtype.kind in LABEL_KINDS:
             return values
         # Variable-length strings become fixed-length ones, which can be searched and saved.

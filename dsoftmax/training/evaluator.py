@@ -79,6 +79,7 @@ class Evaluator(RowReader):
     ) -> None:
         super().__init__(data, params, executor, progress, spans, excluded, on_task_done)
         self._threads, self._validation = ThreadExecutor(), validation
+        self._sample_objective: SampleObjective | None = None
         self._epoch = first_epoch(self._source, params, self._parts, self.n_rows)
 
     def affordable(self, request: Request, position: EpochPosition) -> bool:
@@ -264,7 +265,9 @@ class Evaluator(RowReader):
 
     def _on_sample(self, sample: ImportanceSample | None) -> SampleObjective:
         assert sample is not None, "the first read picks a sample"
-        return SampleObjective(sample, self._source.dtype, self._threads)
+        if self._sample_objective is None or self._sample_objective.rows is not sample:
+            self._sample_objective = SampleObjective(sample, self._source.dtype, self._threads)
+        return self._sample_objective
 
     def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
         """Reduce over rows that the first mini-batches decode anyway."""

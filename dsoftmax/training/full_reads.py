@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from dsoftmax.errors import DataError
@@ -110,7 +111,7 @@ class RowReader:
             )
         return picked.joined().stratified(self._data.class_weight)
 
-    @property
+    @cached_property
     def _sample_size(self) -> int:
         source, n_classes = self._source, len(self._data.class_weight)
         return self._params.sample_size or auto_size(

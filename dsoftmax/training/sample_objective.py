@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from dsoftmax.objective.importance_sample import ImportanceSample, LeverageSampl
 from dsoftmax.objective.objective import Objective
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.reduce import full_pass, reduce
+from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers.base import Request
 from dsoftmax.solvers.linalg import inverse, transposed_product
@@ -111,6 +112,11 @@ class SampleObjective:
 
     def reduce(self, reduction: Reduction[Any]) -> Any:
         """Reduce over the rows of the sample."""
+        return self._pass.reduce(reduction)[0]
+
+    @cached_property
+    def _pass(self) -> Pass:
+        """The tasks of the sample, planned once: searches evaluate it again and again."""
         (X,), (codes,), (weight,) = self.rows.X, self.rows.codes, self.rows.weight
         source = Source(
             MemoryArray("the sample of X", X),
@@ -123,7 +129,7 @@ class SampleObjective:
             names, classes = (np.arange(each.max(initial=0) + 1) for each in (fold, codes))
             folds = MemoryArray("the sample's folds", fold)
             source = replace(source, cv=folds, folds=UserFolds(names), classes=classes)
-        return reduce(self.executor, source, reduction, full_pass(self._spans))[0]
+        return Pass(self.executor, source, full_pass(self._spans))
 
     @property
     def _spans(self) -> tuple[Span, ...]:
