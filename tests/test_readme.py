@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -123,3 +124,19 @@ def test_every_path_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"`(?:python )?((?:tests|pipelines)/[\w/.]+)", README.read_text()))
     assert len(named) > 5
     assert {path for path in named if not (README.parent / path).exists()} == set()
+
+
+def test_every_name_in_the_guide_to_the_code_exists() -> None:
+    package = README.parent / "dsoftmax"
+    for name in re.findall(r"`([\w./]+)(?:\(\w*\))?`", (package / "README.md").read_text()):
+        if "/" in name or name.endswith(".py"):
+            assert any((root / name).exists() for root in (package, README.parent)), name
+        elif name.count(".") >= 2 and not name.startswith("dask."):
+            module = next(
+                ".".join(["dsoftmax", *name.split(".")[:end]])
+                for end in (3, 2)
+                if (package / "/".join(name.split(".")[:end])).with_suffix(".py").exists()
+            )
+            value: Any = importlib.import_module(module)
+            for attribute in name.split(".")[module.count(".") :]:
+                value = getattr(value, attribute)
