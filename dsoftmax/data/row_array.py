@@ -53,15 +53,15 @@ class RowArray(Protocol):
 
     @property
     def portable(self) -> bool:
-        """Whether it can travel."""
+        """Whether another process can open it."""
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is there already."""
+        """Whether its values are in memory."""
 
     @property
     def may_wait(self) -> bool:
-        """Whether to read ahead."""
+        """Whether a read may wait for storage, so that reading ahead pays."""
 
     @property
     def futures(self) -> Mapping[Any, Any]:

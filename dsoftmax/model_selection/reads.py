@@ -110,7 +110,7 @@ class SearchReads(RowReader):
         other = point if request.resample_at is None else request.resample_at
         ends, objective = np.stack([point, other]), group.model.objective
         seed, size = self._params.seed, self._sample_size
-        return self._subproblem.rule(objective, ends, request.root, seed, size)
+        return self._subproblem.leverage_sampler(objective, ends, request.root, seed, size)
 
     def evaluate_sample(self, groups: Sequence[Group]) -> list[Evaluation]:
         """Return the objective of each group's model, estimated by the rows in memory."""

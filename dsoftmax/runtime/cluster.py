@@ -20,7 +20,7 @@ from dsoftmax.errors import OutageError
 from dsoftmax.runtime.base import Affinity, Result
 from dsoftmax.runtime.environment import limit_blas_threads, restore_blas_threads
 from dsoftmax.runtime.memory import Location
-from dsoftmax.runtime.task_window import NOT_YET, Backlog, Window, release
+from dsoftmax.runtime.task_window import NOT_YET, Backlog, SubmittedTasks, release
 from dsoftmax.runtime.transfer import LARGE, MergePlan, TaskCall, array_bytes, shipped
 from dsoftmax.runtime.worker import forget
 
@@ -138,9 +138,9 @@ class ClusterExecutor:
         last = tuple(shipped(self.client, value, f"shared-{prefix}") for value in shared)
         calls = zip(count(), ((*task, *last) for task in tasks), workers, strict=False)
         backlog = Backlog(TaskCall(*call) for call in calls)
-        window = Window(self.client, function, prefix, merge_plan, self._fetched)
+        window = SubmittedTasks(self.client, function, prefix, merge_plan, self._fetched)
         window.merges = name in self._large
-        fill: Callable[[Window, Backlog], None] = self._fill_assigned
+        fill: Callable[[SubmittedTasks, Backlog], None] = self._fill_assigned
         if not affinities:
             fill = partial(self._fill, low_concurrency=low_concurrency)
         try:
@@ -177,13 +177,13 @@ class ClusterExecutor:
         self._assigned.update(workers)
         return [workers[affinity.name] for affinity in affinities]
 
-    def _fill(self, window: Window, backlog: Backlog, *, low_concurrency: bool) -> None:
+    def _fill(self, window: SubmittedTasks, backlog: Backlog, *, low_concurrency: bool) -> None:
         """Submit tasks, and let the scheduler choose their workers."""
         most = (_LEAST_TASKS if low_concurrency else _MOST_TASKS) * self.slots
         if low_concurrency or len(window) <= most // 2:
             window.submit(backlog.next_for(None, most - len(window)))
 
-    def _fill_assigned(self, window: Window, backlog: Backlog) -> None:
+    def _fill_assigned(self, window: SubmittedTasks, backlog: Backlog) -> None:
         """Give workers their own tasks, and the idle ones those that others have left.
 
         Many at once as long as there are many, since a message costs more than a task.
@@ -206,7 +206,7 @@ class ClusterExecutor:
                 calls.append(call)
         window.submit(calls)
 
-    def _with_room(self, window: Window) -> list[str]:
+    def _with_room(self, window: SubmittedTasks) -> list[str]:
         """Return the workers that may have room: that of the last result, or all when others may.
 
         All are looked at again after each look at the cluster, which may have new workers.
@@ -216,7 +216,7 @@ class ClusterExecutor:
             return [window.freed]
         return list(self._workers)
 
-    def _next(self, window: Window) -> Any:
+    def _next(self, window: SubmittedTasks) -> Any:
         """Return the next result, however long it takes, while there are workers."""
         while True:
             if time.monotonic() - self._looked > _WATCH_SECONDS:

@@ -17,7 +17,7 @@ from dsoftmax.runtime.base import Affinity, Executor, TaskKilledError
 from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
 from dsoftmax.runtime.memory import Location, cache_room_for, ceiling
 from dsoftmax.runtime.span_cache import CachePolicy
-from dsoftmax.runtime.spans import Span, Tree, around, cut_groups, cut_tasks, within
+from dsoftmax.runtime.spans import Span, Tree, cut_groups, cut_tasks, missing_parts, spans_without
 from dsoftmax.runtime.transfer import MergePlan
 from dsoftmax.runtime.worker import Task, merged, reduce_leaves
 
@@ -140,7 +140,9 @@ class Pass:
         """Return the tasks of the leaves that are missing."""
         runs = task_runs(self.source, self.leaves, self.executor.slots, batch=self.batch)
         policy = self._cache_policy()
-        return [self._task(first, last, policy) for first, last in within(runs, set(missing))]
+        return [
+            self._task(first, last, policy) for first, last in missing_parts(runs, set(missing))
+        ]
 
     def _task(self, first: int, last: int, policy: CachePolicy | None) -> Task:
         source, leaves = self.source, tuple(self.leaves[first:last])
@@ -264,7 +266,7 @@ def _rows(tasks: Iterable[Task]) -> str:
 
 def full_pass(spans: Sequence[Span], excluded: Sequence[Span] = ()) -> list[Leaf]:
     """Return the leaves of a pass over all rows, but those of some chunks."""
-    return [tuple(whole_span(part) for part in around(excluded, [span])) for span in spans]
+    return [tuple(whole_span(part) for part in spans_without(excluded, [span])) for span in spans]
 
 
 def task_runs(source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool) -> list[Span]:

@@ -41,8 +41,8 @@ class CachePolicy(NamedTuple):
     cyclic: bool
     evict_others: bool = True
 
-    def stays(self, key: Key) -> bool:
-        """Whether what is cached under a key does not make room for another of these spans."""
+    def is_protected(self, key: Key) -> bool:
+        """Whether a cached span may not be evicted for a span of this policy."""
         return not self.evict_others or key[0] == self.name
 
     @property
@@ -107,7 +107,7 @@ class SpanCache:
         if not policy.cyclic:
             self._cache.put(key, span, size, policy.max_bytes)
         elif policy.has_memory:  # the span itself is there already
-            self._cache.put(key, span, size, policy.max_bytes, policy.stays)
+            self._cache.put(key, span, size, policy.max_bytes, policy.is_protected)
 
     def begin_to_read(
         self, key: Key, policy: CachePolicy, size: int, read: Callable[[], LoadedSpan]
@@ -117,7 +117,7 @@ class SpanCache:
             reading = (1 + len(self._reading)) * size
             if key in self._reading:
                 return
-            if self._cache.bytes_of(policy.stays) + reading > policy.max_bytes:
+            if self._cache.bytes_of(policy.is_protected) + reading > policy.max_bytes:
                 return
             if self._cache.get(key) is not None or not policy.has_memory:
                 return
@@ -132,7 +132,7 @@ class SpanCache:
         with self._lock:
             is_wanted = self._reading.pop(key, None) is not None
             if is_wanted and span is not None:
-                self._cache.put(key, span, span.chunk.nbytes, policy.max_bytes, policy.stays)
+                self._cache.put(key, span, span.chunk.nbytes, policy.max_bytes, policy.is_protected)
 
     def _await(self, key: Key) -> None:
         """Wait for a span that is being read; cancel the read of one that is not yet."""

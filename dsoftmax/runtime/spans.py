@@ -44,7 +44,7 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) 
     return tuple(spans)
 
 
-def around(excluded: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
+def spans_without(excluded: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
     """Return spans without excluded rows, which do not reach beyond the span they begin in.
 
     Examples
@@ -118,7 +118,7 @@ def cut_groups(runs: Sequence[Span], fan_in: int) -> list[Span]:
     return groups
 
 
-def within(runs: Sequence[Span], missing: Collection[int]) -> Iterator[Span]:
+def missing_parts(runs: Sequence[Span], missing: Collection[int]) -> Iterator[Span]:
     """Yield the parts of runs of leaves that are missing.
 
     Examples

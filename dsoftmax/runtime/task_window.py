@@ -1,4 +1,7 @@
-"""The tasks of a reduction on a cluster: those that wait here, and those that are under way."""
+"""Queued and submitted Dask tasks: those lost with a worker are submitted again.
+
+A task that kills its workers again and again (Dask's KilledWorker) ends the reduction.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ class Backlog:
         return longest.pop()._replace(worker=worker)
 
 
-class Window:
+class SubmittedTasks:
     """The tasks that are submitted and whose results have not been fetched.
 
     Parameters

@@ -84,7 +84,7 @@ class AutoState(MiniBatchState):
 
     @property
     def model(self) -> Array:
-        """The average."""
+        """The averaged iterate."""
         return self.average
 
 

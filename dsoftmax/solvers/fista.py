@@ -85,7 +85,7 @@ class FISTA(Solver[FISTAState]):
     def start(
         self, point: Array, at_intercept_only: Evaluation, intercept_only: Array
     ) -> FISTAState:
-        """Return the first state; where `point` is `at`, nothing has to be evaluated again."""
+        """Return the first state; the intercept-only point needs no evaluation."""
         smooth_value, gradient = float(at_intercept_only.value[0]), at_intercept_only.gradient[0]
         value = smooth_value + self.penalty.l1_value(intercept_only)
         norm = largest(self.penalty.min_norm_subgradient(intercept_only, gradient))

@@ -87,7 +87,7 @@ class LBFGS(Solver[LBFGSState]):
         intercept_only: Array,
         pairs: tuple[Pair, ...] = (),
     ) -> LBFGSState:
-        """Return the first state; where `point` is `at`, nothing has to be evaluated again.
+        """Return the first state; the intercept-only point needs no evaluation.
 
         `pairs` are differences that are known from elsewhere.
         """

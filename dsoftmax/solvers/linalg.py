@@ -1,4 +1,4 @@
-"""What a metric makes of the gradient of a mini-batch, and how long a step may be."""
+"""The preconditioner of mini-batch gradients, and products with triangular matrices."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def inverse(lower: Array) -> Array:
 
 
 def _linalg() -> ModuleType:
-    """Return what no worker has to load."""
+    """Import SciPy lazily: workers do without it."""
     import scipy.linalg
 
     return scipy.linalg

@@ -33,7 +33,7 @@ class MiniBatchState(State):
     step, rows : updates made, and rows they were made from
     total, share : sums over this epoch's batches of value * share, and of share
     start_value : objective of the intercept-only model
-    stale_epochs : epochs in a row without enough progress
+    n_no_improvement : epochs in a row without enough progress
     """
 
     current: Array
@@ -44,7 +44,7 @@ class MiniBatchState(State):
     rows: int = 0
     total: float = 0.0
     share: float = 0.0
-    stale_epochs: int = 0
+    n_no_improvement: int = 0
 
     @property
     def model(self) -> Array:
@@ -105,7 +105,7 @@ class MiniBatch(Solver[MiniBatchState]):
     def resume(self, state: S) -> S:
         """Return the state that goes on, with other rows, from where it is."""
         return replace(
-            state, status=Status.RUNNING, value=np.inf, total=0.0, share=0.0, stale_epochs=0
+            state, status=Status.RUNNING, value=np.inf, total=0.0, share=0.0, n_no_improvement=0
         )
 
     def ask(self, state: MiniBatchState) -> Request:
@@ -152,8 +152,8 @@ class MiniBatch(Solver[MiniBatchState]):
         """Return the state after the last batch of an epoch."""
         mean = state.total / state.share
         improved = self.tol == 0 or state.value - mean > self.tol * abs(mean)
-        n_no_improvement = 0 if improved else state.stale_epochs + 1
-        state = replace(state, total=0.0, share=0.0, stale_epochs=n_no_improvement)
+        n_no_improvement = 0 if improved else state.n_no_improvement + 1
+        state = replace(state, total=0.0, share=0.0, n_no_improvement=n_no_improvement)
         if mean > _DIVERGED * state.start_value:
             return self.failed(state)
         if mean < state.value:
@@ -165,5 +165,5 @@ class MiniBatch(Solver[MiniBatchState]):
 
 
 def tol_for(schedule: Schedule, params: SolverParams) -> float:
-    """Return what an epoch has to gain: nothing on the plateau of a cosine, made for its budget."""
+    """Return tol; 0, which never stops early, for a cosine schedule, which ends with the budget."""
     return 0.0 if isinstance(schedule, Cosine) else params.tol

@@ -226,7 +226,7 @@ class Newton(Solver[NewtonState]):
             low_rank_from(state.secants, gradient.size) if state.secants else None,
             self._nonsmooth,
         )
-        pairs = () if self._nonsmooth else (surrogate.bent(state.pairs),)
+        pairs = () if self._nonsmooth else (surrogate.with_curvature(state.pairs),)
         search = self._searcher(state).start(
             surrogate.origin, surrogate.at_origin, surrogate.origin, *pairs
         )
@@ -273,7 +273,9 @@ class Newton(Solver[NewtonState]):
     ) -> NewtonState:
         """End the search, and propose its points for evaluation on all rows."""
         best = self._trial(surrogate, search)
-        pairs = surrogate.bent(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
+        pairs = (
+            surrogate.with_curvature(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
+        )
         use_float64 = state.use_float64 or (self.single_model and search.status is Status.PRECISION)
         state = replace(state, search=None, pairs=pairs, use_float64=use_float64)
         if best is None and state.n_passes == 0:  # the sample alone finds no better point

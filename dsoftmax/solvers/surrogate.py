@@ -31,8 +31,8 @@ class Surrogate:
     root : (n_features + 1, n_features + 1), lower triangular, with root.T @ root the inverse of
         the metric, or None
     damping : half of it times the squared distance from the centre is added
-    bend : half of its quadratic form is added, or None
-    cornered : whether a search works on points
+    low_rank : half of its quadratic form is added, or None
+    nonsmooth : whether a search works on points
     """
 
     centre: Array
@@ -41,83 +41,94 @@ class Surrogate:
     correction: Array
     root: Array | None
     damping: float
-    bend: LowRankTerm | None
-    cornered: bool
+    low_rank: LowRankTerm | None
+    nonsmooth: bool
 
     @property
     def origin(self) -> Array:
-        """What a search calls the centre."""
-        return self.centre if self.cornered else np.zeros_like(self.centre)
+        """The centre in the coordinates of a search."""
+        return self.centre if self.nonsmooth else np.zeros_like(self.centre)
 
     @property
     def at_origin(self) -> Evaluation:
-        """The model at its centre."""
-        gradient = self.stretched(self.gradient + self.correction)
+        """The surrogate at its centre."""
+        gradient = self.to_search(self.gradient + self.correction)
         return Evaluation(np.array([self.value]), gradient[None], np.zeros(1))
 
     def point(self, step: Array) -> Array:
-        """Return the point that a search means by a step."""
-        if self.cornered:
+        """Return the point at a search's coordinates."""
+        if self.nonsmooth:
             return step
-        return np.asarray(self.centre + self._away(step))
+        return np.asarray(self.centre + self._between_points(step))
 
-    def stretched(self, gradient: Array) -> Array:
+    def to_search(self, gradient: Array) -> Array:
         """Return a gradient in the coordinates of a search."""
         return gradient if self.root is None else product(self.root, gradient)
 
-    def added(self, ways: Array) -> Array:
-        """Return the gradient of damping and bend, without the correction, at ways of a search.
+    def added_gradient(self, displacements: Array) -> Array:
+        """Return the gradient of the damping and the low-rank term at displacements in a search.
 
         Parameters
         ----------
-        ways : array of shape (n, n_features + 1, n_columns)
+        displacements : array of shape (n, n_features + 1, n_columns)
             From the origin. Together they cost little more than one.
         """
-        n, height, width = ways.shape
-        side_by_side = np.swapaxes(ways, 0, 1).reshape(height, n * width)
-        added = self.damping * self.stretched(self._away(side_by_side))
-        added = np.swapaxes(added.reshape(height, n, width), 0, 1)
-        if self.bend is None:
-            return added
-        return np.stack([own + self.bend(way) for own, way in zip(added, ways, strict=True)])
+        n, height, width = displacements.shape
+        side_by_side = np.swapaxes(displacements, 0, 1).reshape(height, n * width)
+        added_gradient = self.damping * self.to_search(self._between_points(side_by_side))
+        added_gradient = np.swapaxes(added_gradient.reshape(height, n, width), 0, 1)
+        if self.low_rank is None:
+            return added_gradient
+        return np.stack(
+            [
+                own + self.low_rank(displacement)
+                for own, displacement in zip(added_gradient, displacements, strict=True)
+            ]
+        )
 
-    def _away(self, way: Array) -> Array:
-        """Return the way of a search as one between points."""
-        return way if self.root is None else transposed_product(self.root, way)
+    def _between_points(self, displacement: Array) -> Array:
+        """Return a displacement in a search as one between points."""
+        return displacement if self.root is None else transposed_product(self.root, displacement)
 
     def evaluation(self, steps: Array, sampled: Evaluation) -> Evaluation:
-        """Return the model at some steps, for the sample's objective there."""
+        """Return the surrogate at some steps, from the sample's objective there."""
         values, gradients = [], []
         for step, value, gradient in zip(steps, sampled.value, sampled.gradient, strict=True):
-            way = step - self.origin
-            away = self._away(way)
-            value = value + float(np.vdot(self.correction + 0.5 * self.damping * away, away))
-            gradient = self.stretched(gradient + self.correction + self.damping * away)
-            if self.bend is not None:
-                bent = self.bend(way)
-                value, gradient = value + 0.5 * float(np.vdot(way, bent)), gradient + bent
+            displacement = step - self.origin
+            moved = self._between_points(displacement)
+            value = value + float(np.vdot(self.correction + 0.5 * self.damping * moved, moved))
+            gradient = self.to_search(gradient + self.correction + self.damping * moved)
+            if self.low_rank is not None:
+                change = self.low_rank(displacement)
+                value = value + 0.5 * float(np.vdot(displacement, change))
+                gradient = gradient + change
             values.append(value)
             gradients.append(gradient)
         return Evaluation(np.array(values), np.stack(gradients), sampled.accuracy)
 
     def sample_change(self, step: Array, gradient: Array) -> Array:
-        """Return by how much the sample's gradient differs from that at the centre.
+        """Return the change of the sample's gradient since the centre.
 
         Parameters
         ----------
         step : where
-        gradient : of the model there
+        gradient : of the surrogate there
         """
-        (added,) = self.added((step - self.origin)[None])
-        return np.asarray(gradient - self.at_origin.gradient[0] - added)
+        (added_gradient,) = self.added_gradient((step - self.origin)[None])
+        return np.asarray(gradient - self.at_origin.gradient[0] - added_gradient)
 
-    def bent(self, pairs: tuple[Pair, ...], sign: float = 1.0) -> tuple[Pair, ...]:
-        """Return differences of the sample's gradients as those of the model's; or back again."""
+    def with_curvature(self, pairs: tuple[Pair, ...], sign: float = 1.0) -> tuple[Pair, ...]:
+        """Return L-BFGS pairs of the sample with the curvature of damping and low-rank term added.
+
+        With a `sign` of -1, that curvature is subtracted again.
+        """
         if not pairs:
             return ()
         result = []
-        added = self.added(np.stack([pair.step.reshape(self.centre.shape) for pair in pairs]))
-        for pair, own in zip(pairs, added, strict=True):
+        added_gradient = self.added_gradient(
+            np.stack([pair.step.reshape(self.centre.shape) for pair in pairs])
+        )
+        for pair, own in zip(pairs, added_gradient, strict=True):
             change = pair.change + sign * own.ravel()
             product = float(pair.step @ change)
             if product > 0:

@@ -38,7 +38,7 @@ def _secants(state: NewtonState, values: Array, result: Evaluation) -> Iterator[
     for index in np.argsort(-values):
         secant = state.trials[index].secant
         if secant is not None and state.surrogate is not None and np.isfinite(values[index]):
-            change = state.surrogate.stretched(result.gradient[index] - state.gradient)
+            change = state.surrogate.to_search(result.gradient[index] - state.gradient)
             yield Secant(secant.step, change.ravel() - secant.change)
 
 

@@ -1,9 +1,9 @@
 """A folder of checkpoints: each is one file, written atomically and verified when it is read.
 
-A file is a line of JSON, {"format": 2, "sha256": ..., "bytes": ...}, and the bytes of an
+A file is a line of JSON, {"format": 8, "sha256": ..., "bytes": ...}, and the bytes of an
 uncompressed .npz, so that NumPy alone reads it. The member "tree" is JSON, the others are
 the arrays that it names (see `dsoftmax.storage.records`). The SHA-256 is that of the .npz followed
-by the text "format 2": no bit of a file can flip unseen, whatever the format.
+by the text "format 8": no bit of a file can flip unseen, whatever the format.
 """
 
 from __future__ import annotations

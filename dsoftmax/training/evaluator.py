@@ -165,7 +165,7 @@ class Evaluator(RowReader):
         kernel_points, sampler = objective.to_kernel(points), None
         if request.resample_at is not None and self._sample_size < self.n_rows:
             ends = np.stack([points[0], request.resample_at])
-            sampler = self._on_sample(sample).rule(
+            sampler = self._on_sample(sample).leverage_sampler(
                 objective, ends, request.root, self._params.seed, self._sample_size
             )
         own: Reduction[Any] = objective.reduction(kernel_points)

@@ -121,7 +121,7 @@ def _parameters(params: FitParams) -> Iterator[tuple[str, str]]:
     for parameter in fields(params):
         if parameter.name not in free:
             yield parameter.name, _as_text(getattr(params, parameter.name))
-    if params.statistical:
+    if params.tol_auto:
         yield "tol", "'auto'"
     if params.seeded:
         yield "random_state", str(params.seed)

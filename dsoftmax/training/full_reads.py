@@ -18,7 +18,7 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.memory import require_sample_fits
 from dsoftmax.runtime.reduce import Pass, full_pass
-from dsoftmax.runtime.spans import Span, around
+from dsoftmax.runtime.spans import Span, spans_without
 from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
@@ -56,7 +56,7 @@ class RowReader:
         self._params, self._executor, self._progress = params, executor, progress
         self._on_task_done = on_task_done
         self._leaves = full_pass(spans, excluded)
-        self._parts = tuple(around(excluded, spans))
+        self._parts = tuple(spans_without(excluded, spans))
         self.n_rows = sum(stop - start for start, stop in self._parts)
         # Workers cache rows with their weights, which change when more rows are left out.
         self._cache_name = f"{executor.run_key}-{len(excluded)}"

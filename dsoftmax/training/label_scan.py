@@ -1,4 +1,4 @@
-"""From labels and weights as stored to codes and the weights that the objective sees."""
+"""Scans y and the weights: the classes, their codes, and the factors of class_weight."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def encode_labels(
 
 
 def _require_judges(source: Source, counts: LabelCounts) -> None:
-    """Refuse to hold out no row that counts."""
+    """Raise DataError if no row with a positive weight is held out."""
     if source.hold_out is not None and not counts.held_out.any():
         raise DataError(
             f"validation_fraction={source.hold_out.fraction:g} holds out no row that counts, of "
@@ -192,7 +192,7 @@ def report_left_out(source: Source, found: LabelCounts, rows: str = "rows") -> N
 
 
 def class_factors(choice: ClassWeight, classes: Array, counts: LabelCounts) -> Array | None:
-    """Return what the rows of each class are weighed by, (K,), or None for no difference.
+    """Return the factor of each class (K,) for class_weight: None, a dict, or "balanced".
 
     Raises
     ------
@@ -208,12 +208,13 @@ def class_factors(choice: ClassWeight, classes: Array, counts: LabelCounts) -> A
                 f"class_weight names {unknown}, which are not among the classes {preview(classes)}"
             )
         return np.array([float(choice.get(label, 1.0)) for label in labels])
+    # "balanced", as in scikit-learn: total weight / (n_classes * weight of the class).
     weight = np.where(counts.weight > 0, counts.weight, np.inf)
     return np.asarray(counts.weight.sum() / (len(classes) * weight))
 
 
 def normalised(factors: Array | None, counts: LabelCounts) -> Array:
-    """Return factors by which the rows weigh one on average: float32 holds those.
+    """Return factors that make the mean weight one, which float32 can hold.
 
     Only the proportions of weights matter, and a user's may be of any size.
     """
@@ -229,7 +230,7 @@ def normalised(factors: Array | None, counts: LabelCounts) -> Array:
 
 
 def first_labels(source: Source, most_bytes: int) -> tuple[set[Any], bool]:
-    """Return the labels in so many bytes, and at least in a part; and whether those are all."""
+    """Return the distinct labels in the first bytes of y, and whether all of y was read."""
     assert source.y is not None, "there are labels"
     rows = max(1, most_bytes // source.y.dtype.itemsize)
     found: set[Any] = set()

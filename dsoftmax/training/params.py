@@ -28,7 +28,7 @@ class FitParams:
     """The parameters of `SoftmaxRegression` that training needs, resolved.
 
     `seeded` is whether the seed was given, `start` is the model of a warm start; None for
-    `batch_size`, `sample_size`, `learning_rate` and `schedule` is "auto"; `statistical` is whether
+    `batch_size`, `sample_size`, `learning_rate` and `schedule` is "auto"; `tol_auto` is whether
     `tol` was.
     """
 
@@ -41,7 +41,7 @@ class FitParams:
     solver: str
     max_iter: int
     tol: float
-    statistical: bool
+    tol_auto: bool
     batch_size: int | None
     sample_size: int | None
     learning_rate: float | None
@@ -93,7 +93,7 @@ def resolve(params: Mapping[str, Any], last: LinearModel | None) -> FitParams:
         solver=_solver(params["solver"], params["l1_ratio"]),
         max_iter=_count("max_iter", params["max_iter"]),
         tol=_TOL if _is_auto(params["tol"]) else _number("tol", params["tol"], 0.0),
-        statistical=_is_auto(params["tol"]),
+        tol_auto=_is_auto(params["tol"]),
         batch_size=_count_or_auto("batch_size", batch_size),
         sample_size=_count_or_auto("sample_size", params["sample_size"]),
         learning_rate=_learning_rate(params["learning_rate"]),

@@ -38,11 +38,11 @@ class Gram(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleObjective:
-    """The rows of a sample, in place of all.
+    """Evaluates the objective on the rows of the sample, in memory.
 
     Attributes
     ----------
-    rows : Subsample of one block
+    rows : ImportanceSample of one block
     dtype : of the kernel
     executor : the threads
     """
@@ -65,10 +65,10 @@ class SampleObjective:
             return result
         return replace(result, root=self.root(objective, self.gram(objective)))
 
-    def rule(
+    def leverage_sampler(
         self, objective: Objective, ends: Array, root: Array | None, seed: int, size: int
     ) -> LeverageSampler:
-        """Return what picks about `size` of all rows, by how much they matter.
+        """Return a sampler that picks about `size` of all rows by their leverage.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""When a fit stops before its solver converges: early stopping, and the statistical tolerance."""
+"""When a fit stops before its solver converges: early stopping, and the rule of tol='auto'."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def status_after(
         return state.status
     if best is not None and best.n_no_improvement >= params.n_iter_no_change:
         return Status.EARLY
-    if not params.statistical or gap is None:
+    if not params.tol_auto or gap is None:
         return Status.RUNNING
     near = gap <= _GAP_FRACTION * excess_loss(state, n_rows)
     return Status.STATISTICAL if near else Status.RUNNING

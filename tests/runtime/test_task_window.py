@@ -20,7 +20,7 @@ from distributed import Client, Event, LocalCluster
 from dsoftmax.runtime.base import Affinity, TaskKilledError
 from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.local_cluster import local_cluster
-from dsoftmax.runtime.task_window import Backlog, Window, _fetched, _held_by
+from dsoftmax.runtime.task_window import Backlog, SubmittedTasks, _fetched, _held_by
 from dsoftmax.runtime.transfer import TaskCall
 
 SECONDS = 60  # a wait that is never over in a test that passes
@@ -156,7 +156,7 @@ def test_a_result_that_dies_with_the_only_worker_is_computed_once_more(direct: b
     ):
         ((address, process),) = client.run(os.getpid).items()
         assert client.submit(pow, 1, 1).result(timeout=SECONDS) == 1  # connected to it, if direct
-        window = Window(client, pow, "power")
+        window = SubmittedTasks(client, pow, "power")
         window.submit([TaskCall(0, (3, 2), address)])
         (future,) = window._calls
         future.exception(timeout=SECONDS)  # it has ended
@@ -166,7 +166,7 @@ def test_a_result_that_dies_with_the_only_worker_is_computed_once_more(direct: b
         assert result_of(window) == 9
 
 
-def result_of(window: Window) -> Any:
+def result_of(window: SubmittedTasks) -> Any:
     for _ in range(SECONDS):
         with suppress(queue.Empty):
             return window.next_result(1)

@@ -30,7 +30,7 @@ from dsoftmax.runtime.local_cluster import local_cluster
 from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import Tree, cut_groups, cut_spans, cut_tasks
-from dsoftmax.runtime.task_window import NOT_YET, Window
+from dsoftmax.runtime.task_window import NOT_YET, SubmittedTasks
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.runtime.transfer import MergePlan, PendingMerges, TaskCall
 from tests.callbacks import Once, kill_a_worker
@@ -203,7 +203,7 @@ def test_a_task_of_a_group_that_kills_its_workers_is_the_one_whose_rows_are_name
         model_of("lbfgs").fit(source)
 
 
-def ended(window: Window) -> None:
+def ended(window: SubmittedTasks) -> None:
     """Wait until all that was sent has ended."""
     for future in window._calls:
         future.exception(timeout=SECONDS)
@@ -215,7 +215,7 @@ def test_what_dies_with_the_only_worker_before_it_is_fetched_is_computed_once_mo
 ) -> None:
     with local_cluster(1) as workers, Client(workers, set_as_default=False) as client:
         ((address, process),) = client.run(os.getpid).items()
-        window = Window(client, pow, "power", MergePlan(sum, [(0, 4)]))
+        window = SubmittedTasks(client, pow, "power", MergePlan(sum, [(0, 4)]))
         window.merges = True
         window.submit([TaskCall(number, (number, 2), address) for number in range(4)])
         ended(window)

@@ -225,7 +225,7 @@ def test_steps_that_are_too_long_are_undone_and_shortened(rate: float, momentum:
         for step in range(1200):
             state = told(solver, state, [f] * 4, step)[1]
             if state.status is not Status.RUNNING:
-                state = replace(state, status=Status.RUNNING, stale_epochs=0)
+                state = replace(state, status=Status.RUNNING, n_no_improvement=0)
     assert state.learning_rate < 4.0
     assert f(state.point)[0] == pytest.approx(0.5, abs=1e-3)
 

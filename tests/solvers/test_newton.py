@@ -245,12 +245,13 @@ def test_the_low_rank_term_maps_steps_to_gradient_changes_of_a_convex_function(
     root = rng.normal(size=(8, 8))
     matrix = root @ root.T
     secants = [Secant(step, matrix @ step) for step in rng.normal(size=(n_secants, 8))]
-    bend = low_rank_from(secants, 8)
-    assert (bend.weights > 0).all()
+    low_rank = low_rank_from(secants, 8)
+    assert (low_rank.weights > 0).all()
     assert all(
-        secant.step @ bend(secant.step) >= 0.99 * secant.step @ secant.change for secant in secants
+        secant.step @ low_rank(secant.step) >= 0.99 * secant.step @ secant.change
+        for secant in secants
     )
-    np.testing.assert_allclose(bend(np.zeros(8)), np.zeros(8))
+    np.testing.assert_allclose(low_rank(np.zeros(8)), np.zeros(8))
 
 
 def test_without_secant_pairs_the_low_rank_term_is_zero() -> None:

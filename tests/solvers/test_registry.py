@@ -42,9 +42,7 @@ class Toy(Solver[ToyState]):
     def start(self, point: Array, at_intercept_only: Evaluation, intercept_only: Array) -> ToyState:
         value, gradient = float(at_intercept_only.value[0]), at_intercept_only.gradient[0]
         norm = largest(gradient)
-        return ToyState(
-            intercept_only, value, norm, Status.RUNNING, self.tol * norm, point - gradient
-        )
+        return ToyState(intercept_only, value, norm, Status.RUNNING, self.tol * norm, trial=point)
 
     def ask(self, state: ToyState) -> Request:
         return Request(state.trial[None])
