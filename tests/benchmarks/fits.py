@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,9 @@ def gone_on(X: np.ndarray, y: np.ndarray) -> Parts:
 
 
 def again(fitted: Callable[..., Parts], place: Path, end: Stop) -> Parts:
-    """Return what is found after a stop.
+    """Return what is found after a stop, but for the bytes that were decoded.
+
+    They depend on which task was the first to be done when it stopped, and on what was remembered.
 
     Raises
     ------
@@ -201,7 +203,7 @@ def again(fitted: Callable[..., Parts], place: Path, end: Stop) -> Parts:
     with suppress(StopError):
         fitted(checkpoint=place, callbacks=[end])
         raise AssertionError("it has not stopped")
-    return fitted(checkpoint=place)
+    return without("bytes", partial(fitted, checkpoint=place))
 
 
 def predicted(

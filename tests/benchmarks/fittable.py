@@ -267,7 +267,7 @@ def searches(folder: Path) -> Iterator[Named]:
     apart = {"X_val": X[:3000], "y_val": y[:3000]}
     rest = partial(search, X[3000:], y[3000:], apart=apart)
     fold = np.arange(5000) % 4 - 1  # rows of the fold -1 are learned from by all
-    yield "folds", partial(search, X, y, alphas=4, tol=1e-2, max_iter=12)
+    yield "folds", partial(search, X, y, alphas=4, tol=1e-2, max_iter=8)
     yield "folds-whole", partial(search, *few, prune=False)
     yield "folds-lbfgs", partial(search, X, y, solver="lbfgs")
     yield "apart", partial(rest, alphas=12)
@@ -276,7 +276,7 @@ def searches(folder: Path) -> Iterator[Named]:
     ratios = {"l1_ratios": (0.0, 0.5), "alphas": [1e-2, 1e-1], "max_iter": 4}
     yield "ratios-folds", partial(search, *few, cv=2, **ratios)
     yield "ratios-apart", partial(rest, **ratios)
-    yield "ratios-path", partial(search, *few, cv=2, l1_ratios=(1.0,), max_iter=4)
+    yield "ratios-path", partial(search, *few, cv=2, l1_ratios=(1.0,), max_iter=3)
     yield "given-folds", partial(search, *few, cv=fold)
     yield "words-as-folds", partial(search, *few, cv=names(np.abs(fold)), refit=False)
     yield "one-standard-error", partial(search, *few, select="1se", alphas=3)
@@ -286,11 +286,11 @@ def searches(folder: Path) -> Iterator[Named]:
     yield "no-intercept", partial(search, *few, fit_intercept=False, tol="auto")
     yield "of-all-rows", partial(search, X[:2500], y[:2500], sample_size="auto")
     yield "two-classes", partial(search, *problem(2), alphas=3)
-    some = {"cv": 2, "max_iter": 5}
+    some = {"cv": 2, "max_iter": 4}
     yield "ten-classes", partial(search, *problem(10, "f4", 9000), sample_size=3000, **some)
     yield "many-classes", partial(search, *problem(100, "f4", 9000), **some)
     wide = problem(20, "f4", 600, 6000)  # whose gradients do not fit a read together
-    reads = {"alphas": 5, "cv": 4, "max_iter": 6, "refit": False}
+    reads = {"alphas": 5, "cv": 4, "max_iter": 3, "refit": False}
     yield "several-reads", partial(search, *wide, solver="lbfgs", **reads)
     stored, small = standard(folder.parent), {"cv": 2}
     kept = partial(search, *stored, **small)
@@ -344,7 +344,7 @@ def on_workers(folder: Path) -> Iterator[Named]:
         params = {"batch_size": 6000} if solver in ("sgd", "adam") else {}
         fitted = partial(fit, *stored, **{"solver": solver, "max_iter": 4} | params)
         yield f"{solver}", fitted
-        if solver != "adam":
+        if solver in ("newton", "sgd"):
             yield f"{solver}-no-cache", partial(forgetful, partial(fitted, max_iter=2))
     wide = write(folder / "wide", *problem(20, "f4", 1800, 6600), chunks=(100, 6600))
     yield "large-sums", partial(fit, *wide, solver="lbfgs", max_iter=3)
