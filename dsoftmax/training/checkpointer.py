@@ -204,20 +204,23 @@ class Checkpointer(Generic[R]):
         )
         self._save_if_due(pass_ended=pass_ended)
 
-    def on_task_done(self, task_result: TaskResult, partial_sum: PartialSum | None = None) -> None:
-        """Note which machine computed a task, and keep the sum under way if it is to be kept.
+    def on_task_done(
+        self, task_result: TaskResult, partial_sum: PartialSum | None, is_last: bool
+    ) -> None:
+        """Note which machine computed a task, and set the sum that is under way.
 
         Parameters
         ----------
         task_result : TaskResult
-        partial_sum : of a pass over all rows that goes on; None for mini-batches, and for the
-            last task of a pass, whose end is committed in a moment
+        partial_sum : of a pass over all rows; None for mini-batches
+        is_last : whether the pass has no more tasks: its end is committed in a moment
         """
         for worker, kind in task_result.numerics.items():
             self._add_numerics(kind, worker)
         if partial_sum is not None:
             self.run_state = replace(self.run_state, partial_sum=partial_sum)
-            self._save_if_due(pass_ended=False)
+            if not is_last:
+                self._save_if_due(pass_ended=False)
 
     def _add_numerics(self, kind: str, worker: str) -> None:
         known = self.run_state.numerics

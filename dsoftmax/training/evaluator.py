@@ -303,7 +303,7 @@ class Evaluator(RowReader):
         return objective.hessian_approx(gram / weight, _count(leaves)) if weight > 0 else None
 
     def _batch_done(self, task_result: TaskResult, _: PartialSum) -> None:
-        self._on_task_done(task_result, None)
+        self._on_task_done(task_result, None, False)
 
 
 def _count(leaves: Sequence[Leaf]) -> int:

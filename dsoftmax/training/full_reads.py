@@ -23,7 +23,7 @@ from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 
-OnTaskDone = Callable[[TaskResult, PartialSum | None], None]
+OnTaskDone = Callable[[TaskResult, PartialSum | None, bool], None]
 
 
 class RowReader:
@@ -35,7 +35,8 @@ class RowReader:
     params, executor, progress : of the run
     spans : of the source
     excluded : rows that are left out
-    on_task_done : told of each task, and in a pass over all rows of the sum so far
+    on_task_done : told of each task; in a pass over all rows also of the sum so far, and whether
+        it was the last task
 
     Attributes
     ----------
@@ -120,6 +121,4 @@ class RowReader:
 
     def _task_done(self, task_result: TaskResult, partial_sum: PartialSum) -> None:
         self._progress.report_rows(partial_sum.cost, self.n_rows)
-        # The end of a pass is committed as such, so its last task is not.
-        under_way = partial_sum.cost.rows < self.n_rows
-        self._on_task_done(task_result, partial_sum if under_way else None)
+        self._on_task_done(task_result, partial_sum, partial_sum.cost.rows >= self.n_rows)
