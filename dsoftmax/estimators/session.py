@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+# The states of searches, so that a fit knows the checkpoint of one for what it is.
+import dsoftmax.model_selection.state  # noqa: F401
 from dsoftmax.data.source import Source
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.diagnostics.scheduler_report import reporting

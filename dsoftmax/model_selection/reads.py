@@ -23,10 +23,8 @@ from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.cost import PartialSum
 from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import cut_spans
-from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers.base import FullBatchState, Request
 from dsoftmax.training.full_reads import RowReader
-from dsoftmax.training.sample_objective import SampleObjective
 from dsoftmax.training.validation import ValidationSet, readable
 from dsoftmax.typing import Array
 
@@ -110,11 +108,13 @@ class SearchReads(RowReader):
         other = point if request.resample_at is None else request.resample_at
         ends, objective = np.stack([point, other]), group.model.objective
         seed, size = self._params.seed, self._sample_size
-        return self._subproblem.leverage_sampler(objective, ends, request.root, seed, size)
+        return self._on_sample(self.sample).leverage_sampler(
+            objective, ends, request.root, seed, size
+        )
 
     def evaluate_sample(self, groups: Sequence[Group]) -> list[Evaluation]:
         """Return the objective of each group's model, estimated by the rows in memory."""
-        return evaluate_on_sample(self._subproblem, groups)
+        return evaluate_on_sample(self._on_sample(self.sample), groups)
 
     def judge(
         self, models: Sequence[PathModel], states: Sequence[FullBatchState]
@@ -143,8 +143,3 @@ class SearchReads(RowReader):
             sums, cost = read.reduce(judge_of(models, points))
         self._progress.retries += cost.retries
         return sums
-
-    @property
-    def _subproblem(self) -> SampleObjective:
-        assert self.sample is not None, "the first read has picked some rows"
-        return SampleObjective(self.sample, self._source.dtype, ThreadExecutor())

@@ -44,10 +44,12 @@ class PartialSum:
     ----------
     nodes : finished nodes of its tree by (level, index), see `Tree`
     cost : of the tasks so far
+    points : digest of the points that are evaluated, "" for a sum that has none
     """
 
     nodes: Nodes
     cost: Cost
+    points: str = ""
 
 
 Nodes = dict[tuple[int, int], Any]

@@ -39,8 +39,10 @@ STORABLE: dict[str, type] = {}  # the classes that a checkpoint may hold, by nam
 
 def storable(kind: type[T]) -> type[T]:
     """Let `restore` build a class: the decorator of all that a checkpoint holds."""
-    if STORABLE.setdefault(kind.__name__, kind) is not kind:
+    known = STORABLE.setdefault(kind.__name__, kind)
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
         raise TypeError(f"two storable classes are named {kind.__name__}")
+    STORABLE[kind.__name__] = kind  # the newer one, of a module that is loaded again
     return kind
 
 

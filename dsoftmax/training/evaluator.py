@@ -20,7 +20,6 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.reduce import Pass
 from dsoftmax.runtime.spans import Span
-from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Request, RowSelection
 from dsoftmax.training.epochs import first_epoch, warn_of_small_cache
@@ -29,7 +28,6 @@ from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 from dsoftmax.training.run_state import DataStatistics, EpochPosition, FitState
-from dsoftmax.training.sample_objective import SampleObjective
 from dsoftmax.training.validation import ValidationSet, scores_on, validation_sums
 from dsoftmax.typing import Array
 
@@ -78,8 +76,7 @@ class Evaluator(RowReader):
         validation: ValidationSet | None = None,
     ) -> None:
         super().__init__(data, params, executor, progress, spans, excluded, on_task_done)
-        self._threads, self._validation = ThreadExecutor(), validation
-        self._sample_objective: SampleObjective | None = None
+        self._validation = validation
         self._epoch = first_epoch(self._source, params, self._parts, self.n_rows)
 
     def affordable(self, request: Request, position: EpochPosition) -> bool:
@@ -173,7 +170,10 @@ class Evaluator(RowReader):
             own = objective.reduction_and_rows(kernel_points, sampler)
         metrics = self._held_out_metrics(kernel_points, objective.coordinates.shift)
         sums, *held_out = self.read_all(
-            [own, *metrics], resume_from=state.partial_sum, cached=not after_batches
+            [own, *metrics],
+            resume_from=state.partial_sum,
+            points=kernel_points,
+            cached=not after_batches,
         )
         if sampler is not None:
             sums, picked = sums.parts
@@ -262,12 +262,6 @@ class Evaluator(RowReader):
         if self._source.hold_out is None:
             return []
         return [held_out_metrics_of(point, shift) for point in kernel_points]
-
-    def _on_sample(self, sample: ImportanceSample | None) -> SampleObjective:
-        assert sample is not None, "the first read picks a sample"
-        if self._sample_objective is None or self._sample_objective.rows is not sample:
-            self._sample_objective = SampleObjective(sample, self._source.dtype, self._threads)
-        return self._sample_objective
 
     def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
         """Reduce over rows that the first mini-batches decode anyway."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,9 +20,13 @@ from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.memory import require_sample_fits
 from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import Span, spans_without
+from dsoftmax.runtime.threads import ThreadExecutor
+from dsoftmax.storage.digests import short_digest
 from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
+from dsoftmax.training.sample_objective import SampleObjective
+from dsoftmax.typing import Array
 
 OnTaskDone = Callable[[TaskResult, PartialSum | None, bool], None]
 
@@ -43,6 +48,8 @@ class RowReader:
     n_rows : how many rows there are
     """
 
+    _sample_objective: SampleObjective | None
+
     def __init__(
         self,
         data: EncodedData,
@@ -61,6 +68,8 @@ class RowReader:
         self.n_rows = sum(stop - start for start, stop in self._parts)
         # Workers cache rows with their weights, which change when more rows are left out.
         self._cache_name = f"{executor.run_key}-{len(excluded)}"
+        self._points = ""
+        self._threads, self._sample_objective = ThreadExecutor(), None
         self._cached = Pass(executor, self._source, self._leaves, cache_name=self._cache_name)
 
     def read_all(
@@ -68,6 +77,7 @@ class RowReader:
         reductions: Sequence[Reduction[Any]],
         *,
         resume_from: PartialSum | None = None,
+        points: Array | None = None,
         cached: bool = True,
     ) -> tuple[Any, ...]:
         """Reduce over all rows, and return the total of each reduction.
@@ -75,9 +85,13 @@ class RowReader:
         Parameters
         ----------
         reductions : what to add up, in one read
-        resume_from : of these reductions, the sum that an earlier run had begun
+        resume_from : the sum that an earlier run had begun; it is used if it is of these points
+        points : what is evaluated, if anything is
         cached : whether workers cache the rows for the next pass
         """
+        self._points = "" if points is None else short_digest(points)
+        if resume_from is not None and resume_from.points != self._points:
+            resume_from = None  # it was stopped while it evaluated another model
         read = self._cached if cached else Pass(self._executor, self._source, self._leaves)
         sums, cost = read.reduce(
             combine(*reductions), resume_from=resume_from, on_task_done=self._task_done
@@ -112,6 +126,13 @@ class RowReader:
             )
         return picked.joined().stratified(self._data.class_weight)
 
+    def _on_sample(self, sample: ImportanceSample | None) -> SampleObjective:
+        """Return what evaluates the objective on the sample, whose tasks are planned once."""
+        assert sample is not None, "the first read picks a sample"
+        if self._sample_objective is None or self._sample_objective.rows is not sample:
+            self._sample_objective = SampleObjective(sample, self._source.dtype, self._threads)
+        return self._sample_objective
+
     @cached_property
     def _sample_size(self) -> int:
         source, n_classes = self._source, len(self._data.class_weight)
@@ -121,4 +142,5 @@ class RowReader:
 
     def _task_done(self, task_result: TaskResult, partial_sum: PartialSum) -> None:
         self._progress.report_rows(partial_sum.cost, self.n_rows)
+        partial_sum = replace(partial_sum, points=self._points)
         self._on_task_done(task_result, partial_sum, partial_sum.cost.rows >= self.n_rows)

@@ -133,4 +133,5 @@ def _evaluate(
     loss, _ = objective.value_and_norm(evaluated.point, evaluated.result)
     held_out = evaluated.position.held_out
     progress.emit(evaluator.end_pass(objective, evaluated.point, held_out))
-    return loss, replace(state, position=replace(evaluated.position, held_out=None))
+    position = replace(evaluated.position, held_out=None)
+    return loss, replace(state, position=position, partial_sum=None)

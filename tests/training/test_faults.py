@@ -188,6 +188,21 @@ def test_mini_batches_go_back_to_the_end_of_the_last_pass_when_a_chunk_is_left_o
     assert sum(event.rows for event in following) == 1797 - 97
 
 
+def test_rows_cached_before_a_chunk_is_left_out_do_not_keep_their_class_weights(
+    path: str, tmp_path: Path
+) -> None:
+    found = []
+    for name, cache in (("with", 200_000), ("without", 0)):
+        script = {1649: ["ok", "ok", "bad"]}
+        source = with_faults(opened(path, most=1), script, tmp_path / name)
+        model = model_of("lbfgs", class_weight="balanced", max_iter=8, tol=0)
+        with dask.config.set({"dsoftmax.cache": cache}), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.append(model.fit(source))
+    assert [chunk["start"] for chunk in found[0].quarantined_] == [1649]
+    assert bits(found[0]) == bits(found[1])
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
 @pytest.mark.parametrize("turns", [["bad"], ["ok", "bad"]])
 def test_a_class_that_only_bad_chunks_have_is_an_error_that_names_it(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +22,14 @@ from distributed import Client
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from dsoftmax import CheckpointError, SoftmaxRegression, load_model, open_data
-from dsoftmax.events import RowsDone
+from dsoftmax import (
+    CheckpointError,
+    SoftmaxRegression,
+    SoftmaxRegressionCV,
+    load_model,
+    open_data,
+)
+from dsoftmax.events import PassEnded, RowsDone
 from dsoftmax.runtime.tls import security_options
 from dsoftmax.storage.lock import FolderLock
 from tests.callbacks import Recorder, StopAfter, StopError
@@ -432,3 +439,42 @@ def test_every_pass_is_in_the_history_once(path: str, tmp_path: Path) -> None:
     model, _ = stopped_again_and_again(path, "lbfgs", tmp_path / "state", hows)
     passes = [record["pass"] for record in model.history_ if record["kind"] == "pass"]
     assert passes == list(range(1, 7))
+
+
+def test_a_partial_sum_is_resumed_for_the_model_that_it_was_begun_for(
+    path: str, tmp_path: Path
+) -> None:
+    # A learning rate that is too high: at the end the best model and then the last one are
+    # evaluated, and both turn out to be worse than the intercepts alone.
+    params: dict[str, Any] = {"learning_rate": 30.0, "momentum": 0.0, "early_stopping": True}
+    params |= {"n_iter_no_change": 2, "max_iter": 20, "batch_size": 64}
+    passes = Recorder(PassEnded)
+    fitted(path, "sgd", callbacks=[passes], **params)
+    losses = [event.loss for event in passes.events]
+    rows = Recorder(RowsDone)
+    fitted(path, "sgd", callbacks=[rows], **params)
+    for stop in range(len(rows.events) - 30, len(rows.events), 6):
+        place, resumed = tmp_path / str(stop), Recorder(PassEnded)
+        stopping = StopAfter(stop, kinds=(RowsDone,))
+        with pytest.raises(StopError):
+            fitted(path, "sgd", callbacks=[stopping], checkpoint=place, **params)
+        fitted(path, "sgd", callbacks=[resumed], checkpoint=place, **params)
+        own = [event.loss for event in resumed.events]
+        assert own == losses[len(losses) - len(own) :]
+
+
+def test_a_fit_knows_the_checkpoint_of_a_search_as_that_of_another_run(
+    path: str, tmp_path: Path
+) -> None:
+    params: dict[str, Any] = {"alphas": [1e-2, 1.0], "cv": 3, "max_iter": 4, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search = SoftmaxRegressionCV(**params, checkpoint=tmp_path / "state")
+        search.fit(f"{path}/X", f"{path}/y")
+    code = f"""
+from dsoftmax import SoftmaxRegression
+if __name__ == "__main__":
+    fit = SoftmaxRegression(checkpoint={str(tmp_path / "state")!r}, random_state=0)
+    fit.fit({f"{path}/X"!r}, {f"{path}/y"!r})
+"""
+    assert "is the checkpoint of another run" in python(code).stderr
