@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import dask
+import hypothesis
 import numpy as np
 import pytest
 import s3fs
@@ -16,6 +17,10 @@ from sklearn.datasets import load_digits
 
 from dsoftmax.runtime import local_cluster as local
 from tests import object_store
+
+# A shared machine may pause for longer than Hypothesis allows an example: no timing decides a test.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

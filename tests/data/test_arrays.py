@@ -471,7 +471,7 @@ def forms(draw: st.DrawFn, values: np.ndarray) -> Any:
     return written(MemoryStore(), values, **options)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize="DSOFTMAX_EXAMPLES" not in os.environ)
+@settings(max_examples=EXAMPLES, derandomize="DSOFTMAX_EXAMPLES" not in os.environ)
 @given(data=st.data())
 def test_any_shape_chunking_dtype_and_label_gives_the_fit_in_memory(data: st.DataObject) -> None:
     axes = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))

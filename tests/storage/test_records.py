@@ -100,7 +100,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(values)
 @example([float("nan"), float("inf"), -float("inf"), -0.0, 0.1, 5e-324, 1 << 20_000, -(1 << 63)])
 @example({"float": {"array": 1}, "": ["é", "\ud800", "\0"], (0, 1): (), (): {}})
@@ -237,7 +237,7 @@ def test_a_tree_of_any_depth_is_refused_rather_than_a_crash() -> None:
         restore(tree, {}, {})
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_tree_with_any_part_replaced_gives_a_value_or_a_clear_error(data: st.DataObject) -> None:
     value = {"a": [1, 2.5, Box(Couple(np.zeros(2), Colour.BLUE))], (0, 1): np.float32(2), "d": -0.0}
