@@ -116,7 +116,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
                 f"load it with the version that wrote it{_writer(content)}"
             )
         arrays = node.arrays() if isinstance(node, zarr.Group) else ()
-        return content, {name: _read_array(array) for name, array in arrays}
+        return content, {name: _storable(np.asarray(array[...])) for name, array in arrays}
     except DsoftmaxError:
         raise
     except Exception as error:  # whatever damage makes zarr, a codec or JSON raise
@@ -129,8 +129,14 @@ def _writer(content: Mapping[str, Any]) -> str:
 
 
 def _storable(array: Array) -> Array:
-    """Return strings held as objects as strings."""
-    return array.astype(str) if array.dtype.kind == "O" else array
+    """Return an array as it is read again; its digest is then the same.
+
+    Numbers are in the machine's byte order, and text is as wide as its longest string: Zarr keeps
+    neither the order nor the width that they had.
+    """
+    if array.dtype.kind in "biuf":
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.array((array.astype(str) if array.dtype.kind == "O" else array).tolist())
 
 
 def _parameter_json(value: Any) -> Any:
@@ -141,11 +147,6 @@ def _parameter_json(value: Any) -> Any:
 def _write_array(group: zarr.Group, name: str, array: Array) -> None:
     target = create_array(group, name, array.shape, array.dtype, array.shape)
     target[...] = array
-
-
-def _read_array(array: Any) -> Array:
-    values = np.asarray(array[...])
-    return values if values.dtype.kind in "biuf" else np.array(values.tolist())
 
 
 def _content_digest(content: dict[str, Any], arrays: dict[str, Array]) -> str:
