@@ -18,8 +18,6 @@ from dsoftmax import SoftmaxRegression
 
 README = Path(__file__).parent.parent / "README.md"
 
-pytestmark = pytest.mark.skipif(not README.exists(), reason="runs in a checkout only")
-
 
 @pytest.fixture
 def folder(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:

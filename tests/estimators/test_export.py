@@ -17,7 +17,7 @@ from sklearn.datasets import load_breast_cancer
 from dsoftmax import DataError, SoftmaxRegression
 
 Arrays = tuple[np.ndarray, np.ndarray]
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 LABELS: dict[str, Any] = {
     "strings": [f"class {i}" for i in range(10)],
@@ -130,7 +130,6 @@ def test_skops_keeps_it_between_the_parts_it_learns_from(
     np.testing.assert_array_equal(again.partial_fit(X, y).coef_, model.partial_fit(X, y).coef_)
 
 
-@pytest.mark.skipif(not README.exists(), reason="runs in a checkout only")
 @pytest.mark.parametrize("n_classes", [2, 10])
 def test_ten_lines_of_the_readme_read_a_model_without_dsoftmax(
     digits: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_classes: int
