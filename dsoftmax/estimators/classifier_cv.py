@@ -219,6 +219,7 @@ class SoftmaxRegressionCV(LinearClassifier):
         Returns
         -------
         self
+            Fitted.
 
         Raises
         ------
