@@ -233,7 +233,7 @@ class SoftmaxRegressionCV(LinearClassifier):
         Warns
         -----
         ConvergenceWarning
-            If the budget was spent before the search was over, or it was interrupted.
+            If the budget was spent or the search interrupted before it was over.
         UserWarning
             If chunks or rows are left out, or all rows of a class are in one fold.
         """
@@ -255,9 +255,8 @@ class SoftmaxRegressionCV(LinearClassifier):
         return self
 
     def _set_found(self, found: SearchResult, source: Source) -> None:
-        alpha, l1_ratio = found.candidates.pairs[found.chosen]
         params = {name: getattr(self, name) for name in _PARAMS}
-        best = SoftmaxRegression(alpha, l1_ratio, **params)
+        best = SoftmaxRegression(*found.candidates.pairs[found.chosen], **params)
         best._set_fitted(found.fit, source)
         if hasattr(self, "feature_names_in_"):
             best.feature_names_in_ = self.feature_names_in_
