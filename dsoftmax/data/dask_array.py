@@ -18,20 +18,17 @@ from typing import Any, Self
 import dask
 import dask.array as da
 import numpy as np
-import zarr
-from dask.array.core import getter, getter_inline, getter_nofancy, slices_from_chunks
 from dask.core import flatten, get_dependencies
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 
-from dsoftmax.data.grid import Grid
+from dsoftmax.data.cf_encoding import CFEncoding
+from dsoftmax.data.dask_graph import Graph, encoding_behind, optimised, zarr_behind
+from dsoftmax.data.grid import Grid, joined
 from dsoftmax.data.row_array import RowArray, RowArrayMixin, from_objects
-from dsoftmax.data.zarr_array import from_zarr
 from dsoftmax.errors import DataError
 from dsoftmax.typing import Array
 
-Graph = Mapping[Any, Any]
-_GETTERS = (getter, getter_inline, getter_nofancy)
 _MOST_SHARED = 16  # tasks that all blocks may have in common
 
 
@@ -50,6 +47,7 @@ class DaskArray(RowArrayMixin):
     graph : what computes them
     futures : blocks that a cluster holds, by key; they do not travel in the pickle
     collection : the array itself, in the process that made it
+    encoding : what its numbers stand for, where it only reads a Zarr array that says so
     """
 
     name: str
@@ -60,7 +58,9 @@ class DaskArray(RowArrayMixin):
     graph: Graph
     futures: Mapping[Any, Any] = field(default_factory=dict)
     collection: Any = None
+    encoding: CFEncoding | None = None
     identity = ""
+    may_be_masked = True
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"futures": {}, "collection": None}
@@ -81,13 +81,13 @@ class DaskArray(RowArrayMixin):
         """Return rows start to stop, computed here and now."""
         part = self.part(start, stop)
         computed = dask.get(part.graph, [list(keys) for keys in part.keys])
-        blocks = [
+        blocks: list[Array] = [
             self._checked(blocks, high - low)
             for blocks, low, high in zip(
                 computed, part.boundaries[:-1], part.boundaries[1:], strict=True
             )
         ]
-        rows = _concatenated(blocks, axis=0)[start - part.boundaries[0] : stop - part.boundaries[0]]
+        rows = joined(blocks)[start - part.boundaries[0] : stop - part.boundaries[0]]
         return from_objects(self.name, rows) if rows.dtype.kind == "O" else rows
 
     def part(self, start: int, stop: int) -> Self:
@@ -113,7 +113,7 @@ class DaskArray(RowArrayMixin):
 
     def _checked(self, blocks: list[Any], n_rows: int) -> Array:
         """Return the blocks of a row as one, if they are what the array's metadata say."""
-        row = _concatenated([np.asarray(block) for block in blocks], axis=1)
+        row = joined([_values(block) for block in blocks], axis=1)
         expected = (n_rows, *self.shape[1:])
         if row.shape != expected:
             raise DataError(
@@ -130,7 +130,7 @@ class DaskArray(RowArrayMixin):
         return row.astype(self.dtype, copy=False)
 
 
-def from_dask(role: str, values: Any) -> RowArray:
+def from_dask(role: str, values: Any, *, decode: bool = True) -> RowArray:
     """Return the source array of a Dask array, or of the Zarr array that it only reads.
 
     Raises
@@ -150,12 +150,12 @@ def from_dask(role: str, values: Any) -> RowArray:
             f"{role} is a Dask array of {type(array._meta).__name__} blocks; expected "
             "numpy.ndarray: convert them first, with map_blocks"
         )
-    source = _zarr_behind(array)
+    source = zarr_behind(array, decode=decode)
     if source is not None:
         return source
     lazy = _lazy(role, array)
     _require_independent(lazy)
-    return lazy
+    return replace(lazy, encoding=encoding_behind(role, array)) if decode else lazy
 
 
 def require_array(role: str, values: Any) -> Any:
@@ -172,7 +172,7 @@ def _lazy(role: str, array: Any) -> DaskArray:
     sizes = array.chunks[0] if array.ndim else ()
     rows = zip(sizes, array.__dask_keys__(), strict=False)
     keys = tuple(tuple(flatten([row])) for size, row in rows if size)
-    graph = _optimised(array)
+    graph = optimised(array)
     _, missing = _needed(graph, flatten([list(row) for row in keys]))
     return DaskArray(
         role,
@@ -218,8 +218,9 @@ def _needed(graph: Graph, keys: Any) -> tuple[dict[Any, Any], set[Any]]:
     return needed, missing
 
 
-def _concatenated(arrays: list[Array], axis: int) -> Array:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
+def _values(block: Any) -> Array:
+    """Return a block as an array of NumPy, masked where it is."""
+    return np.asanyarray(block) if np.ma.isMaskedArray(block) else np.asarray(block)
 
 
 def _require_independent(array: DaskArray) -> None:
@@ -236,28 +237,6 @@ def _require_independent(array: DaskArray) -> None:
             "have in common first (mean, scale = dask.compute(mean, scale)), or store "
             f"{array.name} with to_zarr and pass its path"
         )
-
-
-def _zarr_behind(array: Any) -> RowArray | None:
-    """Return the local Zarr array of which a Dask array is `from_zarr` and no more.
-
-    Other stores stay in the graph, which has what the user gave to open them.
-    """
-    graph = array.__dask_graph__()
-    stored = None
-    indices = slices_from_chunks(array.chunks)
-    for key, index in zip(flatten(array.__dask_keys__()), indices, strict=True):
-        task = graph.get(key)
-        if not isinstance(task, Task) or task.func not in _GETTERS:
-            return None
-        target, where = (_value(graph, argument) for argument in task.args[:2])
-        if where != index or (stored is not None and target is not stored):
-            return None
-        stored = target
-    if not isinstance(stored, zarr.Array) or stored.shape != array.shape:
-        return None
-    source = from_zarr("X", stored)
-    return source if source.portable else None
 
 
 def _as_rows(array: Any, grid: Grid) -> Any:
@@ -278,36 +257,10 @@ def _as_rows(array: Any, grid: Grid) -> Any:
 
 def _block_rows(block: Any, shape: tuple[int, ...], axes: int) -> Array:
     """Return a block as rows, if it is what the array's metadata say."""
-    values = np.asarray(block)
+    values = _values(block)
     if values.shape != shape:
         raise DataError(
             f"a block has the shape {values.shape} where the chunks of its array say {shape}; "
             "call compute_chunk_sizes() on it first"
         )
     return values.reshape(-1, *shape[axes:])
-
-
-def _value(graph: Graph, argument: Any) -> Any:
-    node = graph[argument.key] if isinstance(argument, TaskRef) else argument
-    return node.value if isinstance(node, DataNode) else node
-
-
-def _optimised(array: Any) -> dict[Any, Any]:
-    graph = dict(dask.optimize(array)[0].__dask_graph__())
-    if any(isinstance(getattr(node, "value", None), np.memmap) for node in graph.values()):
-        return dict(dask.optimize(_split_memmaps(array))[0].__dask_graph__())
-    return graph
-
-
-def _split_memmaps(array: Any) -> Any:
-    """Return the array with the memory maps in its graph cut into their blocks.
-
-    Dask copies a memory map into memory and keeps that in one piece, for every part to carry.
-    """
-    graph = dict(array.__dask_graph__())
-    for key, task in graph.items():
-        if isinstance(task, Task) and task.func in _GETTERS:
-            values, where = (_value(graph, argument) for argument in task.args[:2])
-            if isinstance(values, np.memmap):
-                graph[key] = DataNode(key, np.asarray(values[where]))
-    return da.Array(graph, array.name, array.chunks, array.dtype, array._meta)

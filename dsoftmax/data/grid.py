@@ -91,7 +91,7 @@ class Grid:
             values[where].reshape(-1, *trailing)
             for where, _, _ in self.regions(0, math.prod(self.shape))
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined(parts)
 
     def index(self, row: int) -> tuple[int, ...]:
         """Return where on the grid a row is."""
@@ -101,6 +101,29 @@ class Grid:
     def place(self, row: int) -> str:
         """Return the index of a row as text, for messages."""
         return f"index {self.index(row)}"
+
+
+def within(box: Index, other: Index) -> Index:
+    """Return where the part of a box that is in another one lies, counted from the other's start.
+
+    Examples
+    --------
+    >>> within((slice(2, 9),), (slice(5, 20),))
+    (slice(0, 4, None),)
+    """
+    return tuple(
+        slice(max(a.start, b.start) - b.start, min(a.stop, b.stop) - b.start)
+        for a, b in zip(box, other, strict=True)
+    )
+
+
+def joined(arrays: list[Array], axis: int = 0) -> Array:
+    """Return arrays as one along an axis: a masked one if any of them is."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if any(isinstance(array, np.ma.MaskedArray) for array in arrays):
+        return np.ma.concatenate(arrays, axis)  # type: ignore[no-untyped-call, no-any-return]
+    return np.concatenate(arrays, axis)
 
 
 def index_in(box: Index, row: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.grid import Grid, Index, slabs
 from dsoftmax.data.row_array import BoxArrayMixin, RowArrayMixin
 from dsoftmax.errors import DataError
@@ -30,11 +31,13 @@ class MemoryArray(RowArrayMixin):
     name : what messages call it
     values : the array; while it is no more than that, its axes may be more than rows and features
     offset : row of the whole array that comes first
+    encoding : what its numbers stand for, or None for themselves
     """
 
     name: str
     values: Array
     offset: int = 0
+    encoding: CFEncoding | None = None
     in_memory = True
     identity = ""
 

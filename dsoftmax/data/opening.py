@@ -30,6 +30,7 @@ def open_data(
     ignore_label: Any = None,
     on_bad_chunk: str = "raise",
     max_bad_chunks: int = 0,
+    decode: bool = True,
 ) -> Source:
     """Return a source of rows, having read metadata only.
 
@@ -47,18 +48,25 @@ def open_data(
         up to 16 bits, which it holds exactly, and float64 for wider ones. Stored
         values keep their dtype until a block of rows is computed.
     missing : {"raise", "drop"}, default="raise"
-        Whether a NaN or an infinity in X is an error, or its row is left out of what is fitted
-        or evaluated; a fit says how many were. Which rows count has to be known first: a fit
-        reads X once more than it otherwise would.
+        Whether a missing value is an error, or its row is left out of what is fitted or
+        evaluated; a fit says how many were. Missing are a NaN or an infinity in X, a NaN label or
+        weight, masked values of a NumPy masked array, and stored values that the attributes of
+        their array mark so (see `decode`). Which rows count has to be known first: a fit reads X
+        once more than it otherwise would.
     ignore_label : label, optional
         Rows with this label are left out, such as 255 where there are no data; a fit says how
-        many.
+        many. NaN stands for missing labels.
     on_bad_chunk : {"raise", "skip"}, default="raise"
         What a fit does with a chunk that cannot be decoded, fails its checksum or is lost:
         end with a ChunkError, or go on without its rows. A store that does not answer is
         another matter: it is tried again for about a minute, and then the fit stops.
     max_bad_chunks : int, default=0
         How many chunks of X may be skipped; one more ends the fit.
+    decode : bool, default=True
+        Read stored numbers as their attributes say, as xarray does by the CF conventions:
+        `_FillValue` and `missing_value` mark missing values, `scale_factor` and `add_offset`
+        unpack the others. This is for Zarr arrays, also behind `dask.array.from_zarr`. With
+        False, read the stored numbers as they are.
 
     Returns
     -------
@@ -86,11 +94,13 @@ def open_data(
     _check_dims(X, y, sample_weight)
     allowed = _bad_chunks_allowed(on_bad_chunk, max_bad_chunks)
     complete = allowed == 0
-    features = row_array("X", X, require_complete=complete)
-    labels = None if y is None else _raveled(row_array("y", y, require_complete=complete), features)
-    weight = None
+    features = row_array("X", X, require_complete=complete, decode=decode)
+    labels = weight = None
+    if y is not None:
+        labels = row_array("y", y, require_complete=complete, decode=decode)
+        labels = _raveled(labels, features)
     if sample_weight is not None:
-        weight = row_array("sample_weight", sample_weight, require_complete=complete)
+        weight = row_array("sample_weight", sample_weight, require_complete=complete, decode=decode)
     if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
         raise DataError(f"dtype is {dtype!r}; expected float32 or float64 to compute in")
     _check_arrays(features, labels, weight)
@@ -98,7 +108,7 @@ def open_data(
         raise DataError(f"missing is {missing!r}; expected 'raise' or 'drop'")
     if ignore_label is not None:
         _check_ignored(ignore_label, labels)
-    kind: Any = compute_dtype(features.dtype) if dtype is None else dtype
+    kind: Any = _compute_dtype(features) if dtype is None else dtype
     source = Source(
         features,
         labels,
@@ -111,6 +121,13 @@ def open_data(
         feature_names=_feature_names(X, features),
     )
     return source if len(features.shape) == 2 else source.laid_out(Grid(features.cuts))
+
+
+def _compute_dtype(X: RowArray) -> np.dtype[np.floating]:
+    packing = None if X.encoding is None else X.encoding.packing
+    if packing is not None and not packing.is_modest:
+        return np.dtype(np.float64)
+    return compute_dtype(X.dtype)
 
 
 def _feature_names(X: Any, array: RowArray) -> tuple[str, ...] | None:
@@ -159,21 +176,24 @@ def _bad_chunks_allowed(on_bad_chunk: str, max_bad_chunks: int) -> int:
     return int(max_bad_chunks)
 
 
-def row_array(role: str, values: Any, *, require_complete: bool = True) -> RowArray:
+def row_array(
+    role: str, values: Any, *, require_complete: bool = True, decode: bool = True
+) -> RowArray:
     """Return whatever a user passed as X, y or sample_weight as an array of rows.
 
     With `require_complete`, a store that dsoftmax wrote and that has lost chunks is refused now.
+    With `decode`, stored numbers are read as the attributes of their array say.
     """
     if isinstance(values, str | Path):
-        return open_zarr(values, require_complete=require_complete)
+        return open_zarr(values, require_complete=require_complete, decode=decode)
     if _is_from("xarray", values):
         values = _from_xarray(role, values)
     if _is_from("zarr", values):
-        return from_zarr(role, values, require_complete=require_complete)
+        return from_zarr(role, values, require_complete=require_complete, decode=decode)
     if _is_from("dask", values):
         from dsoftmax.data.dask_array import from_dask
 
-        return from_dask(role, values)
+        return from_dask(role, values, decode=decode)
     if isinstance(values, np.memmap):
         mapped = from_memmap(values)
         if mapped is not None:
@@ -215,10 +235,13 @@ def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
             f"{role} is a sparse {type(values).__name__}; sparse data is not supported: "
             "use .toarray() to convert it to a dense array if it fits"
         )
-    array = np.asarray(values)
-    if array.dtype.kind != "O":
-        return array
-    return from_objects(role, array)
+    array: Any = np.asanyarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
+    if array.dtype.kind == "O":
+        return from_objects(role, array)
+    if role == "X" and np.ma.is_masked(array) and array.dtype.kind in "biuf":
+        # A mask travels with labels and weights; in X, a missing value is a NaN.
+        return np.asarray(array.astype(compute_dtype(array.dtype)).filled(np.nan))
+    return array if role in ("y", "sample_weight") else np.asarray(array)
 
 
 def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | None) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from dsoftmax.data.grid import Grid, Index
+from dsoftmax.data.cf_encoding import CFEncoding
+from dsoftmax.data.grid import Grid, Index, joined
 from dsoftmax.errors import DataError, DtypeError
 from dsoftmax.typing import Array
 
@@ -29,6 +30,8 @@ class RowArray(Protocol):
     may_wait : whether reading it may wait for storage, and can be done by any thread
     futures : blocks of it that a cluster holds, by key; a task has to depend on them
     identity : digest of what is known of it beyond shape, dtype and boundaries
+    encoding : what the numbers that are read stand for, or None for themselves
+    may_be_masked : whether a masked array may be read
     """
 
     @property
@@ -71,8 +74,16 @@ class RowArray(Protocol):
     def identity(self) -> str:
         """Digest."""
 
+    @property
+    def encoding(self) -> CFEncoding | None:
+        """What its numbers stand for."""
+
+    @property
+    def may_be_masked(self) -> bool:
+        """Whether a masked array may be read."""
+
     def read(self, start: int, stop: int) -> Array:
-        """Return rows start to stop."""
+        """Return rows start to stop, as stored."""
         ...
 
     def bad_chunk(self, start: int, stop: int) -> str | None:
@@ -123,6 +134,8 @@ class RowArrayMixin:
     """Defaults: an array that another process can read, with no chunks in a store."""
 
     in_memory = False
+    encoding: CFEncoding | None = None
+    may_be_masked = False
     futures: Mapping[Any, Any] = MappingProxyType({})
 
     @property
@@ -193,6 +206,11 @@ class GridRows(RowArrayMixin):
     grid: Grid
 
     @property
+    def encoding(self) -> CFEncoding | None:  # type: ignore[override]
+        """What the numbers of the array stand for."""
+        return self.array.encoding
+
+    @property
     def name(self) -> str:
         """Name of the array."""
         return self.array.name
@@ -238,7 +256,7 @@ class GridRows(RowArrayMixin):
         for where, first, last in self.grid.regions(start, stop):
             rows = self.array.region(where).reshape(-1, *trailing)
             parts.append(rows[max(start - first, 0) : min(stop, last) - first])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined(parts)
 
     def bad_chunk(self, start: int, stop: int) -> str | None:
         """Return the first chunk of these rows that cannot be read, or None."""

@@ -8,7 +8,6 @@ can travel with a task.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,15 @@ import numpy as np
 
 from dsoftmax.data.folds import Folds, HoldOut
 from dsoftmax.data.grid import Grid
+from dsoftmax.data.missing import (
+    decoded,
+    equal,
+    left_out,
+    require_target,
+    require_values,
+    with_features,
+    with_nan,
+)
 from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy, fetch
 from dsoftmax.data.row_array import LABEL_KINDS, RowArray, from_objects, preview
 from dsoftmax.errors import DataError
@@ -37,7 +45,7 @@ class Source:
     classes : sorted labels, once they are known: `read` then returns their codes
     class_weight : (n_classes,) factors of the row weights, or None
     grid : the axes of the samples if there is more than one, else None
-    missing : "raise", or "drop": rows with values that are not finite are left out
+    missing : "raise", "drop": rows with missing values are left out, or "keep": those of X are NaN
     ignore_label : rows with this label are left out
     retry_policy : how long to try reads again
     max_bad_chunks : how many chunks of X may be left out since they cannot be read
@@ -81,7 +89,9 @@ class Source:
     @property
     def drops_missing(self) -> bool:
         """Whether which rows count is only known when X is read."""
-        return self.missing == "drop" and self.X.dtype.kind == "f"
+        marked = self.X.encoding is not None and len(self.X.encoding.fill_values) > 0
+        may_miss = self.X.dtype.kind == "f" or self.X.may_be_masked or marked
+        return self.missing == "drop" and may_miss
 
     @property
     def row_bytes(self) -> int:
@@ -113,7 +123,7 @@ class Source:
 
     def features_only(self) -> Source:
         """Return the source of all rows of X, which no policy leaves out: for predictions."""
-        return replace(self, y=None, sample_weight=None, missing="raise", ignore_label=None)
+        return replace(self, y=None, sample_weight=None, missing="keep", ignore_label=None)
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the arrays."""
@@ -146,32 +156,62 @@ class Source:
         ChunkError, OutageError
             If the store cannot deliver them, for good or for now.
         DataError
-            If a label is not one of `classes`, or a weight is negative or not finite.
+            If a label is not one of `classes`, a weight is negative or not finite, or a value is
+            missing and `missing` is "raise".
         """
-        chunk = self._stored_targets(start, stop)._replace(X=self._fetch(self.X, start, stop))
-        if self.drops_missing:
-            chunk = _without(chunk, np.logical_not(np.isfinite(chunk.X).all(axis=1)), MISSING)
-        if chunk.left_out is not None:
-            X = chunk.X.copy()
-            X[chunk.left_out > 0] = 0  # since a NaN times a weight of zero is a NaN
-            chunk = chunk._replace(X=X)
-        return self._coded(chunk)
+        return self._coded(self._with_features(self._stored_targets(start, stop)))
 
     def read_targets(self, start: int, stop: int) -> Chunk:
         """Return rows start to stop with y and weights, and no feature of X."""
         return self._coded(self._stored_targets(start, stop))
 
     def _stored_targets(self, start: int, stop: int) -> Chunk:
-        y = None if self.y is None else self._fetch(self.y, start, stop)
-        weight = None
-        if self.sample_weight is not None:
-            weight = self._fetch(self.sample_weight, start, stop).astype(np.float64)
         place = by_number if self.grid is None else self.grid.place
         none = np.empty((stop - start, 0))
-        chunk = Chunk(none, y, weight, start, place=place, chunk_at=self.X.chunk_at)
-        if y is None or self.ignore_label is None:
+        chunk = Chunk(none, None, None, start, place=place, chunk_at=self.X.chunk_at)
+        weight_missing = np.zeros(stop - start, bool)
+        if self.sample_weight is not None:
+            weight, weight_missing = decoded(
+                self.sample_weight, self._fetch(self.sample_weight, start, stop)
+            )
+            chunk = chunk._replace(sample_weight=weight.astype(np.float64))
+        if self.y is not None:
+            y, missing = decoded(self.y, self._fetch(self.y, start, stop))
+            chunk = chunk._replace(y=y)
+            if self.ignore_label is not None:
+                chunk = left_out(chunk, equal(y, missing, self.ignore_label), IGNORED)
+            chunk = self._without_missing(chunk, self.y, missing)
+        if self.sample_weight is not None:
+            chunk = self._without_missing(chunk, self.sample_weight, weight_missing)
+        return chunk
+
+    def _without_missing(self, chunk: Chunk, array: RowArray, missing: Array) -> Chunk:
+        """Return a chunk without the rows of which the label or the weight is missing."""
+        if self.missing == "raise":
+            require_target(array, chunk, missing, is_label=array is self.y)
             return chunk
-        return _without(chunk, _equal(y, self.ignore_label), IGNORED)
+        return left_out(chunk, missing, MISSING)
+
+    def _with_features(self, chunk: Chunk) -> Chunk:
+        """Return a chunk of targets with the rows of X."""
+        values = self._fetch(self.X, chunk.start, chunk.start + len(chunk.X))
+        chunk, missing = with_features(chunk, values, self.X.encoding)
+        if self.missing == "keep":
+            return with_nan(chunk, missing, self.dtype)
+        if self.missing == "drop":
+            rows = np.zeros(len(chunk.X), bool)
+            if missing is not None:
+                rows |= missing.any(axis=1)
+            if chunk.X.dtype.kind == "f":
+                rows |= np.logical_not(np.isfinite(chunk.X).all(axis=1))
+            chunk = left_out(chunk, rows, MISSING)
+        elif missing is not None:
+            require_values(self.X, chunk, missing)
+        if chunk.left_out is None:
+            return chunk
+        X = chunk.X.copy()
+        X[chunk.left_out > 0] = 0  # since a NaN times a weight of zero is a NaN
+        return chunk._replace(X=X)
 
     def _coded(self, chunk: Chunk) -> Chunk:
         """Return a chunk whose labels are codes, and its weights those of row and class."""
@@ -231,22 +271,6 @@ class Source:
                 f"{len(self.classes)} classes ({preview(self.classes)})"
             )
         return codes
-
-
-def _equal(y: Array, label: Any) -> Array:
-    if isinstance(label, float) and math.isnan(label):
-        return np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), bool)
-    return np.asarray(y == label)
-
-
-def _without(chunk: Chunk, rows: Array, reason: int) -> Chunk:
-    """Return a chunk in which some rows are left out, for a reason, with weight zero."""
-    if not rows.any():
-        return chunk
-    left_out = np.zeros(len(rows), np.uint8) if chunk.left_out is None else chunk.left_out
-    left_out = np.where(rows & (left_out == 0), np.uint8(reason), left_out)
-    weight = np.ones(len(rows)) if chunk.sample_weight is None else chunk.sample_weight
-    return chunk._replace(left_out=left_out, sample_weight=np.where(left_out > 0, 0.0, weight))
 
 
 def _held_out(chunk: Chunk, hold_out: HoldOut) -> Chunk:

@@ -18,7 +18,8 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dsoftmax.data.byte_cache import ByteCache
-from dsoftmax.data.grid import Index, cuts_every
+from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
+from dsoftmax.data.grid import Index, cuts_every, within
 from dsoftmax.data.row_array import BoxArrayMixin
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.storage.urls import (
@@ -54,6 +55,7 @@ class ZarrArray(BoxArrayMixin):
     token : names this opening; what a process remembers of a store is remembered under it
     opened : the array itself where it has no URL (a store in memory), else None
     complete : whether all chunks were written, so that one that is not there was lost
+    encoding : what its attributes say of the stored numbers, or None if nothing
     """
 
     name: str
@@ -65,6 +67,7 @@ class ZarrArray(BoxArrayMixin):
     token: str = field(compare=False)
     opened: Any = field(default=None, compare=False)
     complete: bool = False
+    encoding: CFEncoding | None = None
     may_wait = True
 
     def __str__(self) -> str:
@@ -97,10 +100,10 @@ class ZarrArray(BoxArrayMixin):
         with decoding():
             values = self._decoded(box)
         self._require_there(box)
-        return values
+        return values if self.encoding is None else values.view(self.dtype)
 
     def _decoded(self, box: Index) -> Array:
-        if all(self._reads_directly(axis, within) for axis, within in enumerate(box)):
+        if all(self._reads_directly(axis, part) for axis, part in enumerate(box)):
             return np.asarray(self.array()[box])
         # Labels are often in chunks of many times the rows of X. The cache has each decoded once,
         # not once for each chunk of X.
@@ -109,9 +112,7 @@ class ZarrArray(BoxArrayMixin):
             chunk = self._cached_chunk(bounds)
             if out is None:
                 out = np.empty(tuple(axis.stop - axis.start for axis in box), chunk.dtype)
-            inner = [_intersection(a, b) for a, b in zip(box, bounds, strict=True)]
-            part = chunk[tuple(_shifted(i, b.start) for i, b in zip(inner, bounds, strict=True))]
-            out[tuple(_shifted(i, b.start) for i, b in zip(inner, box, strict=True))] = part
+            out[within(bounds, box)] = chunk[within(box, bounds)]
         assert out is not None
         return out
 
@@ -165,17 +166,17 @@ class ZarrArray(BoxArrayMixin):
     def _box(self, where: Index) -> Index:
         return (*where, *(slice(0, length) for length in self.shape[len(where) :]))
 
-    def _reads_directly(self, axis: int, within: slice) -> bool:
+    def _reads_directly(self, axis: int, part: slice) -> bool:
         """Whether a read does not need the cache: of whole chunks, or of more rows than one has."""
         chunk, length = self.chunk_shape[axis], self.shape[axis]
-        aligned = within.start % chunk == 0 and (within.stop % chunk == 0 or within.stop == length)
-        return bool(aligned or within.stop - within.start >= chunk)
+        aligned = part.start % chunk == 0 and (part.stop % chunk == 0 or part.stop == length)
+        return bool(aligned or part.stop - part.start >= chunk)
 
     def _chunks_in(self, box: Index) -> Iterator[Index]:
         """Yield the boxes of the chunks that overlap a box."""
         axes = []
-        for within, size, length in zip(box, self.chunk_shape, self.shape, strict=True):
-            starts = range(within.start // size * size, within.stop, size)
+        for axis, size, length in zip(box, self.chunk_shape, self.shape, strict=True):
+            starts = range(axis.start // size * size, axis.stop, size)
             axes.append([slice(start, min(start + size, length)) for start in starts])
         return product(*axes)
 
@@ -196,7 +197,9 @@ class ZarrArray(BoxArrayMixin):
         return array.metadata.encode_chunk_key(number)
 
 
-def open_zarr(target: str | Path, *, require_complete: bool = True) -> ZarrArray:
+def open_zarr(
+    target: str | Path, *, require_complete: bool = True, decode: bool = True
+) -> ZarrArray:
     """Return the array at a path or URL, having read its metadata only.
 
     Parameters
@@ -204,6 +207,7 @@ def open_zarr(target: str | Path, *, require_complete: bool = True) -> ZarrArray
     target : path or URL
     require_complete : whether to refuse an array that has lost chunks now, or only their rows
         when they are read
+    decode : whether to read what its attributes say of the stored numbers (see `CFEncoding`)
 
     Raises
     ------
@@ -216,7 +220,7 @@ def open_zarr(target: str | Path, *, require_complete: bool = True) -> ZarrArray
     node = open_node(url)
     if isinstance(node, zarr.Group):
         raise DataError(arrays_in(url, node))
-    return _described(url, url, node, require_complete=require_complete)
+    return _described(url, url, node, require_complete=require_complete, decode=decode)
 
 
 def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
@@ -230,8 +234,10 @@ def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
     return count - array.nchunks_initialized // in_a_shard, count
 
 
-def from_zarr(role: str, node: Any, *, require_complete: bool = True) -> ZarrArray:
-    """Return the source array of an open `zarr.Array`; `require_complete` is as for `open_zarr`.
+def from_zarr(
+    role: str, node: Any, *, require_complete: bool = True, decode: bool = True
+) -> ZarrArray:
+    """Return the source array of an open `zarr.Array`; the options are those of `open_zarr`.
 
     Raises
     ------
@@ -246,11 +252,11 @@ def from_zarr(role: str, node: Any, *, require_complete: bool = True) -> ZarrArr
         raise DataError(f"{role} is a zarr {type(node).__name__}; expected a zarr.Array")
     url = url_of(node)
     name = url or f"{type(node.store).__name__}/{node.path}".rstrip("/")
-    return _described(name, url, node, require_complete=require_complete)
+    return _described(name, url, node, require_complete=require_complete, decode=decode)
 
 
 def _described(
-    name: str, url: str | None, array: zarr.Array[Any], *, require_complete: bool
+    name: str, url: str | None, array: zarr.Array[Any], *, require_complete: bool, decode: bool
 ) -> ZarrArray:
     complete = COMPLETE in array.attrs
     absent, count = absent_objects(array) if complete and require_complete else (0, 0)
@@ -259,16 +265,18 @@ def _described(
             f"{name} has lost {absent} of its {count} chunks, which would be read as zeros; "
             "restore them, or write the array again"
         )
+    encoding = cf_encoding(name, array) if decode else None
     return ZarrArray(
         name,
         url,
         array.shape,
-        np.dtype(array.dtype),
+        np.dtype(array.dtype) if encoding is None else encoding.dtype,
         _read_shape(array),
         digest_of(array),
         uuid4().hex,
         None if url else array,
         complete,
+        encoding,
     )
 
 
@@ -284,14 +292,6 @@ def _read_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
 def _folder(array: zarr.Array[Any]) -> Path | None:
     """Return where an array is on this machine, if it is in a folder."""
     return Path(array.store.root) / array.path if isinstance(array.store, LocalStore) else None
-
-
-def _intersection(a: slice, b: slice) -> slice:
-    return slice(max(a.start, b.start), min(a.stop, b.stop))
-
-
-def _shifted(a: slice, start: int) -> slice:
-    return slice(a.start - start, a.stop - start)
 
 
 def _corner(box: Index) -> tuple[int, ...]:

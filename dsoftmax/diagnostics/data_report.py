@@ -164,7 +164,7 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     """
     source = open_data(X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize)
     # X may be a Source that allows fewer bad chunks; a report is about all of them.
-    source = replace(source, max_bad_chunks=sys.maxsize)
+    source = replace(source, max_bad_chunks=sys.maxsize, missing="keep")
     sums, bad_chunks = _read(source)
     roles = {"X": source.X, "y": source.y, "sample_weight": source.sample_weight}
     arrays = {role: _facts(array) for role, array in roles.items() if array is not None}
@@ -210,7 +210,8 @@ def _read(source: Source) -> tuple[_Sums, tuple[BadChunk, ...]]:
 
 
 def _sums_of(chunk: Chunk) -> _Sums:
-    X, finite = chunk.X, np.isfinite(chunk.X)
+    X = chunk.X if chunk.packing is None else chunk.decoded(np.dtype(np.float64))
+    finite = np.isfinite(X)
     if not finite.all():
         X = np.where(finite, X, np.array(np.nan, X.dtype))
     labels = None if chunk.y is None else count_labels(chunk)

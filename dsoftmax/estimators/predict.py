@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.grid import Grid, Index, index_in
+from dsoftmax.data.missing import with_features, with_nan
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.metrics.metrics import metrics_of
@@ -49,7 +51,9 @@ def predict(model: LinearModel, X: Any, source: Source | None, method: str) -> A
         finite (raised when they are computed).
     """
     if source is None:
-        return _lazy_from_dask(model, X, method)
+        from dsoftmax.data.dask_graph import encoding_behind
+
+        return _lazy_from_dask(model, X, method, None, encoding_behind("X", X))
     source = source.features_only()
     require_features(source.X.shape, model, source.X.name)
     if source.X.in_memory:
@@ -76,7 +80,7 @@ def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
     from dsoftmax.data.dask_array import DaskArray
 
     if isinstance(source.X, DaskArray):
-        return _lazy_from_dask(model, source.X.collection, method, source.dtype)
+        return _lazy_from_dask(model, source.X.collection, method, source.dtype, source.X.encoding)
     grid = source.grid or Grid((source.chunks,))
     tail = model.shape(1, method)[1:]
     dtype = model.dtype(method, source.dtype)
@@ -113,11 +117,14 @@ def _predict_block(
     model: LinearModel,
     method: str,
     computed: np.dtype[np.floating],
+    encoding: CFEncoding | None,
     block_info: Any = None,
 ) -> Array:
     """Return what is predicted for a block, named in messages by where it lies in the whole."""
     where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
-    chunk = Chunk(X.reshape(-1, X.shape[-1]), None, None, where[0].start)
+    values = X.reshape(-1, X.shape[-1])
+    chunk, missing = with_features(Chunk(values, None, None, where[0].start), values, encoding)
+    chunk = with_nan(chunk, missing, computed)
     if len(where) > 1:
         chunk = chunk._replace(start=0, place=partial(_place, where))
     rows = model.apply(chunk, method, computed)
@@ -129,7 +136,11 @@ def _place(box: Index, row: int) -> str:
 
 
 def _lazy_from_dask(
-    model: LinearModel, X: Any, method: str, computed: np.dtype[np.floating] | None = None
+    model: LinearModel,
+    X: Any,
+    method: str,
+    computed: np.dtype[np.floating] | None,
+    encoding: CFEncoding | None,
 ) -> Any:
     from dsoftmax.data.dask_array import require_array
 
@@ -147,6 +158,7 @@ def _lazy_from_dask(
         model,
         method,
         computed,
+        encoding,
         dtype=dtype,
         meta=np.empty((0,) * (X.ndim - 1 + len(tail)), dtype),
         drop_axis=None if tail else X.ndim - 1,

@@ -162,7 +162,7 @@ def judge(chunk: Chunk, points: Array, shift: Array | None = None) -> HeldOutSum
     loss = np.empty((len(points), len(chunk.X)), points.dtype)
     correct = np.empty(loss.shape, bool)
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows, _, raw in raw_blocks(chunk.X, points, shift):
+        for rows, _, raw in raw_blocks(chunk.X, points, shift, packing=chunk.packing):
             softmax_residual(raw, chunk.codes[rows], loss[:, rows], correct[:, rows])
     weights = model_weights(chunk.sample_weight, np.dtype(np.float64))
     return HeldOutSums(*weighted(loss, correct, weights))

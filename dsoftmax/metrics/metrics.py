@@ -91,7 +91,7 @@ def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
     ranks, bins = np.zeros(MOST_RANKED), np.zeros((len(BINS) - 1, 3))
     keys = np.empty(len(chunk.X), np.int64)
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows, _, raw in raw_blocks(chunk.X, point[None], shift):
+        for rows, _, raw in raw_blocks(chunk.X, point[None], shift, packing=chunk.packing):
             codes, block_weight = chunk.codes[rows], weight[rows]
             log_p = log_probabilities(raw[0])
             log_loss -= float(np.dot(block_weight, log_p[codes, np.arange(len(codes))]))

@@ -25,7 +25,7 @@ def partial_gram(chunk: Chunk, shift: Array | None, dtype: np.dtype[np.floating]
     for start in range(0, n_rows, length):
         rows = chunk.rows(start, min(start + length, n_rows))
         b = len(rows.X)
-        rows_and_one[:b, :-1] = narrow(rows.X, shift, block[:b])
+        rows_and_one[:b, :-1] = narrow(rows.X, shift, block[:b], rows.packing)
         weight = np.ones(b) if rows.sample_weight is None else rows.sample_weight
         weighted = rows_and_one[:b] * weight.astype(dtype)[:, None]
         total += weighted.T @ rows_and_one[:b]

@@ -123,7 +123,8 @@ class LeverageScore:
         ends, others = self.ends[:1], self.others
         result = np.empty((len(chunk.X), 2))
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows, _, (raw,) in raw_blocks(chunk.X, side_by_side(ends, others), self.shift):
+            points = side_by_side(ends, others)
+            for rows, _, (raw,) in raw_blocks(chunk.X, points, self.shift, packing=chunk.packing):
                 result[rows] = self.of_raw(raw)
         return self.weighted(result, chunk)
 

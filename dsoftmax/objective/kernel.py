@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsoftmax.objective.matmul import by_column, by_row, is_turned, kernels_of_numpy, panel_length
+from dsoftmax.objective.packing import Packing
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import softmax_residual
 from dsoftmax.storage.records import storable
@@ -86,13 +87,17 @@ class LossSums(Additive):
     weight: Array
 
 
-def narrow(rows: Array, shift: Array | None, out: Array) -> Array:
+def narrow(rows: Array, shift: Array | None, out: Array, packing: Packing | None = None) -> Array:
     """Convert stored rows to `out.dtype` in `out`, subtracting `shift` (n_features,) on the way.
+
+    With `packing`, the rows are unpacked first.
 
     The difference is taken in the wider of the two dtypes, so that a large mean in
     float64 or int64 storage costs no digits.
     """
-    if shift is None:
+    if packing is not None:
+        packing.unpack(rows, shift, out)
+    elif shift is None:
         np.copyto(out, rows, casting="unsafe")
     elif np.can_cast(rows.dtype, out.dtype):
         np.copyto(out, rows)
@@ -125,7 +130,11 @@ def plan_blocks(points: Array, n_rows: int) -> BlockPlan:
 
 
 def raw_blocks(
-    X: Array, points: Array, shift: Array | None = None, plan: BlockPlan | None = None
+    X: Array,
+    points: Array,
+    shift: Array | None = None,
+    plan: BlockPlan | None = None,
+    packing: Packing | None = None,
 ) -> Iterator[tuple[slice, Array, Array]]:
     """Yield (rows, block, raw) over cache-sized blocks; the buffers are reused.
 
@@ -137,6 +146,8 @@ def raw_blocks(
         Subtracted from every row before the product.
     plan : BlockPlan, optional
         Where it is known already.
+    packing : Packing, optional
+        Of the stored numbers.
 
     Yields
     ------
@@ -155,7 +166,7 @@ def raw_blocks(
     raw = np.empty(width * length, points.dtype)
     for start in range(0, len(X), length):
         rows = slice(start, min(start + length, len(X)))
-        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start])
+        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start], packing)
         by_class = raw[: width * len(block)].reshape(width, len(block))
         if turned:
             np.add(by_row(block, coef, panel).T, intercept, out=by_class)
@@ -241,7 +252,7 @@ def row_losses(
     products = np.empty((plan.length // panel, *gradient.shape), points.dtype)
     # Raw predictions overflow at points far out: the loss is not finite, and the trainer says so.
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows, block, raw in raw_blocks(chunk.X, predicted, shift, plan):
+        for rows, block, raw in raw_blocks(chunk.X, predicted, shift, plan, chunk.packing):
             if extra is not None:
                 extra.on_block(rows, raw[0])
                 raw = raw[0, : len(gradient)].reshape(n_models, n_columns, -1)

@@ -52,7 +52,9 @@ class LinearModel:
         link = _LINKS[method]
         out = np.empty(self.shape(len(chunk.X), method), self.dtype(method, dtype))
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows, _, raw in raw_blocks(chunk.X, self.point(dtype)[None], self.shift):
+            for rows, _, raw in raw_blocks(
+                chunk.X, self.point(dtype)[None], self.shift, packing=chunk.packing
+            ):
                 if not np.isfinite(raw).all():
                     chunk.require_finite(dtype)
                 out[rows] = link(raw[0], self.classes)

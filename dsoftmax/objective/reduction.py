@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from dsoftmax.errors import DataError
+from dsoftmax.objective.packing import Packing
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
@@ -54,6 +55,7 @@ class Chunk(NamedTuple):
     fold : ndarray of shape (rows,), number of the fold that a row is in, or None without folds
     place : says where in the source a row is
     chunk_at : says which chunk of X holds a row and column
+    packing : what the numbers in X stand for, or None for themselves
     """
 
     X: Array
@@ -66,6 +68,7 @@ class Chunk(NamedTuple):
     fold: Array | None = None
     place: Callable[[int], str] = by_number
     chunk_at: Callable[[int, int], str] = _nameless
+    packing: Packing | None = None
 
     @property
     def nbytes(self) -> int:
@@ -127,10 +130,16 @@ class Chunk(NamedTuple):
         selected: dict[str, Any] = {name: select(array) for name, array in self._by_row.items()}
         return self._replace(**selected)
 
+    def decoded(self, dtype: np.dtype[np.floating]) -> Array:
+        """Return X, unpacked, as an array of another dtype."""
+        if self.packing is None:
+            return self.X.astype(dtype)
+        return self.packing.unpack(self.X, None, np.empty(self.X.shape, dtype))
+
     def require_finite(self, dtype: np.dtype[np.floating]) -> None:
         """Raise DataError at the first value of X that `dtype` cannot hold as a finite number."""
         with np.errstate(over="ignore"):
-            bad = np.argwhere(~np.isfinite(self.X.astype(dtype)))
+            bad = np.argwhere(~np.isfinite(self.decoded(dtype)))
         if len(bad) == 0:
             return
         row, column = (int(i) for i in bad[0])

@@ -78,28 +78,32 @@ def moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Momen
     """
     n_rows, n_features = chunk.X.shape
     length = min(block_length(n_features, 0, dtype.itemsize), n_rows)
-    first_mean = _first_rows(chunk, length).astype(np.float64).mean(axis=0)
+    first_mean = _first_rows(chunk, length).mean(axis=0)
     shift = first_mean if not np.can_cast(chunk.X.dtype, dtype) else first_mean.astype(dtype)
+    wide = chunk.X.dtype.itemsize > 2 or chunk.packing is not None
     total, square = np.zeros((n_classes, n_features)), np.zeros(n_features)
     block = np.empty((length, n_features), dtype)
     for start in range(0, n_rows, length):
         rows = slice(start, start + length)
-        deviation = narrow(chunk.X[rows], shift, block[: len(chunk.X[rows])])
+        deviation = narrow(chunk.X[rows], shift, block[: len(chunk.X[rows])], chunk.packing)
         weighted = deviation
         if chunk.sample_weight is not None:
             weighted = deviation * chunk.sample_weight[rows].astype(dtype)[:, None]
-        square += _products(weighted, deviation, wide=chunk.X.dtype.itemsize > 2)
+        square += _products(weighted, deviation, wide=wide)
         _add_by_class(total, weighted, chunk.codes[rows])
     class_weight = np.bincount(chunk.codes, chunk.sample_weight, n_classes).astype(np.float64)
     return _about_the_mean(shift.astype(np.float64), class_weight, total, square)
 
 
 def _first_rows(chunk: Chunk, length: int) -> Array:
-    """Return the first rows that have a weight: those of weight zero may be far from the others."""
-    if chunk.sample_weight is None:
-        return chunk.X[:length]
-    rows = np.flatnonzero(chunk.sample_weight)[:length]
-    return chunk.X[rows] if len(rows) else chunk.X[:length]
+    """Return the first rows that have a weight, in float64.
+
+    Those of weight zero may be far from the others.
+    """
+    first = chunk.rows(0, length)
+    if chunk.sample_weight is not None and chunk.sample_weight.any():
+        first = chunk.take(np.flatnonzero(chunk.sample_weight)[:length])
+    return first.decoded(np.dtype(np.float64))
 
 
 def _products(weighted: Array, deviation: Array, *, wide: bool) -> Array:

@@ -146,7 +146,9 @@ def _as_text(value: Any) -> str:
 def _metadata(array: RowArray) -> str:
     chunks = short_digest(np.array(array.boundaries))
     text = f"{array.shape} {array.dtype} in {len(array.boundaries) - 1} chunks ({chunks})"
-    return f"{text}, metadata {array.identity}" if array.identity else text
+    if array.identity:
+        text = f"{text}, metadata {array.identity}"
+    return text if array.encoding is None else f"{text}, decoded: {array.encoding}"
 
 
 def _content(source: Source, executor: Executor) -> dict[str, str]:

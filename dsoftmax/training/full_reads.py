@@ -130,7 +130,10 @@ class RowReader:
         """Return what evaluates the objective on the sample, whose tasks are planned once."""
         assert sample is not None, "the first read picks a sample"
         if self._sample_objective is None or self._sample_objective.rows is not sample:
-            self._sample_objective = SampleObjective(sample, self._source.dtype, self._threads)
+            source = self._source
+            self._sample_objective = SampleObjective(
+                sample, source.dtype, self._threads, source.X.encoding
+            )
         return self._sample_objective
 
     @cached_property

@@ -180,7 +180,7 @@ def report_left_out(source: Source, found: LabelCounts, rows: str = "rows") -> N
     """Warn of the rows that are left out, and say why."""
     reasons = [
         f"{found.ignored:,} with the label {source.ignore_label!r} (ignore_label)",
-        f"{found.missing:,} with a value that is not finite (missing='drop')",
+        f"{found.missing:,} with a value that is missing or not finite (missing='drop')",
     ]
     counts = (found.ignored, found.missing)
     said = [reason for reason, count in zip(reasons, counts, strict=True) if count]

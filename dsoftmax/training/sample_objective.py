@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.folds import UserFolds
 from dsoftmax.data.numpy_array import MemoryArray
 from dsoftmax.data.source import Source
@@ -45,11 +46,13 @@ class SampleObjective:
     rows : ImportanceSample of one block
     dtype : of the kernel
     executor : the threads
+    encoding : of the rows, as for X of the source
     """
 
     rows: ImportanceSample
     dtype: np.dtype[np.floating]
     executor: Executor
+    encoding: CFEncoding | None = None
 
     def evaluate(self, objective: Objective, request: Request) -> Evaluation:
         """Return the objective at the points of a request, as far as the sample tells it."""
@@ -119,7 +122,7 @@ class SampleObjective:
         """The tasks of the sample, planned once: searches evaluate it again and again."""
         (X,), (codes,), (weight,) = self.rows.X, self.rows.codes, self.rows.weight
         source = Source(
-            MemoryArray("the sample of X", X),
+            MemoryArray("the sample of X", X, encoding=self.encoding),
             MemoryArray("the sample of y", codes),
             MemoryArray("the sample's weights", weight),
             self.dtype,

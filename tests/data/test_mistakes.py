@@ -62,7 +62,7 @@ BAD_DATA: list[tuple[Any, Any, Any, str]] = [
     ),
     (np.array([[0, 0], [0, 0], [np.inf, 0], [0, 0.0]]), Y4, None, "inf at row 2, column 0"),
     (X4, Y4, [1, 1, -1, 1], "sample_weight is -1.0 at row 2; weights must be finite"),
-    (X4, Y4, [1, np.nan, 1, 1], "sample_weight is nan at row 1"),
+    (X4, Y4, [1, np.nan, 1, 1], "sample_weight has a missing value at row 1"),
     (X4, Y4, [0, 0, 0, 0], "all weights are zero; at least one row must count"),
     (X4, Y4, [1, 1], "X has 4 rows but sample_weight has 2"),
     (X4, Y4, ["a"] * 4, "sample_weight has dtype <U1; expected numbers"),

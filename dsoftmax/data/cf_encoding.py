@@ -1,0 +1,196 @@
+"""What the attributes of a stored array say of its numbers, by the CF conventions.
+
+Arrays are decoded as xarray decodes them: `_FillValue` and `missing_value` mark missing values,
+`scale_factor` and `add_offset` unpack numbers, `_Unsigned` and `dtype: bool` say how to read the
+bytes. Source: NetCDF Climate and Forecast (CF) Metadata Conventions, sections 2.5.1 and 8.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dsoftmax.errors import DataError
+from dsoftmax.objective.packing import Packing
+from dsoftmax.typing import Array
+
+_FILLS = ("_FillValue", "missing_value")
+_PACKING = ("scale_factor", "add_offset")
+_TIME = re.compile(r"^\s*\w+ since \S")
+_XARRAY_DIMS = "_ARRAY_DIMENSIONS"  # of arrays of format 2 that xarray has written
+
+
+@dataclass(frozen=True)
+class CFEncoding:
+    """How the stored numbers of an array are to be read.
+
+    Attributes
+    ----------
+    dtype : of the stored numbers, once their bytes are read as the attributes say
+    fill_values : stored numbers, or strings, that mean a missing value
+    packing : what the other stored numbers stand for, or None for themselves
+    """
+
+    dtype: np.dtype[Any]
+    fill_values: tuple[Any, ...] = ()
+    packing: Packing | None = None
+
+    def __str__(self) -> str:
+        facts = [f"missing values are stored as {_listed(self.fill_values)}"] * bool(
+            self.fill_values
+        )
+        if self.packing is not None:
+            scale, offset = self.packing.scale_factor, self.packing.add_offset
+            facts.append(f"unpacked by scale_factor {scale:g}, add_offset {offset:g}")
+        return ", ".join(facts) or f"read as {self.dtype}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as numbers and strings, for JSON."""
+        found: dict[str, Any] = {"dtype": str(self.dtype), "fill_values": list(self.fill_values)}
+        if self.packing is not None:
+            found |= {name: getattr(self.packing, name) for name in _PACKING}
+        return found
+
+    def is_missing(self, stored: Array) -> Array | None:
+        """Return which of some stored numbers mean a missing value, or None if none does."""
+        found: Array | None = None
+        for fill in self.fill_values:
+            where = np.asarray(stored == fill)
+            if where.any():
+                found = where if found is None else found | where
+        return found
+
+    def decode(self, stored: Array) -> Array:
+        """Return what stored numbers stand for: a masked array if some are missing."""
+        missing = self.is_missing(stored)
+        values = stored
+        if self.packing is not None:
+            values = self.packing.unpack(stored, None, np.empty(stored.shape))
+        return values if missing is None else np.ma.masked_array(values, missing)
+
+
+def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
+    """Return what the attributes of an array say of its numbers, or None if they say nothing.
+
+    Raises
+    ------
+    DataError
+        If an attribute is not as the conventions have it, or the numbers are times.
+    """
+    attributes, dtype = dict(array.attrs), np.dtype(array.dtype)
+    if isinstance(units := attributes.get("units"), str) and _TIME.match(units):
+        raise DataError(
+            f"{name} holds times ({units!r}); expected numbers or labels. Convert them first, or "
+            "read the stored numbers with open_data(decode=False)"
+        )
+    read_as = _read_as(name, attributes, dtype)
+    fills = tuple(dict.fromkeys(_fill_values(name, attributes, array, read_as)))
+    packing = _packing(name, attributes, read_as)
+    if not fills and packing is None and read_as == dtype:
+        return None
+    return CFEncoding(read_as, fills, packing)
+
+
+def _read_as(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype to read the bytes of an array as."""
+    if attributes.get("dtype") == "bool" and dtype.itemsize == 1:
+        return np.dtype(bool)
+    unsigned = attributes.get("_Unsigned")
+    if unsigned is None or dtype.kind not in "iu":
+        return dtype
+    if str(unsigned).lower() not in ("true", "false"):
+        raise _bad(name, "_Unsigned", unsigned, '"true" or "false"')
+    kind = "u" if str(unsigned).lower() == "true" else "i"
+    return np.dtype(f"{kind}{dtype.itemsize}").newbyteorder(dtype.byteorder)
+
+
+def _fill_values(
+    name: str, attributes: Mapping[str, Any], array: zarr.Array[Any], dtype: np.dtype[Any]
+) -> Iterator[Any]:
+    """Yield the values that mean a missing one, as they compare with stored ones.
+
+    A NaN is left out: floats that are NaN are missing anyway.
+    """
+    stored = [(key, attributes[key]) for key in _FILLS if key in attributes]
+    if array.metadata.zarr_format == 2 and _XARRAY_DIMS in attributes:
+        # There xarray keeps `_FillValue` as the fill value of the Zarr array.
+        stored += [("fill_value", array.fill_value)] * (array.fill_value is not None)
+    for key, value in stored:
+        for item in value if isinstance(value, list) else [value]:
+            fill = _fill_value(name, key, item, np.dtype(array.dtype), dtype)
+            if not (isinstance(fill, float) and np.isnan(fill)):
+                yield fill
+
+
+def _fill_value(
+    name: str, key: str, value: Any, stored: np.dtype[Any], dtype: np.dtype[Any]
+) -> Any:
+    """Return a fill value as Python has it: a number for numbers, else a string."""
+    if dtype.kind not in "biuf":
+        return value if isinstance(value, bytes) else str(value)
+    if isinstance(value, str):
+        value = _number(name, key, value)
+    if isinstance(value, bool | np.bool):
+        value = int(value)
+    if not isinstance(value, int | float | np.number):
+        raise _bad(name, key, value, "a number")
+    if dtype.kind == "f":
+        # Floats are compared as they are stored: 1e20 is another number in float32.
+        with np.errstate(over="ignore"):
+            return float(dtype.type(value))
+    number = float(value) if isinstance(value, float | np.floating) else int(value)
+    if stored != dtype and number < 0 and dtype.kind == "u":  # `_Unsigned` is about it too
+        number += 2 ** (8 * dtype.itemsize)
+    return int(number) if np.isfinite(number) and number == np.floor(number) else number
+
+
+def _number(name: str, key: str, text: str) -> float:
+    """Return the number in an attribute: xarray writes those of floats as base64 in format 3."""
+    try:
+        return float(text)
+    except ValueError:
+        try:
+            return float(struct.unpack("<d", base64.b64decode(text, validate=True))[0])
+        except (binascii.Error, struct.error):
+            raise _bad(name, key, text, "a number") from None
+
+
+def _packing(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Packing | None:
+    found = {key: attributes[key] for key in _PACKING if attributes.get(key) is not None}
+    if not found:
+        return None
+    if dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} has the attribute {next(iter(found))!r}, but its dtype is {dtype}; expected "
+            "numbers to unpack. Remove the attribute, or pass open_data(decode=False)"
+        )
+    values = {}
+    for key, value in found.items():
+        number = value[0] if isinstance(value, list) and len(value) == 1 else value
+        try:
+            values[key] = float(number)
+        except (TypeError, ValueError):
+            raise _bad(name, key, value, "a number") from None
+        if not np.isfinite(values[key]) or (key == "scale_factor" and values[key] == 0):
+            raise _bad(name, key, value, "a finite number, and none of zero for scale_factor")
+    packing = Packing(**values)
+    return None if packing == Packing() else packing
+
+
+def _bad(name: str, key: str, value: Any, expected: str) -> DataError:
+    return DataError(
+        f"{name} has the attribute {key} = {value!r}; expected {expected}. Correct it, or read the "
+        "stored numbers with open_data(decode=False)"
+    )
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    return " or ".join(map(repr, values))

@@ -1,0 +1,120 @@
+"""What the graph of a Dask array reads: Zarr arrays and memory maps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from dask.array.core import getter, getter_inline, getter_nofancy, slices_from_chunks
+from dask.core import flatten
+from dask.task_spec import DataNode, Task, TaskRef
+from dask.utils import key_split
+
+from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
+from dsoftmax.data.zarr_array import ZarrArray, from_zarr
+from dsoftmax.errors import DataError
+from dsoftmax.storage.urls import url_of
+
+Graph = Mapping[Any, Any]
+_GETTERS = (getter, getter_inline, getter_nofancy)
+# Layers that move stored numbers, and leave them as they are.
+_MOVES = frozenset(
+    ("original-from-zarr", "from-zarr", "getitem", "rechunk-split", "rechunk-merge", "concatenate")
+)
+
+
+def zarr_behind(array: Any, *, decode: bool) -> ZarrArray | None:
+    """Return the local Zarr array of which a Dask array is `from_zarr` and no more.
+
+    Other stores stay in the graph, which has what the user gave to open them.
+    """
+    graph = array.__dask_graph__()
+    stored = None
+    indices = slices_from_chunks(array.chunks)
+    for key, index in zip(flatten(array.__dask_keys__()), indices, strict=True):
+        task = graph.get(key)
+        if not isinstance(task, Task) or task.func not in _GETTERS:
+            return None
+        target, where = (_value(graph, argument) for argument in task.args[:2])
+        if where != index or (stored is not None and target is not stored):
+            return None
+        stored = target
+    if not isinstance(stored, zarr.Array) or stored.shape != array.shape:
+        return None
+    source = from_zarr("X", stored, decode=decode)
+    return source if source.portable else None
+
+
+def encoding_behind(role: str, array: Any) -> CFEncoding | None:
+    """Return what the attributes of the Zarr arrays in a graph say of the numbers of the array.
+
+    `dask.array.from_zarr` reads stored numbers as they are. Slices and other chunks of them are
+    still those; what else has been computed from them is not.
+
+    Raises
+    ------
+    DataError
+        If the array is of several Zarr arrays with different attributes.
+
+    Warns
+    -----
+    UserWarning
+        If the array is computed from stored numbers whose attributes say what they stand for.
+    """
+    graph = array.__dask_graph__()
+    found: dict[str, CFEncoding | None] = {}
+    for node in graph.values():
+        stored = getattr(node, "value", node)
+        if isinstance(stored, zarr.Array):
+            name = url_of(stored) or stored.path or role
+            found[name] = cf_encoding(name, stored)
+    encodings = set(found.values()) - {None}
+    if not encodings:
+        return None
+    name, encoding = next((name, each) for name, each in found.items() if each is not None)
+    if not {key_split(layer) for layer in graph.layers} <= _MOVES:
+        warnings.warn(
+            f"{role} is computed with Dask from {name}, of which the attributes say: {encoding}. "
+            "Dask has read the stored numbers as they are. Open the array with xarray.open_zarr, "
+            "which decodes it; if your own code does, pass open_data(decode=False)",
+            stacklevel=6,
+        )
+        return None
+    if len(encodings) > 1 or None in found.values():
+        raise DataError(
+            f"{role} is made of Zarr arrays whose attributes differ ({', '.join(found)}); open "
+            "them with xarray.open_zarr, which decodes each by its own"
+        )
+    return encoding
+
+
+def optimised(array: Any) -> dict[Any, Any]:
+    """Return the optimised graph of an array, in which memory maps are cut into their blocks."""
+    graph = dict(dask.optimize(array)[0].__dask_graph__())
+    if any(isinstance(getattr(node, "value", None), np.memmap) for node in graph.values()):
+        return dict(dask.optimize(_split_memmaps(array))[0].__dask_graph__())
+    return graph
+
+
+def _split_memmaps(array: Any) -> Any:
+    """Return the array with the memory maps in its graph cut into their blocks.
+
+    Dask copies a memory map into memory and keeps that in one piece, for every part to carry.
+    """
+    graph = dict(array.__dask_graph__())
+    for key, task in graph.items():
+        if isinstance(task, Task) and task.func in _GETTERS:
+            values, where = (_value(graph, argument) for argument in task.args[:2])
+            if isinstance(values, np.memmap):
+                graph[key] = DataNode(key, np.asarray(values[where]))
+    return da.Array(graph, array.name, array.chunks, array.dtype, array._meta)
+
+
+def _value(graph: Graph, argument: Any) -> Any:
+    node = graph[argument.key] if isinstance(argument, TaskRef) else argument
+    return node.value if isinstance(node, DataNode) else node
