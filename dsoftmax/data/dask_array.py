@@ -73,9 +73,9 @@ class DaskArray(RowArrayMixin):
 
     def laid_out(self, grid: Grid) -> RowArray:
         """Return the rows in the order of a grid."""
-        lazy = from_dask(self.name, _as_rows(self.collection, grid))
+        lazy = from_dask(self.name, _as_rows(self.collection, grid), decode=False)
         assert isinstance(lazy, DaskArray)
-        return replace(lazy, collection=self.collection)
+        return replace(lazy, collection=self.collection, encoding=self.encoding)
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, computed here and now."""

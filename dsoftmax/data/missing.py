@@ -34,6 +34,7 @@ def with_features(
         masked = np.ma.getmaskarray(values)
         values, missing = np.ma.getdata(values), masked if masked.any() else None
     elif encoding is not None:
+        values = encoding.as_read(values)
         missing = encoding.is_missing(values)
     return chunk._replace(X=values, packing=packing), missing
 

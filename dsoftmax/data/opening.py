@@ -241,7 +241,7 @@ def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
     if role == "X" and np.ma.is_masked(array) and array.dtype.kind in "biuf":
         # A mask travels with labels and weights; in X, a missing value is a NaN.
         return np.asarray(array.astype(compute_dtype(array.dtype)).filled(np.nan))
-    return array if role in ("y", "sample_weight") else np.asarray(array)
+    return np.asarray(array) if role == "X" else array
 
 
 def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | None) -> None:

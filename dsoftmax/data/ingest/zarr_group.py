@@ -8,6 +8,7 @@ from pathlib import Path
 
 import zarr
 
+from dsoftmax.data.cf_encoding import carried_attributes
 from dsoftmax.data.ingest.row_stream import (
     Block,
     Names,
@@ -55,11 +56,15 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     if pair is None:
         contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
         raise no_pair_error(place, contents, x, y)
-    arrays = {name: open_zarr(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
+    paths = {name: f"{place}/{key}" for name, key in zip("Xy", pair, strict=True)}
+    for path in paths.values():
+        open_zarr(path)  # refuses attributes that cannot be followed
+    arrays = {name: open_zarr(path, decode=False) for name, path in paths.items()}
+    attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
     names = arrays["X"].array().attrs.get("feature_names")
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
-    return RowStream(str(place), checked_specs(arrays), blocks, feature_names)
+    return RowStream(str(place), checked_specs(arrays), blocks, feature_names, attributes)
 
 
 def _open(place: Path | str) -> zarr.Group:
