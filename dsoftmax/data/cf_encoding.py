@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 
 from dsoftmax.errors import DataError
+from dsoftmax.objective.kernel import compute_dtype
 from dsoftmax.objective.packing import Packing
 from dsoftmax.typing import Array
 
@@ -45,17 +46,21 @@ class CFEncoding:
     packing: Packing | None = None
 
     def __str__(self) -> str:
-        facts = [f"missing values are stored as {_listed(self.fill_values)}"] * bool(
-            self.fill_values
-        )
+        facts = [f"read as {self.dtype}"]
         if self.packing is not None:
+            # All digits: a fit records this, and another scale is other data.
             scale, offset = self.packing.scale_factor, self.packing.add_offset
-            facts.append(f"unpacked by scale_factor {scale:g}, add_offset {offset:g}")
-        return ", ".join(facts) or f"read as {self.dtype}"
+            facts.append(f"scale_factor {scale!r}, add_offset {offset!r}")
+        if self.fill_values:
+            facts.append(f"missing where {_listed(self.fill_values)}")
+        return "; ".join(facts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as numbers and strings, for JSON."""
-        found: dict[str, Any] = {"dtype": str(self.dtype), "fill_values": [_plain(fill) for fill in self.fill_values]}
+        found: dict[str, Any] = {
+            "dtype": str(self.dtype),
+            "fill_values": [_plain(fill) for fill in self.fill_values],
+        }
         if self.packing is not None:
             found |= {name: getattr(self.packing, name) for name in _PACKING}
         return found
@@ -82,6 +87,14 @@ class CFEncoding:
         if self.packing is not None:
             values = self.packing.unpack(stored, None, np.empty(stored.shape))
         return values if missing is None else np.ma.masked_array(values, missing)
+
+
+def dtype_for(stored: np.dtype[Any], encoding: CFEncoding | None) -> np.dtype[np.floating]:
+    """Return the dtype to compute in: one that holds what the stored numbers stand for."""
+    packing = None if encoding is None else encoding.packing
+    if packing is not None and not packing.is_modest:
+        return np.dtype(np.float64)
+    return compute_dtype(stored)
 
 
 def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
@@ -154,9 +167,7 @@ def _fill_values(
                 yield fill
 
 
-def _stored_fills(
-    attributes: Mapping[str, Any], array: zarr.Array[Any]
-) -> list[tuple[str, Any]]:
+def _stored_fills(attributes: Mapping[str, Any], array: zarr.Array[Any]) -> list[tuple[str, Any]]:
     """Return what is stored as a fill value, by its name; that of the Zarr array comes last."""
     stored = [(key, attributes[key]) for key in _FILLS if key in attributes]
     if array.metadata.zarr_format == 2 and _XARRAY_DIMS in array.attrs:
@@ -202,9 +213,11 @@ def _bytes(key: str, value: Any) -> bytes:
     if isinstance(value, bytes):
         return bytes(value)
     try:
-        return base64.b64decode(value, validate=True) if key == "_FillValue" else value.encode()
+        if key == "_FillValue":
+            return base64.b64decode(str(value), validate=True)
     except binascii.Error:
-        return str(value).encode()
+        pass
+    return str(value).encode()
 
 
 def _number(name: str, key: str, text: str) -> float:

@@ -70,7 +70,10 @@ def write(rng: np.random.Generator, path: Path) -> None:
     """Write X, y and weights with xarray, and make some attributes lists of one number."""
     zarr_format = int(rng.choice([2, 3]))
     axes = AXES[: int(rng.integers(1, 4))]
-    shape = tuple(int(rng.integers(*bounds)) for bounds in {1: [(40, 90)], 2: [(5, 10)] * 2, 3: [(3, 6)] * 3}[len(axes)])
+    shape = tuple(
+        int(rng.integers(*bounds))
+        for bounds in {1: [(40, 90)], 2: [(5, 10)] * 2, 3: [(3, 6)] * 3}[len(axes)]
+    )
     dims, sizes = {"y": axes, "w": axes}, {"y": shape, "w": shape}
     dims["X"], sizes["X"] = (*axes, "band"), (*shape, int(rng.integers(1, 5)))
     variables, encodings = {}, {}
@@ -86,9 +89,17 @@ def write(rng: np.random.Generator, path: Path) -> None:
             attributes.pop("_Unsigned", None)
         encodings[name] = random_layout(rng, sizes[name], zarr_format)
         variables[name] = (dims[name], stored, attributes)
-        if name == "X" and stored.dtype.kind in "iu" and "_Unsigned" not in attributes and rng.random() < 0.4 and not {"_FillValue","missing_value"} <= set(attributes):
+        if (
+            name == "X"
+            and stored.dtype.kind in "iu"
+            and "_Unsigned" not in attributes
+            and rng.random() < 0.4
+            and not {"_FillValue", "missing_value"} <= set(attributes)
+        ):
             # What it stands for, for xarray to encode.
-            decoded = stored.astype("f8") * attributes.get("scale_factor", 1) + attributes.get("add_offset", 0)
+            decoded = stored.astype("f8") * attributes.get("scale_factor", 1) + attributes.get(
+                "add_offset", 0
+            )
             if set(attributes) & {"_FillValue", "missing_value"}:
                 fill = attributes.get("_FillValue", attributes.get("missing_value"))
                 decoded[stored == fill] = np.nan
@@ -138,14 +149,16 @@ def check(seed: int, path: Path) -> str:
     if len(set(yy)) < 2:
         return "one class"
     if scale > 1e5:
-        return "wide" 
+        return "wide"
     model = SoftmaxRegression(alpha=1.0, solver="newton", tol=1e-9)
     ref = SoftmaxRegression(alpha=1.0, solver="newton", tol=1e-9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(source)
         ref.fit(open_data(rows[good], yy, as_rows(source, w)[good], dtype="float64"))
-    sd = np.nan_to_num(rows[good].std(axis=0)) 
-    np.testing.assert_allclose(model.coef_*sd, ref.coef_*sd, rtol=1e-5, atol=max(1e-6, 10*rtol))
+    sd = np.nan_to_num(rows[good].std(axis=0))
+    np.testing.assert_allclose(
+        model.coef_ * sd, ref.coef_ * sd, rtol=1e-5, atol=max(1e-6, 10 * rtol)
+    )
     np.testing.assert_array_equal(model.classes_, ref.classes_)
     return "ok"

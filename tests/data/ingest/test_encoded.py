@@ -24,9 +24,7 @@ def test_a_fit_of_the_ingested_store_is_that_of_the_original(
     for name in ("X", "y"):
         stored = zarr.open_array(f"{after}/{name}", mode="r")
         assert stored.dtype == zarr.open_array(f"{before}/{name}", mode="r").dtype
-        np.testing.assert_array_equal(
-            stored[:], zarr.open_array(f"{before}/{name}", mode="r")[:]
-        )
+        np.testing.assert_array_equal(stored[:], zarr.open_array(f"{before}/{name}", mode="r")[:])
     coefs = [
         SoftmaxRegression(alpha=0.05, tol=1e-9)
         .fit(open_data(f"{place}/X", f"{place}/y", missing="drop", dtype="float64"))
