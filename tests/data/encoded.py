@@ -57,6 +57,11 @@ class Rows(NamedTuple):
     w: Any
     C: Any
 
+    @property
+    def kept(self) -> Any:
+        """Which rows lack no value."""
+        return ~(np.isnan(self.X).any(axis=1) | np.isnan(self.y) | np.isnan(self.w))
+
 
 def write(path: Path, kind: str, zarr_format: Any) -> Path:
     """Write a group of X, y, w and C, with chunks cut along features, sharded in format 3."""
@@ -95,15 +100,8 @@ def decoded(path: Path) -> Rows:
 @cache
 def complete(path: Path) -> Rows:
     """Return the decoded rows of which nothing is missing."""
-    X, y, w, C = decoded(path)
-    good = ~(np.isnan(X).any(axis=1) | np.isnan(y) | np.isnan(w))
-    return Rows(X[good], y[good].astype(int), w[good], C)
-
-
-def kept(path: Path) -> Any:
-    """Return which rows nothing is missing of."""
-    X, y, w, _ = decoded(path)
-    return ~(np.isnan(X).any(axis=1) | np.isnan(y) | np.isnan(w))
+    rows, kept = decoded(path), decoded(path).kept
+    return Rows(rows.X[kept], rows.y[kept].astype(int), rows.w[kept], rows.C)
 
 
 def _from_zarr(path: Path, name: str) -> Any:
@@ -161,11 +159,15 @@ DOORS: dict[str, Callable[[Path, str], Any]] = {
     "NumPy": lambda path, name: getattr(decoded(path), name),
     "masked": _masked,
 }
-_DECODES_ITSELF = "decoded blocks"
+
+
+def is_decoded_for_us(door: str) -> bool:
+    """Return whether the code of the user has not decoded what its graph reads."""
+    return door != "decoded blocks"
 
 
 def opened(path: Path, door: str, **options: Any) -> Source:
     """Return the rows of a store as a source in float64, without those that lack a value."""
     arrays = (DOORS[door](path, name) for name in ("X", "y", "w"))
     options = {"dtype": "float64", "missing": "drop", **options}
-    return open_data(*arrays, decode=door != _DECODES_ITSELF, **options)
+    return open_data(*arrays, decode=is_decoded_for_us(door), **options)
