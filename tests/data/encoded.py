@@ -78,8 +78,8 @@ def write(path: Path, kind: str, zarr_format: Any) -> Path:
     labels[[7, 50, 149]], weights[[9, 50, 140]] = np.nan, np.nan
     variables["y"] = ("i", labels if "y" in encoding else y)
     variables["w"] = ("i", weights if "w" in encoding else w)
-    encodings: Any = {"y": {"chunks": (60,)}, "w": {"chunks": (33,)}, "C": {"chunks": (25, 3)}}
-    encodings["X"] = {"chunks": (20, 2)} | ({"shards": (40, 4)} if zarr_format == 3 else {})
+    encodings: Any = {"y": {"chunks": (60,)}, "w": {"chunks": (33,)}, "C": {"chunks": (40, 3)}}
+    encodings["X"] = {"chunks": (40, 2)} | ({"shards": (80, 4)} if zarr_format == 3 else {})
     for name in encodings:
         encodings[name] |= encoding.get("X" if name == "C" else name, {})
     with warnings.catch_warnings():
@@ -110,7 +110,7 @@ def _from_zarr(path: Path, name: str) -> Any:
 
 def _moved(path: Path, name: str) -> Any:
     array = _from_zarr(path, name)
-    return da.concatenate([array[:37], array[37:]]).rechunk((30, *array.shape[1:]))
+    return da.concatenate([array[:60], array[60:]]).rechunk((75, *array.shape[1:]))
 
 
 def _with_xarray(path: Path, name: str) -> Any:
@@ -138,7 +138,7 @@ def _masked(path: Path, name: str) -> Any:
 def _masked_blocks(path: Path, name: str) -> Any:
     """Return a Dask array with masked blocks, of which its metadata know nothing."""
     values = _masked(path, name)
-    array = da.zeros(values.shape, chunks=(40, *values.shape[1:]), dtype=values.dtype)
+    array = da.zeros(values.shape, chunks=(60, *values.shape[1:]), dtype=values.dtype)
     meta = np.empty((0,) * values.ndim, values.dtype)
     return array.map_blocks(_block_of, values, meta=meta, dtype=values.dtype)
 

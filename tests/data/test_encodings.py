@@ -25,7 +25,7 @@ from tests.data.encoded import DOORS, FORMATS, KINDS, complete, decoded, opened
 
 Stores = Callable[[str, int], Path]
 
-FOLDS = np.arange(encoded.ROWS) % 3
+FOLDS = np.arange(encoded.ROWS) % 2
 
 
 def model(**params: Any) -> SoftmaxRegression:
@@ -64,7 +64,7 @@ def evaluate(source: Any, rows: Any, kept: Any) -> Any:
 
 def search(source: Any, rows: Any, kept: Any) -> Any:
     cv = FOLDS if source.n_samples == encoded.ROWS else FOLDS[kept]
-    found = SoftmaxRegressionCV(alphas=[0.01, 1.0], cv=cv, tol=1e-8, prune=False).fit(source)
+    found = SoftmaxRegressionCV(alphas=[0.01, 1.0], cv=cv, tol=1e-7, prune=False).fit(source)
     return [*parameters(found), found.alpha_, *found.scores_.ravel()]
 
 
@@ -130,7 +130,7 @@ def test_a_call_gives_what_it_gives_for_the_decoded_numbers(
     np.testing.assert_allclose(got, of_decoded(kind, call), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "door", "zarr_format", "call"), cells("fit", everywhere=("fit",)))
+@pytest.mark.parametrize(("kind", "door", "zarr_format", "call"), cells("fit"))
 def test_a_missing_value_is_one_clear_error_by_default(
     stores: Stores, kind: str, door: str, zarr_format: int, call: str
 ) -> None:
@@ -152,7 +152,7 @@ def test_a_missing_value_is_one_clear_error_by_default(
         SoftmaxRegression().fit(source)
 
 
-PREDICTIONS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "predict_to")
+PREDICTIONS = ("predict", "predict_proba", "predict_to")
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,7 @@ def test_each_store_is_decoded_by_its_own_attributes_in_predictions(
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("kind", "door", "zarr_format", "call"), cells("inspect", everywhere=("inspect",))
-)
+@pytest.mark.parametrize(("kind", "door", "zarr_format", "call"), cells("inspect"))
 def test_inspect_and_plan_count_what_is_decoded(
     stores: Stores, kind: str, door: str, zarr_format: int, call: str
 ) -> None:
