@@ -63,8 +63,7 @@ class CFEncoding:
         """Return which of some stored numbers mean a missing value, or None if none does."""
         found: Array | None = None
         for fill in self.fill_values:
-            where = np.asarray(stored == fill)
-            if where.any():
+            if _may_hold(stored, fill) and (where := np.asarray(stored == fill)).any():
                 found = where if found is None else found | where
         return found
 
@@ -97,6 +96,15 @@ def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
     if not fills and packing is None and read_as == dtype:
         return None
     return CFEncoding(read_as, fills, packing)
+
+
+def _may_hold(stored: Array, value: Any) -> bool:
+    """Return whether an array may hold a value, by its extremes: a comparison takes far longer."""
+    if stored.dtype.kind not in "biuf" or stored.size == 0:
+        return True
+    if value < 0:
+        return not (value < stored.min() or value > stored.max())
+    return not (value > stored.max() or value < stored.min())
 
 
 def _read_as(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
