@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.data.cf_encoding import CFEncoding
+from dsoftmax.data.cf_encoding import CFEncoding, dtype_for
 from dsoftmax.data.grid import Grid, Index, index_in
 from dsoftmax.data.missing import with_features, without_missing
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.metrics.metrics import metrics_of
 from dsoftmax.metrics.scores import EvaluationResult, scores_of
-from dsoftmax.objective.kernel import compute_dtype
 from dsoftmax.objective.linear_model import LinearModel, require_features
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.runtime.reduce import full_pass, reduce
@@ -153,7 +152,7 @@ def _lazy_from_dask(
     if X.numblocks[-1] > 1:
         X = X.rechunk({X.ndim - 1: -1})
     tail = model.shape(1, method)[1:]
-    computed = computed or compute_dtype(X.dtype)
+    computed = computed or dtype_for(X.dtype, encoding)
     dtype = model.dtype(method, computed)
     return X.map_blocks(
         _predict_block,

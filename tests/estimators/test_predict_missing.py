@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,8 @@ DOORS: dict[str, Callable[[np.ndarray, Path], Any]] = {
     "encoded": through_encoding,
     "encoded, from_zarr": lambda X, place: da.from_zarr(through_encoding(X, place)),
     "Dask": lambda X, _: da.from_array(as_missing(X, np.nan), chunks=(3, 10, 2)),
-    "masked blocks": lambda X, _: (
-        da.from_array(masked(X), chunks=(3, 10, 5)).map_blocks(lambda b: b, meta=np.empty((0,) * 3))
+    "masked blocks": lambda X, _: da.from_array(masked(X), chunks=(3, 10, 5)).map_blocks(
+        lambda b: b, meta=np.empty((0,) * 3)
     ),
     "xarray": lambda X, _: xr.DataArray(as_missing(X, np.nan), dims=("time", "x", "band")),
     "lazy xarray": lambda X, place: xr.DataArray(
@@ -140,6 +139,18 @@ def test_rows_that_are_not_missing_keep_their_bits(tmp_path: Path) -> None:
         expected, got = (np.asarray(model.predict_proba(rows)) for rows in given)
         assert np.isnan(got[[0, 77, 199]]).all()
         assert got[rest].tobytes() == expected[rest].tobytes()
+
+
+def test_packed_numbers_that_float32_does_not_hold_are_predicted_alike(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "X", data=np.array([[0], [1], [2], [FILL]], "i2"))
+    array.attrs.update({"scale_factor": 1e39, "_FillValue": FILL})
+    model = SoftmaxRegression(alpha=0.0, tol=1e-2).fit([[0.0], [1.0]], [0, 1])
+    model.coef_ = model.coef_ * 1e-39
+    expected = model.predict_proba(array).compute()
+    assert np.isnan(expected).any(axis=1).tolist() == [False, False, False, True]
+    got = model.predict_proba(da.from_zarr(array))
+    assert got.dtype == expected.dtype == np.float64
+    np.testing.assert_array_equal(got.compute(), expected)
 
 
 TWO, THREE = [0, 1], [0, 1, 2]
@@ -247,3 +258,92 @@ def test_a_search_a_pipeline_and_a_wrapper_do_the_same() -> None:
     lazy = da.from_array(gaps, chunks=(30, 3))
     p = ParallelPostFit(model).predict_proba(lazy).compute(scheduler="synchronous")
     assert (np.isnan(p) == missing[:, None]).all()
+
+
+@pytest.mark.usefixtures("small_spans")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("door", ["masked", "path", "encoded", "masked blocks", "opened"])
+def test_missing_rows_stay_in_their_places_in_a_store(
+    fitted: tuple[SoftmaxRegression, np.ndarray], tmp_path: Path, door: str, method: str
+) -> None:
+    model, X = fitted
+    label = LABEL[len(model.classes_)]
+    given = DOORS[door](X, tmp_path / "data.zarr")
+    model.predict_to(given, tmp_path / "p.zarr", method, missing_label=label)
+    expected = predicted(model, given, method, missing_label=label)
+    written = zarr.open_array(tmp_path / "p.zarr")
+    assert written.shape == expected.shape
+    if written.dtype.kind == "f":
+        np.testing.assert_allclose(written[...], expected, rtol=2e-5, atol=2e-6)
+    else:
+        np.testing.assert_array_equal(written[...], np.asarray(expected))
+    if method == "predict":
+        with pytest.raises(DataError, match="missing_label"):
+            model.predict_to(given, tmp_path / "q.zarr", method)
+        assert not list(tmp_path.glob("q.zarr*"))
+
+
+def test_readers_know_which_stored_labels_are_missing(tmp_path: Path) -> None:
+    """By an attribute, but not if the label is a class, nor where xarray fails by it."""
+    X = np.array([[0.0], [1.0], [2.0], [np.nan]])
+    found = {}
+    for name, classes, label in (
+        ("codes", [0, 1, 2], -1),
+        ("a class", [0, 1, 2], 0),
+        ("float", [0, 1, 2], np.nan),
+        ("text", ["a", "b", "c"], "none"),
+    ):
+        model = SoftmaxRegression(alpha=1e-3).fit(X[:3], classes)
+        model.predict_to(X, tmp_path / name / "p", "predict", missing_label=label)
+        found[name] = zarr.open_array(tmp_path / name / "p").attrs.get("_FillValue")
+    assert found == {"codes": -1, "a class": None, "float": None, "text": None}
+
+    document = tmp_path / "codes" / "p" / "zarr.json"  # xarray wants names of the axes there
+    document.write_text(json.dumps(json.loads(document.read_text()) | {"dimension_names": ["i"]}))
+    zarr.open_group(tmp_path / "codes")
+    labels = xr.open_zarr(tmp_path / "codes", consolidated=False)["p"]
+    np.testing.assert_array_equal(labels.values, [0, 1, 2, np.nan])
+    with pytest.raises(DataError, match="missing label"):
+        SoftmaxRegression().fit(np.zeros((4, 1)), str(tmp_path / "codes" / "p"))
+
+
+def test_a_prediction_with_another_missing_label_is_not_resumed(
+    store: Store, tmp_path: Path
+) -> None:
+    X = np.arange(600.0).reshape(300, 2) / 100
+    model = SoftmaxRegression(tol=1e-2).fit(X, np.arange(300) // 100)
+    X[250] = np.nan
+    path, out = f"{store(rows=100, X=X)}/X", tmp_path / "p.zarr"
+    with pytest.raises(DataError, match="missing_label"):
+        model.predict_to(path, out, "predict", resume=True)
+    for label in (-1, -2, -1.0):
+        with pytest.raises(DataError, match="beginning of another prediction"):
+            model.predict_to(path, out, "predict", resume=True, missing_label=label)
+    model.predict_to(path, out, "predict", resume=True, overwrite=True, missing_label=np.int8(-1))
+    model.predict_to(path, out, "predict", resume=True, missing_label=-1)
+    assert zarr.open_array(out)[250] == -1
+    with pytest.raises(DataError, match="already holds"):
+        model.predict_to(path, out, "predict", resume=True, missing_label=-2)
+    for label in (-1, -2):  # of which probabilities know nothing
+        model.predict_to(path, tmp_path / "q.zarr", resume=True, missing_label=label)
+    p = zarr.open_array(tmp_path / "q.zarr")[...]
+    assert np.isnan(p).any(axis=1).nonzero()[0].tolist() == [250]
+
+
+def test_a_score_leaves_rows_with_missing_values_out_and_says_how_many(store: Store) -> None:
+    X = np.random.default_rng(0).normal(size=(300, 3))
+    y = X.argmax(axis=1)
+    model = SoftmaxRegression(tol=1e-2).fit(X, y)
+    expected = model.evaluate(X[2:], y[2:])
+    X[:2, 1] = np.nan, np.inf
+    path = store(rows=100, X=X, y=y)
+    for given in ((X, y), (f"{path}/X", f"{path}/y")):
+        with pytest.raises(DataError, match="nan at row 0"):
+            model.score(*given)
+        with pytest.warns(UserWarning, match=r"^2 of 300 rows are left out, by missing='drop'$"):
+            found = model.evaluate(open_data(*given, missing="drop"))
+        assert found["n_samples"] == 298
+        assert found["accuracy"] == expected["accuracy"]
+        assert found["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-6)
+    with pytest.raises(DataError, match="all 2 rows are left out"):
+        model.evaluate(open_data(X[:2], y[:2], missing="drop"))
