@@ -235,7 +235,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Its input is "X" of shape (rows, n_features), and its outputs are "label" (rows,) and
         "probabilities" (rows, n_classes) in float32, computed in float64. Integers come back as
         int64. The property "feature_names" holds the names of the features, a line each. A row with
-        a NaN has probabilities of NaN, and a label without a meaning: there is no `missing_label`.
+        a NaN or an infinity has probabilities of NaN, and a label without a meaning: there is no
+        `missing_label`.
 
         Parameters
         ----------

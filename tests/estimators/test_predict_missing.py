@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 from dask_ml.wrappers import ParallelPostFit
+from distributed import Client
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -144,7 +145,7 @@ def test_rows_that_are_not_missing_keep_their_bits(tmp_path: Path) -> None:
 def test_packed_numbers_that_float32_does_not_hold_are_predicted_alike(tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "X", data=np.array([[0], [1], [2], [FILL]], "i2"))
     array.attrs.update({"scale_factor": 1e39, "_FillValue": FILL})
-    model = SoftmaxRegression(alpha=0.0, tol=1e-2).fit([[0.0], [1.0]], [0, 1])
+    model = SoftmaxRegression().fit([[0.0], [1.0]], [0, 1])
     model.coef_ = model.coef_ * 1e-39
     expected = model.predict_proba(array).compute()
     assert np.isnan(expected).any(axis=1).tolist() == [False, False, False, True]
@@ -347,3 +348,18 @@ def test_a_score_leaves_rows_with_missing_values_out_and_says_how_many(store: St
         assert found["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-6)
     with pytest.raises(DataError, match="all 2 rows are left out"):
         model.evaluate(open_data(X[:2], y[:2], missing="drop"))
+
+
+def test_workers_of_a_cluster_give_missing_rows_the_same(
+    cluster: Client, fitted: tuple[SoftmaxRegression, np.ndarray], tmp_path: Path
+) -> None:
+    model, X = fitted
+    label = LABEL[len(model.classes_)]
+    path = through_encoding(X, tmp_path / "data.zarr")
+    expected = model.predict(as_missing(X, np.nan), missing_label=label)
+    lazy = model.predict(path, missing_label=label)
+    np.testing.assert_array_equal(lazy.compute(), expected)
+    model.predict_to(path, tmp_path / "p.zarr", "predict", missing_label=label)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "p.zarr")[...], expected)
+    with pytest.raises(DataError, match="missing_label"):
+        model.predict(path).compute()
