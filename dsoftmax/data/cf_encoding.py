@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 
 from dsoftmax.errors import DataError
+from dsoftmax.objective.kernel import compute_dtype
 from dsoftmax.objective.packing import Packing
 from dsoftmax.typing import Array
 
@@ -105,6 +107,14 @@ def _may_hold(stored: Array, value: Any) -> bool:
     if value < 0:
         return not (value < stored.min() or value > stored.max())
     return not (value > stored.max() or value < stored.min())
+
+
+def dtype_for(stored: npt.DTypeLike, encoding: CFEncoding | None) -> np.dtype[np.floating]:
+    """Return what to compute in: float32 for what it holds exactly or is stored in it."""
+    packing = None if encoding is None else encoding.packing
+    if packing is not None and not packing.is_modest:
+        return np.dtype(np.float64)
+    return compute_dtype(stored)
 
 
 def _read_as(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:

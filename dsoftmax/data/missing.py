@@ -10,7 +10,7 @@ import numpy as np
 from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
-from dsoftmax.objective.reduction import Chunk
+from dsoftmax.objective.reduction import MISSING, Chunk
 from dsoftmax.typing import Array
 
 _DROP = "leave such rows out: open_data(missing='drop')"
@@ -45,6 +45,13 @@ def with_nan(chunk: Chunk, missing: Array | None, dtype: np.dtype[np.floating]) 
     X = chunk.decoded(dtype)
     X[missing] = np.nan
     return chunk._replace(X=X, packing=None)
+
+
+def without_missing(chunk: Chunk, missing: Array | None) -> Chunk:
+    """Return a chunk that tells the rows with masked or marked values of X as left out."""
+    if missing is None:
+        return chunk
+    return left_out(chunk, np.asarray(missing.any(axis=1)), MISSING)
 
 
 def equal(labels: Array, missing: Array, label: Any) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsoftmax.data.cf_encoding import dtype_for
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
@@ -108,7 +109,7 @@ def open_data(
         raise DataError(f"missing is {missing!r}; expected 'raise' or 'drop'")
     if ignore_label is not None:
         _check_ignored(ignore_label, labels)
-    kind: Any = _compute_dtype(features) if dtype is None else dtype
+    kind: Any = dtype_for(features.dtype, features.encoding) if dtype is None else dtype
     source = Source(
         features,
         labels,
@@ -121,13 +122,6 @@ def open_data(
         feature_names=_feature_names(X, features),
     )
     return source if len(features.shape) == 2 else source.laid_out(Grid(features.cuts))
-
-
-def _compute_dtype(X: RowArray) -> np.dtype[np.floating]:
-    packing = None if X.encoding is None else X.encoding.packing
-    if packing is not None and not packing.is_modest:
-        return np.dtype(np.float64)
-    return compute_dtype(X.dtype)
 
 
 def _feature_names(X: Any, array: RowArray) -> tuple[str, ...] | None:

@@ -78,6 +78,8 @@ def _fingerprint(model: LinearModel, source: Source, method: str, executor: Exec
     arrays = (model.classes, model.coef, model.intercept, model.point(source.dtype))
     facts = [method, source.X.name, *described(source).values()]
     facts += [f"{array.dtype.str} {array.shape}" for array in arrays]
+    if method == "predict" and model.missing_label is not None:
+        facts.append(f"missing_label {np.asarray(model.missing_label).item()!r}")
     facts.append(first_values(source, executor))
     digest = hashlib.sha256("\n".join(facts).encode())
     for array in arrays:
@@ -159,10 +161,22 @@ def _create_output(
     tail = model.shape(1, method)[1:]
     dtype = model.dtype(method, source.dtype)
     blocks = tuple(sizes[0] for sizes in out.sizes)
-    attributes = {} if fingerprint is None else {_FINGERPRINT: fingerprint}
+    attributes: dict[str, Any] = {} if fingerprint is None else {_FINGERPRINT: fingerprint}
+    attributes |= _fill_value(model, method, dtype)
     create_array(
         url, None, (*out.shape, *tail), dtype, (*blocks, *tail), attributes, overwrite=overwrite
     )
+
+
+def _fill_value(model: LinearModel, method: str, dtype: np.dtype[Any]) -> dict[str, int]:
+    """Return the attribute by which readers of labels know which are missing, if it can be told.
+
+    Floats have NaN for it; xarray opens no group with strings that have it (2026.9).
+    """
+    label = model.missing_label
+    if method != "predict" or label is None or dtype.kind not in "iu" or label in model.classes:
+        return {}
+    return {"_FillValue": int(label)}
 
 
 def _write_rows(
