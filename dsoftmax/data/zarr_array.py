@@ -22,6 +22,7 @@ from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
 from dsoftmax.data.grid import Index, cuts_every, within
 from dsoftmax.data.row_array import BoxArrayMixin
 from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.urls import (
     absolute_url,
     arrays_in,
@@ -258,6 +259,7 @@ def from_zarr(
 def _described(
     name: str, url: str | None, array: zarr.Array[Any], *, require_complete: bool, decode: bool
 ) -> ZarrArray:
+    require_safe(name, array)
     complete = COMPLETE in array.attrs
     absent, count = absent_objects(array) if complete and require_complete else (0, 0)
     if absent:
