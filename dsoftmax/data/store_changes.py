@@ -1,0 +1,96 @@
+"""Chunks that the stores of a source lack, and those that change while it is read."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from dsoftmax.data.chunk_listing import list_chunks
+from dsoftmax.data.row_array import GridRows, RowArray
+from dsoftmax.data.source import Source
+from dsoftmax.data.zarr_array import ZarrArray
+from dsoftmax.errors import DataError
+
+_NEW_SECONDS = 60.0  # for so long after it was opened, a source needs no look at its stores
+_MOST_NAMES = 3
+
+
+def warn_of_absent_chunks(*sources: Source | None, stacklevel: int) -> None:
+    """Warn of chunks that are not in their stores, which Zarr reads as its fill value.
+
+    Parameters
+    ----------
+    sources : what will be read
+    stacklevel : as of `warnings.warn`, called from the caller of this function
+    """
+    for array in _stored(*sources):
+        if (n_absent := len(array.absent)) > 0:
+            warnings.warn(
+                f"{n_absent} chunk(s) of {array.name} are not in the store, and are read as its "
+                f"fill value, {array.array().fill_value!s}: if they are not of values that were "
+                "all equal to it, restore them",
+                stacklevel=stacklevel + 1,
+            )
+
+
+def require_unchanged(*sources: Source | None, at_start: bool = False) -> None:
+    """Compare the chunks in the stores of sources with those when they were opened.
+
+    Parameters
+    ----------
+    sources : what was read, or will be
+    at_start : whether this is before the first read: then new sources are taken as they are
+
+    Raises
+    ------
+    DataError
+        If chunks were replaced, removed or added; it names them.
+    """
+    for array in _stored(*sources):
+        before = array.listing
+        if before is None or (at_start and time.monotonic() - before.taken < _NEW_SECONDS):
+            continue
+        opened = array.array()
+        after = list_chunks(opened)
+        if after is None:
+            warnings.warn(
+                f"{array.name} could be listed when it was opened, and cannot be any more: whether "
+                "its chunks have changed since is not known",
+                stacklevel=2,
+            )
+        elif changes := before.changes(after):
+            found = [
+                f"{len(numbers):,} chunk(s) were {what} ({_names(array, numbers)})"
+                for what, numbers in changes.items()
+            ]
+            raise DataError(
+                f"{array.name} has changed since it was opened: {', '.join(found)}; what was read "
+                "may be old in part and new in part. Do not write to a store while it is read, and "
+                "start again"
+            )
+
+
+def chunks_digest(array: RowArray) -> tuple[str, str] | None:
+    """Return where an array is stored, and a digest of its chunks; None if either is not known."""
+    stored = array.array if isinstance(array, GridRows) else array
+    if not isinstance(stored, ZarrArray) or stored.listing is None or stored.url is None:
+        return None
+    return stored.url, stored.listing.digest
+
+
+def _stored(*sources: Source | None) -> Iterator[ZarrArray]:
+    for source in sources:
+        for array in () if source is None else source.arrays:
+            stored = array.array if isinstance(array, GridRows) else array
+            if isinstance(stored, ZarrArray):
+                yield stored
+
+
+def _names(array: ZarrArray, numbers: np.ndarray) -> str:
+    opened, grid = array.array(), array.listing.grid if array.listing else ()
+    first = [np.unravel_index(number, grid) for number in numbers[:_MOST_NAMES]]
+    keys = [opened.metadata.encode_chunk_key(tuple(map(int, index))) for index in first]
+    return ", ".join(keys + ["..."] * (len(numbers) > _MOST_NAMES))
