@@ -20,6 +20,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from dsoftmax.storage.digests import short_digest
+from dsoftmax.storage.urls import local_root
 from dsoftmax.typing import Array
 
 _log = logging.getLogger("dsoftmax")
@@ -175,8 +176,9 @@ def _listed(array: zarr.Array[Any], grid: tuple[int, ...]) -> ChunkListing | Non
 
 def _objects(store: Any, path: str) -> Iterable[tuple[str, str]]:
     """Yield the keys below a path of a store, each with its size and ETag or time as text."""
-    if isinstance(store, LocalStore):
-        return _in_folder(os.path.join(store.root, path).rstrip("/"))
+    root = local_root(store)
+    if root is not None and not isinstance(store, ZipStore):
+        return _in_folder(os.path.join(root, path).rstrip("/"))
     if isinstance(store, FsspecStore):
         return _by_fsspec(store, path)
     if isinstance(store, ObjectStore):

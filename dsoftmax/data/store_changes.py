@@ -30,8 +30,8 @@ def warn_of_absent_chunks(*sources: Source | None, stacklevel: int) -> None:
         if (n_absent := len(array.absent)) > 0:
             warnings.warn(
                 f"{n_absent} chunk(s) of {array.name} are not in the store, and are read as its "
-                f"fill value, {array.array().fill_value!s}: if they are not of values that were "
-                "all equal to it, restore them",
+                f"fill value, {array.array().fill_value!s}. Zarr leaves out chunks whose values "
+                "all equal it: if those were others, restore them",
                 stacklevel=stacklevel + 1,
             )
 
