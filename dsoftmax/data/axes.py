@@ -7,6 +7,7 @@ must be the same; where one has none, there is nothing to compare.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.storage import FsspecStore
 
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.zarr_array import ZarrArray
@@ -81,16 +83,21 @@ def axes_of(values: Any, array: RowArray) -> Axes | None:
     if not isinstance(array, ZarrArray):
         return None
     opened = array.array()
-    stored = getattr(opened.metadata, "dimension_names", None)  # format 3
-    if stored is None:
-        stored = opened.attrs.get("_ARRAY_DIMENSIONS")  # xarray's, in format 2
-    if not isinstance(stored, list | tuple) or len(stored) != len(array.shape):
+    stored = _stored_names(opened)
+    if stored is None or len(stored) != len(array.shape):
         return None
     names = tuple(
         name if isinstance(name, str) and name and not _NO_NAME.fullmatch(name) else None
         for name in stored
     )
     return Axes(array.name, names, array.shape, {}, _group_of(array.url, opened))
+
+
+def _stored_names(array: zarr.Array[Any]) -> list[Any] | None:
+    stored = getattr(array.metadata, "dimension_names", None)  # format 3
+    if stored is None:
+        stored = array.attrs.get("_ARRAY_DIMENSIONS")  # xarray's, in format 2
+    return list(stored) if isinstance(stored, list | tuple) else None
 
 
 def require_same_axes(X: Axes | None, other: Axes | None) -> None:
@@ -159,6 +166,12 @@ def _how(axes: Axes, order: tuple[str | None, ...]) -> str:
 
 
 def _require_same_coordinates(X: Axes, other: Axes, axis: int, theirs: Any, mine: Any) -> None:
+    levels = [getattr(index, "names", (None,)) for index in (theirs, mine)]
+    if len(levels[0]) == len(levels[1]) > 1 and any(map(_differ, *levels)):
+        raise DataError(
+            f"{other.array} is stacked from the axes {tuple(levels[1])} where {X.array} is from "
+            f"{tuple(levels[0])}; stack both in the same order"
+        )
     if hasattr(mine, "equals") and hasattr(theirs, "equals") and mine.equals(theirs):
         return
     a, b = _plain(theirs), _plain(mine)
@@ -235,8 +248,15 @@ def _ends(length: int) -> tuple[slice, slice]:
 
 
 def _group_of(url: str | None, array: zarr.Array[Any]) -> Any:
+    store = array.store
+    if url is None and array.path:
+        return store, array.path.rpartition("/")[0]
+    if url is None and isinstance(store, FsspecStore) and "/" in store.path:
+        # Opened at its own address, with what the user gave to open it.
+        parent = store.path.rpartition("/")[0]
+        return FsspecStore(store.fs, read_only=True, path=parent), ""
     if url is None:
-        return (array.store, array.path.rpartition("/")[0]) if array.path else None
+        return None
     group, separator, _ = url.rpartition("/")
     return group if separator and group and not group.endswith(("/", ":")) else None
 
@@ -245,13 +265,14 @@ def _sibling(group: Any, name: str, length: int) -> zarr.Array[Any] | None:
     """Return the array of a group that holds the coordinates of an axis, if there is one."""
     if group is None or "/" in name:
         return None
-    with suppress(Exception):  # whatever a store says if there is none
+    with suppress(Exception), warnings.catch_warnings():  # whatever a store says without one
+        warnings.simplefilter("ignore")  # Zarr's, of strings of fixed length
         if isinstance(group, str):
             found = open_raw(f"{group}/{name}")
         else:
             found = zarr.open(group[0], path=f"{group[1]}/{name}".lstrip("/"), mode="r")
         if isinstance(found, zarr.Array) and found.shape == (length,):
-            return found
+            return found if _stored_names(found) in (None, [name]) else None
     return None
 
 
