@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
+from dsoftmax.typing import Array
 
 _NEW_SECONDS = 60.0  # for so long after it was opened, a source needs no look at its stores
 _MOST_NAMES = 3
@@ -49,28 +50,37 @@ def require_unchanged(*sources: Source | None, at_start: bool = False) -> None:
     DataError
         If chunks were replaced, removed or added; it names them.
     """
-    for array in _stored(*sources):
-        before = array.listing
-        if before is None or (at_start and time.monotonic() - before.taken < _NEW_SECONDS):
-            continue
-        opened = array.array()
-        after = list_chunks(opened)
-        if after is None:
-            warnings.warn(
-                f"{array.name} could be listed when it was opened, and cannot be any more: whether "
-                "its chunks have changed since is not known",
-                stacklevel=2,
-            )
-        elif changes := before.changes(after):
-            found = [
-                f"{len(numbers):,} chunk(s) were {what} ({_names(array, numbers)})"
-                for what, numbers in changes.items()
-            ]
-            raise DataError(
-                f"{array.name} has changed since it was opened: {', '.join(found)}; what was read "
-                "may be old in part and new in part. Do not write to a store while it is read, and "
-                "start again"
-            )
+    for source in sources:
+        for array in _stored(source):
+            assert source is not None, "it has arrays"
+            before = array.listing
+            if before is None or (at_start and time.monotonic() - before.taken < _NEW_SECONDS):
+                continue
+            after = list_chunks(array.array())
+            if after is None:
+                warnings.warn(
+                    f"{array.name} could be listed when it was opened, and cannot be any more: "
+                    "whether its chunks have changed since is not known",
+                    stacklevel=2,
+                )
+            elif changes := before.changes(after):
+                # Whoever allows for chunks that cannot be read allows for those that are lost.
+                allowed = source.max_bad_chunks > 0 and changes.keys() == {"removed"}
+                _report(array, changes, allowed=allowed)
+
+
+def _report(array: ZarrArray, changes: Mapping[str, Array], *, allowed: bool) -> None:
+    found = [
+        f"{len(numbers):,} chunk(s) were {what} ({_names(array, numbers)})"
+        for what, numbers in changes.items()
+    ]
+    text = f"{array.name} has changed since it was opened: {', '.join(found)}"
+    if not allowed:
+        raise DataError(
+            f"{text}; what was read may be old in part and new in part. Do not write to a store "
+            "while it is read, and start again"
+        )
+    warnings.warn(f"{text}; rows that could not be read are left out", stacklevel=3)
 
 
 def chunks_digest(array: RowArray) -> tuple[str, str] | None:
@@ -89,7 +99,7 @@ def _stored(*sources: Source | None) -> Iterator[ZarrArray]:
                 yield stored
 
 
-def _names(array: ZarrArray, numbers: np.ndarray) -> str:
+def _names(array: ZarrArray, numbers: Array) -> str:
     opened, grid = array.array(), array.listing.grid if array.listing else ()
     first = [np.unravel_index(number, grid) for number in numbers[:_MOST_NAMES]]
     keys = [opened.metadata.encode_chunk_key(tuple(map(int, index))) for index in first]
