@@ -210,7 +210,7 @@ def _in_folder(root: str) -> Iterator[tuple[str, str]]:
 
 
 def _by_fsspec(store: FsspecStore, path: str) -> Iterator[tuple[str, str]]:
-    root = f"{store.path}/{path}".rstrip("/")
+    root = "/".join(filter(None, (store.path, path)))
     store.fs.invalidate_cache(root)  # which may be older than the chunks
     found = sync(store.fs._find(root, detail=True))
     for name, info in found.items():

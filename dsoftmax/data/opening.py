@@ -32,7 +32,7 @@ def open_data(
     on_bad_chunk: str = "raise",
     max_bad_chunks: int = 0,
 ) -> Source:
-    """Return a source of rows, having read metadata only.
+    """Return a source of rows, having read metadata and the lists of chunks only.
 
     Parameters
     ----------

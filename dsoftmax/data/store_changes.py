@@ -28,7 +28,10 @@ def warn_of_absent_chunks(*sources: Source | None, stacklevel: int) -> None:
     stacklevel : as of `warnings.warn`, called from the caller of this function
     """
     for array in _stored(*sources):
-        if (n_absent := len(array.absent)) > 0:
+        n_absent = len(array.absent)
+        if not array.complete and array.listing is not None:
+            n_absent = array.listing.n_absent  # too many to know one by one
+        if n_absent:
             warnings.warn(
                 f"{n_absent} chunk(s) of {array.name} are not in the store, and are read as its "
                 f"fill value, {array.array().fill_value!s}. Zarr leaves out chunks whose values "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import fsspec
 import numpy as np
 import pytest
 import s3fs
@@ -476,3 +477,45 @@ def test_a_list_takes_few_bytes_a_chunk_and_does_not_travel(tmp_path: Path) -> N
     assert after.absent.tolist() == [5]
     assert open_zarr(tmp_path / "X").part(50, 60).absent.tolist() == []
     assert open_zarr(tmp_path / "X").part(5, 6).absent.tolist() == [5]
+
+
+def test_more_absent_chunks_than_can_be_known_are_warned_of_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsoftmax.data.chunk_listing._MOST_ABSENT", 0)
+    path, y = absent_chunks(tmp_path)
+    (found,) = warned(lambda: model().fit(path, y))
+    assert "1 chunk(s) of" in str(found.message)
+
+
+def test_ingest_warns_of_absent_chunks_and_refuses_a_store_that_changes(tmp_path: Path) -> None:
+    _, _, chunk = written(tmp_path / "in")
+    zarr.open_group(tmp_path / "in", mode="a")
+    with pytest.raises(DataError, match=r"were replaced \(c/3/0\)"):
+        ingest(tmp_path / "in", tmp_path / "out", progress=lambda *done: other_rows(chunk))
+    assert not (tmp_path / "out").exists()
+    chunk.unlink()
+    (found,) = warned(lambda: ingest(tmp_path / "in", tmp_path / "out"))
+    assert "1 chunk(s) of" in str(found.message)
+    assert Path(found.filename) == Path(__file__)
+
+
+@pytest.mark.parametrize("root", ["", "X"])
+def test_a_virtual_store_lacks_no_chunks(root: str, tmp_path: Path) -> None:
+    path, y, _ = written(tmp_path, "format 2")
+    files = list((tmp_path / "X").iterdir())
+    refs = {
+        f"X/{file.name}": file.read_text() if file.name.startswith(".") else [str(file)]
+        for file in files
+    }
+    options = {"remote_protocol": "file", "remote_options": {"asynchronous": True}}
+    virtual = fsspec.filesystem(
+        "reference", fo={"version": 1, "refs": refs}, asynchronous=True, **options
+    )
+    store = zarr.storage.FsspecStore(virtual, path=root, read_only=True)
+    array = zarr.open_array(store, path="" if root else "X", mode="r")
+    found = model().fit(array, y)
+    np.testing.assert_array_equal(found.coef_, model().fit(path, y).coef_)
+    listing = list_chunks(array)
+    assert listing is not None
+    assert listing.n_absent == 0
