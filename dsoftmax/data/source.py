@@ -9,11 +9,12 @@ can travel with a task.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dsoftmax.data.axes import Axes
 from dsoftmax.data.folds import Folds, HoldOut
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.missing import (
@@ -55,6 +56,7 @@ class Source:
     hold_out : which rows a fit is judged by and does not learn from, or None
     cv : RowArray of shape (n_samples,), what the user calls the folds of the rows, or None
     folds : which rows each model of a cross-validation does not learn from, or None
+    axes : what X says of its axes, in the process that opened it
     """
 
     X: RowArray
@@ -72,6 +74,10 @@ class Source:
     hold_out: HoldOut | None = None
     cv: RowArray | None = None
     folds: Folds | None = None
+    axes: Axes | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"axes": None}
 
     @property
     def n_samples(self) -> int:
@@ -125,7 +131,9 @@ class Source:
 
     def features_only(self) -> Source:
         """Return the source of all rows of X, which no policy leaves out: for predictions."""
-        return replace(self, y=None, sample_weight=None, missing="tell", ignore_label=None)
+        return replace(
+            self, y=None, sample_weight=None, missing="tell", ignore_label=None, axes=None
+        )
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the arrays."""

@@ -13,6 +13,7 @@ from dsoftmax.data.cf_encoding import CFEncoding, dtype_for
 from dsoftmax.data.grid import Grid, Index, index_in
 from dsoftmax.data.missing import with_features, without_missing
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.errors import DataError
 from dsoftmax.metrics.metrics import metrics_of
 from dsoftmax.metrics.scores import EvaluationResult, scores_of
@@ -57,6 +58,7 @@ def predict(model: LinearModel, X: Any, source: Source | None, method: str) -> A
         return _lazy_from_dask(model, X, method, None, encoding_behind("X", X))
     source = source.features_only()
     require_features(source.X.shape, model, source.X.name)
+    warn_of_absent_chunks(source, stacklevel=4)
     if source.X.in_memory:
         flat = model.apply(source.read(0, source.n_samples), method, source.dtype)
         result = flat.reshape(*source.shape, *flat.shape[1:])
@@ -173,16 +175,20 @@ def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
     Raises
     ------
     DataError
-        If the source has no y, other features, or a label that the model does not know.
+        If the source has no y, other features, a label that the model does not know, or changes
+        while it is read.
     """
     require_features(source.X.shape, model, source.X.name)
     if source.y is None:
         raise DataError("y is missing: pass the labels of X")
+    require_unchanged(source, at_start=True)
+    warn_of_absent_chunks(source, stacklevel=3)
     labelled = replace(source, classes=model.classes)
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
         reduction = metrics_of(model.point(source.dtype), model.shift)
         sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
+    require_unchanged(source)
     if not sums.weight > 0:
         raise DataError(
             "all weights are zero; at least one row must count"

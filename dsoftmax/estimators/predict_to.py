@@ -16,6 +16,7 @@ from zarr.core.sync import sync
 
 from dsoftmax.data.grid import Grid, Index, cuts_every
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.errors import DataError
 from dsoftmax.objective.linear_model import METHODS, LinearModel, require_features
 from dsoftmax.runtime.base import Executor
@@ -55,6 +56,8 @@ def predict_to_store(
     require_apart(path, source.X.name if source.X.portable else None)
     if not resume:
         require_free(path, overwrite)
+    require_unchanged(source, at_start=True)
+    warn_of_absent_chunks(source, stacklevel=3)
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_chunked(source.features_only())
     with executor_for(source) as executor:
@@ -66,6 +69,7 @@ def predict_to_store(
             if fingerprint is None or not _is_started(url, fingerprint, overwrite):
                 _create_output(url, model, source, method, out, fingerprint, overwrite)
             _write(executor, model, source, out, method, url, resume)
+            require_unchanged(source)
 
 
 def _fingerprint(model: LinearModel, source: Source, method: str, executor: Executor) -> str:

@@ -167,11 +167,11 @@ def _advice(url: str) -> str:
 
 def url_of(node: Node) -> str | None:
     """Return the path where another process finds an open array or group, or None."""
-    root = _local_root(node.store)
+    root = local_root(node.store)
     return None if root is None else str((root / node.path).resolve())
 
 
-def _local_root(store: Any) -> Path | None:
+def local_root(store: Any) -> Path | None:
     """Return where a store is on this machine; `dask.array.from_zarr` opens paths by fsspec."""
     if isinstance(store, LocalStore):
         return Path(store.root)
