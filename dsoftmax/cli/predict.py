@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from dsoftmax.cli.options import active_cluster, array_in, cluster_options
+from dsoftmax.cli.options import (
+    active_cluster,
+    array_in,
+    cluster_options,
+    decode_option,
+    values_of,
+)
 from dsoftmax.errors import DataError
 
 _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
@@ -30,6 +36,7 @@ _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function"
     help="Accepted, as `train` has it: but no row is left out of predictions. Rows with a missing "
     "value stay in their places and get NaN, or LABEL, which `--method predict` then needs.",
 )
+@decode_option
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at OUT.")
 @click.option("--resume", is_flag=True, help="Go on where a run with this option was stopped.")
 @cluster_options
@@ -54,6 +61,7 @@ def predict(
             "--drop-missing with --method predict needs --missing-label LABEL: rows with a missing "
             "value stay in their places, and need a label"
         )
+    from dsoftmax.data.opening import open_data
     from dsoftmax.estimators.load import load_model
     from dsoftmax.storage.zarr_nodes import require_apart
 
@@ -62,7 +70,7 @@ def predict(
     label = None if missing_label is None else _as_label(missing_label, estimator.classes_)
     with active_cluster():
         estimator.predict_to(
-            array_in(data, x),
+            open_data(array_in(data, x), **values_of("data")),
             out,
             method,
             overwrite=overwrite,

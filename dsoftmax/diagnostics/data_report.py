@@ -135,13 +135,17 @@ class _Sums:
         )
 
 
-def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection:
+def inspect_data(
+    X: Any, y: Any = None, sample_weight: Any = None, *, decode: bool = True
+) -> Inspection:
     """Return shapes, chunks, classes and faults of data, found in one streamed pass.
 
     Parameters
     ----------
     X, y, sample_weight : as for `open_data`
         The rows, their labels and weights.
+    decode : bool, default=True
+        As for `open_data`.
 
     Returns
     -------
@@ -162,7 +166,9 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     >>> report.class_counts, report.constant_features, report.non_finite_rows
     ({'a': 2, 'b': 1}, (0,), 1)
     """
-    source = open_data(X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize)
+    source = open_data(
+        X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize, decode=decode
+    )
     # X may be a Source that allows fewer bad chunks; a report is about all of them.
     source = replace(source, max_bad_chunks=sys.maxsize, missing="keep")
     sums, bad_chunks = _read(source)

@@ -75,3 +75,24 @@ def test_evaluate_says_how_many_rows_it_left_out(data: str, dsoftmax: Dsoftmax) 
         done = dsoftmax("evaluate", "m.zarr", data, "--drop-missing", "--json")
     assert '"n_samples": 249' in done.stdout
     assert dsoftmax("evaluate", "m.zarr", data).returncode == 2
+
+
+def test_stored_numbers_are_read_as_they_are_with_no_decode(
+    dsoftmax: Dsoftmax, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    raw, y = rng.integers(0, 1000, (60, 3)).astype("i2"), rng.integers(0, 3, 60)
+    group = zarr.open_group(tmp_path / "packed", mode="w")
+    packing = {"scale_factor": 0.01, "add_offset": -5.0}
+    for name, values, attributes in (("X", raw, packing), ("y", y, {})):
+        group.create_array(name, data=values, attributes=attributes)
+    for option, features in (("--decode", raw * 0.01 - 5.0), ("--no-decode", raw * 1.0)):
+        stores = f"m{option}.zarr", f"p{option}.zarr"
+        dtype = ("--dtype", "float64")
+        assert dsoftmax("train", "packed", stores[0], option, *dtype).returncode == 0
+        assert dsoftmax("predict", stores[0], "packed", stores[1], option).returncode == 0
+        expected = SoftmaxRegression().fit(features, y).predict_proba(features)
+        found = np.asarray(zarr.open_array(tmp_path / stores[1])[:])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        report = dsoftmax("inspect", "packed", option, "--json")
+        assert report.returncode == 0
