@@ -47,8 +47,7 @@ def main(height: int, folder: Path) -> None:
     model = SoftmaxRegression(alpha=1e-6, standardize=True, tol=1e-2, verbose=1).fit(rows)
     print(model.evaluate(rows))
 
-    seen = cube.notnull().all("band")
-    log_p = model.predict_log_proba(cube.fillna(0)).where(seen).mean("time").compute()
+    log_p = model.predict_log_proba(cube).mean("time").compute()  # which leaves out the NaN
     cover, sure = log_p.idxmax("class"), np.exp(log_p.max("class"))
     cover.to_dataset(name="cover").to_zarr(folder / "map.zarr", mode="w", consolidated=False)
 

@@ -6,7 +6,13 @@ import json
 
 import click
 
-from dsoftmax.cli.options import active_cluster, array_in, cluster_options
+from dsoftmax.cli.options import (
+    active_cluster,
+    array_in,
+    cluster_options,
+    decode_option,
+    values_of,
+)
 
 
 @click.command()
@@ -14,6 +20,7 @@ from dsoftmax.cli.options import active_cluster, array_in, cluster_options
 @click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
 @click.option("--y", help="Array of the labels in DATA; by default y, if there is one.")
 @click.option("--sample-weight", metavar="NAME", help="Array of the weights in DATA.")
+@decode_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cluster_options
 def inspect(data: str, x: str, y: str | None, sample_weight: str | None, as_json: bool) -> None:
@@ -34,5 +41,6 @@ def inspect(data: str, x: str, y: str | None, sample_weight: str | None, as_json
             data if names is None else array_in(data, x),
             None if labels is None else array_in(data, labels),
             None if sample_weight is None else array_in(data, sample_weight),
+            **values_of("data"),
         )
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))

@@ -80,12 +80,19 @@ def worker_bytes(text: str | int) -> int:
 
 
 data_option = option_of("data")
+decode_option = data_option(
+    "--decode/--no-decode",
+    default=True,
+    show_default=True,
+    help="Read numbers as the attributes of their array say (_FillValue, scale_factor, ...).",
+)
 data_options = all_of(
     data_option("--x", default="X", show_default=True, help="Array of the features in DATA."),
     data_option("--y", default="y", show_default=True, help="Array of the labels in DATA."),
     data_option("--sample-weight", metavar="NAME", help="Array of the weights in DATA."),
     data_option("--ignore-label", metavar="LABEL", help="Leave out the rows with this label."),
-    data_option("--drop-missing", is_flag=True, help="Leave out rows with a NaN or an infinity."),
+    data_option("--drop-missing", is_flag=True, help="Leave out rows with a missing value."),
+    decode_option,
     data_option("--dtype", type=click.Choice(["float32", "float64"]), help="What to compute in."),
 )
 
@@ -98,7 +105,8 @@ class Reading:
     ----------
     x, y, sample_weight : names of arrays in the group
     ignore_label : rows with this label are left out
-    drop_missing : whether rows with values that are not finite are left out
+    drop_missing : whether rows with missing values are left out
+    decode : whether numbers are read as the attributes of their array say
     dtype : what to compute in
     max_bad_chunks : how many unreadable chunks are left out; None raises for the first
     """
@@ -108,6 +116,7 @@ class Reading:
     sample_weight: str | None
     ignore_label: str | None
     drop_missing: bool
+    decode: bool
     dtype: str | None
     max_bad_chunks: int | None = None
 
@@ -127,6 +136,7 @@ class Reading:
             None if weight is None else array_in(group, weight),
             dtype=self.dtype,
             missing="drop" if self.drop_missing else "raise",
+            decode=self.decode,
             ignore_label=None if self.ignore_label is None else _label(self.ignore_label, y),
             on_bad_chunk="raise" if self.max_bad_chunks is None else "skip",
             max_bad_chunks=self.max_bad_chunks or 0,

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from dsoftmax.cli.options import active_cluster, array_in, cluster_options
+from dsoftmax.cli.options import (
+    active_cluster,
+    array_in,
+    cluster_options,
+    decode_option,
+    values_of,
+)
+from dsoftmax.errors import DataError
 
 _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
 
@@ -15,18 +24,71 @@ _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function"
 @click.argument("out")
 @click.option("--x", default="X", show_default=True, help="Array of the features in DATA.")
 @click.option("--method", type=click.Choice(_METHODS), default=_METHODS[0], show_default=True)
+@click.option(
+    "--missing-label",
+    metavar="LABEL",
+    help="What `--method predict` gives rows with a missing value, such as -1. By default they are "
+    "an error; the other methods give them NaN.",
+)
+@click.option(
+    "--drop-missing",
+    is_flag=True,
+    help="Accepted, as `train` has it: but no row is left out of predictions. Rows with a missing "
+    "value stay in their places and get NaN, or LABEL, which `--method predict` then needs.",
+)
+@decode_option
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at OUT.")
 @click.option("--resume", is_flag=True, help="Go on where a run with this option was stopped.")
 @cluster_options
 def predict(
-    model: str, data: str, out: str, x: str, method: str, overwrite: bool, resume: bool
+    model: str,
+    data: str,
+    out: str,
+    x: str,
+    method: str,
+    missing_label: str | None,
+    drop_missing: bool,
+    overwrite: bool,
+    resume: bool,
 ) -> None:
-    """Write what MODEL predicts for the Zarr group DATA to the Zarr array OUT."""
+    """Write what MODEL predicts for the Zarr group DATA to the Zarr array OUT.
+
+    Missing in, missing out: rows with a NaN, an infinity or a value that the attributes of the
+    array mark as missing get NaN, or the label that --missing-label names.
+    """
+    if drop_missing and method == "predict" and missing_label is None:
+        raise click.UsageError(
+            "--drop-missing with --method predict needs --missing-label LABEL: rows with a missing "
+            "value stay in their places, and need a label"
+        )
+    from dsoftmax.data.opening import open_data
     from dsoftmax.estimators.load import load_model
     from dsoftmax.storage.zarr_nodes import require_apart
 
     require_apart(out, model, data)
     estimator = load_model(model)
+    label = None if missing_label is None else _as_label(missing_label, estimator.classes_)
     with active_cluster():
-        estimator.predict_to(array_in(data, x), out, method, overwrite=overwrite, resume=resume)
+        estimator.predict_to(
+            open_data(array_in(data, x), **values_of("data")),
+            out,
+            method,
+            overwrite=overwrite,
+            resume=resume,
+            missing_label=label,
+        )
     click.echo(f"{method}: {out}")
+
+
+def _as_label(text: str, classes: Any) -> Any:
+    """Return a label in the kind of the classes: a string, an integer, or a float such as nan."""
+    if classes.dtype.kind in "US":
+        return text if classes.dtype.kind == "U" else text.encode()
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    raise DataError(
+        f"--missing-label is {text!r}, and the classes are {classes.dtype}; expected a number"
+    )

@@ -53,6 +53,7 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "sample_weight": _Key("sample_weight", (str,)),
         "ignore_label": _Key("ignore_label", (str, int, float)),
         "drop_missing": _Key("drop_missing", (bool,)),
+        "decode": _Key("decode", (bool,)),
         "dtype": _Key("dtype", (str,)),
         "validation": _Key("validation", *_PATH),
         "skip_bad_chunks": _Key("max_bad_chunks", (int,)),

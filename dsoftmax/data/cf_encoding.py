@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 
 from dsoftmax.errors import DataError
@@ -75,8 +76,7 @@ class CFEncoding:
         """Return which of some stored numbers mean a missing value, or None if none does."""
         found: Array | None = None
         for fill in self.fill_values:
-            where = np.asarray(stored == fill)
-            if where.any():
+            if _may_hold(stored, fill) and (where := np.asarray(stored == fill)).any():
                 found = where if found is None else found | where
         return found
 
@@ -87,14 +87,6 @@ class CFEncoding:
         if self.packing is not None:
             values = self.packing.unpack(stored, None, np.empty(stored.shape))
         return values if missing is None else np.ma.masked_array(values, missing)
-
-
-def dtype_for(stored: np.dtype[Any], encoding: CFEncoding | None) -> np.dtype[np.floating]:
-    """Return the dtype to compute in: one that holds what the stored numbers stand for."""
-    packing = None if encoding is None else encoding.packing
-    if packing is not None and not packing.is_modest:
-        return np.dtype(np.float64)
-    return compute_dtype(stored)
 
 
 def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
@@ -138,6 +130,23 @@ def _for_json(fill: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind != "f" or isinstance(fill, str | list):
         return fill.item() if isinstance(fill, np.generic) else fill
     return base64.standard_b64encode(struct.pack("<d", float(fill))).decode()
+
+
+def _may_hold(stored: Array, value: Any) -> bool:
+    """Return whether an array may hold a value, by its extremes: a comparison takes far longer."""
+    if stored.dtype.kind not in "biuf" or stored.size == 0:
+        return True
+    if value < 0:
+        return not (value < stored.min() or value > stored.max())
+    return not (value > stored.max() or value < stored.min())
+
+
+def dtype_for(stored: npt.DTypeLike, encoding: CFEncoding | None) -> np.dtype[np.floating]:
+    """Return what to compute in: float32 for what it holds exactly or is stored in it."""
+    packing = None if encoding is None else encoding.packing
+    if packing is not None and not packing.is_modest:
+        return np.dtype(np.float64)
+    return compute_dtype(stored)
 
 
 def _read_as(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -18,6 +18,7 @@ from dask.utils import key_split
 from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
 from dsoftmax.data.zarr_array import ZarrArray, from_zarr
 from dsoftmax.errors import DataError
+from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.urls import url_of
 
 Graph = Mapping[Any, Any]
@@ -72,6 +73,7 @@ def encoding_behind(role: str, array: Any) -> CFEncoding | None:
         stored = getattr(node, "value", node)
         if isinstance(stored, zarr.Array):
             name = url_of(stored) or stored.path or role
+            require_safe(name, stored)
             found[name] = cf_encoding(name, stored)
     encodings = set(found.values()) - {None}
     if not encodings:

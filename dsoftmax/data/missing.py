@@ -10,7 +10,7 @@ import numpy as np
 from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.row_array import RowArray, from_objects
 from dsoftmax.errors import DataError
-from dsoftmax.objective.reduction import Chunk
+from dsoftmax.objective.reduction import MISSING, Chunk
 from dsoftmax.typing import Array
 
 _DROP = "leave such rows out: open_data(missing='drop')"
@@ -51,7 +51,7 @@ def with_nan(chunk: Chunk, missing: Array | None, dtype: np.dtype[np.floating]) 
 def masked_or_not(values: Any) -> Any:
     """Return values as a NumPy array, masked if they are, or if they are a list of such."""
     if isinstance(values, list | tuple) and any(np.ma.isMaskedArray(value) for value in values):
-        return np.ma.array(values)  # type: ignore[no-untyped-call]
+        return np.ma.array(values)
     return np.asanyarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
 
 
@@ -60,8 +60,15 @@ def masked_objects(role: str, array: Any) -> Array:
     present = array.compressed()
     if role == "X" or len(present) == 0:
         return from_objects(role, array.filled(np.nan))
-    found: Any = np.ma.masked_array(from_objects(role, array.filled(present[0])), array.mask)
-    return found
+    values = from_objects(role, array.filled(present[0]))
+    return np.asanyarray(np.ma.masked_array(values, array.mask))
+
+
+def without_missing(chunk: Chunk, missing: Array | None) -> Chunk:
+    """Return a chunk that tells the rows with masked or marked values of X as left out."""
+    if missing is None:
+        return chunk
+    return left_out(chunk, np.asarray(missing.any(axis=1)), MISSING)
 
 
 def equal(labels: Array, missing: Array, label: Any) -> Array:

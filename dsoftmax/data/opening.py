@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
 from dsoftmax.data.cf_encoding import dtype_for
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.missing import masked_objects, masked_or_not
@@ -34,7 +35,7 @@ def open_data(
     max_bad_chunks: int = 0,
     decode: bool = True,
 ) -> Source:
-    """Return a source of rows, having read metadata only.
+    """Return a source of rows, having read metadata and the lists of chunks only.
 
     Parameters
     ----------
@@ -78,7 +79,8 @@ def open_data(
     Raises
     ------
     DataError
-        If there is no array at a path, or shapes, lengths or dtypes do not fit.
+        If there is no array at a path, or shapes, lengths or dtypes do not fit; or the names of
+        axes, or coordinates along them, where both X and the other array have some.
 
     Examples
     --------
@@ -93,7 +95,6 @@ def open_data(
                 "sample_weight with it"
             )
         return X
-    _check_dims(X, y, sample_weight)
     allowed = _bad_chunks_allowed(on_bad_chunk, max_bad_chunks)
     complete = allowed == 0
     features = row_array("X", X, require_complete=complete, decode=decode)
@@ -103,6 +104,10 @@ def open_data(
         labels = _raveled(labels, features)
     if sample_weight is not None:
         weight = row_array("sample_weight", sample_weight, require_complete=complete, decode=decode)
+    axes = axes_of(X, features)
+    for given, array in ((y, labels), (sample_weight, weight)):
+        if array is not None:
+            require_same_axes(axes, axes_of(given, array))
     if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
         raise DataError(f"dtype is {dtype!r}; expected float32 or float64 to compute in")
     _check_arrays(features, labels, weight)
@@ -121,6 +126,7 @@ def open_data(
         retry_policy=RetryPolicy.configured(),
         max_bad_chunks=allowed,
         feature_names=_feature_names(X, features),
+        axes=axes,
     )
     return source if len(features.shape) == 2 else source.laid_out(Grid(features.cuts))
 
@@ -132,7 +138,8 @@ def _feature_names(X: Any, array: RowArray) -> tuple[str, ...] | None:
     ----------
     X : what the user passed: the columns of a DataFrame have names, and so has the last axis of
         a DataArray if it has a coordinate
-    array : X as an array of rows; one of Zarr may have the attribute "feature_names"
+    array : X as an array of rows; one of Zarr may have the attribute "feature_names", or its last
+        axis coordinates in the same group, as xarray writes them
     """
     stored = array.array if isinstance(array, GridRows) else array
     values: Any = getattr(X, "columns", None)
@@ -140,6 +147,7 @@ def _feature_names(X: Any, array: RowArray) -> tuple[str, ...] | None:
         values = X.coords[X.dims[-1]].values.tolist() if X.dims[-1] in X.coords else None
     elif isinstance(stored, ZarrArray) and not type(X).__module__.startswith("dask."):
         values = stored.array().attrs.get("feature_names")
+        values = stored_feature_names(stored) if values is None else values
     names = () if values is None or isinstance(values, str) else tuple(values)
     all_named = len(names) == array.shape[-1] and all(isinstance(name, str) for name in names)
     return names if all_named else None
@@ -209,19 +217,6 @@ def _from_xarray(role: str, values: Any) -> Any:
         preferred = values.encoding.get("preferred_chunks")
         values = values.chunk("auto" if preferred is None else preferred)
     return values.data
-
-
-def _check_dims(X: Any, *companions: Any) -> None:
-    """Refuse DataArrays whose axes have the same names in another order."""
-    for values in companions:
-        if not (_is_from("xarray", X) and _is_from("xarray", values)):
-            continue
-        got, expected = getattr(values, "dims", ()), getattr(X, "dims", ())[:-1]
-        if got != expected and set(got) == set(expected):
-            raise DataError(
-                f"an array has the axes {tuple(got)} where those of X are {tuple(expected)}; "
-                "transpose it to that order"
-            )
 
 
 def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:

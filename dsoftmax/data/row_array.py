@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol, Self
 
@@ -94,10 +94,6 @@ class RowArray(Protocol):
         """Return which chunk holds a value, for messages: nothing, if chunks have no names."""
         ...
 
-    def absent(self) -> int:
-        """Return how many chunks are not in the store, and are read as a fill value."""
-        ...
-
     def require_visible(self) -> None:
         """Raise an error unless this process can open it."""
 
@@ -116,6 +112,10 @@ class RowArray(Protocol):
 
 class BoxArray(RowArray, Protocol):
     """An array of which any box can be read: a slice along each of its leading axes."""
+
+    def part(self, start: int, stop: int) -> BoxArray:
+        """Return what a task needs that reads no other rows than these, at their indices."""
+        ...
 
     def region(self, where: Index) -> Array:
         """Return a box of it."""
@@ -155,10 +155,6 @@ class RowArrayMixin:
     def chunk_at(self, row: int, column: int = 0) -> str:
         """Return nothing."""
         return ""
-
-    def absent(self) -> int:
-        """Return 0."""
-        return 0
 
     def require_visible(self) -> None:
         """Do nothing."""
@@ -268,9 +264,14 @@ class GridRows(RowArrayMixin):
         trailing = (column,) * (len(self.shape) - 1)
         return self.array.chunk_of((*self.grid.index(row), *trailing))
 
-    def absent(self) -> int:
-        """Return how many chunks are not in the store."""
-        return self.array.absent()
+    def part(self, start: int, stop: int) -> Self:
+        """Return the rows of the part of the array that has them."""
+        boxes = [where[0] for where, _, _ in self.grid.regions(start, stop)]
+        if not boxes:
+            return self
+        first, last = min(axis.start for axis in boxes), max(axis.stop for axis in boxes)
+        part = self.array.part(first, last)
+        return self if part is self.array else replace(self, array=part)
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the array."""

@@ -9,11 +9,12 @@ can travel with a task.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dsoftmax.data.axes import Axes
 from dsoftmax.data.folds import Folds, HoldOut
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.missing import (
@@ -24,6 +25,7 @@ from dsoftmax.data.missing import (
     require_values,
     with_features,
     with_nan,
+    without_missing,
 )
 from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy, fetch
 from dsoftmax.data.row_array import LABEL_KINDS, RowArray, from_objects, preview
@@ -45,7 +47,8 @@ class Source:
     classes : sorted labels, once they are known: `read` then returns their codes
     class_weight : (n_classes,) factors of the row weights, or None
     grid : the axes of the samples if there is more than one, else None
-    missing : "raise", "drop": rows with missing values are left out, or "keep": those of X are NaN
+    missing : "raise"; "drop": rows with missing values are left out; "keep": those of X are NaN; or
+        "tell": rows with masked or marked values of X are left out but not changed, others kept
     ignore_label : rows with this label are left out
     retry_policy : how long to try reads again
     max_bad_chunks : how many chunks of X may be left out since they cannot be read
@@ -53,6 +56,7 @@ class Source:
     hold_out : which rows a fit is judged by and does not learn from, or None
     cv : RowArray of shape (n_samples,), what the user calls the folds of the rows, or None
     folds : which rows each model of a cross-validation does not learn from, or None
+    axes : what X says of its axes, in the process that opened it
     """
 
     X: RowArray
@@ -70,6 +74,10 @@ class Source:
     hold_out: HoldOut | None = None
     cv: RowArray | None = None
     folds: Folds | None = None
+    axes: Axes | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"axes": None}
 
     @property
     def n_samples(self) -> int:
@@ -123,7 +131,9 @@ class Source:
 
     def features_only(self) -> Source:
         """Return the source of all rows of X, which no policy leaves out: for predictions."""
-        return replace(self, y=None, sample_weight=None, missing="keep", ignore_label=None)
+        return replace(
+            self, y=None, sample_weight=None, missing="tell", ignore_label=None, axes=None
+        )
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the arrays."""
@@ -198,13 +208,13 @@ class Source:
         chunk, missing = with_features(chunk, values, self.X.encoding)
         if self.missing == "keep":
             return with_nan(chunk, missing, self.dtype)
+        if self.missing == "tell":
+            return without_missing(chunk, missing)
         if self.missing == "drop":
-            rows = np.zeros(len(chunk.X), bool)
-            if missing is not None:
-                rows |= missing.any(axis=1)
+            chunk = without_missing(chunk, missing)
             if chunk.X.dtype.kind == "f":
-                rows |= np.logical_not(np.isfinite(chunk.X).all(axis=1))
-            chunk = left_out(chunk, rows, MISSING)
+                rows = np.logical_not(np.isfinite(chunk.X).all(axis=1))
+                chunk = left_out(chunk, rows, MISSING)
         elif missing is not None:
             require_values(self.X, chunk, missing)
         if chunk.left_out is None:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
-from zarr.storage import LocalStore
 
 from dsoftmax.data.byte_cache import ByteCache
 from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
+from dsoftmax.data.chunk_listing import (
+    ChunkListing,
+    has_number,
+    holds,
+    is_all_fill,
+    list_chunks,
+    numbers_in,
+    require_store,
+    stored_shape,
+)
 from dsoftmax.data.grid import Index, cuts_every, within
 from dsoftmax.data.row_array import BoxArrayMixin
 from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.urls import (
     absolute_url,
     arrays_in,
@@ -35,8 +43,8 @@ from dsoftmax.storage.zarr_nodes import COMPLETE
 from dsoftmax.storage.zarr_timing import decoding
 from dsoftmax.typing import Array
 
-_METADATA = ("zarr.json", ".zarray")
 _SHARD_BYTES = 1 << 26  # decoded, of the rows of a shard that are read at once
+_NONE = np.empty(0, np.int64)
 _LOOK_SECONDS = 10.0  # how long a process believes that the metadata are as they were
 
 
@@ -54,8 +62,11 @@ class ZarrArray(BoxArrayMixin):
     identity : digest of the metadata, by which a store that has changed is found out
     token : names this opening; what a process remembers of a store is remembered under it
     opened : the array itself where it has no URL (a store in memory), else None
-    complete : whether all chunks were written, so that one that is not there was lost
+    complete : whether all chunks are there but those that are absent, so that another was lost
     encoding : what its attributes say of the stored numbers, or None if nothing
+    absent : numbers of the chunks that the store did not hold when it was opened, or of those that
+        a task may meet
+    listing : what it held then, in the process that opened it, if it can tell
     """
 
     name: str
@@ -68,7 +79,12 @@ class ZarrArray(BoxArrayMixin):
     opened: Any = field(default=None, compare=False)
     complete: bool = False
     encoding: CFEncoding | None = None
+    absent: Array = field(default_factory=lambda: _NONE, compare=False)
+    listing: ChunkListing | None = field(default=None, compare=False, repr=False)
     may_wait = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"listing": None}
 
     def __str__(self) -> str:
         return f"{self.name}, {self.shape} {self.dtype}"
@@ -99,7 +115,7 @@ class ZarrArray(BoxArrayMixin):
         self.array()  # opened before the clock of decoding starts
         with decoding():
             values = self._decoded(box)
-        self._require_there(box)
+        self._require_there(box, values)
         return values
 
     def _decoded(self, box: Index) -> Array:
@@ -139,29 +155,30 @@ class ZarrArray(BoxArrayMixin):
             return opened
         return reopen(self.url, self.identity, self.token, int(time.monotonic() // _LOOK_SECONDS))
 
-    def absent(self) -> int:
-        """Return how many chunks (or shards) are not in the store: they read as fill value."""
-        return absent_objects(self.array())[0]
+    def part(self, start: int, stop: int) -> Self:
+        """Return the array that knows of absent chunks in these rows only."""
+        if not len(self.absent):
+            return self
+        return replace(self, absent=numbers_in(self.absent, self.array(), start, stop))
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the array."""
         self.array()
 
-    def _require_there(self, box: Index) -> None:
+    def _require_there(self, box: Index, values: Array) -> None:
         """Raise an error if chunks were read as zeros since the store, or one of them, is gone."""
-        # Zarr reads what is not there as the fill value: a disk that was unmounted, or a chunk that
-        # was lost, would be taken for zeros.
         array = self.array()
-        folder = _folder(array)
-        if folder is not None and not any((folder / name).exists() for name in _METADATA):
-            raise OSError(errno.ESTALE, f"the store is away: {folder} has no metadata")
+        require_store(array)
         if not self.complete:
             return
         for bounds in self._chunks_in(box):
-            key = self._chunk_key(_corner(bounds))
-            path = array.store_path / key
-            if not (sync(path.exists()) if folder is None else (folder / key).exists()):
-                raise FileNotFoundError(f"chunk {key} is not in the store")
+            part, corner = values[within(bounds, box)], _corner(bounds)
+            # To look for every chunk would be a request more for each.
+            if is_all_fill(array, part) and not (
+                has_number(self.absent, array, corner) or holds(array, self._chunk_key(corner))
+            ):
+                forget_chunks()
+                raise FileNotFoundError(f"chunk {self._chunk_key(corner)} is not in the store")
 
     def _box(self, where: Index) -> Index:
         return (*where, *(slice(0, length) for length in self.shape[len(where) :]))
@@ -192,8 +209,7 @@ class ZarrArray(BoxArrayMixin):
     def _chunk_key(self, index: tuple[int, ...]) -> str:
         """Return the key in the store of the chunk or shard that holds a value."""
         array = self.array()
-        stored = array.shards or array.chunks
-        number = tuple(i // size for i, size in zip(index, stored, strict=True))
+        number = tuple(i // size for i, size in zip(index, stored_shape(array), strict=True))
         return array.metadata.encode_chunk_key(number)
 
 
@@ -223,17 +239,6 @@ def open_zarr(
     return _described(url, url, node, require_complete=require_complete, decode=decode)
 
 
-def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
-    """Return how many chunks, or shards where there are shards, the store lacks, and of how many.
-
-    Zarr's own counts of chunks take the last shards for full ones.
-    """
-    stored = array.shards or array.chunks
-    count = math.prod(-(-n // size) for n, size in zip(array.shape, stored, strict=True))
-    in_a_shard = math.prod(a // b for a, b in zip(stored, array.chunks, strict=True))
-    return count - array.nchunks_initialized // in_a_shard, count
-
-
 def from_zarr(
     role: str, node: Any, *, require_complete: bool = True, decode: bool = True
 ) -> ZarrArray:
@@ -258,14 +263,17 @@ def from_zarr(
 def _described(
     name: str, url: str | None, array: zarr.Array[Any], *, require_complete: bool, decode: bool
 ) -> ZarrArray:
-    complete = COMPLETE in array.attrs
-    absent, count = absent_objects(array) if complete and require_complete else (0, 0)
-    if absent:
+    require_safe(name, array)
+    written_whole, listing = COMPLETE in array.attrs, list_chunks(array)
+    n_absent = 0 if listing is None else listing.n_absent
+    if written_whole and n_absent and require_complete:
+        assert listing is not None, "it counts them"
         raise ChunkError(
-            f"{name} has lost {absent} of its {count} chunks, which would be read as zeros; "
-            "restore them, or write the array again"
+            f"{name} has lost {n_absent} of its {listing.count} chunks, which would be read as "
+            "zeros; restore them, or write the array again"
         )
     encoding = cf_encoding(name, array) if decode else None
+    absent = None if listing is None else listing.absent
     return ZarrArray(
         name,
         url,
@@ -275,8 +283,10 @@ def _described(
         digest_of(array),
         uuid4().hex,
         None if url else array,
-        complete,
+        written_whole or absent is not None,
         encoding,
+        _NONE if written_whole or absent is None else absent,
+        listing,
     )
 
 
@@ -287,11 +297,6 @@ def _read_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
     # A shard that is read in parts has its index fetched each time, so small ones are read whole.
     rows = math.prod(array.shape[1:]) * array.shards[0] * np.dtype(array.dtype).itemsize
     return array.shards if rows <= _SHARD_BYTES else array.chunks
-
-
-def _folder(array: zarr.Array[Any]) -> Path | None:
-    """Return where an array is on this machine, if it is in a folder."""
-    return Path(array.store.root) / array.path if isinstance(array.store, LocalStore) else None
 
 
 def _corner(box: Index) -> tuple[int, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dsoftmax.data.chunk_listing import grid_of, list_chunks
 from dsoftmax.data.row_array import GridRows, RowArray
-from dsoftmax.data.zarr_array import ZarrArray, absent_objects
+from dsoftmax.data.zarr_array import ZarrArray
 
 _WITH_CHECKSUM = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}
 
@@ -47,7 +49,7 @@ def zarr_facts(array: RowArray) -> ZarrFacts | None:
     opened = source.array()
     metadata: dict[str, Any] = dict(opened.metadata.to_dict())
     codecs = list(_encoding(metadata))
-    absent, count = absent_objects(opened)
+    listing = list_chunks(opened) if source.listing is None else source.listing
     return ZarrFacts(
         int(metadata["zarr_format"]),
         opened.shape,
@@ -55,8 +57,8 @@ def zarr_facts(array: RowArray) -> ZarrFacts | None:
         opened.shards,
         tuple(_name(codec) for codec in codecs),
         any(_checks(codec) for codec in codecs),
-        count,
-        absent,
+        math.prod(grid_of(opened)),
+        0 if listing is None else listing.n_absent,
         opened.nbytes_stored(),
     )
 

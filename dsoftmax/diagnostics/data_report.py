@@ -146,13 +146,17 @@ class _Sums:
         )
 
 
-def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection:
+def inspect_data(
+    X: Any, y: Any = None, sample_weight: Any = None, *, decode: bool = True
+) -> Inspection:
     """Return shapes, chunks, classes and faults of data, found in one streamed pass.
 
     Parameters
     ----------
     X, y, sample_weight : as for `open_data`
         The rows, their labels and weights.
+    decode : bool, default=True
+        As for `open_data`.
 
     Returns
     -------
@@ -173,7 +177,9 @@ def inspect_data(X: Any, y: Any = None, sample_weight: Any = None) -> Inspection
     >>> report.class_counts, report.constant_features, report.non_finite_rows
     ({'a': 2, 'b': 1}, (0,), 1)
     """
-    source = open_data(X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize)
+    source = open_data(
+        X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize, decode=decode
+    )
     # X may be a Source that allows fewer bad chunks; a report is about all of them.
     source = replace(source, max_bad_chunks=sys.maxsize, missing="keep")
     sums, bad_chunks = _read(source)
@@ -250,10 +256,9 @@ def _mix(classes: Array, n_chunks: int) -> tuple[int, float, int]:
 
 
 def _facts(array: RowArray) -> ArrayFacts:
-    rows = len(array.boundaries) - 1
-    size = int(np.prod(array.shape)) * array.dtype.itemsize
-    dtype, stored = str(array.dtype), zarr_facts(array)
-    return ArrayFacts(array.name, array.shape, dtype, size, rows, stored, array.encoding)
+    rows, stored = len(array.boundaries) - 1, zarr_facts(array)
+    size, kind = int(np.prod(array.shape)) * array.dtype.itemsize, str(array.dtype)
+    return ArrayFacts(array.name, array.shape, kind, size, rows, stored, array.encoding)
 
 
 def _warnings(

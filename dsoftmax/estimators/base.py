@@ -23,13 +23,18 @@ _SHARED = ("fit_intercept", "class_weight", "max_iter", "tol")
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """The methods of an estimator that has `classes_`, `coef_` and `intercept_`."""
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, *, missing_label: Any = None) -> Any:
         """Return the most probable label of each row.
 
         Parameters
         ----------
         X : as for `fit`
             The rows.
+        missing_label : label, optional
+            What rows with a missing value get: a NaN or an infinity, a masked value, or one that
+            attributes mark so (see `open_data`). By default such a row is an error. The labels are
+            of a dtype that holds the classes and this one: integers become larger ones (-1 beside
+            uint8: int16) or float64 (NaN), strings longer ones.
 
         Returns
         -------
@@ -40,9 +45,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            If X has another number of features than the model.
+            If X has another number of features than the model, or no dtype holds the classes and
+            `missing_label`; if a row has a missing value and there is no label for it (of a Dask
+            array, when it is computed).
         """
-        return self._predicted(X, "predict")
+        return self._predicted(X, "predict", missing_label)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class.
@@ -55,7 +62,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         array of shape (n_samples, n_classes)
-            Of the kind that `predict` returns; the columns are those of `classes_`.
+            Of the kind that `predict` returns; the columns are those of `classes_`. Rows with a
+            missing value have NaN.
         """
         return self._predicted(X, "predict_proba")
 
@@ -70,7 +78,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         array of shape (n_samples, n_classes)
-            Of the kind that `predict` returns; the columns are those of `classes_`.
+            Of the kind that `predict` returns; the columns are those of `classes_`. Rows with a
+            missing value have NaN.
         """
         return self._predicted(X, "predict_log_proba")
 
@@ -85,7 +94,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         array of shape (n_samples, n_classes), or (n_samples,) for two classes
-            Of the kind that `predict` returns; for two classes the log odds of the second.
+            Of the kind that `predict` returns; for two classes the log odds of the second. Rows
+            with a missing value have NaN.
         """
         return self._predicted(X, "decision_function")
 
@@ -97,6 +107,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         overwrite: bool = False,
         resume: bool = False,
+        missing_label: Any = None,
     ) -> None:
         """Write predictions to a new Zarr array, chunk by chunk; they are never held at once.
 
@@ -118,16 +129,20 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             with the same model and data, which are known by the address, the metadata and the first
             chunk of X. Until it is complete, a local array is at `path` with
             ".partial" to its name. One process at a time.
+        missing_label : label, optional
+            As for `predict`; other methods write NaN for rows with a missing value. If it is an
+            integer, and none of the classes, it is the array's attribute "_FillValue", by which
+            xarray and `open_data` read it as missing.
 
         Raises
         ------
         DataError
             If X does not fit the model, there is something at `path` already, or what was begun
-            is of another model or data.
+            is of another model, data or `missing_label`; as `predict`.
         """
         check_is_fitted(self)
         source = open_data(X)
-        model = self._linear(X, source)
+        model = self._linear(X, source, missing_label)
         predict_to_store(model, source, path, method, overwrite=overwrite, resume=resume)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
@@ -168,7 +183,13 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            If X does not fit the model, or y has a label that the model does not know.
+            If X does not fit the model, or y has a label that the model does not know; if X has a
+            missing value, unless it is opened by ``open_data(X, y, missing="drop")``.
+
+        Warns
+        -----
+        UserWarning
+            If rows with missing values are left out.
         """
         check_is_fitted(self)
         source = open_data(X, y, sample_weight)
@@ -196,7 +217,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         sklearn.linear_model.LogisticRegression
             Fitted. `fit_intercept`, `class_weight`, `max_iter` and `tol` are those of this model;
-            its other parameters, of which only a new fit takes note, are scikit-learn's.
+            its other parameters, of which only a new fit takes note, are scikit-learn's. It
+            refuses missing values, whatever it is to predict.
         """
         check_is_fitted(self)
         params = {name: getattr(self, name) for name in _SHARED}
@@ -212,7 +234,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Its input is "X" of shape (rows, n_features), and its outputs are "label" (rows,) and
         "probabilities" (rows, n_classes) in float32, computed in float64. Integers come back as
-        int64. The property "feature_names" holds the names of the features, a line each.
+        int64. The property "feature_names" holds the names of the features, a line each. A row with
+        a NaN or an infinity has probabilities of NaN, and a label without a meaning: there is no
+        `missing_label`.
 
         Parameters
         ----------
@@ -234,19 +258,18 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = getattr(self, "feature_names_in_", None)
         write_onnx(self._model(), path, names, dtype, overwrite)
 
-    def _predicted(self, X: Any, method: str) -> Any:
+    def _predicted(self, X: Any, method: str, missing_label: Any = None) -> Any:
         check_is_fitted(self)
         source = None if is_dask(X) else open_data(X)
-        return predict(self._linear(X, source), X, source, method)
+        return predict(self._linear(X, source, missing_label), X, source, method)
 
-    def _linear(self, X: Any, source: Source | None) -> LinearModel:
+    def _linear(self, X: Any, source: Source | None, missing_label: Any = None) -> LinearModel:
         check_feature_names(self, X, source, reset=False)
-        return self._model()
+        return self._model(missing_label)
 
-    def _model(self) -> LinearModel:
-        return LinearModel(
-            self.classes_, self.coef_.T, self.intercept_, getattr(self, "_shift", None)
-        )
+    def _model(self, missing_label: Any = None) -> LinearModel:
+        shift = getattr(self, "_shift", None)
+        return LinearModel(self.classes_, self.coef_.T, self.intercept_, shift, missing_label)
 
 
 def check_feature_names(

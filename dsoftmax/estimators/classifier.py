@@ -262,9 +262,10 @@ class SoftmaxRegression(PartLearner):
         ------
         DataError
             If the parameters or the data cannot be used; what metadata can tell is found out
-            before anything is read.
+            before anything is read. Also if a store has changed since it was opened, which is found
+            at the end, where it is listed again.
         ChunkError
-            If a store cannot deliver some rows.
+            If a store cannot deliver some rows, or has lost a chunk since it was opened.
         OutageError
             If storage or the cluster does not answer any more, for as long as is waited for it.
         CheckpointError
@@ -278,7 +279,8 @@ class SoftmaxRegression(PartLearner):
         UserWarning
             If chunks were left out, or a checkpoint could not be written.
         UserWarning
-            If rows are left out (`open_data`), or chunks of y are not in their store.
+            If rows are left out (`open_data`), or chunks of an array are not in its store, which
+            reads them as its fill value.
         """
         last = self._last_fit() if self.warm_start else None
         params = resolve(self.get_params(deep=False), last)

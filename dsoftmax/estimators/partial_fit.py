@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.diagnostics.history import record_of
 from dsoftmax.estimators.base import LinearClassifier, check_feature_names
 from dsoftmax.events import Callback
@@ -72,6 +73,8 @@ class PartLearner(LinearClassifier):
         params = resolve_part(self.get_params(deep=False), classes, self._last_fit())
         source = open_data(X, y, sample_weight)
         before = getattr(self, "_partial_fit_state", None)
+        require_unchanged(source, at_start=True)
+        warn_of_absent_chunks(source, stacklevel=2)
         with executor_for(source) as executor:
             fit, self._partial_fit_state = train_part(
                 source, params, executor, self.callbacks, before

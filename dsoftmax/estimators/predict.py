@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding, dtype_for
 from dsoftmax.data.grid import Grid, Index, index_in
-from dsoftmax.data.missing import with_features, with_nan
+from dsoftmax.data.missing import with_features, without_missing
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.errors import DataError
 from dsoftmax.metrics.metrics import metrics_of
 from dsoftmax.metrics.scores import EvaluationResult, scores_of
@@ -46,8 +48,9 @@ def predict(model: LinearModel, X: Any, source: Source | None, method: str) -> A
     Raises
     ------
     DataError
-        If X is not of shape (..., n_features) of the model, or has values that are not
-        finite (raised when they are computed).
+        If X is not of shape (..., n_features) of the model; if `missing_label` does not fit the
+        classes; and, when it is computed, if X has missing values that are to get a label and there
+        is none.
     """
     if source is None:
         from dsoftmax.data.dask_graph import encoding_behind
@@ -55,6 +58,7 @@ def predict(model: LinearModel, X: Any, source: Source | None, method: str) -> A
         return _lazy_from_dask(model, X, method, None, encoding_behind("X", X))
     source = source.features_only()
     require_features(source.X.shape, model, source.X.name)
+    warn_of_absent_chunks(source, stacklevel=4)
     if source.X.in_memory:
         flat = model.apply(source.read(0, source.n_samples), method, source.dtype)
         result = flat.reshape(*source.shape, *flat.shape[1:])
@@ -98,7 +102,7 @@ def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
 def _token(source: Source, model: LinearModel) -> str:
     from dask.base import tokenize
 
-    return str(tokenize(source, model.classes, model.coef, model.intercept))
+    return str(tokenize(source, model.classes, model.coef, model.intercept, model.missing_label))
 
 
 def _predict_rows(source: Source, model: LinearModel, method: str, block_info: Any = None) -> Array:
@@ -123,7 +127,7 @@ def _predict_block(
     where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
     values = X.reshape(-1, X.shape[-1])
     chunk, missing = with_features(Chunk(values, None, None, where[0].start), values, encoding)
-    chunk = with_nan(chunk, missing, computed)
+    chunk = without_missing(chunk, missing)
     if len(where) > 1:
         chunk = chunk._replace(start=0, place=partial(_place, where))
     rows = model.apply(chunk, method, computed)
@@ -171,16 +175,31 @@ def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
     Raises
     ------
     DataError
-        If the source has no y, other features, or a label that the model does not know.
+        If the source has no y, other features, a label that the model does not know, or changes
+        while it is read.
     """
     require_features(source.X.shape, model, source.X.name)
     if source.y is None:
         raise DataError("y is missing: pass the labels of X")
+    require_unchanged(source, at_start=True)
+    warn_of_absent_chunks(source, stacklevel=3)
     labelled = replace(source, classes=model.classes)
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
         reduction = metrics_of(model.point(source.dtype), model.shift)
         sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
+    require_unchanged(source)
     if not sums.weight > 0:
-        raise DataError("all weights are zero; at least one row must count")
+        raise DataError(
+            "all weights are zero; at least one row must count"
+            if sums.rows > 0
+            else f"all {source.n_samples:,} rows are left out; at least one row must count"
+        )
+    if source.missing == "drop" and sums.rows < source.n_samples:
+        policy = "missing='drop'" + (" or ignore_label" if source.ignore_label is not None else "")
+        warnings.warn(
+            f"{source.n_samples - sums.rows:,} of {source.n_samples:,} rows are left out, by "
+            f"{policy}",
+            stacklevel=3,
+        )
     return scores_of(sums, model.classes, weighted=source.sample_weight is not None)

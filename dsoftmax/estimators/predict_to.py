@@ -16,6 +16,7 @@ from zarr.core.sync import sync
 
 from dsoftmax.data.grid import Grid, Index, cuts_every
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.errors import DataError
 from dsoftmax.objective.linear_model import METHODS, LinearModel, require_features
 from dsoftmax.runtime.base import Executor
@@ -55,6 +56,8 @@ def predict_to_store(
     require_apart(path, source.X.name if source.X.portable else None)
     if not resume:
         require_free(path, overwrite)
+    require_unchanged(source, at_start=True)
+    warn_of_absent_chunks(source, stacklevel=3)
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_chunked(source.features_only())
     with executor_for(source) as executor:
@@ -66,6 +69,7 @@ def predict_to_store(
             if fingerprint is None or not _is_started(url, fingerprint, overwrite):
                 _create_output(url, model, source, method, out, fingerprint, overwrite)
             _write(executor, model, source, out, method, url, resume)
+            require_unchanged(source)
 
 
 def _fingerprint(model: LinearModel, source: Source, method: str, executor: Executor) -> str:
@@ -78,6 +82,8 @@ def _fingerprint(model: LinearModel, source: Source, method: str, executor: Exec
     arrays = (model.classes, model.coef, model.intercept, model.point(source.dtype))
     facts = [method, source.X.name, *described(source).values()]
     facts += [f"{array.dtype.str} {array.shape}" for array in arrays]
+    if method == "predict" and model.missing_label is not None:
+        facts.append(f"missing_label {np.asarray(model.missing_label).item()!r}")
     facts.append(first_values(source, executor))
     digest = hashlib.sha256("\n".join(facts).encode())
     for array in arrays:
@@ -159,10 +165,22 @@ def _create_output(
     tail = model.shape(1, method)[1:]
     dtype = model.dtype(method, source.dtype)
     blocks = tuple(sizes[0] for sizes in out.sizes)
-    attributes = {} if fingerprint is None else {_FINGERPRINT: fingerprint}
+    attributes: dict[str, Any] = {} if fingerprint is None else {_FINGERPRINT: fingerprint}
+    attributes |= _fill_value(model, method, dtype)
     create_array(
         url, None, (*out.shape, *tail), dtype, (*blocks, *tail), attributes, overwrite=overwrite
     )
+
+
+def _fill_value(model: LinearModel, method: str, dtype: np.dtype[Any]) -> dict[str, int]:
+    """Return the attribute by which readers of labels know which are missing, if it can be told.
+
+    Floats have NaN for it; xarray opens no group with strings that have it (2026.9).
+    """
+    label = model.missing_label
+    if method != "predict" or label is None or dtype.kind not in "iu" or label in model.classes:
+        return {}
+    return {"_FillValue": int(label)}
 
 
 def _write_rows(

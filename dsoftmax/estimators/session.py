@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 # The states of searches, so that a fit knows the checkpoint of one for what it is.
 import dsoftmax.model_selection.state  # noqa: F401
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.diagnostics.scheduler_report import reporting
 from dsoftmax.events import Callback
@@ -29,6 +30,8 @@ def session(
     callbacks : who is told besides
     verbose : whether progress is printed
     """
+    require_unchanged(source, validation_source, at_start=True)
+    warn_of_absent_chunks(source, validation_source, stacklevel=4)
     with ExitStack() as stack:
         executor = stack.enter_context(executor_for(source))
         reports = stack.enter_context(reporting(executor.client, executor.run_key))

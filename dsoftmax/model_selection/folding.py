@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dsoftmax.data.axes import axes_of, require_same_axes
 from dsoftmax.data.batches import Leaf
 from dsoftmax.data.folds import Folds, UserFolds, parts_of, stratified
 from dsoftmax.data.opening import row_array
@@ -57,6 +58,7 @@ def with_cv(source: Source, cv: Any) -> Source:
             f"cv is a {type(cv).__name__} that makes no array; expected the fold of each row, "
             "which can be made of the test sets of splits, or a number of folds"
         ) from error
+    require_same_axes(source.axes, axes_of(cv, array))
     if array.shape != source.shape:
         raise DataError(
             f"{array.name} has shape {array.shape}; expected one fold for each row of X, of shape "

@@ -11,6 +11,7 @@ import numpy as np
 
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
 from dsoftmax.model_selection.folding import folded, require_folds
@@ -112,8 +113,8 @@ class CrossValidationSearch:
                 return self._run()
             except DataError:
                 raise  # the user has to change the data, and a checkpoint would not be of them
-            except BaseException:
-                checkpointer.save_if_possible()
+            except BaseException as error:
+                checkpointer.save_if_possible(error)
                 raise
 
     def _run(self) -> SearchResult:
@@ -278,6 +279,8 @@ class CrossValidationSearch:
     ) -> SearchResult:
         """Return the result, and keep it in the checkpoint."""
         checkpointer, progress = self._checkpointer, self._checkpointer.progress
+        if not self._state.done:
+            require_unchanged(data.source, self._validation.source if self._validation else None)
         final = fitted_winner(self._state, models, winner, interrupted=interrupted)
         if not interrupted:
             checkpointer.commit(replace(self._state, done=True))

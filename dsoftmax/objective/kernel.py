@@ -147,7 +147,8 @@ def raw_blocks(
     plan : BlockPlan, optional
         Where it is known already.
     packing : Packing, optional
-        Of the stored numbers.
+        Of the stored numbers: points and shift are those of what they stand for, and `block` is
+        of the stored ones, less the shift that `Packing.in_stored_units` gives.
 
     Yields
     ------
@@ -155,6 +156,8 @@ def raw_blocks(
     block : array of shape (b, n_features)
     raw : array of shape (n_models, n_columns, b)
     """
+    if packing is not None:
+        points, shift, *_ = packing.in_stored_units(points, shift, X.dtype)
     n_models, n_features, n_columns = points.shape[0], points.shape[1] - 1, points.shape[2]
     width = n_models * n_columns
     by_column = np.ascontiguousarray(points.transpose(0, 2, 1)).reshape(width, n_features + 1)
@@ -166,7 +169,7 @@ def raw_blocks(
     raw = np.empty(width * length, points.dtype)
     for start in range(0, len(X), length):
         rows = slice(start, min(start + length, len(X)))
-        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start], packing)
+        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start])
         by_class = raw[: width * len(block)].reshape(width, len(block))
         if turned:
             np.add(by_row(block, coef, panel).T, intercept, out=by_class)
@@ -265,6 +268,9 @@ def row_losses(
             if rows.stop % _MOST_ROWS == 0 or rows.stop == len(chunk.X):
                 gradient += part
                 part.fill(0)
+    if chunk.packing is not None:
+        units = chunk.packing.in_stored_units(predicted, shift, chunk.X.dtype)
+        gradient = units.gradient(gradient, intercept)
     whole = np.concatenate([gradient, intercept[:, None]], axis=1)
     by_model = whole.reshape(n_models, n_columns, n_rows).transpose(0, 2, 1)
     return loss, correct, np.ascontiguousarray(by_model)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import raw_blocks
+from dsoftmax.objective.missing_label import label_dtype, missing_label_error
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import log_probabilities, probabilities
 from dsoftmax.typing import Array
@@ -29,12 +30,14 @@ class LinearModel:
     coef : (n_features, n_columns); one column is the log odds of the second of two classes
     intercept : (n_columns,)
     shift : (n_features,), what the kernel subtracts from the rows to keep its digits, or None
+    missing_label : what `predict` gives rows with missing values, or None to refuse them
     """
 
     classes: Array
     coef: Array
     intercept: Array
     shift: Array | None = None
+    missing_label: Any = None
 
     def point(self, dtype: npt.DTypeLike) -> Array:
         """Return the kernel's point (n_features + 1, n_columns), for rows that it shifts."""
@@ -44,10 +47,14 @@ class LinearModel:
     def apply(self, chunk: Chunk, method: str, dtype: np.dtype[np.floating]) -> Array:
         """Return what `method` predicts for the rows of a chunk, block by block.
 
+        Rows with missing values, those that are left out and those with a NaN or an infinity in
+        X, get NaN, or `missing_label`.
+
         Raises
         ------
         DataError
-            At the first value of X that is not finite.
+            At the first row with a missing value, if it is to get a label and there is none; and
+            at a value of X that is too large for `dtype`.
         """
         link = _LINKS[method]
         out = np.empty(self.shape(len(chunk.X), method), self.dtype(method, dtype))
@@ -55,10 +62,50 @@ class LinearModel:
             for rows, _, raw in raw_blocks(
                 chunk.X, self.point(dtype)[None], self.shift, packing=chunk.packing
             ):
-                if not np.isfinite(raw).all():
-                    chunk.require_finite(dtype)
                 out[rows] = link(raw[0], self.classes)
+                # A value that is not finite makes raw predictions so: only then is it searched for.
+                if chunk.left_out is not None or not np.isfinite(raw).all():
+                    self._correct(chunk.rows(rows.start, rows.stop), raw[0], method, out[rows])
         return out
+
+    def _correct(self, block: Chunk, raw: Array, method: str, out: Array) -> None:
+        """Correct what is predicted for rows with missing values, and where `raw` has overflown."""
+        missing = np.zeros(len(block.X), bool) if block.left_out is None else block.left_out > 0
+        (overflown,) = np.nonzero(~np.isfinite(raw).all(axis=0) & ~missing)
+        if block.X.dtype.kind == "f":
+            missing[overflown] = ~np.isfinite(block.X[overflown]).all(axis=1)
+            overflown = overflown[~missing[overflown]]
+        if missing.any():
+            if method != "predict":
+                out[missing] = np.nan
+            elif self.missing_label is None:
+                raise missing_label_error(block, missing, self.classes)
+            else:
+                out[missing] = self.missing_label
+        if len(overflown):
+            rows = block.take(overflown)
+            rows.require_finite(raw.dtype)
+            out[overflown] = _LINKS[method](self._wide_raw(rows), self.classes)
+
+    def _wide_raw(self, rows: Chunk) -> Array:
+        """Return raw predictions (n_columns, rows) in the dtype of the widest range.
+
+        Raises
+        ------
+        DataError
+            If that is not wide enough, or the model is not finite.
+        """
+        wide = np.dtype(np.longdouble)
+        raw = rows.decoded(wide) @ self.coef.astype(wide) + self.intercept.astype(wide)
+        if not np.isfinite(raw).all():
+            row = int(np.argmin(np.isfinite(raw).all(axis=1)))
+            raise DataError(
+                f"what the model predicts for {rows.where(row)} of X is beyond the range of "
+                f"{wide}: its coefficients are up to {np.abs(self.coef).max():g}, and the values "
+                f"of that row up to {np.abs(rows.X[row]).max():g}. Scale the features, and fit it "
+                "again"
+            )
+        return np.asarray(raw.T)
 
     def shape(self, n_rows: int, method: str) -> tuple[int, ...]:
         """Return the shape of a prediction for so many rows."""
@@ -66,8 +113,16 @@ class LinearModel:
         return (n_rows,) if narrow else (n_rows, len(self.classes))
 
     def dtype(self, method: str, computed: npt.DTypeLike) -> np.dtype[Any]:
-        """Return the dtype of a prediction that is computed in the given one."""
-        return self.classes.dtype if method == "predict" else np.dtype(computed)
+        """Return the dtype of a prediction that is computed in the given one.
+
+        Raises
+        ------
+        DataError
+            If no dtype holds the classes and `missing_label` as they are.
+        """
+        if method == "predict":
+            return label_dtype(self.classes, self.missing_label)
+        return np.dtype(computed)
 
 
 def _labels(raw: Array, classes: Array) -> Array:

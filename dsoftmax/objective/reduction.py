@@ -121,9 +121,10 @@ class Chunk(NamedTuple):
 
     def where(self, row: int) -> str:
         """Return where in the source a row of the chunk is, for messages."""
-        return self.place(self._number(row))
+        return self.place(self.number(row))
 
-    def _number(self, row: int) -> int:
+    def number(self, row: int) -> int:
+        """Return the index within the source of a row of the chunk."""
         return self.start + (row if self.picked is None else int(self.picked[row]))
 
     def _each(self, select: Callable[[Array], Array]) -> Chunk:
@@ -150,7 +151,7 @@ class Chunk(NamedTuple):
                 "not finite (NaN or infinity); clean the data, or leave rows out: "
                 "open_data(missing='drop')"
             )
-        chunk = self.chunk_at(self._number(row), column)
+        chunk = self.chunk_at(self.number(row), column)
         raise DataError(
             f"X has the value {value} at {self.where(row)}, column {column}{chunk}, which is "
             f"{reason} ({len(bad)} such values among {len(self.X)} rows)"

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dsoftmax.errors import CheckpointError, DataError, DsoftmaxError
+from dsoftmax.errors import CheckpointError, DataError
+from dsoftmax.storage.codecs import arrays_of_model
 from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import strict_json
 from dsoftmax.storage.urls import absolute_url, error_text, locate, open_raw
@@ -115,9 +116,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
                 f"{path} has format {format_}, and this version of dsoftmax reads {_FORMAT}; "
                 f"load it with the version that wrote it{_writer(content)}"
             )
-        arrays = node.arrays() if isinstance(node, zarr.Group) else ()
-        return content, {name: _storable(np.asarray(array[...])) for name, array in arrays}
-    except DsoftmaxError:
+        arrays = arrays_of_model(node) if isinstance(node, zarr.Group) else {}
+        return content, {name: _storable(np.asarray(array[...])) for name, array in arrays.items()}
+    except CheckpointError:
         raise
     except Exception as error:  # whatever damage makes zarr, a codec or JSON raise
         raise CheckpointError(f"{path} is not a readable model: {error_text(error)}") from error

@@ -18,6 +18,7 @@ import zarr.errors
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from dsoftmax.errors import DataError
+from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.zarr_timing import timed
 
@@ -81,7 +82,20 @@ def open_node(url: str) -> Node:
 
 
 def open_raw(url: str) -> Node:
-    """Return the array or group at a URL or path; errors are those of Zarr and of the driver."""
+    """Return the array or group at a URL or path; other errors are those of Zarr and the driver.
+
+    Raises
+    ------
+    DataError
+        If it is an array whose codecs run code.
+    """
+    node = _open(url)
+    if isinstance(node, zarr.Array):
+        require_safe(url, node)
+    return node
+
+
+def _open(url: str) -> Node:
     if "://" in url:
         if dask.config.get("dsoftmax.object-store", "fsspec") == "obstore":
             return zarr.open(_by_obstore(url), mode="r")
@@ -153,11 +167,11 @@ def _advice(url: str) -> str:
 
 def url_of(node: Node) -> str | None:
     """Return the path where another process finds an open array or group, or None."""
-    root = _local_root(node.store)
+    root = local_root(node.store)
     return None if root is None else str((root / node.path).resolve())
 
 
-def _local_root(store: Any) -> Path | None:
+def local_root(store: Any) -> Path | None:
     """Return where a store is on this machine; `dask.array.from_zarr` opens paths by fsspec."""
     if isinstance(store, LocalStore):
         return Path(store.root)

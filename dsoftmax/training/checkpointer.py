@@ -299,8 +299,11 @@ class Checkpointer(Generic[R]):
             self._fingerprint, self._labels, self._seed, self._max_iter, self.run_state, events
         )
 
-    def save_if_possible(self) -> None:
+    def save_if_possible(self, error: BaseException) -> None:
         """Write the checkpoint on the way out of a run that failed."""
+        if isinstance(error, ChunkError) and self._fingerprint is not None:
+            # Whoever restores the chunk writes to the store, and may go on from here.
+            self._fingerprint = replace(self._fingerprint, stored={})
         with suppress(DsoftmaxError):
             self.save()
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsoftmax.data.batches import Epoch, Leaf
+from dsoftmax.data.store_changes import require_unchanged
 from dsoftmax.events import PassEnded
 from dsoftmax.metrics.metrics import MetricSums, held_out_metrics_of
 from dsoftmax.objective.evaluation import Evaluation
@@ -78,6 +79,10 @@ class Evaluator(RowReader):
         super().__init__(data, params, executor, progress, spans, excluded, on_task_done)
         self._validation = validation
         self._epoch = first_epoch(self._source, params, self._parts, self.n_rows)
+
+    def require_unchanged(self) -> None:
+        """Raise DataError if a store that is read has changed since it was opened."""
+        require_unchanged(self._source, self._validation.source if self._validation else None)
 
     def affordable(self, request: Request, position: EpochPosition) -> bool:
         """Return whether the budget has room for a request, and for evaluating the result of it."""

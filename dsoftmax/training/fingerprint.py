@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from operator import or_
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from dsoftmax.data.batches import whole_span
 from dsoftmax.data.row_array import RowArray, preview
 from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import chunks_digest
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.runtime.base import Executor
@@ -36,11 +37,13 @@ class RunFingerprint:
     parameters : as text, by name
     data : what the metadata of each array say, as text, by name
     content : digest of the values of some chunks, by their first row
+    stored : digest of the chunks as their store lists them, by the array and where it is
     """
 
     parameters: dict[str, str]
     data: dict[str, str]
     content: dict[str, str]
+    stored: dict[str, str] = field(default_factory=dict)
 
 
 def fingerprint_of(
@@ -65,7 +68,20 @@ def fingerprint_of(
         _arrays(source)
         | {"the validation data": "none" if validation is None else _validation(validation)},
         _content(source, executor),
+        _stored("", source) | ({} if validation is None else _stored("_val", validation.source)),
     )
+
+
+def _stored(suffix: str, source: Source) -> dict[str, str]:
+    """Return digests of the lists of chunks, which hold their times: known of one place only."""
+    names = ("X", "y", "sample_weight", "cv")
+    arrays = ((name, getattr(source, name)) for name in names)
+    found = {name: chunks_digest(array) for name, array in arrays if array is not None}
+    return {
+        f"{name}{suffix} {short_digest(known[0])}": known[1]
+        for name, known in found.items()
+        if known
+    }
 
 
 def _arrays(source: Source) -> dict[str, str]:
@@ -106,6 +122,10 @@ def differences(old: RunFingerprint, new: RunFingerprint) -> list[str]:
     changed = sorted(int(row) for row in common if old.content[row] != new.content[row])
     if changed:
         found.append(f"other values in the chunk from row {changed[0]} on")
+    # Of a copy elsewhere, other times tell nothing.
+    for key in sorted(old.stored.keys() & new.stored.keys()):
+        if old.stored[key] != new.stored[key]:
+            found.append(f"chunks of {key.split()[0]} were written, or removed, since")
     return found
 
 

@@ -127,7 +127,6 @@ def scan_labels(
             "y is missing: fit requires y to be passed, but the target y is None; pass one label "
             "for each row of X"
         )
-    _warn_of_absent_chunks(source)
     _check_ignored(source, classes)
     named = source if classes is None else source.with_classes(classes)
     alone = not source.drops_missing
@@ -153,17 +152,6 @@ def require_classes(
         raise DataError(
             f"{source.y.name} holds 1 class ({preview(classes[counts.weight > 0])}); "
             "a classifier needs at least 2 classes"
-        )
-
-
-def _warn_of_absent_chunks(source: Source) -> None:
-    absent = 0 if source.y is None else source.y.absent()
-    if absent:
-        assert source.y is not None
-        warnings.warn(
-            f"{absent} chunk(s) of {source.y.name} are not in the store, and are read as its fill "
-            "value: if they are not labels that were all equal to it, restore them",
-            stacklevel=8,
         )
 
 

@@ -78,6 +78,11 @@ def final_model(
     Returns
     -------
     the model, and the position of the fit after that evaluation
+
+    Raises
+    ------
+    DataError
+        If the data have changed since they were opened.
     """
     solver_state, best = state.solver_state, state.best
     assert solver_state is not None, "the solver has started"
@@ -107,6 +112,7 @@ def final_model(
         point, loss, gap = guess
     if state.position.separated and best_pass is None and status is not Status.INTERRUPTED:
         status = Status.SEPARABLE
+    evaluator.require_unchanged()
     coef, intercept = objective.coefficients(point)
     return FittedModel(coef, intercept, loss, gap, status, best_pass), state.position
 

@@ -85,8 +85,8 @@ class Trainer:
                 return self._fit()
             except DataError:
                 raise  # with other data, this will be another run
-            except BaseException:
-                checkpointer.save_if_possible()
+            except BaseException as error:
+                checkpointer.save_if_possible(error)
                 raise
 
     def _resume(self) -> None:

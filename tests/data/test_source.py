@@ -78,7 +78,7 @@ def test_labels_in_large_chunks_are_decoded_once(
 
 
 def test_errors_call_arrays_by_their_names(store: Store) -> None:
-    path = store(rows=10, X=np.zeros((40, 3)), y=np.arange(40) % 2 + 0.5)
+    path = store(rows=10, X=np.ones((40, 3)), y=np.arange(40) % 2 + 0.5)
     with pytest.raises(DataError, match=r"data\.zarr/y has the value 0\.5 at row 0"):
         SoftmaxRegression().fit(f"{path}/X", f"{path}/y")
 

@@ -67,6 +67,10 @@ def test_onnx_predicts_alike(
     np.testing.assert_array_equal(label, model.predict(exact))
     one = session.run(None, {"X": X[:1]})
     assert (one[0].shape, one[1].shape) == ((1,), (1, n_classes))
+    for missing in (np.nan, np.inf, -np.inf):
+        X[1, 3] = missing
+        _, p = session.run(["label", "probabilities"], {"X": X[:3]})
+        np.testing.assert_array_equal(np.isnan(p).all(axis=1), [False, True, False])
 
 
 def test_onnx_takes_far_features_in_float32_as_they_are(tmp_path: Path) -> None:

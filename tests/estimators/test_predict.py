@@ -128,7 +128,7 @@ def test_one_row_is_enough() -> None:
     assert model.predict_proba(np.array([[1]], "u1")).shape == (1, 2)
 
 
-def test_a_value_that_is_not_finite_is_never_scored_or_predicted(
+def test_a_row_with_a_missing_value_is_never_scored_or_labelled_unasked(
     store: Store, tmp_path: Path
 ) -> None:
     X, y = np.random.default_rng(0).normal(size=(300, 2)), np.arange(300) % 2
@@ -141,7 +141,7 @@ def test_a_value_that_is_not_finite_is_never_scored_or_predicted(
         lambda: model.evaluate(f"{path}/X", f"{path}/y"),
         lambda: model.predict(X),
         lambda: model.predict(f"{path}/X").compute(scheduler="synchronous"),
-        lambda: model.predict_proba(lazy).compute(scheduler="synchronous"),
+        lambda: model.predict(lazy).compute(scheduler="synchronous"),
         lambda: model.predict_to(f"{path}/X", tmp_path / "out.zarr", "predict"),
     ):
         with pytest.raises(DataError, match="nan at row 217, column 1"):

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import zarr
 
+from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
 from dsoftmax.data.cf_encoding import carried_attributes
 from dsoftmax.data.ingest.row_stream import (
     Block,
@@ -22,6 +24,8 @@ from dsoftmax.data.ingest.row_stream import (
     zip_blocks,
 )
 from dsoftmax.data.retry import RetryPolicy, fetch
+from dsoftmax.data.source import Source
+from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.data.zarr_array import ZarrArray, forget_chunks, open_zarr
 from dsoftmax.errors import DataError
 from dsoftmax.storage.urls import absolute_url, open_node
@@ -46,7 +50,8 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     Raises
     ------
     DataError
-        If there is no group, or no such arrays in it, or they cannot be used.
+        If there is no group, or no such arrays in it, or they cannot be used; when they are read,
+        if they change meanwhile.
     FileNotFoundError
         If there is nothing at a path.
     """
@@ -61,7 +66,10 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
         open_zarr(path)  # refuses attributes that cannot be followed
     arrays = {name: open_zarr(path, decode=False) for name, path in paths.items()}
     attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
-    names = arrays["X"].array().attrs.get("feature_names")
+    X, y_array = arrays["X"], arrays["y"]
+    require_same_axes(axes_of(None, X), axes_of(None, y_array))
+    warn_of_absent_chunks(Source(X, y_array, None, np.dtype(np.float64)), stacklevel=4)
+    names = X.array().attrs.get("feature_names", stored_feature_names(X))
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
     return RowStream(str(place), checked_specs(arrays), blocks, feature_names, attributes)
@@ -89,6 +97,7 @@ def _read_blocks(arrays: dict[str, ZarrArray]) -> Iterator[Block]:
         yield from zip_blocks(
             {"X": _read_pieces(arrays["X"]), "y": rechunked(_read_pieces(arrays["y"]), rows)}
         )
+        require_unchanged(Source(arrays["X"], arrays["y"], None, np.dtype(np.float64)))
     finally:  # the cache of chunks has no use once all rows are read
         forget_chunks()
 

@@ -1,0 +1,231 @@
+"""Which chunks a Zarr store holds, and what tells whether one of them has been replaced."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
+
+from dsoftmax.storage.digests import short_digest
+from dsoftmax.storage.urls import local_root
+from dsoftmax.typing import Array
+
+_log = logging.getLogger("dsoftmax")
+_METADATA = ("zarr.json", ".zarray")
+_MOST_ABSENT = 1 << 20  # chunks: among more, one that is lost during a run is not noticed
+_NUMBERS = re.compile(r"(?:c[./])?(\d+(?:[./]\d+)*)")
+# What drivers of fsspec call the tag of a content; and, where there is none, its time.
+_TAGS = ("ETag", "etag", "e_tag", "md5Hash", "content_md5", "generation")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+
+
+@dataclass(frozen=True)
+class ChunkListing:
+    """The chunks, or shards where there are shards, that a store held when it was listed.
+
+    Attributes
+    ----------
+    grid : how many chunks there are along each axis
+    numbers : (n_chunks_held,), sorted: indices into the flattened grid
+    stamps : (n_chunks_held,), digests of size and ETag, or size and time, in the same order
+    taken : when, by `time.monotonic`
+    """
+
+    grid: tuple[int, ...]
+    numbers: Array
+    stamps: Array
+    taken: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def count(self) -> int:
+        """How many chunks the array has."""
+        return math.prod(self.grid)
+
+    @property
+    def n_absent(self) -> int:
+        """How many of them the store did not hold."""
+        return self.count - len(self.numbers)
+
+    @property
+    def absent(self) -> Array | None:
+        """Their numbers, sorted; None for too many to keep."""
+        if self.n_absent > _MOST_ABSENT:
+            return None
+        first, stop = np.r_[0, self.numbers + 1], np.r_[self.numbers, self.count]
+        gaps = np.flatnonzero(first < stop)
+        runs = [np.arange(first[gap], stop[gap]) for gap in gaps]
+        return np.concatenate(runs) if runs else np.empty(0, np.int64)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all of it."""
+        return short_digest(self.numbers, self.stamps)
+
+    def changes(self, after: ChunkListing) -> dict[str, Array]:
+        """Return the chunks of which a later listing tells something else, by what it tells."""
+        _, here, there = np.intersect1d(self.numbers, after.numbers, True, return_indices=True)
+        found = {
+            "replaced": self.numbers[here[self.stamps[here] != after.stamps[there]]],
+            "removed": np.setdiff1d(self.numbers, after.numbers, True),
+            "added": np.setdiff1d(after.numbers, self.numbers, True),
+        }
+        return {what: numbers for what, numbers in found.items() if len(numbers)}
+
+
+def stored_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Return the shape of what is one object in the store: a shard, or a chunk."""
+    shape: tuple[int, ...] = array.shards or array.chunks
+    return shape
+
+
+def require_store(array: zarr.Array[Any]) -> None:
+    """Raise an error if the folder of an array is away, such as on a disk that was unmounted."""
+    folder = _folder(array)
+    if folder is not None and not any((folder / name).exists() for name in _METADATA):
+        raise OSError(errno.ESTALE, f"the store is away: {folder} has no metadata")
+
+
+def holds(array: zarr.Array[Any], key: str) -> bool:
+    """Return whether the store of an array has a chunk now."""
+    folder = _folder(array)
+    return bool(
+        sync((array.store_path / key).exists()) if folder is None else (folder / key).exists()
+    )
+
+
+def is_all_fill(array: zarr.Array[Any], values: Array) -> bool:
+    """Return whether values are what Zarr returns for a chunk that is not there."""
+    fill = array.fill_value
+    fill = np.zeros((), values.dtype)[()] if fill is None else fill
+    corners = (values[(slice(at, at + 1 or None),) * values.ndim] for at in (0, -1))
+    for part in (*corners, values):  # most chunks differ in the first value
+        if not (np.all(part == fill) or (fill != fill and np.all(part != part))):
+            return False
+    return True
+
+
+def has_number(numbers: Array, array: zarr.Array[Any], index: tuple[int, ...]) -> bool:
+    """Return whether the chunk that holds a value has one of these numbers."""
+    if not len(numbers):
+        return False
+    where = [i // size for i, size in zip(index, stored_shape(array), strict=True)]
+    return bool(np.isin(np.ravel_multi_index(where, grid_of(array)), numbers))
+
+
+def numbers_in(numbers: Array, array: zarr.Array[Any], start: int, stop: int) -> Array:
+    """Return those of the sorted numbers of chunks whose rows overlap some rows."""
+    size, in_a_row = stored_shape(array)[0], math.prod(grid_of(array)[1:])
+    within = np.array([start // size, -(-stop // size)]) * in_a_row
+    low, high = np.searchsorted(numbers, within)
+    return numbers[low:high]
+
+
+def _folder(array: zarr.Array[Any]) -> Path | None:
+    """Return where an array is on this machine, if it is in a folder."""
+    return Path(array.store.root) / array.path if isinstance(array.store, LocalStore) else None
+
+
+def grid_of(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Return how many chunks, or shards, there are along each axis."""
+    sizes = zip(array.shape, stored_shape(array), strict=True)
+    return tuple(-(-length // size) for length, size in sizes)
+
+
+def list_chunks(array: zarr.Array[Any]) -> ChunkListing | None:
+    """Return which chunks of an array its store holds; None if the store cannot tell."""
+    try:
+        return _listed(array, grid_of(array))
+    except Exception as error:  # each store and driver has its own
+        _log.debug("%s cannot be listed (%s): %s", array.store_path, type(error).__name__, error)
+        return None
+
+
+def _listed(array: zarr.Array[Any], grid: tuple[int, ...]) -> ChunkListing | None:
+    encode, has_metadata = array.metadata.encode_chunk_key, False
+    numbers, stamps = [], []
+    for key, stamp in _objects(array.store, array.path):
+        has_metadata |= key in _METADATA
+        match = _NUMBERS.fullmatch(key)
+        index = tuple(map(int, re.split("[./]", match[1]))) if match else ()
+        inside = len(index) == len(grid) and all(i < n for i, n in zip(index, grid, strict=True))
+        if inside and encode(index) == key:
+            numbers.append(int(np.ravel_multi_index(index, grid)))
+            digest = hashlib.blake2b(stamp.encode(), digest_size=8).digest()
+            stamps.append(int.from_bytes(digest, "little"))
+    if not has_metadata:
+        # A web server may answer a listing with nothing, and a virtual store with its own files.
+        _log.debug("%s cannot be listed: the list lacks its metadata", array.store_path)
+        return None
+    order = np.argsort(numbers, kind="stable")
+    return ChunkListing(
+        grid, np.array(numbers, np.int64)[order], np.array(stamps, np.uint64)[order]
+    )
+
+
+def _objects(store: Any, path: str) -> Iterable[tuple[str, str]]:
+    """Yield the keys below a path of a store, each with its size and ETag or time as text."""
+    root = local_root(store)
+    if root is not None and not isinstance(store, ZipStore):
+        return _in_folder(os.path.join(root, path).rstrip("/"))
+    if isinstance(store, FsspecStore):
+        return _by_fsspec(store, path)
+    if isinstance(store, ObjectStore):
+        return _by_obstore(store, path)
+    stamp = ""  # nothing but the names is known
+    if isinstance(store, ZipStore):
+        archive = os.stat(store.path)
+        stamp = f"{archive.st_size} {archive.st_mtime_ns}"
+    prefix = f"{path}/" if path else ""
+    return [(key.removeprefix(prefix), stamp) for key in sync(_keys(store, prefix))]
+
+
+async def _keys(store: Any, prefix: str) -> list[str]:
+    return [key async for key in store.list_prefix(prefix)]
+
+
+def _in_folder(root: str) -> Iterator[tuple[str, str]]:
+    waiting, start = [root], len(os.path.join(root, ""))
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                else:
+                    stat = entry.stat()
+                    key = entry.path[start:].replace(os.sep, "/")
+                    yield key, f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _by_fsspec(store: FsspecStore, path: str) -> Iterator[tuple[str, str]]:
+    root = "/".join(filter(None, (store.path, path)))
+    store.fs.invalidate_cache(root)  # which may be older than the chunks
+    found = sync(store.fs._find(root, detail=True))
+    for name, info in found.items():
+        yield name.removeprefix(f"{root}/"), _stamp(info)
+
+
+def _by_obstore(store: ObjectStore[Any], path: str) -> Iterator[tuple[str, str]]:
+    import obstore
+
+    prefix = f"{path}/" if path else ""
+    for page in obstore.list(store.store, path or None):
+        for info in page:
+            yield info["path"].removeprefix(prefix), _stamp(info)
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    known = (info[name] for name in (*_TAGS, *_TIMES) if info.get(name) is not None)
+    return f"{info.get('size')} {next(known, '')}"
