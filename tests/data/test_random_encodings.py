@@ -63,7 +63,7 @@ class RandomStore:
 
     def packing(self) -> dict[str, Any]:
         """Return a scale and an offset, or one of them, or none."""
-        scale, offset = self.one_of([1e-4, 0.1, 2.0, -0.5, 3]), self.one_of([-0.1, 7.0, 273.15])
+        scale, offset = self.one_of([1e-4, 0.1, 2.0, -0.5, 3.0]), self.one_of([-0.1, 7.0, 273.15])
         found = {"scale_factor": scale, "add_offset": offset}
         return {key: value for key, value in found.items() if self.happens(0.6)}
 
