@@ -25,6 +25,7 @@ import numpy.typing as npt
 from dsoftmax.objective.matmul import by_column, by_row, is_turned, kernels_of_numpy, panel_length
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import softmax_residual
+from dsoftmax.objective.units import shift_and_factor
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Additive, Array
 
@@ -90,8 +91,10 @@ def narrow(rows: Array, shift: Array | None, out: Array) -> Array:
     """Convert stored rows to `out.dtype` in `out`, subtracting `shift` (n_features,) on the way.
 
     The difference is taken in the wider of the two dtypes, so that a large mean in
-    float64 or int64 storage costs no digits.
+    float64 or int64 storage costs no digits. A `shift` of shape (2, n_features) has a factor in its
+    second row, by which the difference is multiplied: see `dsoftmax.objective.units`.
     """
+    shift, factor = shift_and_factor(shift)
     if shift is None:
         np.copyto(out, rows, casting="unsafe")
     elif np.can_cast(rows.dtype, out.dtype):
@@ -99,6 +102,8 @@ def narrow(rows: Array, shift: Array | None, out: Array) -> Array:
         np.subtract(out, shift, out=out, casting="same_kind")
     else:
         np.subtract(rows, shift, out=out, casting="same_kind")
+    if factor is not None:
+        np.multiply(out, factor, out=out, casting="same_kind")
     return out
 
 
@@ -133,8 +138,8 @@ def raw_blocks(
     ----------
     X : array of shape (rows, n_features), any real dtype
     points : array of shape (n_models, n_features + 1, n_columns), of the dtype to compute in
-    shift : array of shape (n_features,), optional
-        Subtracted from every row before the product.
+    shift : array of shape (n_features,) or (2, n_features), optional
+        Subtracted from every row before the product; see `narrow`.
     plan : BlockPlan, optional
         Where it is known already.
 
@@ -194,8 +199,8 @@ def loss_gradient(
     chunk : Chunk
         Its `y` holds class codes; its weights are (rows,) or (rows, n_models).
     points : array of shape (n_models, n_features + 1, n_columns)
-    shift : array of shape (n_features,), optional
-        Subtracted from every row first; the points are those of the shifted features.
+    shift : array of shape (n_features,) or (2, n_features), optional
+        Subtracted from every row first, see `narrow`; the points are those of the shifted features.
     extra : ExtraColumns, optional
 
     Returns

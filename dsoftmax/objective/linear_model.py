@@ -13,6 +13,7 @@ from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import raw_blocks
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import log_probabilities, probabilities
+from dsoftmax.objective.units import exponent_of, in_units, shift_and_factor
 from dsoftmax.typing import Array
 
 _WIDE = ("predict_proba", "predict_log_proba")
@@ -28,7 +29,8 @@ class LinearModel:
     classes : (K,)
     coef : (n_features, n_columns); one column is the log odds of the second of two classes
     intercept : (n_columns,)
-    shift : (n_features,), what the kernel subtracts from the rows to keep its digits, or None
+    shift : (n_features,), what the kernel subtracts from the rows to keep its digits, or None; of
+        shape (2, n_features) with units, see `dsoftmax.objective.units`
     """
 
     classes: Array
@@ -38,8 +40,11 @@ class LinearModel:
 
     def point(self, dtype: npt.DTypeLike) -> Array:
         """Return the kernel's point (n_features + 1, n_columns), for rows that it shifts."""
-        shifted = 0.0 if self.shift is None else self.shift.astype(np.float64) @ self.coef
-        return np.vstack([self.coef, self.intercept + shifted]).astype(dtype)
+        shift, _ = shift_and_factor(self.shift)
+        shifted = 0.0 if shift is None else shift.astype(np.float64) @ self.coef
+        exponent = exponent_of(self.shift)
+        coef = self.coef if exponent is None else in_units(self.coef.T, -exponent).T
+        return np.vstack([coef, self.intercept + shifted]).astype(dtype)
 
     def apply(self, chunk: Chunk, method: str, dtype: np.dtype[np.floating]) -> Array:
         """Return what `method` predicts for the rows of a chunk, block by block.

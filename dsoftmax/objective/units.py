@@ -1,0 +1,62 @@
+"""Units of features whose numbers are at the edge of what a dtype can hold.
+
+The squares of numbers beyond 1e19 or 1e154, or their sums, leave the range of float32 or float64,
+and so do coefficients that have to be as small as the features are large. So the kernel and the
+solver see such a feature in units of a power of two, which changes no digit. All others are seen as
+they are: what is ordinary is computed as if there were no units.
+
+What the kernel does to the rows is an array: None for nothing; (n_features,) for what it subtracts;
+or (2, n_features), where what is left is then multiplied by the second row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dsoftmax.typing import Array
+
+# Exponents of two: between minus and plus these, numbers are ordinary: squares can be added up,
+# even where a single row is 1e5 times as large as the others are on average.
+_ORDINARY = {np.dtype(np.float32): 40, np.dtype(np.float64): 300}
+# Of a unit: the square of its inverse is finite in float64, and itself in the dtype of the kernel.
+_LEAST = {np.dtype(np.float32): -126, np.dtype(np.float64): -500}
+_LARGEST = {np.dtype(np.float32): 126, np.dtype(np.float64): 1000}
+
+
+def shift_and_factor(shift: Array | None) -> tuple[Array | None, Array | None]:
+    """Return what is subtracted from the rows, and by what the difference is multiplied."""
+    if shift is None or shift.ndim == 1:
+        return shift, None
+    return shift[0], shift[1]
+
+
+def exponent_of(shift: Array | None) -> Array | None:
+    """Return the exponents of two (n_features,) of the units that the kernel has, or None."""
+    _, factor = shift_and_factor(shift)
+    return None if factor is None else 1 - np.frexp(factor)[1]
+
+
+def with_units(
+    shift: Array | None, exponent: Array | None, dtype: np.dtype[np.floating]
+) -> Array | None:
+    """Return what the kernel does to the rows, for a shift that is in units of these exponents."""
+    if exponent is None:
+        return shift
+    factor = np.ldexp(np.ones(len(exponent), dtype), -exponent)
+    shift = np.zeros_like(factor) if shift is None else np.ldexp(shift, exponent)
+    return np.stack([shift, factor])
+
+
+def unusual_exponent(exponent: Array, dtype: np.dtype[np.floating]) -> Array | None:
+    """Return the exponents of the units of features of that size, zero for the ordinary ones.
+
+    None if all are ordinary.
+    """
+    dtype = np.dtype(dtype)
+    unusual = np.where(np.abs(exponent) > _ORDINARY[dtype], exponent, 0)
+    return np.clip(unusual, _LEAST[dtype], _LARGEST[dtype]) if unusual.any() else None
+
+
+def in_units(array: Array, exponent: Array | None) -> Array:
+    """Return numbers (..., n_features) in units of two to the power of the exponents."""
+    return array if exponent is None else np.asarray(np.ldexp(array, -exponent))
