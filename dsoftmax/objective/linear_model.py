@@ -13,7 +13,7 @@ from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import raw_blocks
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import log_probabilities, probabilities
-from dsoftmax.objective.units import exponent_of, in_units, shift_and_factor
+from dsoftmax.objective.units import exponent_of, in_units, raw_from_afar, shift_and_factor
 from dsoftmax.typing import Array
 
 _WIDE = ("predict_proba", "predict_log_proba")
@@ -57,9 +57,12 @@ class LinearModel:
         link = _LINKS[method]
         out = np.empty(self.shape(len(chunk.X), method), self.dtype(method, dtype))
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows, _, raw in raw_blocks(chunk.X, self.point(dtype)[None], self.shift):
+            point = self.point(dtype)
+            for rows, _, raw in raw_blocks(chunk.X, point[None], self.shift):
                 if not np.isfinite(raw).all():
                     chunk.require_finite(dtype)
+                    far = ~np.isfinite(raw[0]).all(axis=0)
+                    raw[0][:, far] = raw_from_afar(chunk.X[rows][far], point, self.shift)
                 out[rows] = link(raw[0], self.classes)
         return out
 

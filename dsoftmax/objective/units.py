@@ -21,6 +21,7 @@ _ORDINARY = {np.dtype(np.float32): 40, np.dtype(np.float64): 300}
 # Of a unit: the square of its inverse is finite in float64, and itself in the dtype of the kernel.
 _LEAST = {np.dtype(np.float32): -126, np.dtype(np.float64): -500}
 _LARGEST = {np.dtype(np.float32): 126, np.dtype(np.float64): 1000}
+_AFAR = 600  # exponent of two, by which numbers are divided whose products are not finite
 
 
 def shift_and_factor(shift: Array | None) -> tuple[Array | None, Array | None]:
@@ -60,3 +61,33 @@ def unusual_exponent(exponent: Array, dtype: np.dtype[np.floating]) -> Array | N
 def in_units(array: Array, exponent: Array | None) -> Array:
     """Return numbers (..., n_features) in units of two to the power of the exponents."""
     return array if exponent is None else np.asarray(np.ldexp(array, -exponent))
+
+
+def raw_from_afar(X: Array, point: Array, shift: Array | None) -> Array:
+    """Return raw predictions (n_columns, rows) of rows for which they leave the range of a dtype.
+
+    Parameters
+    ----------
+    X : array of shape (rows, n_features)
+        Of finite numbers.
+    point : array of shape (n_features + 1, n_columns)
+        Of the kernel.
+    shift : what the kernel does to the rows
+
+    Returns
+    -------
+    array of the dtype of `point`
+        Those of a row are made smaller together, until a quarter of its range holds them: their
+        order is kept, and differences are finite.
+    """
+    shift, factor = shift_and_factor(shift)
+    small = np.ldexp(X.astype(np.float64), -_AFAR)
+    if shift is not None:
+        small -= np.ldexp(shift.astype(np.float64), -_AFAR)
+    if factor is not None:
+        small *= factor
+    wide = point.astype(np.float64)
+    raw = wide[:-1].T @ small.T + np.ldexp(wide[-1:].T, -_AFAR)
+    most = np.ldexp(0.25 * float(np.finfo(point.dtype).max), -_AFAR)
+    raw *= most / np.maximum(np.abs(raw).max(axis=0), most)
+    return np.ldexp(raw, _AFAR).astype(point.dtype)
