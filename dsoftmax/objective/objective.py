@@ -13,33 +13,13 @@ from dsoftmax.objective.importance_sample import LeverageSampler, LeverageScore,
 from dsoftmax.objective.kernel import ExtraColumns, LossSums, loss_gradient
 from dsoftmax.objective.penalty import ElasticNet, largest
 from dsoftmax.objective.reduction import Chunk, Combined, Reduction, combine
-from dsoftmax.objective.scaling import Coordinates, Moments, kernel_shift, moments
+from dsoftmax.objective.scaling import Coordinates, Moments, kernel_shift
 from dsoftmax.objective.units import in_units, unusual_exponent, with_units
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
 LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
-
-
-def partial_moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Moments:
-    """Return the moments of a chunk.
-
-    Raises
-    ------
-    DataError
-        If X has a NaN or an infinity, or a value that `dtype` cannot hold.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = moments(chunk, n_classes, dtype)
-    if not sums.lost_digits(dtype):
-        return sums
-    chunk.require_finite(dtype)
-    wide = np.dtype(np.float64)
-    X = chunk.X.astype(wide)
-    exponent = unusual_exponent(np.frexp(np.abs(X).max(axis=0))[1], wide)
-    sums = moments(chunk._replace(X=in_units(X, exponent)), n_classes, wide)
-    return replace(sums, exponent=exponent)
 
 
 def partial_gradient(
@@ -73,11 +53,6 @@ def partial_gradient_and_rows(
 
     sums = partial_gradient(chunk, points, shift, ExtraColumns(rule.leverage.others, see))
     return Combined((sums, rule.pick(chunk, rule.leverage.weighted(parts, chunk))))
-
-
-def moments_of(n_classes: int, dtype: np.dtype[np.floating]) -> Reduction[Moments]:
-    """Return the reduction of the first read."""
-    return Reduction("moments", partial(partial_moments, n_classes=n_classes, dtype=dtype), add)
 
 
 @storable

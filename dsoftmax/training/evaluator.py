@@ -12,9 +12,10 @@ from dsoftmax.data.batches import Epoch, Leaf
 from dsoftmax.events import PassEnded
 from dsoftmax.metrics.metrics import MetricSums, held_out_metrics_of
 from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.first_read import moments_of
 from dsoftmax.objective.gram import MOST_FEATURES, gram_of
 from dsoftmax.objective.importance_sample import ImportanceSample, rows_of
-from dsoftmax.objective.objective import Objective, intercept_only, moments_of
+from dsoftmax.objective.objective import Objective, intercept_only
 from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
