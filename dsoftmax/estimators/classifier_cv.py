@@ -27,8 +27,9 @@ _PARAMS = (
     *("sample_size", "random_state"),
 )
 _FITTED = (
-    *("classes_", "coef_", "intercept_", "_shift", "n_features_in_", "n_iter_", "n_steps_"),
-    *("loss_", "gap_", "stop_reason_", "seed_", "numerics_", "data_", "quarantined_", "history_"),
+    *("classes_", "coef_", "intercept_", "_shift", "n_features_in_", "n_iter_", "n_steps_", "gap_"),
+    *("loss_", "loss_evaluated_", "stop_reason_", "seed_", "numerics_", "data_", "quarantined_"),
+    "history_",
 )
 
 
@@ -99,7 +100,7 @@ class SoftmaxRegressionCV(LinearClassifier):
     converged_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
         Which models were followed to their minima.
     coef_, intercept_, classes_, n_features_in_, feature_names_in_, seed_, data_, numerics_
-        As of `SoftmaxRegression`, for the winner; `loss_`, `gap_` and `stop_reason_` too.
+        As of `SoftmaxRegression`, for the winner; `loss_`, `gap_` and what belongs to them too.
     n_iter_, n_steps_ : int
         Passes over X, the scans of the labels and X_val not counted, and reads that evaluated.
     history_ : list of dict

@@ -108,7 +108,7 @@ def _objectives(
     if fold == ALL:
         return full, full
     # One read serves all models, so the kernel has to do the same to the rows for all of them.
-    coordinates = build(first.without(fold), None).coordinates.on_rows_of(full.coordinates)
+    coordinates = build(first.without(fold), None).coordinates.on_rows_of(full.coordinates.shift)
     ratio = coordinates.scale / full.coordinates.scale
     if ratio.max(initial=1.0) <= _OTHER_SCALE and ratio.min(initial=1.0) >= 1 / _OTHER_SCALE:
         return build(first.without(fold), full.coordinates), full

@@ -86,6 +86,11 @@ class LossSums(Additive):
     correct: Array
     weight: Array
 
+    def models(self, which: slice) -> LossSums:
+        """Return the sums of some of the models."""
+        parts = (self.loss, self.gradient, self.correct, self.weight)
+        return LossSums(*(part[which] for part in parts))
+
 
 def narrow(rows: Array, shift: Array | None, out: Array) -> Array:
     """Convert stored rows to `out.dtype` in `out`, subtracting `shift` (n_features,) on the way.

@@ -55,6 +55,11 @@ def partial_gradient_and_rows(
     return Combined((sums, rule.pick(chunk, rule.leverage.weighted(parts, chunk))))
 
 
+def gradient_of(points: Array, shift: Array | None) -> Reduction[LossSums]:
+    """Return the reduction that evaluates a stack of the kernel's points."""
+    return Reduction("partial_gradient", partial(partial_gradient, points=points, shift=shift), add)
+
+
 @storable
 @dataclass(frozen=True)
 class Objective:
@@ -89,8 +94,7 @@ class Objective:
 
     def reduction(self, kernel_points: Array) -> Reduction[LossSums]:
         """Return the reduction that evaluates a stack of points, as `to_kernel` returns them."""
-        chunk = partial(partial_gradient, points=kernel_points, shift=self.coordinates.shift)
-        return Reduction("partial_gradient", chunk, add)
+        return gradient_of(kernel_points, self.coordinates.shift)
 
     def reduction_and_rows(
         self, kernel_points: Array, sampler: LeverageSampler

@@ -84,7 +84,7 @@ class Moments:
     def size(self) -> Array:
         """Exponent of two (n_features,) of the root of the mean square, zero where that is zero."""
         size = np.frexp(np.hypot(np.sqrt(self.variance), self.mean))[1]
-        return np.where(self._is_zero, 0, size + self._exponents)
+        return np.asarray(np.where(self._is_zero, 0, size + self._exponents))
 
     def lost_digits(self, dtype: np.dtype[np.floating]) -> bool:
         """Return whether sums in this dtype left its range, or lost digits at its lower end."""
@@ -102,7 +102,7 @@ class Moments:
             return None
         larger = np.maximum(self._exponents, other._exponents)
         known = np.where(other._is_zero, self._exponents, larger)
-        return np.where(self._is_zero, other._exponents, known)
+        return np.asarray(np.where(self._is_zero, other._exponents, known))
 
     @property
     def _exponents(self) -> Array:
@@ -110,7 +110,7 @@ class Moments:
 
     @property
     def _is_zero(self) -> Array:
-        return (self.mean == 0) & (self.m2 == 0)
+        return np.asarray((self.mean == 0) & (self.m2 == 0))
 
     def _offset_from(self, mean: Array) -> Array:
         return self.class_offset + np.outer(self.class_weight, self.mean - mean)
@@ -253,14 +253,14 @@ class Coordinates:
         """Exponents of two (n_features,) of the units; None if there are none."""
         return exponent_of(self.shift)
 
-    def on_rows_of(self, other: Coordinates) -> Coordinates:
-        """Return the same coordinates for what the kernel does to the rows for others."""
-        if self.exponent is not None or other.exponent is not None:
-            zero = np.zeros(len(self.scale), int)
-            own, wanted = (zero if e is None else e for e in (self.exponent, other.exponent))
-            centre, scale = (in_units(part, wanted - own) for part in (self.centre, self.scale))
-            return Coordinates(centre, scale, other.shift)
-        return replace(self, shift=other.shift)
+    def on_rows_of(self, shift: Array | None) -> Coordinates:
+        """Return the same coordinates where the kernel does something else to the rows."""
+        own, wanted = self.exponent, exponent_of(shift)
+        if own is None and wanted is None:
+            return replace(self, shift=shift)
+        none = np.zeros(len(self.scale), int)
+        by = (none if wanted is None else wanted) - (none if own is None else own)
+        return Coordinates(in_units(self.centre, by), in_units(self.scale, by), shift)
 
     @property
     def _folded(self) -> Array:

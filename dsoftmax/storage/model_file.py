@@ -170,6 +170,7 @@ _FACTS = (
     "quarantined_",
     "gap_",
     "best_iter_",
+    "loss_evaluated_",
 )
 # What an earlier version did not write, or not every model has.
 _OPTIONAL = (
@@ -180,6 +181,7 @@ _OPTIONAL = (
     "quarantined_",
     "gap_",
     "best_iter_",
+    "loss_evaluated_",
 )
 
 
