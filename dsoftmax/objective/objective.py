@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import add
@@ -14,11 +15,12 @@ from dsoftmax.objective.kernel import ExtraColumns, LossSums, loss_gradient
 from dsoftmax.objective.penalty import ElasticNet, largest
 from dsoftmax.objective.reduction import Chunk, Combined, Reduction, combine
 from dsoftmax.objective.scaling import Coordinates, Moments, kernel_shift
-from dsoftmax.objective.units import in_units, unusual_exponent, with_units
+from dsoftmax.objective.units import in_units, require_normal, unusual_exponent, with_units
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
+_SAME_EXPONENT = 2 * math.frexp(_SAME_UNIT)[1]
 LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
 
 
@@ -250,6 +252,8 @@ def build_objective(
     share = class_weight / class_weight.sum()
     p = _probabilities(share, fit_intercept)
     exponent = unusual_exponent(sums.size, dtype)
+    if exponent is not None:
+        require_normal(sums.size)
     if coordinates is not None:
         exponent = coordinates.exponent
     sums = sums.in_units_of(exponent)
@@ -284,7 +288,7 @@ def _damping(diagonal: Array, exponent: Array | None) -> Array | float:
     up = None if exponent is None else 2 * (exponent.max() - exponent)
     varying = in_units(diagonal, up)[diagonal > 0]  # all in the largest unit that they have
     same_unit = len(varying) > 0 and varying.max() <= _SAME_UNIT**2 * np.median(varying)
-    if not same_unit:
+    if not same_unit or (up is not None and up.max() > _SAME_EXPONENT):
         return 0.0
     damping = 0.3 * float(varying.mean())
     return damping if up is None else in_units(np.full(len(diagonal), damping), -up)

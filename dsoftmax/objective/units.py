@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dsoftmax.errors import DataError
 from dsoftmax.typing import Array
 
 # Exponents of two: between minus and plus these, numbers are ordinary: squares can be added up,
@@ -56,6 +57,17 @@ def unusual_exponent(exponent: Array, dtype: np.dtype[np.floating]) -> Array | N
     dtype = np.dtype(dtype)
     unusual = np.where(np.abs(exponent) > _ORDINARY[dtype], exponent, 0)
     return np.clip(unusual, _LEAST[dtype], _LARGEST[dtype]) if unusual.any() else None
+
+
+def require_normal(exponent: Array) -> None:
+    """Raise DataError for features of that size if no coefficient is large enough for them."""
+    small = np.flatnonzero(exponent < -_LARGEST[np.dtype(np.float64)])
+    if len(small):
+        raise DataError(
+            f"column {small[0]} of X has numbers of about 2**{exponent[small[0]]}, which float64 "
+            f"holds with few digits, if at all ({len(small)} such columns); expected 0 or at least "
+            "1e-300: multiply them"
+        )
 
 
 def in_units(array: Array, exponent: Array | None) -> Array:

@@ -163,7 +163,8 @@ class LBFGS(Solver[LBFGSState]):
             return replace(state, status=state.at_rest(self.noise))
         direction = -two_loop(state.gradient.ravel(), state.pairs)
         slope = float(direction @ state.gradient.ravel())
-        first = 1.0 if state.pairs else min(1.0, 1.0 / float(np.linalg.norm(direction)))
+        # Of a gradient below 1e-162, the square is zero.
+        first = 1.0 if state.pairs else 1.0 / max(1.0, float(np.linalg.norm(direction)))
         search = line_search.begin(state.value, slope, first, self.noise * abs(state.value))
         state = replace(state, direction=direction.reshape(state.point.shape), search=search)
         return state if search.status is LineSearchStatus.RUNNING else self._forget(state)

@@ -84,7 +84,7 @@ class Newton(Solver[NewtonState]):
         state = NewtonState(intercept_only, value, norm, status, self.tol * norm, gradient)
         if np.array_equal(point, intercept_only):
             return state
-        return replace(state, trials=(Trial(point, 0.0, None),))
+        return replace(state, trials=(Trial(point, 0.0, None),), gain_ratio=np.nan)
 
     def moved(self, state: NewtonState, point: Array, known: Evaluation) -> NewtonState:
         """Return the state at a point to which another model has led the way.
@@ -111,7 +111,6 @@ class Newton(Solver[NewtonState]):
             use_float64=False,
             n_no_progress=0,
             least_norm=np.inf,
-            gain_ratio=np.nan,
         )
         return replace(after, distance=self._distance(state, after, np.nan))
 
