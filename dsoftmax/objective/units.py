@@ -27,7 +27,7 @@ _AFAR = 600  # exponent of two, by which numbers are divided whose products are 
 
 def shift_and_factor(shift: Array | None) -> tuple[Array | None, Array | None]:
     """Return what is subtracted from the rows, and by what the difference is multiplied."""
-    if shift is None or shift.ndim == 1:
+    if shift is None or shift.ndim < 2:
         return shift, None
     return shift[0], shift[1]
 

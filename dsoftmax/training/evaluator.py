@@ -19,7 +19,6 @@ from dsoftmax.objective.importance_sample import ImportanceSample, rows_of
 from dsoftmax.objective.objective import Objective, gradient_of, intercept_only
 from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.reduce import Pass
 from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers import Kind
@@ -65,7 +64,10 @@ class Evaluator(RowReader):
     ----------
     data, params, executor, progress, spans, excluded, on_task_done : as of `RowReader`
     validation : validation rows that are not part of the source
-    Its attribute `start` is the last fit, of a warm start; or None.
+
+    Attributes
+    ----------
+    start : the last fit, of a warm start, or None
     """
 
     def __init__(
@@ -276,27 +278,11 @@ class Evaluator(RowReader):
             self._epoch = self._epoch.at(position.epoch)
         return self._epoch
 
-    def _held_out_metrics(
-        self, kernel_points: Array, shift: Array | None
-    ) -> list[Reduction[MetricSums]]:
+    def _held_out_metrics(self, points: Array, shift: Array | None) -> list[Reduction[MetricSums]]:
         """Return what scores points on the rows held out of the source, if there are any."""
         if self._source.hold_out is None:
             return []
-        return [held_out_metrics_of(point, shift) for point in kernel_points]
-
-    def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
-        """Reduce over rows that the first mini-batches decode anyway."""
-        read = Pass(
-            self._executor,
-            self._source,
-            leaves,
-            cache_name=self._cache_name,
-            batch=True,
-            drop_after_use=False,
-        )
-        sums, cost = read.reduce(reduction, on_task_done=self._batch_done)
-        self._progress.spend(cost)
-        return sums
+        return [held_out_metrics_of(point, shift) for point in points]
 
     def _hessian_approx(self, objective: Objective, epoch: Epoch) -> Array | None:
         """Return an approximate Hessian of one class, from the rows that come first.
@@ -316,9 +302,6 @@ class Evaluator(RowReader):
         gram: Array = self._reduce_first(gram_of(objective), leaves)
         weight = float(gram[-1, -1])
         return objective.hessian_approx(gram / weight, _count(leaves)) if weight > 0 else None
-
-    def _batch_done(self, task_result: TaskResult, _: PartialSum) -> None:
-        self._on_task_done(task_result, None, False)
 
 
 def _count(leaves: Sequence[Leaf]) -> int:
