@@ -58,7 +58,8 @@ class Axes:
         if name is None:
             return None
         if name in self.coords:
-            return self.coords[name].to_index()
+            # Labels (y, x) that are called y are no coordinates, though xarray lists them there.
+            return self.coords[name].to_index() if self.coords[name].ndim == 1 else None
         found = _sibling(self.group, name, length)
         if found is None:
             return None

@@ -26,6 +26,7 @@ from dsoftmax.typing import Array
 
 _FILLS = ("_FillValue", "missing_value")
 _PACKING = ("scale_factor", "add_offset")
+_ENCODING = (*_FILLS, *_PACKING, "_Unsigned", "dtype")
 _TIME = re.compile(r"^\s*\w+ since \S")
 _XARRAY_DIMS = "_ARRAY_DIMENSIONS"  # of arrays of format 2 that xarray has written
 
@@ -46,20 +47,30 @@ class CFEncoding:
     packing: Packing | None = None
 
     def __str__(self) -> str:
-        facts = [f"missing values are stored as {_listed(self.fill_values)}"] * bool(
-            self.fill_values
-        )
+        facts = [f"read as {self.dtype}"]
         if self.packing is not None:
+            # All digits: a fit records this, and another scale is other data.
             scale, offset = self.packing.scale_factor, self.packing.add_offset
-            facts.append(f"unpacked by scale_factor {scale:g}, add_offset {offset:g}")
-        return ", ".join(facts) or f"read as {self.dtype}"
+            facts.append(f"scale_factor {scale!r}, add_offset {offset!r}")
+        if self.fill_values:
+            facts.append(f"missing where {_listed(self.fill_values)}")
+        return "; ".join(facts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as numbers and strings, for JSON."""
-        found: dict[str, Any] = {"dtype": str(self.dtype), "fill_values": list(self.fill_values)}
+        found: dict[str, Any] = {
+            "dtype": str(self.dtype),
+            "fill_values": [_plain(fill) for fill in self.fill_values],
+        }
         if self.packing is not None:
             found |= {name: getattr(self.packing, name) for name in _PACKING}
         return found
+
+    def as_read(self, stored: Array) -> Array:
+        """Return stored numbers with their bytes read as the attributes say."""
+        if self.dtype.kind not in "biu" or self.dtype.kind == stored.dtype.kind:
+            return stored
+        return stored.view(self.dtype.newbyteorder(stored.dtype.byteorder))
 
     def is_missing(self, stored: Array) -> Array | None:
         """Return which of some stored numbers mean a missing value, or None if none does."""
@@ -71,8 +82,8 @@ class CFEncoding:
 
     def decode(self, stored: Array) -> Array:
         """Return what stored numbers stand for: a masked array if some are missing."""
+        values = stored = self.as_read(stored)
         missing = self.is_missing(stored)
-        values = stored
         if self.packing is not None:
             values = self.packing.unpack(stored, None, np.empty(stored.shape))
         return values if missing is None else np.ma.masked_array(values, missing)
@@ -98,6 +109,27 @@ def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
     if not fills and packing is None and read_as == dtype:
         return None
     return CFEncoding(read_as, fills, packing)
+
+
+def carried_attributes(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return the attributes that say what the numbers of an array are, for a copy of format 3."""
+    attributes = {key: array.attrs[key] for key in _ENCODING if key in array.attrs}
+    fills = _stored_fills(attributes, array)
+    if any(key == "fill_value" for key, _ in fills):  # which format 3 does not take for one
+        others = [item for _, value in fills[:-1] for item in _items(value)]
+        attributes["_FillValue"] = fills[-1][1]
+        if others:
+            attributes["missing_value"] = others
+    if "_FillValue" in attributes:
+        attributes["_FillValue"] = _for_json(attributes["_FillValue"], np.dtype(array.dtype))
+    return attributes
+
+
+def _for_json(fill: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a fill value as xarray has it in format 3."""
+    if dtype.kind != "f" or isinstance(fill, str | list):
+        return fill.item() if isinstance(fill, np.generic) else fill
+    return base64.standard_b64encode(struct.pack("<d", float(fill))).decode()
 
 
 def _may_hold(stored: Array, value: Any) -> bool:
@@ -137,23 +169,34 @@ def _fill_values(
 
     A NaN is left out: floats that are NaN are missing anyway.
     """
-    stored = [(key, attributes[key]) for key in _FILLS if key in attributes]
-    if array.metadata.zarr_format == 2 and _XARRAY_DIMS in attributes:
-        # There xarray keeps `_FillValue` as the fill value of the Zarr array.
-        stored += [("fill_value", array.fill_value)] * (array.fill_value is not None)
-    for key, value in stored:
-        for item in value if isinstance(value, list) else [value]:
+    for key, value in _stored_fills(attributes, array):
+        for item in _items(value):
             fill = _fill_value(name, key, item, np.dtype(array.dtype), dtype)
             if not (isinstance(fill, float) and np.isnan(fill)):
                 yield fill
+
+
+def _stored_fills(attributes: Mapping[str, Any], array: zarr.Array[Any]) -> list[tuple[str, Any]]:
+    """Return what is stored as a fill value, by its name; that of the Zarr array comes last."""
+    stored = [(key, attributes[key]) for key in _FILLS if key in attributes]
+    if array.metadata.zarr_format == 2 and _XARRAY_DIMS in array.attrs:
+        # There xarray keeps `_FillValue` as the fill value of the Zarr array.
+        stored += [("fill_value", array.fill_value)] * (array.fill_value is not None)
+    return stored
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _fill_value(
     name: str, key: str, value: Any, stored: np.dtype[Any], dtype: np.dtype[Any]
 ) -> Any:
     """Return a fill value as Python has it: a number for numbers, else a string."""
+    if dtype.kind == "S":
+        return _bytes(key, value)
     if dtype.kind not in "biuf":
-        return value if isinstance(value, bytes) else str(value)
+        return str(value)
     if isinstance(value, str):
         value = _number(name, key, value)
     if isinstance(value, bool | np.bool):
@@ -165,9 +208,25 @@ def _fill_value(
         with np.errstate(over="ignore"):
             return float(dtype.type(value))
     number = float(value) if isinstance(value, float | np.floating) else int(value)
-    if stored != dtype and number < 0 and dtype.kind == "u":  # `_Unsigned` is about it too
-        number += 2 ** (8 * dtype.itemsize)
+    if stored != dtype:  # `_Unsigned` is about it too
+        size = 2 ** (8 * dtype.itemsize)
+        if dtype.kind == "u" and number < 0:
+            number += size
+        if dtype.kind == "i" and number >= size // 2:
+            number -= size
     return int(number) if np.isfinite(number) and number == np.floor(number) else number
+
+
+def _bytes(key: str, value: Any) -> bytes:
+    """Return the bytes in an attribute: xarray writes a `_FillValue` of them as base64."""
+    if isinstance(value, bytes):
+        return bytes(value)
+    try:
+        if key == "_FillValue":
+            return base64.b64decode(str(value), validate=True)
+    except binascii.Error:
+        pass
+    return str(value).encode()
 
 
 def _number(name: str, key: str, text: str) -> float:
@@ -208,6 +267,10 @@ def _bad(name: str, key: str, value: Any, expected: str) -> DataError:
         f"{name} has the attribute {key} = {value!r}; expected {expected}. Correct it, or read the "
         "stored numbers with open_data(decode=False)"
     )
+
+
+def _plain(fill: Any) -> Any:
+    return fill.decode(errors="replace") if isinstance(fill, bytes) else fill
 
 
 def _listed(values: tuple[Any, ...]) -> str:

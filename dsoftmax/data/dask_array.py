@@ -73,9 +73,9 @@ class DaskArray(RowArrayMixin):
 
     def laid_out(self, grid: Grid) -> RowArray:
         """Return the rows in the order of a grid."""
-        lazy = from_dask(self.name, _as_rows(self.collection, grid))
+        lazy = from_dask(self.name, _as_rows(self.collection, grid), decode=False)
         assert isinstance(lazy, DaskArray)
-        return replace(lazy, collection=self.collection)
+        return replace(lazy, collection=self.collection, encoding=self.encoding)
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, computed here and now."""
@@ -145,7 +145,7 @@ def from_dask(role: str, values: Any, *, decode: bool = True) -> RowArray:
             f"{role} is a Dask array with chunks of unknown size, of shape {array.shape}; call "
             f"{role}.compute_chunk_sizes() first"
         )
-    if type(array._meta) is not np.ndarray:
+    if type(array._meta) not in (np.ndarray, np.ma.MaskedArray):
         raise DataError(
             f"{role} is a Dask array of {type(array._meta).__name__} blocks; expected "
             "numpy.ndarray: convert them first, with map_blocks"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding
-from dsoftmax.data.row_array import RowArray
+from dsoftmax.data.row_array import RowArray, from_objects
 from dsoftmax.errors import DataError
 from dsoftmax.objective.reduction import MISSING, Chunk
 from dsoftmax.typing import Array
@@ -34,6 +34,7 @@ def with_features(
         masked = np.ma.getmaskarray(values)
         values, missing = np.ma.getdata(values), masked if masked.any() else None
     elif encoding is not None:
+        values = encoding.as_read(values)
         missing = encoding.is_missing(values)
     return chunk._replace(X=values, packing=packing), missing
 
@@ -45,6 +46,22 @@ def with_nan(chunk: Chunk, missing: Array | None, dtype: np.dtype[np.floating]) 
     X = chunk.decoded(dtype)
     X[missing] = np.nan
     return chunk._replace(X=X, packing=None)
+
+
+def masked_or_not(values: Any) -> Any:
+    """Return values as a NumPy array, masked if they are, or if they are a list of such."""
+    if isinstance(values, list | tuple) and any(np.ma.isMaskedArray(value) for value in values):
+        return np.ma.array(values)
+    return np.asanyarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
+
+
+def masked_objects(role: str, array: Any) -> Array:
+    """Return a masked array of objects as one of numbers or labels, with the same mask."""
+    present = array.compressed()
+    if role == "X" or len(present) == 0:
+        return from_objects(role, array.filled(np.nan))
+    values = from_objects(role, array.filled(present[0]))
+    return np.asanyarray(np.ma.masked_array(values, array.mask))
 
 
 def without_missing(chunk: Chunk, missing: Array | None) -> Chunk:

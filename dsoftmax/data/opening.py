@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
 from dsoftmax.data.cf_encoding import dtype_for
 from dsoftmax.data.grid import Grid
+from dsoftmax.data.missing import masked_objects, masked_or_not
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
 from dsoftmax.data.row_array import GridRows, RowArray, from_objects
@@ -224,13 +225,13 @@ def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
             f"{role} is a sparse {type(values).__name__}; sparse data is not supported: "
             "use .toarray() to convert it to a dense array if it fits"
         )
-    array: Any = np.asanyarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
+    array = masked_or_not(values)
     if array.dtype.kind == "O":
-        return from_objects(role, array)
+        return masked_objects(role, array) if np.ma.is_masked(array) else from_objects(role, array)
     if role == "X" and np.ma.is_masked(array) and array.dtype.kind in "biuf":
         # A mask travels with labels and weights; in X, a missing value is a NaN.
         return np.asarray(array.astype(compute_dtype(array.dtype)).filled(np.nan))
-    return array if role in ("y", "sample_weight") else np.asarray(array)
+    return np.asarray(array) if role == "X" else array
 
 
 def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | None) -> None:

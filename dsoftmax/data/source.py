@@ -243,7 +243,9 @@ class Source:
     def _with_folds(self, chunk: Chunk, folds: Folds) -> Chunk:
         """Return a chunk that knows the folds of its rows, and what they weigh as judges."""
         start, stop = chunk.start, chunk.start + len(chunk.codes)
-        given = None if self.cv is None else self._fetch(self.cv, start, stop)
+        given = None
+        if self.cv is not None:
+            given, _ = decoded(self.cv, self._fetch(self.cv, start, stop))
         weight = np.ones(stop - start) if chunk.sample_weight is None else chunk.sample_weight
         return chunk._replace(fold=folds.of(chunk, given), held_out=weight)
 

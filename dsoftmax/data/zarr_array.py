@@ -116,7 +116,7 @@ class ZarrArray(BoxArrayMixin):
         with decoding():
             values = self._decoded(box)
         self._require_there(box, values)
-        return values if self.encoding is None else values.view(self.dtype)
+        return values
 
     def _decoded(self, box: Index) -> Array:
         if all(self._reads_directly(axis, part) for axis, part in enumerate(box)):

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from dask.utils import format_bytes
 
+from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.label_counts import LabelCounts, count_labels
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_facts import ZarrFacts, zarr_facts
-from dsoftmax.objective.reduction import Chunk, Reduction
+from dsoftmax.objective.reduction import MISSING, Chunk, Reduction
 from dsoftmax.runtime.reduce import UnreadableError, full_pass, reduce
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.typing import Array
@@ -38,6 +39,7 @@ class ArrayFacts:
     decoded_bytes : of the whole array
     row_chunks : number of chunks along the rows
     stored : ZarrFacts of a Zarr array, None for others
+    decoded : what its attributes say of the stored numbers, by which they are read, or None
     """
 
     name: str
@@ -46,6 +48,7 @@ class ArrayFacts:
     decoded_bytes: int
     row_chunks: int
     stored: ZarrFacts | None
+    decoded: CFEncoding | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Inspection:
     arrays : ArrayFacts by role: "X", "y", "sample_weight"
     n_samples, n_features : int
     non_finite_values, non_finite_rows : NaN and infinities in X, and the rows that have any
+    missing_targets : rows without a label or a weight, which are not counted in `class_counts`
     constant_features : indices of the features whose finite values are all the same
     class_counts : rows of each label, or None without y
     classes_in_a_chunk : minimum, mean and maximum over the chunks of X, or None without y
@@ -70,6 +74,7 @@ class Inspection:
     n_features: int
     non_finite_values: int
     non_finite_rows: int
+    missing_targets: int
     constant_features: tuple[int, ...]
     class_counts: dict[Any, int] | None
     classes_in_a_chunk: tuple[int, float, int] | None
@@ -80,6 +85,8 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as numbers, texts, lists and dicts; labels are texts."""
         facts = asdict(self)
+        for role, array in self.arrays.items():
+            facts["arrays"][role]["decoded"] = array.decoded and array.decoded.to_dict()
         if self.class_counts is not None:
             facts["class_counts"] = {str(k): n for k, n in self.class_counts.items()}
         return facts
@@ -94,6 +101,8 @@ class Inspection:
         constant = self.constant_features
         yield "rows", f"{self.n_samples:,} of {self.n_features:,} features"
         yield "not finite", f"{self.non_finite_values:,} values in {self.non_finite_rows:,} rows"
+        if self.missing_targets:
+            yield "missing", f"labels or weights of {self.missing_targets:,} rows"
         yield "constant", f"{len(constant):,} features{_listed(': ', constant)}"
         if self.class_counts is not None:
             counts = [f"{label!r} {count:,}" for label, count in self.class_counts.items()]
@@ -118,6 +127,7 @@ class _Sums:
     high: Array
     non_finite_values: int
     non_finite_rows: int
+    missing_targets: int
     one_class_chunks: int
     classes: Array
     labels: LabelCounts | None
@@ -129,6 +139,7 @@ class _Sums:
             np.fmax(self.high, other.high),
             self.non_finite_values + other.non_finite_values,
             self.non_finite_rows + other.non_finite_rows,
+            self.missing_targets + other.missing_targets,
             self.one_class_chunks + other.one_class_chunks,
             _joined(self.classes, other.classes),
             self.labels + other.labels if self.labels and other.labels else None,
@@ -186,6 +197,7 @@ def inspect_data(
         source.n_features,
         sums.non_finite_values,
         sums.non_finite_rows,
+        sums.missing_targets,
         tuple(np.flatnonzero(sums.low == sums.high).tolist()),
         counts,
         None if counts is None else _mix(sums.classes, len(source.chunks) - 1 - len(bad_chunks)),
@@ -227,6 +239,7 @@ def _sums_of(chunk: Chunk) -> _Sums:
         np.fmax.reduce(X, axis=0),
         int((~finite).sum()),
         int((~finite.all(axis=1)).sum()),
+        0 if chunk.left_out is None else int((chunk.left_out == MISSING).sum()),
         int(present == 1 and len(X) > 1),
         np.full(3, present),
         labels,
@@ -243,9 +256,9 @@ def _mix(classes: Array, n_chunks: int) -> tuple[int, float, int]:
 
 
 def _facts(array: RowArray) -> ArrayFacts:
-    rows = len(array.boundaries) - 1
-    size = int(np.prod(array.shape)) * array.dtype.itemsize
-    return ArrayFacts(array.name, array.shape, str(array.dtype), size, rows, zarr_facts(array))
+    rows, stored = len(array.boundaries) - 1, zarr_facts(array)
+    size, kind = int(np.prod(array.shape)) * array.dtype.itemsize, str(array.dtype)
+    return ArrayFacts(array.name, array.shape, kind, size, rows, stored, array.encoding)
 
 
 def _warnings(
@@ -264,6 +277,8 @@ def _warnings(
             yield f"{role} has no checksum: a flipped bit may be read as another number"
     if sums.non_finite_values:
         yield "a fit refuses values that are not finite, unless open_data(missing='drop')"
+    if sums.missing_targets:
+        yield "a fit refuses missing labels and weights, unless open_data(missing='drop')"
     if sums.labels is not None and len(sums.labels.labels) < 2:
         yield "y holds one class; a classifier needs at least two"
     elif sums.one_class_chunks and len(source.chunks) > 2:
@@ -281,6 +296,8 @@ def _described(role: str, facts: ArrayFacts) -> Iterator[str]:
     if stored is not None:
         size += f", {format_bytes(stored.stored_bytes)} stored"
     yield f"{'':<15}{shape} {facts.dtype}, {size}"
+    if facts.decoded is not None:
+        yield f"{'':<15}decoded: {facts.decoded}"
     if stored is None:
         return
     objects = f"{stored.n_objects:,} {_unit(stored)} of {stored.shards or stored.chunks}"

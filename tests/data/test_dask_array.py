@@ -17,6 +17,7 @@ import pytest
 import zarr
 from dask.system import CPU_COUNT
 from distributed import Client, get_worker
+from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import ChunkError, DataError, SoftmaxRegression, open_data
@@ -333,14 +334,14 @@ def test_a_block_is_what_the_metadata_say(claimed: Any, message: str) -> None:
         fitted(lazy, np.arange(claimed[0][0]) % 2)
 
 
-def masked() -> da.Array:
-    return da.ma.masked_equal(da.zeros((4, 2)), 1)
+def sparse() -> da.Array:
+    return da.ones((4, 2)).map_blocks(csr_array, meta=csr_array((0, 0)))
 
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: (x := da.ones((4, 2)))[x[:, 0] > 0], r"unknown size.*X\.compute_chunk_sizes\(\)"),
     (lambda: dask.delayed(np.ones)((4, 2)), "Dask Delayed; expected a Dask array.*from_delayed"),
-    (masked, "MaskedArray blocks; expected numpy.ndarray"),
+    (sparse, "csr_array blocks; expected numpy.ndarray"),
     (lambda: da.ones((4, 2), dtype=complex), "complex128; expected real numbers"),
     (lambda: da.ones((4, 2), chunks=2, dtype=object), "object; expected real numbers"),
     (lambda: da.ones(4), "expected at least two dimensions"),

@@ -57,7 +57,8 @@ def ingest(
     ----------
     source : path or URL
         A `.npz` archive, compressed or not; a `.npy` file that holds X; a `.csv` file with a
-        header; a `.parquet` file, or a folder of such files; or a Zarr group, at a path or URL.
+        header; a `.parquet` file, or a folder of such files; or a Zarr group, at a path or URL,
+        whose numbers are copied as they are stored, with the attributes that decode them.
     store : path or URL
         Where the group (Zarr format 3) goes. A local one appears only when it is complete. At a
         URL it is written in place, and gets its attribute "dsoftmax" when it is complete.
@@ -174,7 +175,8 @@ def _scratch_folder(destination: Path | str) -> Path:
 
 def _create_array(group: zarr.Group, name: str, rows: RowStream, chunk: int) -> zarr.Array[Any]:
     shape, dtype = rows.specs[name]
-    array = create_array(group, name, shape, dtype, (chunk, *shape[1:]))
+    attributes = dict(rows.attributes.get(name, {}))
+    array = create_array(group, name, shape, dtype, (chunk, *shape[1:]), attributes)
     if name == "X" and rows.feature_names is not None:
         array.attrs["feature_names"] = list(rows.feature_names)
     return array

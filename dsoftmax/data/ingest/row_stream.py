@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -62,12 +62,14 @@ class RowStream:
     specs : of X and, where there are labels, of y
     blocks : starts a new read; the source chooses how many rows a block has
     feature_names : of the columns of X, where they have names
+    attributes : by array, what says what its numbers stand for
     """
 
     name: str
     specs: Mapping[str, ArraySpec]
     blocks: Callable[[], Iterator[Block]]
     feature_names: tuple[str, ...] | None = None
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:

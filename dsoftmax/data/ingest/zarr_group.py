@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
+from dsoftmax.data.cf_encoding import carried_attributes
 from dsoftmax.data.ingest.row_stream import (
     Block,
     Names,
@@ -60,7 +61,11 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     if pair is None:
         contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
         raise no_pair_error(place, contents, x, y)
-    arrays = {name: open_zarr(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
+    paths = {name: f"{place}/{key}" for name, key in zip("Xy", pair, strict=True)}
+    for path in paths.values():
+        open_zarr(path)  # refuses attributes that cannot be followed
+    arrays = {name: open_zarr(path, decode=False) for name, path in paths.items()}
+    attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
     X, y_array = arrays["X"], arrays["y"]
     specs = checked_specs(arrays)
     require_same_axes(axes_of(None, X), axes_of(None, y_array))
@@ -68,7 +73,7 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     names = X.array().attrs.get("feature_names", stored_feature_names(X))
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
-    return RowStream(str(place), specs, blocks, feature_names)
+    return RowStream(str(place), specs, blocks, feature_names, attributes)
 
 
 def _open(place: Path | str) -> zarr.Group:
