@@ -178,6 +178,8 @@ class ZarrArray(BoxArrayMixin):
                 has_number(self.absent, array, corner) or holds(array, self._chunk_key(corner))
             ):
                 forget_chunks()
+                if self.url is not None:  # an error of its own, if it is another array by now
+                    reopen.__wrapped__(self.url, self.identity, self.token, 0)
                 raise FileNotFoundError(f"chunk {self._chunk_key(corner)} is not in the store")
 
     def _box(self, where: Index) -> Index:

@@ -106,7 +106,8 @@ class SoftmaxRegression(PartLearner):
     random_state : int, RandomState or None, default=None
         Determines the shuffles; the seed used is kept in `seed_`.
     warm_start : bool, default=False
-        Start from the coefficients of the last fit, if it had the same classes and features.
+        Start from the coefficients of the last fit, if it had the same classes and features. The
+        result is no worse than that: the first pass evaluates them.
     checkpoint : path or URL, default=None
         A folder to keep the state of the fit in. If it holds that of an unfinished fit of the same
         data and parameters, this one goes on from there, to the same bits; if of a finished one,
@@ -133,7 +134,9 @@ class SoftmaxRegression(PartLearner):
         Evaluations (full-batch) or updates (mini-batch).
     loss_ : float
         The penalised objective at the returned coefficients. Where the budget left no pass to
-        evaluate it: what the model of "newton" says, the mean over mini-batches.
+        evaluate it, an estimate: what the model of "newton" says, the mean over mini-batches.
+    loss_evaluated_ : bool
+        Whether `loss_` was evaluated on all rows; else it is an estimate.
     gap_ : float or None
         Estimate of how far `loss_` is above its minimum, from the curvature that "newton" has met
         and what its model had not foreseen: good to a factor of a few. None where it is not known:

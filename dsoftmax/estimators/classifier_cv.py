@@ -27,8 +27,9 @@ _PARAMS = (
     *("sample_size", "random_state"),
 )
 _FITTED = (
-    *("classes_", "coef_", "intercept_", "_shift", "n_features_in_", "n_iter_", "n_steps_"),
-    *("loss_", "gap_", "stop_reason_", "seed_", "numerics_", "data_", "quarantined_", "history_"),
+    *("classes_", "coef_", "intercept_", "_shift", "n_features_in_", "n_iter_", "n_steps_", "gap_"),
+    *("loss_", "loss_evaluated_", "stop_reason_", "seed_", "numerics_", "data_", "quarantined_"),
+    "history_",
 )
 
 
@@ -89,9 +90,8 @@ class SoftmaxRegressionCV(LinearClassifier):
         Descending.
     l1_ratios_ : ndarray of shape (n_l1_ratios,)
     scores_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
-        Of the models on the rows that they did not learn from; one "fold" with `X_val`. If the
-        search is interrupted while full-data models are ahead, the scores are of these, which have
-        learned from all rows.
+        Of the models on the rows that they did not learn from; one "fold" with `X_val`. Of a search
+        interrupted while full-data models are ahead: of these, which learned from all rows.
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas, n_classes, n_features + 1)
         Of the models, intercepts last; one class for two.
     objectives_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
@@ -99,7 +99,7 @@ class SoftmaxRegressionCV(LinearClassifier):
     converged_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
         Which models were followed to their minima.
     coef_, intercept_, classes_, n_features_in_, feature_names_in_, seed_, data_, numerics_
-        As of `SoftmaxRegression`, for the winner; `loss_`, `gap_` and `stop_reason_` too.
+        As of `SoftmaxRegression`, for the winner; `loss_`, `loss_evaluated_` and `gap_` too.
     n_iter_, n_steps_ : int
         Passes over X, the scans of the labels and X_val not counted, and reads that evaluated.
     history_ : list of dict

@@ -95,6 +95,7 @@ class PartLearner(LinearClassifier):
         self.n_features_in_ = source.n_features
         self.n_iter_, self.n_steps_ = fit.passes, fit.steps
         self.loss_, self.gap_, self.stop_reason_ = model.loss, model.gap, model.status.value
+        self.loss_evaluated_ = model.evaluated
         self.best_iter_ = model.best_pass
         self.seed_, self.numerics_ = fit.seed, fit.numerics
         self.data_ = described(source) | {"labels": fit.labels}
@@ -104,7 +105,8 @@ class PartLearner(LinearClassifier):
     def _last_fit(self) -> LinearModel | None:
         if not hasattr(self, "coef_"):
             return None
-        return LinearModel(self.classes_, self.coef_.T, self.intercept_)
+        shift = getattr(self, "_shift", None)
+        return LinearModel(self.classes_, self.coef_.T, self.intercept_, shift)
 
     def __getstate__(self) -> dict[str, Any]:
         # A solver's state as plain data: pickle carries anything, but skops no Enum.

@@ -11,10 +11,12 @@ import numpy as np
 from dsoftmax.objective.kernel import raw_blocks
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.objective.softmax import log_probabilities
+from dsoftmax.objective.units import raw_from_afar
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Additive, Array
 
 MOST_RANKED = 10
+_WIDE = np.dtype(np.float64)
 BINS = np.linspace(0.0, 1.0, 16)  # of confidence: 15 of equal width
 
 
@@ -93,6 +95,11 @@ def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, _, raw in raw_blocks(chunk.X, point[None], shift, packing=chunk.packing):
             codes, block_weight = chunk.codes[rows], weight[rows]
+            if not np.isfinite(raw).all():
+                chunk.require_finite(point.dtype)
+                far = ~np.isfinite(raw[0]).all(axis=0)
+                few = chunk.rows(rows.start, rows.stop).take(np.flatnonzero(far))
+                raw[0][:, far] = raw_from_afar(few.decoded(_WIDE), point, shift)
             log_p = log_probabilities(raw[0])
             log_loss -= float(np.dot(block_weight, log_p[codes, np.arange(len(codes))]))
             predicted = _predicted(raw[0])
@@ -102,9 +109,6 @@ def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
             confidence = p.max(axis=0).astype(np.float64)
             bins += _binned(confidence, predicted == codes, block_weight)
             squares += float(np.dot(block_weight, _squares(p, codes)))
-    # A value of X that is not finite makes the loss not finite: only then is it searched for.
-    if not np.isfinite(log_loss):
-        chunk.require_finite(point.dtype)
     return MetricSums(
         rows=len(chunk.codes[chunk.used]),
         weight=float(weight.sum()),

@@ -107,12 +107,11 @@ def _objectives(
     full = build(first.without(ALL), None)
     if fold == ALL:
         return full, full
-    coordinates = build(first.without(fold), None).coordinates
+    # One read serves all models, so the kernel has to do the same to the rows for all of them.
+    coordinates = build(first.without(fold), None).coordinates.on_rows_of(full.coordinates.shift)
     ratio = coordinates.scale / full.coordinates.scale
     if ratio.max(initial=1.0) <= _OTHER_SCALE and ratio.min(initial=1.0) >= 1 / _OTHER_SCALE:
         return build(first.without(fold), full.coordinates), full
-    # One read serves all models, so the kernel has to subtract the same shift for all of them.
-    coordinates = replace(coordinates, shift=full.coordinates.shift)
     return build(first.without(fold), coordinates), None
 
 

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from dsoftmax.events import CandidatesJudged
-from dsoftmax.model_selection.models import PathModel, has_moved, mean_of
+from dsoftmax.model_selection.models import PathModel, has_moved, mean_of, reached
 from dsoftmax.model_selection.path import Candidates, by_fold
 from dsoftmax.model_selection.sums import FoldMoments
 from dsoftmax.objective.importance_sample import ImportanceSample
@@ -184,6 +184,9 @@ def fitted_winner(
         status = Status.INTERRUPTED
     elif state.is_spent:
         status = Status.BUDGET
-    loss = float(np.mean([each.value for each in states]))
+    points, values = zip(*map(reached, used, states), strict=True)
     gap = used[0].solver.gap(states[0]) if len(used) == 1 else None
-    return FittedModel(*mean_of(used, states), loss, gap, status, None)
+    # The mean of models of folds was not evaluated, nor was the minimum of a sample.
+    evaluated = len(used) == 1 and points[0] is states[0].point
+    loss = float(np.mean(values))
+    return FittedModel(*mean_of(used, states), loss, gap, status, None, evaluated)

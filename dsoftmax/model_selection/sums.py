@@ -14,8 +14,8 @@ from operator import add
 import numpy as np
 
 from dsoftmax.metrics.fold_loss import FoldSums, HeldOutSums, judge, loss_by_fold, loss_of_folds
+from dsoftmax.objective.first_read import partial_moments
 from dsoftmax.objective.kernel import loss_gradient
-from dsoftmax.objective.objective import partial_moments
 from dsoftmax.objective.reduction import NEVER, Chunk, Reduction, rows_of_fold
 from dsoftmax.objective.scaling import Moments
 from dsoftmax.storage.records import storable

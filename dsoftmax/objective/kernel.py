@@ -26,6 +26,7 @@ from dsoftmax.objective.matmul import by_column, by_row, is_turned, kernels_of_n
 from dsoftmax.objective.packing import Packing
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import softmax_residual
+from dsoftmax.objective.units import shift_and_factor
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Additive, Array
 
@@ -86,6 +87,11 @@ class LossSums(Additive):
     correct: Array
     weight: Array
 
+    def models(self, which: slice) -> LossSums:
+        """Return the sums of some of the models."""
+        parts = (self.loss, self.gradient, self.correct, self.weight)
+        return LossSums(*(part[which] for part in parts))
+
 
 def narrow(rows: Array, shift: Array | None, out: Array, packing: Packing | None = None) -> Array:
     """Convert stored rows to `out.dtype` in `out`, subtracting `shift` (n_features,) on the way.
@@ -93,8 +99,10 @@ def narrow(rows: Array, shift: Array | None, out: Array, packing: Packing | None
     With `packing`, the rows are unpacked first.
 
     The difference is taken in the wider of the two dtypes, so that a large mean in
-    float64 or int64 storage costs no digits.
+    float64 or int64 storage costs no digits. A `shift` of shape (2, n_features) has a factor in its
+    second row, by which the difference is multiplied: see `dsoftmax.objective.units`.
     """
+    shift, factor = shift_and_factor(shift)
     if packing is not None:
         packing.unpack(rows, shift, out)
     elif shift is None:
@@ -104,6 +112,8 @@ def narrow(rows: Array, shift: Array | None, out: Array, packing: Packing | None
         np.subtract(out, shift, out=out, casting="same_kind")
     else:
         np.subtract(rows, shift, out=out, casting="same_kind")
+    if factor is not None:
+        np.multiply(out, factor, out=out, casting="same_kind")
     return out
 
 
@@ -142,8 +152,8 @@ def raw_blocks(
     ----------
     X : array of shape (rows, n_features), any real dtype
     points : array of shape (n_models, n_features + 1, n_columns), of the dtype to compute in
-    shift : array of shape (n_features,), optional
-        Subtracted from every row before the product.
+    shift : array of shape (n_features,) or (2, n_features), optional
+        Subtracted from every row before the product; see `narrow`.
     plan : BlockPlan, optional
         Where it is known already.
     packing : Packing, optional
@@ -156,8 +166,10 @@ def raw_blocks(
     block : array of shape (b, n_features)
     raw : array of shape (n_models, n_columns, b)
     """
-    if packing is not None:
+    if _multiplies_stored(packing, shift):
+        assert packing is not None
         points, shift, *_ = packing.in_stored_units(points, shift, X.dtype)
+        packing = None
     n_models, n_features, n_columns = points.shape[0], points.shape[1] - 1, points.shape[2]
     width = n_models * n_columns
     by_column = np.ascontiguousarray(points.transpose(0, 2, 1)).reshape(width, n_features + 1)
@@ -169,7 +181,7 @@ def raw_blocks(
     raw = np.empty(width * length, points.dtype)
     for start in range(0, len(X), length):
         rows = slice(start, min(start + length, len(X)))
-        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start])
+        block = narrow(X[rows], shift, blocks[: rows.stop - rows.start], packing)
         by_class = raw[: width * len(block)].reshape(width, len(block))
         if turned:
             np.add(by_row(block, coef, panel).T, intercept, out=by_class)
@@ -177,6 +189,11 @@ def raw_blocks(
             np.matmul(coef, block.T, out=by_class)
             by_class += intercept
         yield rows, block, by_class.reshape(n_models, n_columns, len(block))
+
+
+def _multiplies_stored(packing: Packing | None, shift: Array | None) -> bool:
+    """Return whether packed rows are multiplied as they are stored: not if they have units."""
+    return packing is not None and shift_and_factor(shift)[1] is None
 
 
 class ExtraColumns(NamedTuple):
@@ -208,8 +225,8 @@ def loss_gradient(
     chunk : Chunk
         Its `y` holds class codes; its weights are (rows,) or (rows, n_models).
     points : array of shape (n_models, n_features + 1, n_columns)
-    shift : array of shape (n_features,), optional
-        Subtracted from every row first; the points are those of the shifted features.
+    shift : array of shape (n_features,) or (2, n_features), optional
+        Subtracted from every row first, see `narrow`; the points are those of the shifted features.
     extra : ExtraColumns, optional
 
     Returns
@@ -268,7 +285,8 @@ def row_losses(
             if rows.stop % _MOST_ROWS == 0 or rows.stop == len(chunk.X):
                 gradient += part
                 part.fill(0)
-    if chunk.packing is not None:
+    if _multiplies_stored(chunk.packing, shift):
+        assert chunk.packing is not None
         units = chunk.packing.in_stored_units(predicted, shift, chunk.X.dtype)
         gradient = units.gradient(gradient, intercept)
     whole = np.concatenate([gradient, intercept[:, None]], axis=1)

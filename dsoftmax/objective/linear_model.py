@@ -14,6 +14,7 @@ from dsoftmax.objective.kernel import raw_blocks
 from dsoftmax.objective.missing_label import label_dtype, missing_label_error
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.softmax import log_probabilities, probabilities
+from dsoftmax.objective.units import exponent_of, in_units, raw_from_afar, shift_and_factor
 from dsoftmax.typing import Array
 
 _WIDE = ("predict_proba", "predict_log_proba")
@@ -29,7 +30,8 @@ class LinearModel:
     classes : (K,)
     coef : (n_features, n_columns); one column is the log odds of the second of two classes
     intercept : (n_columns,)
-    shift : (n_features,), what the kernel subtracts from the rows to keep its digits, or None
+    shift : (n_features,), what the kernel subtracts from the rows to keep its digits, or None; of
+        shape (2, n_features) with units, see `dsoftmax.objective.units`
     missing_label : what `predict` gives rows with missing values, or None to refuse them
     """
 
@@ -41,8 +43,11 @@ class LinearModel:
 
     def point(self, dtype: npt.DTypeLike) -> Array:
         """Return the kernel's point (n_features + 1, n_columns), for rows that it shifts."""
-        shifted = 0.0 if self.shift is None else self.shift.astype(np.float64) @ self.coef
-        return np.vstack([self.coef, self.intercept + shifted]).astype(dtype)
+        shift, _ = shift_and_factor(self.shift)
+        shifted = 0.0 if shift is None else shift.astype(np.float64) @ self.coef
+        exponent = exponent_of(self.shift)
+        coef = self.coef if exponent is None else in_units(self.coef.T, -exponent).T
+        return np.vstack([coef, self.intercept + shifted]).astype(dtype)
 
     def apply(self, chunk: Chunk, method: str, dtype: np.dtype[np.floating]) -> Array:
         """Return what `method` predicts for the rows of a chunk, block by block.
@@ -85,27 +90,19 @@ class LinearModel:
         if len(overflown):
             rows = block.take(overflown)
             rows.require_finite(raw.dtype)
-            out[overflown] = _LINKS[method](self._wide_raw(rows), self.classes)
+            wide = rows.decoded(np.dtype(np.float64))
+            afar = raw_from_afar(wide, self._finite_point(raw.dtype), self.shift)
+            out[overflown] = _LINKS[method](afar, self.classes)
 
-    def _wide_raw(self, rows: Chunk) -> Array:
-        """Return raw predictions (n_columns, rows) in the dtype of the widest range.
-
-        Raises
-        ------
-        DataError
-            If that is not wide enough, or the model is not finite.
-        """
-        wide = np.dtype(np.longdouble)
-        raw = rows.decoded(wide) @ self.coef.astype(wide) + self.intercept.astype(wide)
-        if not np.isfinite(raw).all():
-            row = int(np.argmin(np.isfinite(raw).all(axis=1)))
+    def _finite_point(self, dtype: np.dtype[Any]) -> Array:
+        """Return the kernel's point; raise DataError if it is not finite."""
+        point = self.point(dtype)
+        if not np.isfinite(point).all():
             raise DataError(
-                f"what the model predicts for {rows.where(row)} of X is beyond the range of "
-                f"{wide}: its coefficients are up to {np.abs(self.coef).max():g}, and the values "
-                f"of that row up to {np.abs(rows.X[row]).max():g}. Scale the features, and fit it "
-                "again"
+                f"the model is not finite: its coefficients are up to {np.abs(self.coef).max():g}, "
+                f"and it is computed in {dtype}. Scale the features, and fit it again"
             )
-        return np.asarray(raw.T)
+        return point
 
     def shape(self, n_rows: int, method: str) -> tuple[int, ...]:
         """Return the shape of a prediction for so many rows."""

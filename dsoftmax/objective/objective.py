@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import add
@@ -13,27 +14,14 @@ from dsoftmax.objective.importance_sample import LeverageSampler, LeverageScore,
 from dsoftmax.objective.kernel import ExtraColumns, LossSums, loss_gradient
 from dsoftmax.objective.penalty import ElasticNet, largest
 from dsoftmax.objective.reduction import Chunk, Combined, Reduction, combine
-from dsoftmax.objective.scaling import Coordinates, Moments, kernel_shift, moments
+from dsoftmax.objective.scaling import Coordinates, Moments, kernel_shift
+from dsoftmax.objective.units import in_units, require_normal, unusual_exponent, with_units
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _SAME_UNIT = 100.0  # largest over median standard deviation
+_SAME_EXPONENT = 2 * math.frexp(_SAME_UNIT)[1]
 LEAST_SHARE = 1e-12  # of a class that was named but has no rows: its intercept stays finite
-
-
-def partial_moments(chunk: Chunk, n_classes: int, dtype: np.dtype[np.floating]) -> Moments:
-    """Return the moments of a chunk.
-
-    Raises
-    ------
-    DataError
-        If X has a NaN or an infinity, or a value that `dtype` cannot hold.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = moments(chunk, n_classes, dtype)
-    if not (np.isfinite(sums.mean).all() and np.isfinite(sums.m2).all()):
-        chunk.require_finite(dtype)
-    return sums
 
 
 def partial_gradient(
@@ -69,9 +57,9 @@ def partial_gradient_and_rows(
     return Combined((sums, rule.pick(chunk, rule.leverage.weighted(parts, chunk))))
 
 
-def moments_of(n_classes: int, dtype: np.dtype[np.floating]) -> Reduction[Moments]:
-    """Return the reduction of the first read."""
-    return Reduction("moments", partial(partial_moments, n_classes=n_classes, dtype=dtype), add)
+def gradient_of(points: Array, shift: Array | None) -> Reduction[LossSums]:
+    """Return the reduction that evaluates a stack of the kernel's points."""
+    return Reduction("partial_gradient", partial(partial_gradient, points=points, shift=shift), add)
 
 
 @storable
@@ -108,8 +96,7 @@ class Objective:
 
     def reduction(self, kernel_points: Array) -> Reduction[LossSums]:
         """Return the reduction that evaluates a stack of points, as `to_kernel` returns them."""
-        chunk = partial(partial_gradient, points=kernel_points, shift=self.coordinates.shift)
-        return Reduction("partial_gradient", chunk, add)
+        return gradient_of(kernel_points, self.coordinates.shift)
 
     def reduction_and_rows(
         self, kernel_points: Array, sampler: LeverageSampler
@@ -164,7 +151,7 @@ class Objective:
         noise = n_features / (n_features + n_rows)
         metric = (1 - noise) * float((p * (1 - p)).mean()) * gram
         own = np.full(n_features + 1, noise)
-        own[:-1] += self.penalty.alpha * (1 - self.penalty.l1_ratio) * self.penalty.unit[:, 0] ** 2
+        own[:-1] += self.penalty.l2_curvature[:, 0]
         return np.asarray(metric + np.diag(own))
 
     def leverage(self, ends: Array, sketch: Array) -> LeverageScore:
@@ -264,19 +251,28 @@ def build_objective(
     """
     share = class_weight / class_weight.sum()
     p = _probabilities(share, fit_intercept)
+    exponent = unusual_exponent(sums.size, dtype)
+    if exponent is not None:
+        require_normal(sums.size)
+    if coordinates is not None:
+        exponent = coordinates.exponent
+    sums = sums.in_units_of(exponent)
     centre = sums.mean if fit_intercept else np.zeros_like(sums.mean)
     variance = sums.variance
-    unit = np.sqrt(variance) if standardize else np.ones_like(variance)
-    unit = np.where(unit > 0, unit, 1.0)
+    of_one = in_units(np.ones_like(variance), exponent)  # a coefficient of one
+    unit = np.sqrt(variance) if standardize else of_one
+    unit = np.where(unit > 0, unit, of_one)[:, None]
     second_moment = variance + (sums.mean - centre) ** 2
-    diagonal = (p * (1 - p)).mean() * second_moment + alpha * (1 - l1_ratio) * unit**2
-    scale = np.sqrt(np.where(diagonal > 0, diagonal + _damping(diagonal), 1.0))
-    shift = kernel_shift(sums.mean, variance, dtype) if fit_intercept else None
+    l2_curvature = ElasticNet(alpha, l1_ratio, unit).l2_curvature[:, 0]
+    diagonal = (p * (1 - p)).mean() * second_moment + l2_curvature
+    scale = np.sqrt(np.where(diagonal > 0, diagonal + _damping(diagonal, exponent), 1.0))
     if not scaled:
-        centre, scale = np.zeros_like(centre), np.ones_like(scale)
-    coordinates = coordinates or Coordinates(centre, scale, shift)
+        centre, scale = np.zeros_like(centre), of_one
+    if coordinates is None:
+        shift = kernel_shift(sums.mean, variance, dtype) if fit_intercept else None
+        coordinates = Coordinates(centre, scale, with_units(shift, exponent, dtype))
     return Objective(
-        penalty=ElasticNet(alpha, l1_ratio, (unit / coordinates.scale)[:, None]),
+        penalty=ElasticNet(alpha, l1_ratio, unit / coordinates.scale[:, None]),
         coordinates=coordinates,
         fit_intercept=fit_intercept,
         dtype=dtype,
@@ -287,10 +283,15 @@ def build_objective(
     )
 
 
-def _damping(diagonal: Array) -> float:
-    varying = diagonal[diagonal > 0]
+def _damping(diagonal: Array, exponent: Array | None) -> Array | float:
+    """Return what is added to the diagonal of the Hessian of features of the same unit."""
+    up = None if exponent is None else 2 * (exponent.max() - exponent)
+    varying = in_units(diagonal, up)[diagonal > 0]  # all in the largest unit that they have
     same_unit = len(varying) > 0 and varying.max() <= _SAME_UNIT**2 * np.median(varying)
-    return 0.3 * float(varying.mean()) if same_unit else 0.0
+    if not same_unit or (up is not None and up.max() > _SAME_EXPONENT):
+        return 0.0
+    damping = 0.3 * float(varying.mean())
+    return damping if up is None else in_units(np.full(len(diagonal), damping), -up)
 
 
 def _probabilities(share: Array, fit_intercept: bool) -> Array:

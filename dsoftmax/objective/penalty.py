@@ -33,10 +33,16 @@ class ElasticNet:
 
     def l2_value_gradient(self, point: Array) -> tuple[float, Array]:
         """Return the value of the squared part and its gradient, of the shape of `point`."""
-        strength = self.alpha * (1 - self.l1_ratio)
         gradient = np.zeros_like(point)
-        gradient[:-1] = strength * self.unit**2 * point[:-1]
+        gradient[:-1] = self.l2_curvature * point[:-1]
         return 0.5 * float(np.vdot(gradient, point)), gradient
+
+    @property
+    def l2_curvature(self) -> Array:
+        """Second derivative (n_features, 1) of the squared part."""
+        strength = self.alpha * (1 - self.l1_ratio)
+        # Where there is no penalty, the square of the inverse of a tiny unit need not be finite.
+        return strength * self.unit**2 if strength > 0 else np.zeros_like(self.unit)
 
     def l1_value(self, point: Array) -> float:
         """Return the value of the L1 part."""

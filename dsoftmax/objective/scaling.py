@@ -8,18 +8,21 @@ computing the sample variance, 1983.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dsoftmax.objective.kernel import block_length, narrow
 from dsoftmax.objective.matmul import by_column, panel_length
 from dsoftmax.objective.reduction import Chunk
+from dsoftmax.objective.units import exponent_of, in_units, shift_and_factor
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
 _FEW_CLASSES = 32  # up to which a product with indicators adds up rows by class; beyond, a sort
 _SQUARED_ROWS = 64  # that float32 adds up without losing digits
+_LARGE = 2.0**450
+_LOSES_DIGITS = {np.dtype(np.float32): 2.0**-100, np.dtype(np.float64): 2.0**-450}
 _STEEP = 8.0  # |mean| / sd from which float32 folding would cost a digit of the gradient
 
 
@@ -35,6 +38,7 @@ class Moments:
     m2 : (n_features,), weighted sum of squared deviations from the mean
     class_weight : (n_classes,), total weight a class
     class_offset : (n_classes, n_features), weighted sum of x - mean over the rows of a class
+    exponent : (n_features,), of two, of the unit of each feature; None if all are one
     """
 
     weight: float
@@ -42,8 +46,13 @@ class Moments:
     m2: Array
     class_weight: Array
     class_offset: Array
+    exponent: Array | None = None
 
     def __add__(self, other: Moments) -> Moments:
+        exponent = self._common_exponent(other)
+        return self.in_units_of(exponent)._plus(other.in_units_of(exponent))
+
+    def _plus(self, other: Moments) -> Moments:
         weight = self.weight + other.weight
         share = other.weight / weight if weight > 0 else 0.0
         delta = other.mean - self.mean
@@ -55,7 +64,53 @@ class Moments:
             m2,
             self.class_weight + other.class_weight,
             self._offset_from(mean) + other._offset_from(mean),
+            self.exponent,
         )
+
+    def in_units_of(self, exponent: Array | None) -> Moments:
+        """Return the same moments in units of two to the power of other exponents."""
+        if self.exponent is None and exponent is None:
+            return self
+        by = (0 if exponent is None else exponent) - self._exponents
+        return replace(
+            self,
+            mean=in_units(self.mean, by),
+            m2=in_units(self.m2, 2 * by),
+            class_offset=in_units(self.class_offset, by),
+            exponent=exponent,
+        )
+
+    @property
+    def size(self) -> Array:
+        """Exponent of two (n_features,) of the root of the mean square, zero where that is zero."""
+        size = np.frexp(np.hypot(np.sqrt(self.variance), self.mean))[1]
+        return np.asarray(np.where(self._is_zero, 0, size + self._exponents))
+
+    def lost_digits(self, dtype: np.dtype[np.floating]) -> bool:
+        """Return whether sums in this dtype left its range, or lost digits at its lower end."""
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.m2).all()):
+            return True
+        if np.abs(self.mean).max(initial=0.0) > _LARGE:  # its square may leave the range later
+            return True
+        least = _LOSES_DIGITS[np.dtype(dtype)]
+        size = np.abs(self.mean) + np.abs(self.class_offset).max(axis=0, initial=0.0)
+        return bool(np.any((self.m2 < least**2) & (size < least) & (size > 0)))
+
+    def _common_exponent(self, other: Moments) -> Array | None:
+        """Return the exponents of the larger of two units; a feature of zeros has no size."""
+        if self.exponent is None and other.exponent is None:
+            return None
+        larger = np.maximum(self._exponents, other._exponents)
+        known = np.where(other._is_zero, self._exponents, larger)
+        return np.asarray(np.where(self._is_zero, other._exponents, known))
+
+    @property
+    def _exponents(self) -> Array:
+        return np.zeros(len(self.mean), int) if self.exponent is None else self.exponent
+
+    @property
+    def _is_zero(self) -> Array:
+        return np.asarray((self.mean == 0) & (self.m2 == 0))
 
     def _offset_from(self, mean: Array) -> Array:
         return self.class_offset + np.outer(self.class_weight, self.mean - mean)
@@ -153,7 +208,9 @@ class Coordinates:
     scale : (n_features,), positive: a solver's coordinate is coefficient * scale
     shift : (n_features,) or None, what the kernel subtracts from the rows; where it is
         None the centre is folded into the intercept, which costs nothing and is as
-        exact for features whose mean is of the order of their standard deviation
+        exact for features whose mean is of the order of their standard deviation. Of shape
+        (2, n_features) where features have units, see `dsoftmax.objective.units`; those of
+        `centre` and `scale` are the same
     """
 
     centre: Array
@@ -187,15 +244,32 @@ class Coordinates:
     def to_coefficients(self, point: Array) -> tuple[Array, Array]:
         """Return coef (n_features, n_columns) and intercept (n_columns,) in units of the data."""
         coef = point[:-1] / self.scale[:, None]
-        return coef, point[-1] - self.centre @ coef
+        return in_units(coef.T, self.exponent).T, point[-1] - self.centre @ coef
 
     def from_coefficients(self, coef: Array, intercept: Array) -> Array:
         """Return the solver's point for coefficients in units of the data."""
+        if self.exponent is not None:
+            coef = in_units(coef.T, -self.exponent).T
         return np.vstack([coef * self.scale[:, None], intercept + self.centre @ coef])
 
     @property
+    def exponent(self) -> Array | None:
+        """Exponents of two (n_features,) of the units; None if there are none."""
+        return exponent_of(self.shift)
+
+    def on_rows_of(self, shift: Array | None) -> Coordinates:
+        """Return the same coordinates where the kernel does something else to the rows."""
+        own, wanted = self.exponent, exponent_of(shift)
+        if own is None and wanted is None:
+            return replace(self, shift=shift)
+        none = np.zeros(len(self.scale), int)
+        by = (none if wanted is None else wanted) - (none if own is None else own)
+        return Coordinates(in_units(self.centre, by), in_units(self.scale, by), shift)
+
+    @property
     def _folded(self) -> Array:
-        return self.centre if self.shift is None else self.centre - self.shift
+        shift, _ = shift_and_factor(self.shift)
+        return self.centre if shift is None else self.centre - in_units(shift, self.exponent)
 
 
 def kernel_shift(mean: Array, variance: Array, dtype: np.dtype[np.floating]) -> Array | None:

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
+
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.penalty import ElasticNet
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
+
+_MOST_CURVATURE = 1000.0  # along a coordinate of a solver
+_NEAR = 10.0  # times the gradient to reach
 
 
 @storable
@@ -26,6 +31,16 @@ class Status(Enum):
     RUNNING = "running"
     CONVERGED = "converged: the gradient has fallen to tol times that of the intercept-only model"
     PRECISION = "converged to rounding error: no step lowers the objective any more"
+    IMPRECISE = (
+        "imprecise: no step lowers the objective any more, but its gradient is far from tol, which "
+        "rounding error does not explain; the best model so far is kept; scale the features, open "
+        "the data with dtype='float64', or use another solver"
+    )
+    NOT_FINITE = (
+        "not finite: the loss, its gradient or a coefficient left the range of floating-point "
+        "numbers; the best model so far is kept; scale the features, or open the data with "
+        "dtype='float64'"
+    )
     RULED_OUT = "ruled out: however far it went on, another candidate would be better"
     STATISTICAL = (
         "converged statistically: the distance to the minimum is, by estimate, a small part of "
@@ -137,6 +152,23 @@ class FullBatchState(State):
 
     target: float
 
+    def at_rest(self, noise: float) -> Status:
+        """Return what to say of a point from which no step lowers the objective.
+
+        Along a coordinate, a step of the gradient over the curvature would lower it by half of the
+        gradient squared over the curvature. That is about one in these coordinates, and larger
+        where rows matter more than at the intercept-only model.
+
+        Parameters
+        ----------
+        noise : relative rounding error of a value of the objective
+        """
+        if not (np.isfinite(self.value) and np.isfinite(self.gradient_norm)):
+            return Status.NOT_FINITE
+        hidden = self.gradient_norm**2 / (2 * _MOST_CURVATURE) <= noise * abs(self.value)
+        near = self.gradient_norm <= _NEAR * self.target
+        return Status.PRECISION if hidden or near else Status.IMPRECISE
+
 
 @dataclass(frozen=True)
 class SolverParams:
@@ -212,6 +244,17 @@ class Solver(ABC, Generic[S]):
     @abstractmethod
     def tell(self, state: S, result: Evaluation) -> S:
         """Return the state after the evaluation that `ask` asked for."""
+
+    def moved(self, state: S, point: Array, known: Evaluation) -> S:
+        """Return the state at a point whose objective is known; that of `start` evaluates it.
+
+        Parameters
+        ----------
+        state : of `start` at that point
+        point : (n_features + 1, n_columns)
+        known : the objective there
+        """
+        return state
 
     def gap(self, state: S) -> float | None:
         """Return an estimate of how far the objective is above its minimum, None without one."""

@@ -118,6 +118,23 @@ class FISTA(Solver[FISTAState]):
             ahead=point,
         )
 
+    def moved(self, state: FISTAState, point: Array, known: Evaluation) -> FISTAState:
+        """Return the state at a point whose objective is known."""
+        smooth_value, gradient = float(known.value[0]), known.gradient[0]
+        after = replace(
+            state,
+            point=point,
+            value=smooth_value + self.penalty.l1_value(point),
+            gradient_norm=largest(self.penalty.min_norm_subgradient(point, gradient)),
+            smooth_value=smooth_value,
+            gradient=gradient,
+            base=point,
+            base_smooth=smooth_value,
+            base_gradient=gradient,
+            inertia=1.0,
+        )
+        return self._propose(after)
+
     def ask(self, state: FISTAState) -> Request:
         """Return the candidate and the point extrapolated from it."""
         return Request(np.stack([state.candidate, state.ahead]))
@@ -134,7 +151,7 @@ class FISTA(Solver[FISTAState]):
         if state.gradient_norm <= state.target:
             return replace(state, status=Status.CONVERGED)
         if state.n_no_progress >= _MOST_IDLE:
-            return replace(state, status=Status.PRECISION)
+            return replace(state, status=state.at_rest(self.noise))
         return self._propose(replace(state, step=state.step * _GROWTH))
 
     def _is_below_the_model(self, state: FISTAState, smooth_value: float, gradient: Array) -> bool:
@@ -150,14 +167,13 @@ class FISTA(Solver[FISTAState]):
 
     def _shorten(self, state: FISTAState) -> FISTAState:
         if state.step < _LEAST_STEP:
-            status = Status.PRECISION if np.isfinite(state.value) else Status.DIVERGED
-            return replace(state, status=status)
+            return replace(state, status=state.at_rest(self.noise))
         return self._propose(replace(state, step=state.step / 2))
 
     def _go_back(self, state: FISTAState) -> FISTAState:
         """Restart from the best point, whose gradient is known; from there, with a shorter step."""
         if state.n_no_progress >= _MOST_IDLE:
-            return replace(state, status=Status.PRECISION)
+            return replace(state, status=state.at_rest(self.noise))
         again = np.array_equal(state.base, state.point)
         return self._propose(
             replace(

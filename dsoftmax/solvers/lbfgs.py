@@ -108,6 +108,10 @@ class LBFGS(Solver[LBFGSState]):
             return self._aim(state)
         return replace(state, point=point, value=np.inf)
 
+    def moved(self, state: LBFGSState, point: Array, known: Evaluation) -> LBFGSState:
+        """Return the state at a point whose objective is known."""
+        return self._aim(_moved(state, point, float(known.value[0]), known.gradient[0]))
+
     def ask(self, state: LBFGSState) -> Request:
         """Return the trial point of the line search."""
         if state.search is None:
@@ -154,12 +158,13 @@ class LBFGS(Solver[LBFGSState]):
         if state.gradient_norm <= state.target:
             return replace(state, status=Status.CONVERGED)
         if not (np.isfinite(state.value) and np.isfinite(state.gradient_norm)):
-            return replace(state, status=Status.DIVERGED)
+            return replace(state, status=Status.NOT_FINITE)
         if state.n_no_progress >= _MOST_IDLE:
-            return replace(state, status=Status.PRECISION)
+            return replace(state, status=state.at_rest(self.noise))
         direction = -two_loop(state.gradient.ravel(), state.pairs)
         slope = float(direction @ state.gradient.ravel())
-        first = 1.0 if state.pairs else min(1.0, 1.0 / float(np.linalg.norm(direction)))
+        # Of a gradient below 1e-162, the square is zero.
+        first = 1.0 if state.pairs else 1.0 / max(1.0, float(np.linalg.norm(direction)))
         search = line_search.begin(state.value, slope, first, self.noise * abs(state.value))
         state = replace(state, direction=direction.reshape(state.point.shape), search=search)
         return state if search.status is LineSearchStatus.RUNNING else self._forget(state)
@@ -167,7 +172,7 @@ class LBFGS(Solver[LBFGSState]):
     def _forget(self, state: LBFGSState) -> LBFGSState:
         """Try the steepest descent once more before saying that rounding error is reached."""
         if not state.pairs:
-            return replace(state, status=Status.PRECISION)
+            return replace(state, status=state.at_rest(self.noise))
         return self._aim(replace(state, pairs=()))
 
 

@@ -27,7 +27,7 @@ from dsoftmax.solvers.linalg import product
 from dsoftmax.solvers.low_rank import Secant, low_rank_from
 from dsoftmax.solvers.newton_state import NewtonState, Trial
 from dsoftmax.solvers.surrogate import Surrogate
-from dsoftmax.solvers.trust_region import POOR, after_trials, first_damping
+from dsoftmax.solvers.trust_region import after_trials, before_trials, trusted_trial
 from dsoftmax.typing import Array
 
 SearchState = LBFGSState | FISTAState
@@ -84,7 +84,7 @@ class Newton(Solver[NewtonState]):
         state = NewtonState(intercept_only, value, norm, status, self.tol * norm, gradient)
         if np.array_equal(point, intercept_only):
             return state
-        return replace(state, trials=(Trial(point, 0.0, None),))
+        return replace(state, trials=(Trial(point, 0.0, None),), gain_ratio=np.nan)
 
     def moved(self, state: NewtonState, point: Array, known: Evaluation) -> NewtonState:
         """Return the state at a point to which another model has led the way.
@@ -164,11 +164,13 @@ class Newton(Solver[NewtonState]):
 
         Its objective is the surrogate's prediction, and its gap about the gain that it predicts.
         """
-        trials = [trial for trial in state.trials if trial.secant is not None]
-        if not trials or not state.gain_ratio >= POOR:
+        trial = trusted_trial(state)
+        if trial is None:
             return None
-        trial = trials[0] if state.gain_ratio >= 2 * POOR else trials[-1]
-        return trial.point, state.value + trial.gain, -trial.gain
+        value, (l2_value, _) = state.value + trial.gain, self.penalty.l2_value_gradient(trial.point)
+        if value < l2_value + self.penalty.l1_value(trial.point):  # which no objective can be
+            return None
+        return trial.point, value, -trial.gain
 
     def guess_of_sample(self, state: NewtonState) -> tuple[Array, float] | None:
         """Return the minimum of the sample's own objective, and its value there.
@@ -209,10 +211,7 @@ class Newton(Solver[NewtonState]):
         if result.root is not None:
             state = replace(state, root=result.root)
         if not state.knows_metric:  # the first, of a warm start too
-            underdetermined = result.share < 1 and result.rows < state.point.size
-            state = replace(
-                state, damping=first_damping(result.share), underdetermined=underdetermined
-            )
+            state = before_trials(state, result)
         gradient = result.gradient[0]
         # From afar, the minimum of the sample alone is nearer than that of the corrected surrogate.
         correction = state.gradient - gradient if state.n_passes else np.zeros_like(gradient)
@@ -276,12 +275,13 @@ class Newton(Solver[NewtonState]):
         pairs = (
             surrogate.with_curvature(search.pairs, -1.0) if isinstance(search, LBFGSState) else ()
         )
-        use_float64 = state.use_float64 or (self.single_model and search.status is Status.PRECISION)
+        at_rest = search.status in (Status.PRECISION, Status.IMPRECISE)
+        use_float64 = state.use_float64 or (self.single_model and at_rest)
         state = replace(state, search=None, pairs=pairs, use_float64=use_float64)
         if best is None and state.n_passes == 0:  # the sample alone finds no better point
             return replace(state, surrogate=None, n_passes=1)
         if best is None:
-            return replace(state, status=Status.PRECISION)
+            return replace(state, status=state.at_rest(self.noise))
         if not self._cautious(state):
             return replace(state, trials=(best,), early_point=None)
         early_point = state.early_point
@@ -312,8 +312,8 @@ class Newton(Solver[NewtonState]):
         # The first trial was the minimum of the surrogate.
         foreseen = state.value + trials[0].gain if trials[0].secant is not None else np.nan
         after = replace(after, distance=self._distance(state, after, foreseen))
-        n_no_progress = 0 if lower or flatter else state.n_no_progress + 1
-        after = replace(after, n_no_progress=n_no_progress, least_norm=min(norm, state.least_norm))
+        idle = 0 if lower or flatter else state.n_no_progress + 1
+        after = replace(after, n_no_progress=idle, least_norm=min(norm, state.least_norm))
         if after.gradient_norm <= after.target:
             return replace(after, status=Status.CONVERGED)
-        return replace(after, status=Status.PRECISION) if n_no_progress >= _MOST_IDLE else after
+        return after if idle < _MOST_IDLE else replace(after, status=after.at_rest(self.noise))

@@ -54,7 +54,9 @@ class NewtonState(FullBatchState):
     n_passes : how many passes evaluated trials
     failed : whether a surrogate has ever promised far too much
     underdetermined : whether the sample has fewer rows than there are coefficients
-    gain_ratio : gain of the last trial over the gain that the surrogate predicted
+    optimism : what the sample's minimum on all rows is expected to be above that on the sample
+    gain_ratio : gain of the last trial over the gain that the surrogate predicted; NaN where the
+        surrogates of this objective have not been tried
     distance : estimate of how far `value` is above its minimum
     least_norm, n_no_progress : as of L-BFGS
     """
@@ -74,6 +76,7 @@ class NewtonState(FullBatchState):
     n_passes: int = 0
     failed: bool = False
     underdetermined: bool = False
+    optimism: float = 0.0
     gain_ratio: float = 1.0
     distance: float = np.nan
     least_norm: float = np.inf

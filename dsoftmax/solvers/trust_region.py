@@ -10,7 +10,7 @@ import numpy as np
 
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.solvers.low_rank import Secant
-from dsoftmax.solvers.newton_state import NewtonState
+from dsoftmax.solvers.newton_state import NewtonState, Trial
 from dsoftmax.typing import Array
 
 POOR, _GOOD = 0.25, 0.75  # fractions of the gain that the surrogate predicted
@@ -40,6 +40,32 @@ def _secants(state: NewtonState, values: Array, result: Evaluation) -> Iterator[
         if secant is not None and state.surrogate is not None and np.isfinite(values[index]):
             change = state.surrogate.to_search(result.gradient[index] - state.gradient)
             yield Secant(secant.step, change.ravel() - secant.change)
+
+
+def before_trials(state: NewtonState, sampled: Evaluation) -> NewtonState:
+    """Return the state with what is known of the first surrogate before any pass has tried it.
+
+    The minimum of a sample is, on all rows, higher than it is on the sample, by the number of
+    coefficients over that of rows (Akaike, A new look at the statistical model identification,
+    1974); less so, the larger a share of all rows the sample is.
+    """
+    size, share = state.point.size, sampled.share
+    return replace(
+        state,
+        damping=first_damping(share),
+        underdetermined=share < 1 and sampled.rows < size,
+        optimism=(1 - share) * size / max(sampled.rows, 1),
+        gain_ratio=state.gain_ratio if share < 1 else 1.0,
+    )
+
+
+def trusted_trial(state: NewtonState) -> Trial | None:
+    """Return the trial that is likely to be better than the centre, though no pass has tried it."""
+    trials = [trial for trial in state.trials if trial.secant is not None]
+    if not trials or state.underdetermined or not state.gain_ratio >= POOR:
+        return None
+    trial = trials[0] if state.gain_ratio >= 2 * POOR else trials[-1]
+    return trial if state.n_passes or -trial.gain > state.optimism else None
 
 
 def first_damping(share: float) -> float:

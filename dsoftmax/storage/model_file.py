@@ -171,6 +171,7 @@ _FACTS = (
     "quarantined_",
     "gap_",
     "best_iter_",
+    "loss_evaluated_",
 )
 # What an earlier version did not write, or not every model has.
 _OPTIONAL = (
@@ -181,6 +182,7 @@ _OPTIONAL = (
     "quarantined_",
     "gap_",
     "best_iter_",
+    "loss_evaluated_",
 )
 
 

@@ -13,12 +13,12 @@ from dsoftmax.data.store_changes import require_unchanged
 from dsoftmax.events import PassEnded
 from dsoftmax.metrics.metrics import MetricSums, held_out_metrics_of
 from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.first_read import moments_of
 from dsoftmax.objective.gram import MOST_FEATURES, gram_of
 from dsoftmax.objective.importance_sample import ImportanceSample, rows_of
-from dsoftmax.objective.objective import Objective, intercept_only, moments_of
+from dsoftmax.objective.objective import Objective, gradient_of, intercept_only
 from dsoftmax.objective.reduction import Reduction, combine
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.reduce import Pass
 from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers import Kind
@@ -29,6 +29,7 @@ from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 from dsoftmax.training.run_state import DataStatistics, EpochPosition, FitState
+from dsoftmax.training.start import apart_from_start, beside_start, warm_start
 from dsoftmax.training.validation import ValidationSet, scores_on, validation_sums
 from dsoftmax.typing import Array
 
@@ -63,6 +64,10 @@ class Evaluator(RowReader):
     ----------
     data, params, executor, progress, spans, excluded, on_task_done : as of `RowReader`
     validation : validation rows that are not part of the source
+
+    Attributes
+    ----------
+    start : the last fit, of a warm start, or None
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Evaluator(RowReader):
         super().__init__(data, params, executor, progress, spans, excluded, on_task_done)
         self._validation = validation
         self._epoch = first_epoch(self._source, params, self._parts, self.n_rows)
+        self.start = warm_start(params, data.classes, self._source.n_features)
 
     def require_unchanged(self) -> None:
         """Raise DataError if a store that is read has changed since it was opened."""
@@ -99,7 +105,7 @@ class Evaluator(RowReader):
         """Read the moments, of all rows or of those that the first mini-batches decode anyway.
 
         Moments of all rows tell the objective at the intercept-only model exactly, so that this
-        read is also the first evaluation.
+        read is also the first evaluation; or that of `start`.
 
         Returns
         -------
@@ -113,18 +119,26 @@ class Evaluator(RowReader):
             moments = self._reduce_first(moments_of(n_classes, dtype), leaves)
             if moments.weight > 0:  # else all of these rows have no weight
                 return DataStatistics(moments, False, class_weight, self.n_rows), None, None
-        weight = self._data.class_weight
-        point = intercept_only(
-            self._source.n_features, weight / weight.sum(), self._params.fit_intercept
-        )
+        start = None if state.start is not None else self.start  # once: else as any other point
+        share = self._data.class_weight / self._data.class_weight.sum()
+        point = intercept_only(self._source.n_features, share, self._params.fit_intercept)
+        points, shift = point[None].astype(dtype), None
         reductions: list[Reduction[Any]] = [moments_of(n_classes, dtype)]
         if kind.needs_sample:
             reductions.append(rows_of(self.first_sampler()))
-        metrics = self._held_out_metrics(point[None].astype(dtype), None)
-        totals = self.read_all([*reductions, *metrics], resume_from=state.partial_sum)
+        if start is not None:
+            points, shift = start.point(dtype)[None], start.shift
+            reductions.append(gradient_of(points, shift))
+        metrics = self._held_out_metrics(points, shift)
+        totals = self.read_all(
+            [*reductions, *metrics],
+            resume_from=state.partial_sum,
+            points=None if start is None else points,
+        )
         sample = self.sample_of(totals[1]) if kind.needs_sample else None
-        held_out = totals[-1] if metrics else None
-        return DataStatistics(totals[0], True, class_weight, self.n_rows), sample, held_out
+        sums = None if start is None else totals[len(reductions) - 1]
+        statistics = DataStatistics(totals[0], True, class_weight, self.n_rows, sums)
+        return statistics, sample, totals[-1] if metrics else None
 
     def evaluate(self, objective: Objective, request: Request, state: FitState) -> Evaluated:
         """Evaluate the objective at the points of a request, on the rows that it asks for."""
@@ -191,7 +205,7 @@ class Evaluator(RowReader):
             fits = (sums.correct == sums.weight) & (sums.loss < np.log(2) * sums.weight)
             position = replace(position, separated=position.separated or bool(fits.any()))
         best, loss, norm = self._best_point(objective, request, result)
-        self._progress.record(loss, norm, float(result.accuracy[0]), result.share)
+        self._progress.record(loss, norm, float(result.accuracy[best]), result.share)
         position = replace(position, held_out=held_out[best] if held_out else None)
         result = replace(result, resampled=sampler is not None)
         return Evaluated(result, points[best], position, sample, pass_ended=True)
@@ -217,7 +231,9 @@ class Evaluator(RowReader):
         leaves, uses_up = epoch.batch(position.step), request.rows is RowSelection.BATCH
         rows = sum(row_slice.rows for leaf in leaves for row_slice in leaf)
         points, last = request.points, uses_up and position.step + 1 == epoch.n_steps
-        kernel_points = objective.to_kernel(points)
+        # The fit has to return no worse a model than its start.
+        start = self.start if uses_up and position.epoch == 0 else None
+        kernel_points = objective.to_kernel(beside_start(objective, points, start))
         # Points that only probe the curvature are no models to score.
         metrics = self._held_out_metrics(
             kernel_points[: 1 if uses_up else 0], objective.coordinates.shift
@@ -235,6 +251,8 @@ class Evaluator(RowReader):
         sums, cost = read.reduce(reduction, on_task_done=self._batch_done)
         self._progress.spend(cost)
         own, *held_out = sums.parts
+        if start is not None:
+            position, own = apart_from_start(position, own)
         result = objective.evaluation(points, own, rows, epoch_ended=last)
         if not uses_up:
             if request.metric:
@@ -260,27 +278,11 @@ class Evaluator(RowReader):
             self._epoch = self._epoch.at(position.epoch)
         return self._epoch
 
-    def _held_out_metrics(
-        self, kernel_points: Array, shift: Array | None
-    ) -> list[Reduction[MetricSums]]:
+    def _held_out_metrics(self, points: Array, shift: Array | None) -> list[Reduction[MetricSums]]:
         """Return what scores points on the rows held out of the source, if there are any."""
         if self._source.hold_out is None:
             return []
-        return [held_out_metrics_of(point, shift) for point in kernel_points]
-
-    def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
-        """Reduce over rows that the first mini-batches decode anyway."""
-        read = Pass(
-            self._executor,
-            self._source,
-            leaves,
-            cache_name=self._cache_name,
-            batch=True,
-            drop_after_use=False,
-        )
-        sums, cost = read.reduce(reduction, on_task_done=self._batch_done)
-        self._progress.spend(cost)
-        return sums
+        return [held_out_metrics_of(point, shift) for point in points]
 
     def _hessian_approx(self, objective: Objective, epoch: Epoch) -> Array | None:
         """Return an approximate Hessian of one class, from the rows that come first.
@@ -300,9 +302,6 @@ class Evaluator(RowReader):
         gram: Array = self._reduce_first(gram_of(objective), leaves)
         weight = float(gram[-1, -1])
         return objective.hessian_approx(gram / weight, _count(leaves)) if weight > 0 else None
-
-    def _batch_done(self, task_result: TaskResult, _: PartialSum) -> None:
-        self._on_task_done(task_result, None, False)
 
 
 def _count(leaves: Sequence[Leaf]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from dsoftmax.data.batches import Leaf
 from dsoftmax.errors import DataError
 from dsoftmax.objective.importance_sample import (
     ImportanceSample,
@@ -143,7 +144,24 @@ class RowReader:
             self.n_rows, source.n_features, n_classes, source.row_bytes
         )
 
+    def _reduce_first(self, reduction: Reduction[Any], leaves: Sequence[Leaf]) -> Any:
+        """Reduce over rows that the first mini-batches decode anyway."""
+        read = Pass(
+            self._executor,
+            self._source,
+            leaves,
+            cache_name=self._cache_name,
+            batch=True,
+            drop_after_use=False,
+        )
+        sums, cost = read.reduce(reduction, on_task_done=self._batch_done)
+        self._progress.spend(cost)
+        return sums
+
     def _task_done(self, task_result: TaskResult, partial_sum: PartialSum) -> None:
         self._progress.report_rows(partial_sum.cost, self.n_rows)
         partial_sum = replace(partial_sum, points=self._points)
         self._on_task_done(task_result, partial_sum, partial_sum.cost.rows >= self.n_rows)
+
+    def _batch_done(self, task_result: TaskResult, _: PartialSum) -> None:
+        self._on_task_done(task_result, None, False)

@@ -14,9 +14,9 @@ from dsoftmax.runtime.reduce import UnreadableError
 from dsoftmax.solvers import SOLVERS
 from dsoftmax.solvers.minibatch import MiniBatch, MiniBatchState
 from dsoftmax.storage.records import storable
-from dsoftmax.training.choose_solver import first_point
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult
+from dsoftmax.training.start import first_state
 from dsoftmax.training.trainer import Trainer
 
 _LEAST_HORIZON = 1 << 16  # rows that are taken for an epoch, at least
@@ -60,6 +60,8 @@ class _PartialFitTrainer(Trainer):
 
     def fit_part(self, before: PartialFitState | None) -> tuple[FitResult, PartialFitState]:
         """Run one epoch from where the last part ended."""
+        if before is not None:  # it goes on from there, not from the model that was returned
+            self._params = replace(self._params, start=None)
         self._resume()
         self._scan_labels(None)
         while True:
@@ -95,9 +97,6 @@ class _PartialFitTrainer(Trainer):
         horizon = max(self._source.n_samples, _LEAST_HORIZON)
         solver = kind.from_params(params.for_solver(objective, horizon, None))
         assert isinstance(solver, MiniBatch)
-        solver_state = solver.start(
-            first_point(objective, params, self._data.classes),
-            objective.at_intercept_only,
-            objective.intercept_only,
-        )
+        solver_state = first_state(solver, objective, self._start, statistics=None)
+        assert isinstance(solver_state, MiniBatchState)
         return PartialFitState(objective, solver, solver_state)

@@ -11,6 +11,7 @@ import numpy as np
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.metrics.metrics import MetricSums
 from dsoftmax.objective.importance_sample import ImportanceSample
+from dsoftmax.objective.kernel import LossSums
 from dsoftmax.objective.scaling import Moments
 from dsoftmax.runtime.cost import Cost, PartialSum
 from dsoftmax.runtime.spans import Span
@@ -96,12 +97,14 @@ class DataStatistics:
     complete : whether they are of all rows
     class_weight : (n_classes,), total weight of each class
     n_rows : how many rows there were
+    at_start : sums at the model of a warm start, if they were read
     """
 
     moments: Moments
     complete: bool
     class_weight: Array
     n_rows: int
+    at_start: LossSums | None = None
 
 
 @storable
@@ -114,12 +117,14 @@ class EpochPosition:
     epoch, step : of the next mini-batch
     separated : whether some evaluated point fits every row
     held_out : metrics on the held-out rows, in the pass under way
+    at_start : sums of loss and weight over the first epoch, at the model of a warm start
     """
 
     epoch: int = 0
     step: int = 0
     separated: bool = False
     held_out: MetricSums | None = None
+    at_start: tuple[float, float] = (0.0, 0.0)
 
 
 @storable
@@ -135,6 +140,7 @@ class FittedModel:
     gap : estimate of how far that is above its minimum, or None
     status : why the fit ended
     best_pass : the pass whose model had the lowest validation loss, if it is that model
+    evaluated : whether `loss` was evaluated on all rows; else it is an estimate
     """
 
     coef: Array
@@ -143,6 +149,7 @@ class FittedModel:
     gap: float | None
     status: Status
     best_pass: int | None
+    evaluated: bool = True
 
 
 @storable

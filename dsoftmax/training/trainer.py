@@ -15,7 +15,8 @@ from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted, PassEnded
 from dsoftmax.metrics.metrics import MetricSums
-from dsoftmax.objective.objective import Objective, build_objective
+from dsoftmax.objective.linear_model import LinearModel
+from dsoftmax.objective.objective import Objective
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import UnreadableError
 from dsoftmax.runtime.spans import cut_spans
@@ -23,12 +24,13 @@ from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Solver, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.training.checkpointer import Checkpointer
-from dsoftmax.training.choose_solver import choose_solver, first_point
+from dsoftmax.training.choose_solver import choose_solver
 from dsoftmax.training.evaluator import Evaluator
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult, final_model
 from dsoftmax.training.run_state import BestModel, DataStatistics, FitState
+from dsoftmax.training.start import at_start, first_point, first_state, objective_of
 from dsoftmax.training.stopping import best_after, status_after
 from dsoftmax.training.validation import ValidationSet, require_labels
 from dsoftmax.typing import Array
@@ -117,11 +119,8 @@ class Trainer:
         total_rows = max(1, self._params.max_iter - 1) * n_rows
         solver = kind.from_params(self._params.for_solver(objective, n_rows, total_rows))
         if checkpointer.run_state.solver_state is None:
-            start = checkpointer.run_state.start
-            point = first_point(objective, self._params, self._data.classes, start)
-            solver_state = solver.start(
-                point, objective.at_intercept_only, objective.intercept_only
-            )
+            statistics = checkpointer.run_state.statistics
+            solver_state = first_state(solver, objective, self._start, statistics)
             checkpointer.commit(replace(checkpointer.run_state, solver_state=solver_state))
         return self._finish(objective, solver, self._loop(solver, objective))
 
@@ -178,10 +177,14 @@ class Trainer:
         if state.statistics is not None:
             objective = self._objective_of(state.statistics, mini_batch=kind.mini_batch)
             return objective.without_rows(class_weight, evaluator.n_rows)
+        start = self._start
         statistics, sample, held_out = evaluator.read_statistics(kind, class_weight, state)
         objective, best = self._objective_of(statistics, mini_batch=kind.mini_batch), state.best
         if statistics.complete and self._progress.passes == 0:
-            known, point = objective.at_intercept_only, objective.intercept_only
+            known, point = at_start(objective, start, statistics), first_point(objective, start)
+            if known is None:
+                known, point = objective.at_intercept_only, objective.intercept_only
+                held_out = None if statistics.at_start is not None else held_out
             self._progress.record(
                 *objective.value_and_norm(point, known), float(known.accuracy[0]), known.share
             )
@@ -193,20 +196,16 @@ class Trainer:
         self._checkpointer.commit(state, pass_ended=statistics.complete)
         return objective.without_rows(class_weight, evaluator.n_rows)
 
+    @property
+    def _start(self) -> LinearModel | None:
+        """The model that the solver starts from; None for the intercepts alone."""
+        if (restart := self._checkpointer.run_state.start) is None:
+            return self._evaluator.start
+        return LinearModel(self._data.classes, *restart)
+
     def _objective_of(self, statistics: DataStatistics | None, *, mini_batch: bool) -> Objective:
         assert statistics is not None, "a solver starts after the first read"
-        params = self._params
-        return build_objective(
-            statistics.moments,
-            class_weight=statistics.class_weight,
-            n_rows=statistics.n_rows,
-            alpha=params.alpha,
-            l1_ratio=params.l1_ratio,
-            fit_intercept=params.fit_intercept,
-            standardize=params.standardize,
-            scaled=params.learning_rate is None or not mini_batch,
-            dtype=self._source.dtype,
-        )
+        return objective_of(statistics, self._params, self._source.dtype, mini_batch=mini_batch)
 
     def _announce(self, kind: Kind) -> None:
         source, executor, held = self._source, self._executor, self._source.hold_out
@@ -298,7 +297,9 @@ class Trainer:
     def _finish(self, objective: Objective, solver: Solver[Any], state: FitState) -> FitResult:
         checkpointer, model = self._checkpointer, self._checkpointer.run_state.final
         if model is None:
-            model, position = final_model(self._evaluator, self._progress, objective, solver, state)
+            model, position = final_model(
+                self._evaluator, self._progress, objective, solver, state, self._start
+            )
             if model.status is not Status.INTERRUPTED:
                 # A larger budget lets the solver go on from where it was.
                 checkpointer.commit(replace(state, position=position, final=model))

@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from dsoftmax.data.batches import Epoch, permutation
 from dsoftmax.errors import DataError
 from dsoftmax.objective.evaluation import Evaluation
+from dsoftmax.objective.first_read import moments_of
 from dsoftmax.objective.importance_sample import LeverageSampler
-from dsoftmax.objective.objective import Objective, build_objective, moments_of
+from dsoftmax.objective.objective import Objective, build_objective
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.solvers import SOLVERS
 from dsoftmax.solvers.adam import AUTO_RATE

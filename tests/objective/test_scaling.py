@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsoftmax.objective.first_read import partial_moments
 from dsoftmax.objective.kernel import block_length, compute_dtype
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.objective.scaling import Coordinates, Moments, kernel_shift, moments
+from dsoftmax.objective.units import unusual_exponent
 from dsoftmax.typing import Array
 
 F4, F8 = np.dtype("f4"), np.dtype("f8")
@@ -199,3 +201,38 @@ def test_the_kernel_shifts_where_some_mean_exceeds_eight_standard_deviations(
     if shift is not None:
         assert shift.dtype == dtype
         np.testing.assert_array_equal(shift, means.astype(dtype))
+
+
+@pytest.mark.parametrize("exponents", [(600, 0), (0, -600), (600, -600), (600, 590)])
+def test_moments_in_different_units_add_up_in_the_larger_one(exponents: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    parts, wide = [], []
+    for exponent in exponents:
+        X = np.ldexp(rng.normal(size=(20, 2)), exponent)
+        chunk = Chunk(X, np.arange(20) % 2, None, 0)
+        parts.append(partial_moments(chunk, 2, F8))
+        wide.append(np.ldexp(X, -max(exponents)))
+    total = parts[0] + parts[1]
+    together = moments(Chunk(np.concatenate(wide), np.arange(40) % 2, None, 0), 2, F8)
+    units = np.full(2, max(exponents))
+    same = total.in_units_of(units)
+    np.testing.assert_allclose(same.mean, together.mean, rtol=1e-9)
+    np.testing.assert_allclose(same.m2, together.m2, rtol=1e-9)
+    np.testing.assert_allclose(same.class_offset, together.class_offset, rtol=1e-9)
+
+
+def test_a_feature_that_is_zero_in_a_chunk_leaves_the_units_of_the_others() -> None:
+    X = np.array([[1e-200, 0.0], [3e-200, 0.0]])
+    tiny = partial_moments(Chunk(X, np.arange(2), None, 0), 2, F8)
+    zero = partial_moments(Chunk(0 * X, np.arange(2), None, 2), 2, F8)
+    for total in (tiny + zero, zero + tiny):
+        assert total.size[0] == np.frexp(np.sqrt(2.5) * 1e-200)[1]
+        assert total.size[1] == 0
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_ordinary_features_have_no_units(dtype: str) -> None:
+    X = np.array([[1e-9, 1e9, 0.0, 3.0], [1e-10, -1e8, 0.0, 3.0]], dtype)
+    sums = partial_moments(Chunk(X, np.arange(2), None, 0), 2, np.dtype(dtype))
+    assert sums.exponent is None
+    assert unusual_exponent(sums.size, np.dtype(dtype)) is None

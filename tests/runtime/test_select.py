@@ -103,7 +103,7 @@ def test_work_is_added_up_and_time_is_split(source: Source) -> None:
     seen: list[Cost] = []
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
-        from dsoftmax.objective.objective import moments_of
+        from dsoftmax.objective.first_read import moments_of
 
         labelled = source.with_classes(np.arange(4))
         reduction = moments_of(4, source.dtype)

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from dsoftmax import DataError, MemoryBoundError, open_data
 from dsoftmax.data.source import Source
 from dsoftmax.events import RowsDone
+from dsoftmax.objective.first_read import moments_of
 from dsoftmax.objective.importance_sample import StratifiedSampler, rows_of
-from dsoftmax.objective.objective import moments_of
 from dsoftmax.objective.reduction import combine
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.connect import local_workers

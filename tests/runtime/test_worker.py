@@ -16,7 +16,7 @@ from dsoftmax import ChunkError, open_data
 from dsoftmax.data.batches import Epoch, whole_span
 from dsoftmax.data.source import Source
 from dsoftmax.events import TimeSplit
-from dsoftmax.objective.objective import moments_of
+from dsoftmax.objective.first_read import moments_of
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.runtime import worker
 from dsoftmax.runtime.cost import Cost, TaskResult

@@ -171,13 +171,13 @@ def test_a_warm_start_has_the_target_of_a_cold_one(tol: float) -> None:
     assert state.gradient_norm <= tol * np.abs(quadratic(100)(zero)[1]).max()
 
 
-def test_a_start_whose_value_is_not_finite_has_diverged() -> None:
+def test_a_start_whose_value_is_not_finite_is_said_to_be_that() -> None:
     def f(point: Array) -> tuple[float, Array]:
         value, gradient = quadratic(1)(point)
         return (np.inf, gradient) if point.max() > 100 else (value, gradient)
 
     state, _ = run(f, np.zeros((10, 3)), point=np.full((10, 3), 1e3))
-    assert state.status is Status.DIVERGED
+    assert state.status is Status.NOT_FINITE
 
 
 def test_a_start_whose_gradient_is_not_finite_has_not_converged() -> None:
@@ -201,12 +201,16 @@ def test_the_line_search_does_not_cross_values_that_are_not_finite() -> None:
     np.testing.assert_allclose(state.point, 0.999, rtol=1e-6)
 
 
-def test_precision_is_reported_when_no_step_lowers_the_value() -> None:
+@pytest.mark.parametrize(("slope", "status"), [(1e-7, Status.PRECISION), (1.0, Status.IMPRECISE)])
+def test_rounding_error_is_the_reason_only_where_it_can_be(slope: float, status: Status) -> None:
+    """No step lowers the value; one along the steeper gradient should do so."""
+
     def wrong(point: Array) -> tuple[float, Array]:
-        return 1.0 + float(np.abs(point).sum()), np.ones_like(point)
+        return 1.0 + float(np.abs(point).sum()), np.full_like(point, slope)
 
     state, asked = run(wrong, np.zeros((2, 1)))
-    assert state.status is Status.PRECISION
+    assert state.status is status
+    assert not status.converged or slope < 1e-6
     assert not state.point.any()
     assert asked <= 62
 

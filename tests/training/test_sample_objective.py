@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from dsoftmax.objective.first_read import moments_of
 from dsoftmax.objective.importance_sample import StratifiedSampler
-from dsoftmax.objective.objective import Objective, build_objective, moments_of
+from dsoftmax.objective.objective import Objective, build_objective
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.solvers.base import Request, RowSelection

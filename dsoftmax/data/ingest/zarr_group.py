@@ -67,12 +67,13 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     arrays = {name: open_zarr(path, decode=False) for name, path in paths.items()}
     attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
     X, y_array = arrays["X"], arrays["y"]
+    specs = checked_specs(arrays)
     require_same_axes(axes_of(None, X), axes_of(None, y_array))
     warn_of_absent_chunks(Source(X, y_array, None, np.dtype(np.float64)), stacklevel=4)
     names = X.array().attrs.get("feature_names", stored_feature_names(X))
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
-    return RowStream(str(place), checked_specs(arrays), blocks, feature_names, attributes)
+    return RowStream(str(place), specs, blocks, feature_names, attributes)
 
 
 def _open(place: Path | str) -> zarr.Group:
