@@ -25,8 +25,9 @@ from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.dask_graph import Graph, encoding_behind, optimised, zarr_behind
 from dsoftmax.data.grid import Grid, joined
-from dsoftmax.data.row_array import RowArray, RowArrayMixin, from_objects
+from dsoftmax.data.row_array import RowArray, RowArrayMixin
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import from_objects
 from dsoftmax.typing import Array
 
 _MOST_SHARED = 16  # tasks that all blocks may have in common

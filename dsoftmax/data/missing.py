@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import comparable_label, is_missing
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.typing import Array
 
@@ -47,11 +47,15 @@ def with_nan(chunk: Chunk, missing: Array | None, dtype: np.dtype[np.floating]) 
     return chunk._replace(X=X, packing=None)
 
 
-def equal(labels: Array, missing: Array, label: Any) -> Array:
-    """Return which labels are a given one; a NaN stands for the missing ones."""
-    if isinstance(label, float | np.floating) and math.isnan(label):
+def equal(array: RowArray, labels: Array, missing: Array, label: Any) -> Array:
+    """Return which labels of an array are a given one; a NaN stands for the missing ones."""
+    if missing.all():
+        return missing if is_missing(label) else np.zeros(len(labels), bool)
+    # Once more, now that the dtype of objects and strings is known.
+    wanted = comparable_label(label, array.name, labels.dtype)
+    if is_missing(wanted):
         return missing
-    return np.asarray(labels == label)
+    return np.asarray(labels == wanted) & ~missing
 
 
 def left_out(chunk: Chunk, rows: Array, reason: int) -> Chunk:

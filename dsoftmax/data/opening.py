@@ -13,11 +13,12 @@ import numpy.typing as npt
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
-from dsoftmax.data.row_array import GridRows, RowArray, from_objects
+from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray, from_zarr, open_zarr
 from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import compute_dtype
+from dsoftmax.objective.labels import comparable_label, from_objects, is_missing
 
 
 def open_data(
@@ -107,7 +108,7 @@ def open_data(
     if missing not in ("raise", "drop"):
         raise DataError(f"missing is {missing!r}; expected 'raise' or 'drop'")
     if ignore_label is not None:
-        _check_ignored(ignore_label, labels)
+        ignore_label = _ignored(ignore_label, labels)
     kind: Any = _compute_dtype(features) if dtype is None else dtype
     source = Source(
         features,
@@ -295,13 +296,13 @@ def _check_companion(array: RowArray, X: RowArray) -> None:
     )
 
 
-def _check_ignored(label: Any, y: RowArray | None) -> None:
+def _ignored(label: Any, y: RowArray | None) -> Any:
+    """Return a label to leave out, if y may hold it: NaN stands for all missing ones."""
     if y is None:
         raise DataError(f"ignore_label is {label!r}, but there is no y that could hold it")
-    if not isinstance(label, str | bytes | numbers.Real | np.bool):
+    if not (isinstance(label, str | bytes | numbers.Real | np.bool) or is_missing(label)):
         raise DataError(f"ignore_label is {label!r}; expected one label, such as 255")
-    if (y.dtype.kind in "biuf") == isinstance(label, str | bytes):
-        raise DataError(
-            f"ignore_label is {label!r}, but {y.name} has dtype {y.dtype}; expected a label of "
-            "that kind"
-        )
+    comparable_label(label, y.name, y.dtype)
+    if is_missing(label):
+        return float("nan")
+    return label.item() if isinstance(label, np.generic) else label

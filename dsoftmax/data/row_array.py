@@ -12,7 +12,6 @@ import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.grid import Grid, Index, joined
-from dsoftmax.errors import DataError, DtypeError
 from dsoftmax.typing import Array
 
 
@@ -279,33 +278,3 @@ class GridRows(RowArrayMixin):
     def laid_out(self, grid: Grid) -> RowArray:
         """Return the array itself: it has been laid out."""
         return self
-
-
-def preview(labels: Array, most: int = 10) -> str:
-    """Return the first labels as text."""
-    shown = ", ".join(repr(label.item()) for label in labels[:most])
-    return shown + (", ..." if len(labels) > most else "")
-
-
-LABEL_KINDS = "biufSU"
-
-
-def from_objects(role: str, array: Array) -> Array:
-    """Return an object array as numbers (X, weights) or as labels of one type (y, cv)."""
-    if role not in ("y", "cv"):
-        try:
-            return array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            kind = DtypeError if isinstance(error, TypeError) else DataError
-            raise kind(f"{role} holds objects that are not numbers: {error}") from error
-    if all(isinstance(label, str) for label in array.flat):
-        return array.astype(str)
-    kinds = sorted({type(label).__name__ for label in array.flat})
-    if len(kinds) > 1:
-        raise DataError(f"{role} mixes labels of the types {', '.join(kinds)}; expected one type")
-    labels = np.array(array.tolist())
-    if labels.dtype.kind not in LABEL_KINDS:
-        raise DataError(
-            f"{role} holds objects of the type {kinds[0]}; expected integers, booleans or strings"
-        )
-    return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -172,16 +173,27 @@ def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
     Raises
     ------
     DataError
-        If the source has no y, other features, or a label that the model does not know.
+        If the source has no y, other features, or labels of another type than the model.
+
+    Warns
+    -----
+    UserWarning
+        If there are labels that the model does not know.
     """
     require_features(source.X.shape, model, source.X.name)
     if source.y is None:
         raise DataError("y is missing: pass the labels of X")
-    labelled = replace(source, classes=model.classes)
+    labelled = replace(source, classes=model.classes, unknown_labels="count")
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
         reduction = metrics_of(model.point(source.dtype), model.shift)
         sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
     if not sums.weight > 0:
         raise DataError("all weights are zero; at least one row must count")
+    if n_unknown := int(sums.unknown.rows.sum()):
+        warnings.warn(
+            f"{n_unknown:,} of {sums.rows:,} rows of {source.y.name} have a label that the model "
+            f"does not know: {sums.unknown}; they are counted as wrong",
+            stacklevel=4,
+        )
     return scores_of(sums, model.classes, weighted=source.sample_weight is not None)

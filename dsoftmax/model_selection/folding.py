@@ -13,10 +13,10 @@ import numpy as np
 from dsoftmax.data.batches import Leaf
 from dsoftmax.data.folds import Folds, UserFolds, parts_of, stratified
 from dsoftmax.data.opening import row_array
-from dsoftmax.data.row_array import preview
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.model_selection.sums import FoldMoments
+from dsoftmax.objective.labels import preview
 from dsoftmax.objective.reduction import ALL
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import reduce

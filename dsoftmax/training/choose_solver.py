@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsoftmax.data.row_array import preview
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.objective.importance_sample import auto_size
+from dsoftmax.objective.labels import preview
 from dsoftmax.objective.objective import Objective
 from dsoftmax.solvers import SOLVERS, Kind
 from dsoftmax.solvers.fista import FISTA

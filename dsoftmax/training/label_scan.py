@@ -12,9 +12,9 @@ import numpy as np
 
 from dsoftmax.data.batches import Leaf
 from dsoftmax.data.label_counts import LabelCounts, label_counts, labels_digest
-from dsoftmax.data.row_array import preview
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import is_missing, preview
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import Span, cut_spans
@@ -177,7 +177,14 @@ def _check_ignored(source: Source, classes: Array | None) -> None:
 
 
 def report_left_out(source: Source, found: LabelCounts, rows: str = "rows") -> None:
-    """Warn of the rows that are left out, and say why."""
+    """Warn of the rows that are left out, and say why; and of a label that none of them has."""
+    label = source.ignore_label
+    if not (label is None or is_missing(label) or found.ignored):
+        warnings.warn(
+            f"no row of the {source.n_samples:,} {rows} has the label {label!r} (ignore_label); is "
+            "it the right one?",
+            stacklevel=8,
+        )
     reasons = [
         f"{found.ignored:,} with the label {source.ignore_label!r} (ignore_label)",
         f"{found.missing:,} with a value that is missing or not finite (missing='drop')",
