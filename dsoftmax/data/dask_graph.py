@@ -15,8 +15,9 @@ from dask.core import flatten
 from dask.task_spec import DataNode, Task, TaskRef
 from dask.utils import key_split
 
+from dsoftmax.data.anndata_column import from_node
 from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
-from dsoftmax.data.zarr_array import ZarrArray, from_zarr
+from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
 from dsoftmax.storage.urls import url_of
 
@@ -28,7 +29,7 @@ _MOVES = frozenset(
 )
 
 
-def zarr_behind(array: Any, *, decode: bool) -> ZarrArray | None:
+def zarr_behind(array: Any, *, decode: bool) -> RowArray | None:
     """Return the local Zarr array of which a Dask array is `from_zarr` and no more.
 
     Other stores stay in the graph, which has what the user gave to open them.
@@ -46,7 +47,7 @@ def zarr_behind(array: Any, *, decode: bool) -> ZarrArray | None:
         stored = target
     if not isinstance(stored, zarr.Array) or stored.shape != array.shape:
         return None
-    source = from_zarr("X", stored, decode=decode)
+    source = from_node("X", stored, decode=decode)
     return source if source.portable else None
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsoftmax.data.anndata_column import from_node, open_stored
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
 from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
-from dsoftmax.data.zarr_array import ZarrArray, from_zarr, open_zarr
+from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import compute_dtype
 from dsoftmax.objective.labels import comparable_label, from_objects, is_missing
@@ -186,11 +187,11 @@ def row_array(
     With `decode`, stored numbers are read as the attributes of their array say.
     """
     if isinstance(values, str | Path):
-        return open_zarr(values, require_complete=require_complete, decode=decode)
+        return open_stored(values, require_complete=require_complete, decode=decode)
     if _is_from("xarray", values):
         values = _from_xarray(role, values)
     if _is_from("zarr", values):
-        return from_zarr(role, values, require_complete=require_complete, decode=decode)
+        return from_node(role, values, require_complete=require_complete, decode=decode)
     if _is_from("dask", values):
         from dsoftmax.data.dask_array import from_dask
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dsoftmax.data.anndata_column import AnnDataColumn
 from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.zarr_array import ZarrArray, absent_objects
 
@@ -41,7 +42,9 @@ class ZarrFacts:
 
 def zarr_facts(array: RowArray) -> ZarrFacts | None:
     """Return the facts of an array that is read from a Zarr store, or None."""
-    source = array.array if isinstance(array, GridRows) else array
+    source: Any = array.array if isinstance(array, GridRows) else array
+    if isinstance(source, AnnDataColumn):
+        source = source.values
     if not isinstance(source, ZarrArray):
         return None
     opened = source.array()

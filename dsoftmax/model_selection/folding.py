@@ -104,13 +104,18 @@ def fold_names_source(source: Source) -> Source:
         classes=None,
         class_weight=None,
         missing="raise",
-        ignore_label=None,
+        ignore_label=float("nan"),  # folds that are missing are counted
     )
 
 
 def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[UserFolds, str]:
     named = fold_names_source(source)
-    names, _ = scan_labels(named, None, leaves, executor)
+    names, counts = scan_labels(named, None, leaves, executor)
+    if counts.ignored:
+        raise DataError(
+            f"{named.y.name if named.y else 'cv'} has a missing value in {counts.ignored:,} rows; "
+            "expected the fold of each row: give those that are in no fold a negative number"
+        )
     if names.dtype.kind == "i":
         names = names[names >= 0]
     if len(names) < 2:

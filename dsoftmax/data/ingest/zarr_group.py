@@ -21,7 +21,7 @@ from dsoftmax.data.ingest.row_stream import (
     zip_blocks,
 )
 from dsoftmax.data.retry import RetryPolicy, fetch
-from dsoftmax.data.zarr_array import ZarrArray, forget_chunks, open_zarr
+from dsoftmax.data.zarr_array import ZarrArray, described, forget_chunks
 from dsoftmax.errors import DataError
 from dsoftmax.storage.urls import absolute_url, open_node
 from dsoftmax.typing import Array
@@ -55,7 +55,8 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     if pair is None:
         contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
         raise no_pair_error(place, contents, x, y)
-    arrays = {name: open_zarr(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
+    urls = {name: absolute_url(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
+    arrays = {name: described(url, url, open_node(url)) for name, url in urls.items()}
     names = arrays["X"].array().attrs.get("feature_names")
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
