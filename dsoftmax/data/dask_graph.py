@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dask
@@ -26,6 +26,11 @@ _GETTERS = (getter, getter_inline, getter_nofancy)
 # Layers that move stored numbers, and leave them as they are.
 _MOVES = frozenset(
     ("original-from-zarr", "from-zarr", "getitem", "rechunk-split", "rechunk-merge", "concatenate")
+)
+
+# Layers that compute the same values each time.
+_REPEATABLE = frozenset(
+    ("array", "original-array", "original", "astype", "reshape", "transpose", "stack", "ones_like")
 )
 
 
@@ -92,6 +97,27 @@ def encoding_behind(role: str, array: Any) -> CFEncoding | None:
             "them with xarray.open_zarr, which decodes each by its own"
         )
     return encoding
+
+
+def only_moves(array: Any) -> bool:
+    """Whether a graph only fetches stored values, by Dask's own names of its layers.
+
+    An array that xarray has opened is named after its variable.
+    """
+    layers = array.__dask_graph__().layers
+    return all(
+        key_split(layer) in _MOVES | _REPEATABLE
+        or layer.removeprefix("original-").startswith(("open_dataset-", "xarray-"))
+        for layer in layers
+    )
+
+
+def holds_open_file(graph: Graph) -> bool:
+    """Whether a graph has an HDF5 file that is open for writing, so that it cannot travel."""
+    stored: Iterator[Any] = (getattr(node, "value", None) for node in graph.values())
+    return any(
+        type(value).__module__.startswith("h5py.") and value.file.mode != "r" for value in stored
+    )
 
 
 def optimised(array: Any) -> dict[Any, Any]:

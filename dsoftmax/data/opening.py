@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsoftmax.data.anndata_column import from_node, open_stored
+from dsoftmax.data.arrays_in_memory import as_numpy
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
@@ -19,7 +20,7 @@ from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import compute_dtype
-from dsoftmax.objective.labels import comparable_label, from_objects, is_missing
+from dsoftmax.objective.labels import comparable_label, is_missing
 
 
 def open_data(
@@ -200,7 +201,7 @@ def row_array(
         mapped = from_memmap(values)
         if mapped is not None:
             return mapped
-    return MemoryArray(role, _as_numpy(role, values))
+    return MemoryArray(role, as_numpy(role, values))
 
 
 def _is_from(package: str, values: Any) -> bool:
@@ -211,6 +212,8 @@ def _from_xarray(role: str, values: Any) -> Any:
     """Return the array in a DataArray: NumPy's if it is in memory, else Dask's."""
     if type(values).__name__ != "DataArray":
         raise DataError(f"{role} is an xarray {type(values).__name__}; expected a DataArray of it")
+    if not isinstance(values.dtype, np.dtype):
+        return values.data  # pandas' categories and nullable numbers, which are read at once
     if values.chunks is None and not values.variable._in_memory:
         # Of a file that was opened without chunks; `.data` would load all of it.
         preferred = values.encoding.get("preferred_chunks")
@@ -221,7 +224,7 @@ def _from_xarray(role: str, values: Any) -> Any:
 def _check_dims(X: Any, *companions: Any) -> None:
     """Refuse DataArrays whose axes have the same names in another order."""
     for values in companions:
-        if not (_is_from("xarray", X) and _is_from("xarray", values)):
+        if {type(X).__name__, type(values).__name__} != {"DataArray"}:
             continue
         got, expected = getattr(values, "dims", ()), getattr(X, "dims", ())[:-1]
         if got != expected and set(got) == set(expected):
@@ -229,21 +232,6 @@ def _check_dims(X: Any, *companions: Any) -> None:
                 f"an array has the axes {tuple(got)} where those of X are {tuple(expected)}; "
                 "transpose it to that order"
             )
-
-
-def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
-    if hasattr(values, "toarray"):
-        raise DataError(
-            f"{role} is a sparse {type(values).__name__}; sparse data is not supported: "
-            "use .toarray() to convert it to a dense array if it fits"
-        )
-    array: Any = np.asanyarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
-    if array.dtype.kind == "O":
-        return from_objects(role, array)
-    if role == "X" and np.ma.is_masked(array) and array.dtype.kind in "biuf":
-        # A mask travels with labels and weights; in X, a missing value is a NaN.
-        return np.asarray(array.astype(compute_dtype(array.dtype)).filled(np.nan))
-    return array if role in ("y", "sample_weight") else np.asarray(array)
 
 
 def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | None) -> None:
@@ -254,7 +242,8 @@ def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | Non
             _check_companion(array, X)
     if y is not None and y.dtype.kind in "cmMV":
         raise DataError(
-            f"{y.name} has dtype {y.dtype}; labels must be integers, booleans or strings"
+            f"{y.name} has dtype {y.dtype}; labels must be integers, booleans or strings: convert "
+            "them with astype"
         )
     if sample_weight is not None and sample_weight.dtype.kind not in "biuf":
         raise DataError(f"{sample_weight.name} has dtype {sample_weight.dtype}; expected numbers")

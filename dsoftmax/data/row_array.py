@@ -31,6 +31,7 @@ class RowArray(Protocol):
     identity : digest of what is known of it beyond shape, dtype and boundaries
     encoding : what the numbers that are read stand for, or None for themselves
     may_be_masked : whether a masked array may be read
+    is_computed : whether a user's functions compute it at each read
     """
 
     @property
@@ -80,6 +81,10 @@ class RowArray(Protocol):
     @property
     def may_be_masked(self) -> bool:
         """Whether a masked array may be read."""
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether a user's functions compute it at each read."""
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, as stored."""
@@ -135,6 +140,7 @@ class RowArrayMixin:
     in_memory = False
     encoding: CFEncoding | None = None
     may_be_masked = False
+    is_computed = False
     futures: Mapping[Any, Any] = MappingProxyType({})
 
     @property

@@ -203,7 +203,16 @@ def absent_objects(array: zarr.Array[Any]) -> tuple[int, int]:
     stored = array.shards or array.chunks
     count = math.prod(-(-n // size) for n, size in zip(array.shape, stored, strict=True))
     in_a_shard = math.prod(a // b for a, b in zip(stored, array.chunks, strict=True))
-    return count - array.nchunks_initialized // in_a_shard, count
+    there = array.nchunks_initialized // in_a_shard
+    if not there and not sync(_lists_anything(array)):
+        return 0, count  # not known: a store of references, or behind plain HTTP, may list nothing
+    return count - there, count
+
+
+async def _lists_anything(array: zarr.Array[Any]) -> bool:
+    async for _ in array.store.list_prefix(array.path):
+        return True
+    return False
 
 
 def from_zarr(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding
-from dsoftmax.data.grid import Grid, Index, index_in
+from dsoftmax.data.grid import Grid, Index, block_values, index_in
 from dsoftmax.data.missing import with_features, with_nan
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
@@ -123,6 +123,7 @@ def _predict_block(
 ) -> Array:
     """Return what is predicted for a block, named in messages by where it lies in the whole."""
     where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
+    X = block_values("X", X)
     values = X.reshape(-1, X.shape[-1])
     chunk, missing = with_features(Chunk(values, None, None, where[0].start), values, encoding)
     chunk = with_nan(chunk, missing, computed)

@@ -73,7 +73,9 @@ def label_array(role: str, labels: Sequence[Any]) -> Array:
             f"{role} holds objects of the type {', '.join(sorted(names))}; expected integers, "
             "booleans or strings"
         )
-    if array.dtype.kind in "iuf" and array.tolist() != labels:
+    if names == {"int"} and array.dtype.kind == "f" and min(labels) >= 0:
+        array = np.array(labels, dtype=np.uint64)  # NumPy takes 1 and 2**63 for floats
+    if array.dtype.kind == "f" and (names == {"int"} or array.tolist() != labels):
         raise DataError(
             f"{role} holds the numbers {min(labels)!r} to {max(labels)!r}, which no dtype of NumPy "
             "holds exactly together; use smaller integers as labels, or strings"
@@ -114,14 +116,25 @@ def codes_of(name: str, labels: Array, classes: Array, *, were_objects: bool = F
     """
     _require_comparable(name, labels.dtype, classes, were_objects)
     values, fits = labels, None
-    if not np.can_cast(labels.dtype, classes.dtype):
-        with np.errstate(invalid="ignore", over="ignore"):
-            values = labels.astype(classes.dtype)
-            # There and back, since NumPy compares integers with floats as float64.
-            fits = (values == labels) & (values.astype(labels.dtype) == labels)
+    # NumPy takes a cast of int64 to float64 for a safe one.
+    if labels.dtype.kind != classes.dtype.kind or not np.can_cast(labels.dtype, classes.dtype):
+        values, fits = _cast(labels, classes.dtype)
     index = np.minimum(np.searchsorted(classes, values), len(classes) - 1)
     known = classes[index] == values
     return np.where(known if fits is None else known & fits, index, UNKNOWN)
+
+
+def _cast(labels: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return labels in another dtype, and which of them it holds exactly."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = labels.astype(dtype)
+        # There and back, since NumPy compares integers with floats as float64.
+        fits = (values == labels) & (values.astype(labels.dtype) == labels)
+    for floats, integers in ((labels, values), (values, labels)):
+        if floats.dtype.kind == "f" and integers.dtype.kind in "iu":
+            # What a float out of range is cast to depends on the processor.
+            fits &= floats < float(np.iinfo(integers.dtype).max) + 1
+    return values, fits
 
 
 def _require_comparable(

@@ -19,6 +19,7 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.training.params import ClassWeight, FitParams
+from dsoftmax.training.repeatable import require_repeatable
 from dsoftmax.typing import Array
 
 
@@ -65,8 +66,11 @@ def encode_labels(
     Raises
     ------
     DataError
-        As `scan_labels` and `class_factors`; and if a class has lost all of its rows.
+        As `require_repeatable`, `scan_labels` and `class_factors`; and if a class has lost all of
+        its rows.
     """
+    if before is None and least_classes > 1:
+        require_repeatable(source, executor, excluded)
     named = params.classes if before is None else before.classes
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes), excluded)
     classes, counts = scan_labels(source, named, leaves, executor)

@@ -255,11 +255,12 @@ def _class_weight(value: Any) -> Mapping[Any, float] | str | None:
 
 def _sorted_classes(classes: Any) -> np.ndarray[Any, Any]:
     given = np.asarray(classes)
-    # NumPy makes strings of numbers beside strings, and floats of -1 beside 2**63.
-    if given.ndim == 1 and given.tolist() != list(classes):
+    if given.ndim == 1 and all(isinstance(label, numbers.Integral) for label in classes):
+        given = label_array("classes", list(classes))
+    elif given.ndim == 1 and given.tolist() != list(classes):  # strings of numbers beside strings
         raise DataError(
-            f"classes is {classes!r}, of which NumPy makes {preview(given)}; expected labels of "
-            "one type, all strings or numbers that one dtype holds"
+            f"classes is {classes!r}, of which NumPy makes {preview(given)}; expected labels of one "
+            "type, all strings or numbers that one dtype holds"
         )
     if given.dtype.kind == "O":
         given = label_array("classes", given.ravel().tolist())
