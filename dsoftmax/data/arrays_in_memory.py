@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,10 @@ def as_numpy(role: str, values: Any) -> Array:
         _require_array(role, values)
         masked = np.ma.isMaskedArray(values)
         array = np.asanyarray(values) if masked else np.asarray(values)
+        if role != "X" and array.dtype.kind == "f" and hasattr(values, "null_count"):
+            # Of polars or Arrow, which make floats of integers beside nulls.
+            to_list = getattr(values, "to_pylist", None) or values.to_list
+            array = np.array(to_list(), dtype=object)
     if array.dtype.kind == "O":
         if array.ndim == 0:
             raise DataError(f"{role} is {_what(values)}; expected an array")
@@ -109,7 +114,7 @@ def _require_array(role: str, values: Any) -> None:
     """Refuse what NumPy would search through element by element, or take for one object."""
     kind = type(values)
     names = {base.__name__ for base in kind.__mro__}
-    if isinstance(values, np.ndarray | np.generic | list | tuple):
+    if isinstance(values, np.ndarray | np.generic | list | tuple | Number):
         return
     if names & {"AnnData", "MuData", "Raw"}:
         raise DataError(

@@ -43,7 +43,8 @@ def open_data(
         Of shape (n_samples, n_features), or (..., n_features) with several axes of samples, such
         as (time, y, x, band). Real numbers: bool, any integer or float.
     y : the same kinds, of the shape of X without its last axis, optional
-        Labels: integers, booleans or strings.
+        Labels: integers, booleans or strings. Of AnnData in Zarr, a column such as
+        "a.zarr/obs/cell_type" is read with its categories, or with the mask of a nullable one.
     sample_weight : the same kinds, of the shape of y, optional
         Finite, not negative.
     dtype : "float32" or "float64", optional
@@ -58,7 +59,7 @@ def open_data(
         once more than it otherwise would.
     ignore_label : label, optional
         Rows with this label are left out, such as 255 where there are no data; a fit says how
-        many. NaN stands for missing labels.
+        many. It is of the type of the labels; NaN stands for missing labels, whatever their type.
     on_bad_chunk : {"raise", "skip"}, default="raise"
         What a fit does with a chunk that cannot be decoded, fails its checksum or is lost:
         end with a ChunkError, or go on without its rows. A store that does not answer is

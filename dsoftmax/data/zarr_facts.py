@@ -26,7 +26,7 @@ class ZarrFacts:
     checksum : whether one of them notices a flipped bit
     n_objects, absent_objects : chunks, or shards where there are shards: how many there are, and
         how many of them the store does not have
-    stored_bytes : what the store holds
+    stored_bytes : what the store holds, or None if it cannot be listed
     """
 
     zarr_format: int
@@ -37,7 +37,7 @@ class ZarrFacts:
     checksum: bool
     n_objects: int
     absent_objects: int
-    stored_bytes: int
+    stored_bytes: int | None
 
 
 def zarr_facts(array: RowArray) -> ZarrFacts | None:
@@ -60,8 +60,15 @@ def zarr_facts(array: RowArray) -> ZarrFacts | None:
         any(_checks(codec) for codec in codecs),
         count,
         absent,
-        opened.nbytes_stored(),
+        _stored_bytes(opened),
     )
+
+
+def _stored_bytes(array: Any) -> int | None:
+    try:
+        return int(array.nbytes_stored())
+    except Exception:  # of any driver, where a store cannot be listed
+        return None
 
 
 def _encoding(metadata: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -37,7 +37,8 @@ def from_objects(role: str, array: Array) -> Array:
     """
     if role in ("y", "cv") and all(isinstance(label, str) for label in array.flat):
         return array.astype(str)
-    gaps = np.fromiter(map(is_missing, array.flat), bool, array.size).reshape(array.shape)
+    masked, array = np.ma.getmaskarray(array), np.ma.getdata(array)
+    gaps = np.fromiter(map(is_missing, array.flat), bool, array.size).reshape(array.shape) | masked
     if role not in ("y", "cv"):
         numbers = np.where(gaps, np.nan, array) if gaps.any() else array
         try:

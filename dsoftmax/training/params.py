@@ -259,8 +259,8 @@ def _sorted_classes(classes: Any) -> np.ndarray[Any, Any]:
         given = label_array("classes", list(classes))
     elif given.ndim == 1 and given.tolist() != list(classes):  # strings of numbers beside strings
         raise DataError(
-            f"classes is {classes!r}, of which NumPy makes {preview(given)}; expected labels of one "
-            "type, all strings or numbers that one dtype holds"
+            f"classes is {classes!r}, of which NumPy makes {preview(given)}; expected labels of "
+            "one type, all strings or numbers that one dtype holds"
         )
     if given.dtype.kind == "O":
         given = label_array("classes", given.ravel().tolist())

@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from dsoftmax import DataError, SoftmaxRegression, SoftmaxRegressionCV, open_data
@@ -189,6 +190,9 @@ GAPS: list[Any] = [
     pd.Series([None, *STRINGS[1:].tolist()], dtype="string"),
     pd.array([None, *CODES[1:].astype(float)], dtype="Float64"),
     pd.Categorical([None, *STRINGS[1:].tolist()]),
+    pa.array([None, *CODES[1:].tolist()]),
+    np.ma.masked_array(STRINGS.astype(object), np.arange(40) == 0),
+    da.from_array(np.array([None, *STRINGS[1:].tolist()], dtype=object), chunks=10),
     pd.DataFrame({"y": pd.Categorical([None, *CODES[1:].tolist()])}),
 ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import fsspec
 import ml_dtypes
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import xarray as xr
 import zarr
@@ -19,7 +22,7 @@ from distributed import Client
 from scipy.sparse import csr_matrix
 from zarr.storage import FsspecStore
 
-from dsoftmax import DataError, SoftmaxRegression, SoftmaxRegressionCV, open_data
+from dsoftmax import DataError, SoftmaxRegression, SoftmaxRegressionCV, inspect_data, open_data
 
 X = np.random.default_rng(0).normal(size=(40, 2))
 Y = (X[:, 0] > 0).astype(int)
@@ -161,8 +164,10 @@ def test_gaps_of_nullable_columns_are_missing_values() -> None:
         SoftmaxRegression().fit(X, Y, weight)
 
 
-def test_a_nullable_column_keeps_integers_that_float64_cannot_hold() -> None:
-    y = pd.Series([2**53 + 1, 2**53, None] * 13 + [2**53], dtype="Int64")
+@pytest.mark.parametrize("kind", [pd.array, pa.array])
+def test_a_nullable_column_keeps_integers_that_float64_cannot_hold(kind: Any) -> None:
+    dtype = "Int64" if kind is pd.array else pa.int64()
+    y = kind([2**53 + 1, 2**53, None] * 13 + [2**53], dtype)
     model = SoftmaxRegression()
     with pytest.warns(UserWarning, match="13 of 40 rows are left out"):
         model.fit(open_data(X, y, missing="drop"))
@@ -243,3 +248,28 @@ def test_a_store_of_references_has_its_chunks(tmp_path: Path) -> None:
     virtual = zarr.open_group(FsspecStore(system, read_only=True), mode="r")
     model = SoftmaxRegression().fit(virtual["X"], virtual["y"])  # without a warning
     np.testing.assert_allclose(model.coef_, SoftmaxRegression().fit(X, Y).coef_, atol=1e-4)
+
+
+class NoListing(SimpleHTTPRequestHandler):
+    """Serves files, and refuses to list a folder, as most servers do."""
+
+    def list_directory(self, path: Any) -> None:
+        self.send_error(403)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_a_store_that_cannot_be_listed_is_read(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("X", data=X, chunks=(10, 2))
+    group.create_array("y", data=Y + 1, chunks=(10,))
+    handler = partial(NoListing, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.zarr"
+        model = SoftmaxRegression().fit(f"{url}/X", f"{url}/y")  # without a warning
+        report = str(inspect_data(f"{url}/X", f"{url}/y"))
+        server.shutdown()
+    np.testing.assert_allclose(model.coef_, SoftmaxRegression().fit(X, Y).coef_, atol=1e-4)
+    assert "classes        2: 1" in report
