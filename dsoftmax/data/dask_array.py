@@ -23,10 +23,18 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 
 from dsoftmax.data.cf_encoding import CFEncoding
-from dsoftmax.data.dask_graph import Graph, encoding_behind, optimised, zarr_behind
-from dsoftmax.data.grid import Grid, joined
-from dsoftmax.data.row_array import RowArray, RowArrayMixin, from_objects
+from dsoftmax.data.dask_graph import (
+    Graph,
+    encoding_behind,
+    holds_open_file,
+    only_moves,
+    optimised,
+    zarr_behind,
+)
+from dsoftmax.data.grid import Grid, block_values, joined
+from dsoftmax.data.row_array import RowArray, RowArrayMixin
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import from_objects
 from dsoftmax.typing import Array
 
 _MOST_SHARED = 16  # tasks that all blocks may have in common
@@ -48,6 +56,8 @@ class DaskArray(RowArrayMixin):
     futures : blocks that a cluster holds, by key; they do not travel in the pickle
     collection : the array itself, in the process that made it
     encoding : what its numbers stand for, where it only reads a Zarr array that says so
+    is_computed : whether more is done at each read than to fetch stored values
+    portable : whether another process can compute it
     """
 
     name: str
@@ -59,6 +69,8 @@ class DaskArray(RowArrayMixin):
     futures: Mapping[Any, Any] = field(default_factory=dict)
     collection: Any = None
     encoding: CFEncoding | None = None
+    is_computed: bool = False
+    portable: bool = True
     identity = ""
     may_be_masked = True
 
@@ -113,7 +125,7 @@ class DaskArray(RowArrayMixin):
 
     def _checked(self, blocks: list[Any], n_rows: int) -> Array:
         """Return the blocks of a row as one, if they are what the array's metadata say."""
-        row = joined([_values(block) for block in blocks], axis=1)
+        row = joined([block_values(self.name, block) for block in blocks], axis=1)
         expected = (n_rows, *self.shape[1:])
         if row.shape != expected:
             raise DataError(
@@ -183,6 +195,8 @@ def _lazy(role: str, array: Any) -> DaskArray:
         graph,
         _held(role, array, missing),
         array,
+        is_computed=not (missing or only_moves(array)),
+        portable=not holds_open_file(graph),
     )
 
 
@@ -216,11 +230,6 @@ def _needed(graph: Graph, keys: Any) -> tuple[dict[Any, Any], set[Any]]:
         older = not isinstance(node, GraphNode)  # a tuple or plain data, which Dask still takes
         waiting.extend(get_dependencies(graph, key) if older else node.dependencies)
     return needed, missing
-
-
-def _values(block: Any) -> Array:
-    """Return a block as an array of NumPy, masked where it is."""
-    return np.asanyarray(block) if np.ma.isMaskedArray(block) else np.asarray(block)
 
 
 def _require_independent(array: DaskArray) -> None:
@@ -257,7 +266,7 @@ def _as_rows(array: Any, grid: Grid) -> Any:
 
 def _block_rows(block: Any, shape: tuple[int, ...], axes: int) -> Array:
     """Return a block as rows, if it is what the array's metadata say."""
-    values = _values(block)
+    values = block_values("an array of samples on a grid", block)
     if values.shape != shape:
         raise DataError(
             f"a block has the shape {values.shape} where the chunks of its array say {shape}; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dask
@@ -15,8 +15,9 @@ from dask.core import flatten
 from dask.task_spec import DataNode, Task, TaskRef
 from dask.utils import key_split
 
+from dsoftmax.data.anndata_column import from_node
 from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
-from dsoftmax.data.zarr_array import ZarrArray, from_zarr
+from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
 from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.urls import url_of
@@ -28,8 +29,13 @@ _MOVES = frozenset(
     ("original-from-zarr", "from-zarr", "getitem", "rechunk-split", "rechunk-merge", "concatenate")
 )
 
+# Layers that compute the same values each time.
+_REPEATABLE = frozenset(
+    ("array", "original-array", "original", "astype", "reshape", "transpose", "stack", "ones_like")
+)
 
-def zarr_behind(array: Any, *, decode: bool) -> ZarrArray | None:
+
+def zarr_behind(array: Any, *, decode: bool) -> RowArray | None:
     """Return the local Zarr array of which a Dask array is `from_zarr` and no more.
 
     Other stores stay in the graph, which has what the user gave to open them.
@@ -47,7 +53,7 @@ def zarr_behind(array: Any, *, decode: bool) -> ZarrArray | None:
         stored = target
     if not isinstance(stored, zarr.Array) or stored.shape != array.shape:
         return None
-    source = from_zarr("X", stored, decode=decode)
+    source = from_node("X", stored, decode=decode)
     return source if source.portable else None
 
 
@@ -93,6 +99,27 @@ def encoding_behind(role: str, array: Any) -> CFEncoding | None:
             "them with xarray.open_zarr, which decodes each by its own"
         )
     return encoding
+
+
+def only_moves(array: Any) -> bool:
+    """Whether a graph only fetches stored values, by Dask's own names of its layers.
+
+    An array that xarray has opened is named after its variable.
+    """
+    layers = array.__dask_graph__().layers
+    return all(
+        key_split(layer) in _MOVES | _REPEATABLE
+        or layer.removeprefix("original-").startswith(("open_dataset-", "xarray-"))
+        for layer in layers
+    )
+
+
+def holds_open_file(graph: Graph) -> bool:
+    """Whether a graph has an HDF5 file that is open for writing, so that it cannot travel."""
+    stored: Iterator[Any] = (getattr(node, "value", None) for node in graph.values())
+    return any(
+        type(value).__module__.startswith("h5py.") and value.file.mode != "r" for value in stored
+    )
 
 
 def optimised(array: Any) -> dict[Any, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dsoftmax.errors import DataError
 from dsoftmax.typing import Array
 
 Index = tuple[slice, ...]
@@ -115,6 +116,17 @@ def within(box: Index, other: Index) -> Index:
         slice(max(a.start, b.start) - b.start, min(a.stop, b.stop) - b.start)
         for a, b in zip(box, other, strict=True)
     )
+
+
+def block_values(role: str, block: Any) -> Array:
+    """Return a block as an array of NumPy, masked where it is."""
+    if hasattr(block, "todense"):
+        raise DataError(
+            f"{role} is a Dask array whose metadata say numpy.ndarray, and it has blocks of the "
+            f"type {type(block).__name__}; sparse data is not supported: make them dense first, "
+            f"with {role}.map_blocks(lambda block: block.todense())"
+        )
+    return np.asanyarray(block) if np.ma.isMaskedArray(block) else np.asarray(block)
 
 
 def joined(arrays: list[Array], axis: int = 0) -> Array:

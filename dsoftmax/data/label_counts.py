@@ -8,6 +8,7 @@ from operator import add
 import numpy as np
 
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import joined_labels
 from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, Reduction
 from dsoftmax.storage.digests import short_digest
 from dsoftmax.typing import Array
@@ -34,7 +35,8 @@ class LabelCounts:
     missing: int = 0
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
-        labels, where = np.unique(np.concatenate([self.labels, other.labels]), return_inverse=True)
+        both = joined_labels(self.labels, other.labels)
+        labels, where = np.unique(both, return_inverse=True)
         counts = np.concatenate([self.counts, other.counts])
         weight = np.concatenate([self.weight, other.weight])
         held_out = np.concatenate([self.held_out, other.held_out])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding
-from dsoftmax.data.row_array import RowArray, from_objects
+from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import comparable_label, is_missing
 from dsoftmax.objective.reduction import MISSING, Chunk
 from dsoftmax.typing import Array
 
@@ -48,22 +48,6 @@ def with_nan(chunk: Chunk, missing: Array | None, dtype: np.dtype[np.floating]) 
     return chunk._replace(X=X, packing=None)
 
 
-def masked_or_not(values: Any) -> Any:
-    """Return values as a NumPy array, masked if they are, or if they are a list of such."""
-    if isinstance(values, list | tuple) and any(np.ma.isMaskedArray(value) for value in values):
-        return np.ma.array(values)
-    return np.asanyarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
-
-
-def masked_objects(role: str, array: Any) -> Array:
-    """Return a masked array of objects as one of numbers or labels, with the same mask."""
-    present = array.compressed()
-    if role == "X" or len(present) == 0:
-        return from_objects(role, array.filled(np.nan))
-    values = from_objects(role, array.filled(present[0]))
-    return np.asanyarray(np.ma.masked_array(values, array.mask))
-
-
 def without_missing(chunk: Chunk, missing: Array | None) -> Chunk:
     """Return a chunk that tells the rows with masked or marked values of X as left out."""
     if missing is None:
@@ -71,11 +55,15 @@ def without_missing(chunk: Chunk, missing: Array | None) -> Chunk:
     return left_out(chunk, np.asarray(missing.any(axis=1)), MISSING)
 
 
-def equal(labels: Array, missing: Array, label: Any) -> Array:
-    """Return which labels are a given one; a NaN stands for the missing ones."""
-    if isinstance(label, float | np.floating) and math.isnan(label):
+def equal(array: RowArray, labels: Array, missing: Array, label: Any) -> Array:
+    """Return which labels of an array are a given one; a NaN stands for the missing ones."""
+    if missing.all():
+        return missing if is_missing(label) else np.zeros(len(labels), bool)
+    # Once more, now that the dtype of objects and strings is known.
+    wanted = comparable_label(label, array.name, labels.dtype)
+    if is_missing(wanted):
         return missing
-    return np.asarray(labels == label)
+    return np.asarray(labels == wanted) & ~missing
 
 
 def left_out(chunk: Chunk, rows: Array, reason: int) -> Chunk:

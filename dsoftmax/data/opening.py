@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsoftmax.data.anndata_column import from_node, open_stored
+from dsoftmax.data.arrays_in_memory import as_numpy
 from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
 from dsoftmax.data.cf_encoding import dtype_for
 from dsoftmax.data.grid import Grid
-from dsoftmax.data.missing import masked_objects, masked_or_not
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
-from dsoftmax.data.row_array import GridRows, RowArray, from_objects
+from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
-from dsoftmax.data.zarr_array import ZarrArray, from_zarr, open_zarr
+from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
-from dsoftmax.objective.kernel import compute_dtype
+from dsoftmax.objective.labels import comparable_label, is_missing
 
 
 def open_data(
@@ -43,7 +44,8 @@ def open_data(
         Of shape (n_samples, n_features), or (..., n_features) with several axes of samples, such
         as (time, y, x, band). Real numbers: bool, any integer or float.
     y : the same kinds, of the shape of X without its last axis, optional
-        Labels: integers, booleans or strings.
+        Labels: integers, booleans or strings. Of AnnData in Zarr, a column such as
+        "a.zarr/obs/cell_type" is read with its categories, or with the mask of a nullable one.
     sample_weight : the same kinds, of the shape of y, optional
         Finite, not negative.
     dtype : "float32" or "float64", optional
@@ -58,7 +60,7 @@ def open_data(
         once more than it otherwise would.
     ignore_label : label, optional
         Rows with this label are left out, such as 255 where there are no data; a fit says how
-        many. NaN stands for missing labels.
+        many. It is of the type of the labels; NaN stands for missing labels, whatever their type.
     on_bad_chunk : {"raise", "skip"}, default="raise"
         What a fit does with a chunk that cannot be decoded, fails its checksum or is lost:
         end with a ChunkError, or go on without its rows. A store that does not answer is
@@ -114,7 +116,7 @@ def open_data(
     if missing not in ("raise", "drop"):
         raise DataError(f"missing is {missing!r}; expected 'raise' or 'drop'")
     if ignore_label is not None:
-        _check_ignored(ignore_label, labels)
+        ignore_label = _ignored(ignore_label, labels)
     kind: Any = dtype_for(features.dtype, features.encoding) if dtype is None else dtype
     source = Source(
         features,
@@ -188,11 +190,11 @@ def row_array(
     With `decode`, stored numbers are read as the attributes of their array say.
     """
     if isinstance(values, str | Path):
-        return open_zarr(values, require_complete=require_complete, decode=decode)
+        return open_stored(values, require_complete=require_complete, decode=decode)
     if _is_from("xarray", values):
         values = _from_xarray(role, values)
     if _is_from("zarr", values):
-        return from_zarr(role, values, require_complete=require_complete, decode=decode)
+        return from_node(role, values, require_complete=require_complete, decode=decode)
     if _is_from("dask", values):
         from dsoftmax.data.dask_array import from_dask
 
@@ -201,7 +203,7 @@ def row_array(
         mapped = from_memmap(values)
         if mapped is not None:
             return mapped
-    return MemoryArray(role, _as_numpy(role, values))
+    return MemoryArray(role, as_numpy(role, values))
 
 
 def _is_from(package: str, values: Any) -> bool:
@@ -212,26 +214,13 @@ def _from_xarray(role: str, values: Any) -> Any:
     """Return the array in a DataArray: NumPy's if it is in memory, else Dask's."""
     if type(values).__name__ != "DataArray":
         raise DataError(f"{role} is an xarray {type(values).__name__}; expected a DataArray of it")
+    if not isinstance(values.dtype, np.dtype):
+        return values.data  # pandas' categories and nullable numbers, which are read at once
     if values.chunks is None and not values.variable._in_memory:
         # Of a file that was opened without chunks; `.data` would load all of it.
         preferred = values.encoding.get("preferred_chunks")
         values = values.chunk("auto" if preferred is None else preferred)
     return values.data
-
-
-def _as_numpy(role: str, values: Any) -> npt.NDArray[Any]:
-    if hasattr(values, "toarray"):
-        raise DataError(
-            f"{role} is a sparse {type(values).__name__}; sparse data is not supported: "
-            "use .toarray() to convert it to a dense array if it fits"
-        )
-    array = masked_or_not(values)
-    if array.dtype.kind == "O":
-        return masked_objects(role, array) if np.ma.is_masked(array) else from_objects(role, array)
-    if role == "X" and np.ma.is_masked(array) and array.dtype.kind in "biuf":
-        # A mask travels with labels and weights; in X, a missing value is a NaN.
-        return np.asarray(array.astype(compute_dtype(array.dtype)).filled(np.nan))
-    return np.asarray(array) if role == "X" else array
 
 
 def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | None) -> None:
@@ -242,7 +231,8 @@ def _check_arrays(X: RowArray, y: RowArray | None, sample_weight: RowArray | Non
             _check_companion(array, X)
     if y is not None and y.dtype.kind in "cmMV":
         raise DataError(
-            f"{y.name} has dtype {y.dtype}; labels must be integers, booleans or strings"
+            f"{y.name} has dtype {y.dtype}; labels must be integers, booleans or strings: convert "
+            "them with astype"
         )
     if sample_weight is not None and sample_weight.dtype.kind not in "biuf":
         raise DataError(f"{sample_weight.name} has dtype {sample_weight.dtype}; expected numbers")
@@ -285,13 +275,13 @@ def _check_companion(array: RowArray, X: RowArray) -> None:
     )
 
 
-def _check_ignored(label: Any, y: RowArray | None) -> None:
+def _ignored(label: Any, y: RowArray | None) -> Any:
+    """Return a label to leave out, if y may hold it: NaN stands for all missing ones."""
     if y is None:
         raise DataError(f"ignore_label is {label!r}, but there is no y that could hold it")
-    if not isinstance(label, str | bytes | numbers.Real | np.bool):
+    if not (isinstance(label, str | bytes | numbers.Real | np.bool) or is_missing(label)):
         raise DataError(f"ignore_label is {label!r}; expected one label, such as 255")
-    if (y.dtype.kind in "biuf") == isinstance(label, str | bytes):
-        raise DataError(
-            f"ignore_label is {label!r}, but {y.name} has dtype {y.dtype}; expected a label of "
-            "that kind"
-        )
+    comparable_label(label, y.name, y.dtype)
+    if is_missing(label):
+        return float("nan")
+    return label.item() if isinstance(label, np.generic) else label

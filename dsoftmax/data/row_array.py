@@ -12,7 +12,6 @@ import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding
 from dsoftmax.data.grid import Grid, Index, joined
-from dsoftmax.errors import DataError, DtypeError
 from dsoftmax.typing import Array
 
 
@@ -32,6 +31,7 @@ class RowArray(Protocol):
     identity : digest of what is known of it beyond shape, dtype and boundaries
     encoding : what the numbers that are read stand for, or None for themselves
     may_be_masked : whether a masked array may be read
+    is_computed : whether a user's functions compute it at each read
     """
 
     @property
@@ -81,6 +81,10 @@ class RowArray(Protocol):
     @property
     def may_be_masked(self) -> bool:
         """Whether a masked array may be read."""
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether a user's functions compute it at each read."""
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, as stored."""
@@ -136,6 +140,7 @@ class RowArrayMixin:
     in_memory = False
     encoding: CFEncoding | None = None
     may_be_masked = False
+    is_computed = False
     futures: Mapping[Any, Any] = MappingProxyType({})
 
     @property
@@ -280,33 +285,3 @@ class GridRows(RowArrayMixin):
     def laid_out(self, grid: Grid) -> RowArray:
         """Return the array itself: it has been laid out."""
         return self
-
-
-def preview(labels: Array, most: int = 10) -> str:
-    """Return the first labels as text."""
-    shown = ", ".join(repr(label.item()) for label in labels[:most])
-    return shown + (", ..." if len(labels) > most else "")
-
-
-LABEL_KINDS = "biufSU"
-
-
-def from_objects(role: str, array: Array) -> Array:
-    """Return an object array as numbers (X, weights) or as labels of one type (y, cv)."""
-    if role not in ("y", "cv"):
-        try:
-            return array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            kind = DtypeError if isinstance(error, TypeError) else DataError
-            raise kind(f"{role} holds objects that are not numbers: {error}") from error
-    if all(isinstance(label, str) for label in array.flat):
-        return array.astype(str)
-    kinds = sorted({type(label).__name__ for label in array.flat})
-    if len(kinds) > 1:
-        raise DataError(f"{role} mixes labels of the types {', '.join(kinds)}; expected one type")
-    labels = np.array(array.tolist())
-    if labels.dtype.kind not in LABEL_KINDS:
-        raise DataError(
-            f"{role} holds objects of the type {kinds[0]}; expected integers, booleans or strings"
-        )
-    return labels

@@ -28,8 +28,9 @@ from dsoftmax.data.missing import (
     without_missing,
 )
 from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy, fetch
-from dsoftmax.data.row_array import LABEL_KINDS, RowArray, from_objects, preview
+from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import LABEL_KINDS, UNKNOWN, codes_of, from_objects, preview
 from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, by_number
 from dsoftmax.typing import Array
 
@@ -57,6 +58,8 @@ class Source:
     cv : RowArray of shape (n_samples,), what the user calls the folds of the rows, or None
     folds : which rows each model of a cross-validation does not learn from, or None
     axes : what X says of its axes, in the process that opened it
+    unknown_labels : "raise" or "count": whether a label that is not one of `classes` is an error,
+        or has the code UNKNOWN
     """
 
     X: RowArray
@@ -75,6 +78,7 @@ class Source:
     cv: RowArray | None = None
     folds: Folds | None = None
     axes: Axes | None = field(default=None, compare=False, repr=False)
+    unknown_labels: str = "raise"
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"axes": None}
@@ -189,7 +193,7 @@ class Source:
             y, missing = decoded(self.y, self._fetch(self.y, start, stop))
             chunk = chunk._replace(y=y)
             if self.ignore_label is not None:
-                chunk = left_out(chunk, equal(y, missing, self.ignore_label), IGNORED)
+                chunk = left_out(chunk, equal(self.y, y, missing, self.ignore_label), IGNORED)
             chunk = self._without_missing(chunk, self.y, missing)
         if self.sample_weight is not None:
             chunk = self._without_missing(chunk, self.sample_weight, weight_missing)
@@ -231,7 +235,7 @@ class Source:
             chunk = _held_out(chunk, self.hold_out)
         if chunk.y is None or self.classes is None:
             return chunk
-        chunk = chunk._replace(y=self._encode(chunk))
+        chunk = self._encoded(chunk)
         codes, weight = chunk.codes, chunk.sample_weight
         if self.folds is not None:
             chunk = self._with_folds(chunk, self.folds)
@@ -266,23 +270,29 @@ class Source:
         # Variable-length strings become fixed-length ones, which can be searched and saved.
         return from_objects("y", values.astype(object))
 
-    def _encode(self, chunk: Chunk) -> Array:
+    def _encoded(self, chunk: Chunk) -> Chunk:
+        """Return a chunk of labels with their codes in place of them."""
         assert self.y is not None
         assert self.classes is not None
-        y = chunk.codes
-        index = np.searchsorted(self.classes, y)
-        codes = np.minimum(index, len(self.classes) - 1)
-        unknown = self.classes[codes] != y
-        if chunk.left_out is not None:
-            unknown &= chunk.left_out == 0
-        if np.any(unknown):
-            row = int(np.argmax(unknown))
+        labels, used = chunk.codes, chunk.used
+        codes = np.zeros(len(labels), np.intp)  # any valid code, for rows that do not count
+        if len(labels[used]):
+            codes[used] = codes_of(
+                self.y.name,
+                labels[used],
+                self.classes,
+                were_objects=self.y.dtype.kind == "O",
+            )
+        if self.unknown_labels == "count":
+            return chunk._replace(y=codes, labels=labels)
+        if len(codes) and codes.min() == UNKNOWN:
+            row = int(np.argmin(codes))
             raise DataError(
-                f"{self.y.name} has the label {y[row].item()!r} at {chunk.where(row)}"
+                f"{self.y.name} has the label {labels[row].item()!r} at {chunk.where(row)}"
                 f"{self.y.chunk_at(chunk.start + row)}, which is not one of the "
                 f"{len(self.classes)} classes ({preview(self.classes)})"
             )
-        return codes
+        return chunk._replace(y=codes)
 
 
 def _held_out(chunk: Chunk, hold_out: HoldOut) -> Chunk:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from dsoftmax.data.anndata_column import AnnDataColumn
 from dsoftmax.data.chunk_listing import list_chunks
 from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
@@ -98,8 +99,8 @@ def _stored(*sources: Source | None) -> Iterator[ZarrArray]:
     for source in sources:
         for array in () if source is None else source.arrays:
             stored = array.array if isinstance(array, GridRows) else array
-            if isinstance(stored, ZarrArray):
-                yield stored
+            parts = (stored.values, stored.mask) if isinstance(stored, AnnDataColumn) else (stored,)
+            yield from (part for part in parts if isinstance(part, ZarrArray))
 
 
 def _names(array: ZarrArray, numbers: Array) -> str:

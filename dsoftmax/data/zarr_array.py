@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
@@ -31,10 +30,8 @@ from dsoftmax.data.row_array import BoxArrayMixin
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.urls import (
-    absolute_url,
     arrays_in,
     digest_of,
-    open_node,
     reopen,
     travels,
     url_of,
@@ -215,43 +212,17 @@ class ZarrArray(BoxArrayMixin):
         return array.metadata.encode_chunk_key(number)
 
 
-def open_zarr(
-    target: str | Path, *, require_complete: bool = True, decode: bool = True
-) -> ZarrArray:
-    """Return the array at a path or URL, having read its metadata only.
-
-    Parameters
-    ----------
-    target : path or URL
-    require_complete : whether to refuse an array that has lost chunks now, or only their rows
-        when they are read
-    decode : whether to read what its attributes say of the stored numbers (see `CFEncoding`)
-
-    Raises
-    ------
-    DataError
-        If there is nothing, or a group, or no valid metadata at `target`.
-    ChunkError
-        If dsoftmax wrote it in full and it has lost chunks, which Zarr reads as zeros.
-    """
-    url = absolute_url(target)
-    node = open_node(url)
-    if isinstance(node, zarr.Group):
-        raise DataError(arrays_in(url, node))
-    return _described(url, url, node, require_complete=require_complete, decode=decode)
-
-
 def from_zarr(
     role: str, node: Any, *, require_complete: bool = True, decode: bool = True
 ) -> ZarrArray:
-    """Return the source array of an open `zarr.Array`; the options are those of `open_zarr`.
+    """Return the source array of an open `zarr.Array`; the options are those of `described`.
 
     Raises
     ------
     DataError
         If it is something else of Zarr's.
     ChunkError
-        As `open_zarr`.
+        As `described`.
     """
     if isinstance(node, zarr.Group):
         raise DataError(arrays_in(url_of(node) or node.path or role, node))
@@ -259,12 +230,31 @@ def from_zarr(
         raise DataError(f"{role} is a zarr {type(node).__name__}; expected a zarr.Array")
     url = url_of(node)
     name = url or f"{type(node.store).__name__}/{node.path}".rstrip("/")
-    return _described(name, url, node, require_complete=require_complete, decode=decode)
+    return described(name, url, node, require_complete=require_complete, decode=decode)
 
 
-def _described(
-    name: str, url: str | None, array: zarr.Array[Any], *, require_complete: bool, decode: bool
+def described(
+    name: str, url: str | None, array: Any, *, require_complete: bool = True, decode: bool = True
 ) -> ZarrArray:
+    """Return the source array of a Zarr array, from its metadata.
+
+    Parameters
+    ----------
+    name, url : as of ZarrArray
+    array : zarr.Array
+    require_complete : whether to refuse an array that has lost chunks now, or only their rows
+        when they are read
+    decode : whether to read what its attributes say of the stored numbers (see `CFEncoding`)
+
+    Raises
+    ------
+    DataError
+        If it is a group.
+    ChunkError
+        If dsoftmax wrote it in full and it has lost chunks, which Zarr reads as zeros.
+    """
+    if isinstance(array, zarr.Group):
+        raise DataError(arrays_in(name, array))
     require_safe(name, array)
     written_whole, listing = COMPLETE in array.attrs, list_chunks(array)
     n_absent = 0 if listing is None else listing.n_absent

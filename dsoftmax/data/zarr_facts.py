@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dsoftmax.data.anndata_column import AnnDataColumn
 from dsoftmax.data.chunk_listing import grid_of, list_chunks
 from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.zarr_array import ZarrArray
@@ -27,7 +28,7 @@ class ZarrFacts:
     checksum : whether one of them notices a flipped bit
     n_objects, absent_objects : chunks, or shards where there are shards: how many there are, and
         how many of them the store does not have
-    stored_bytes : what the store holds
+    stored_bytes : what the store holds, or None if it cannot be listed
     """
 
     zarr_format: int
@@ -38,12 +39,14 @@ class ZarrFacts:
     checksum: bool
     n_objects: int
     absent_objects: int
-    stored_bytes: int
+    stored_bytes: int | None
 
 
 def zarr_facts(array: RowArray) -> ZarrFacts | None:
     """Return the facts of an array that is read from a Zarr store, or None."""
-    source = array.array if isinstance(array, GridRows) else array
+    source: Any = array.array if isinstance(array, GridRows) else array
+    if isinstance(source, AnnDataColumn):
+        source = source.values
     if not isinstance(source, ZarrArray):
         return None
     opened = source.array()
@@ -59,8 +62,15 @@ def zarr_facts(array: RowArray) -> ZarrFacts | None:
         any(_checks(codec) for codec in codecs),
         math.prod(grid_of(opened)),
         0 if listing is None else listing.n_absent,
-        opened.nbytes_stored(),
+        _stored_bytes(opened),
     )
+
+
+def _stored_bytes(array: Any) -> int | None:
+    try:
+        return int(array.nbytes_stored())
+    except Exception:  # of any driver, where a store cannot be listed
+        return None
 
 
 def _encoding(metadata: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

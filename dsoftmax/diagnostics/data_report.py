@@ -293,7 +293,7 @@ def _described(role: str, facts: ArrayFacts) -> Iterator[str]:
     yield f"{role:<15}{facts.name}"
     shape = facts.shape if stored is None else stored.shape
     size = f"{format_bytes(facts.decoded_bytes)} decoded"
-    if stored is not None:
+    if stored is not None and stored.stored_bytes is not None:
         size += f", {format_bytes(stored.stored_bytes)} stored"
     yield f"{'':<15}{shape} {facts.dtype}, {size}"
     if facts.decoded is not None:

@@ -157,8 +157,13 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         float
             Share of the weight that is predicted right.
+
+        Warns
+        -----
+        UserWarning
+            If y has labels that the model does not know; they are counted as wrong.
         """
-        return float(self.evaluate(X, y, sample_weight)["accuracy"])
+        return float(self._evaluated(X, y, sample_weight)["accuracy"])
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> EvaluationResult:
         """Return metrics on the rows of X in one streamed pass.
@@ -177,23 +182,22 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             A dict: "n_samples", "accuracy", "balanced_accuracy", "top_k_accuracy", "log_loss" (the
             mean, without penalty), "brier_score", "ece", "f1_macro", "per_class",
             "confusion_matrix" and "reliability", each as
-            `dsoftmax.metrics.scores.EvaluationResult` says. As text it is a table, and `to_dict()`
-            is made for JSON.
+            `dsoftmax.metrics.scores.EvaluationResult` says; and "unknown_labels", those in y that
+            the model does not know. As text it is a table, and `to_dict()` is made for JSON.
 
         Raises
         ------
         DataError
-            If X does not fit the model, or y has a label that the model does not know; if X has a
-            missing value, unless it is opened by ``open_data(X, y, missing="drop")``.
+            If X does not fit the model, or y has labels of another type than its classes; if X has
+            a missing value, unless it is opened by ``open_data(X, y, missing="drop")``.
 
         Warns
         -----
         UserWarning
-            If rows with missing values are left out.
+            If rows with missing values are left out, or y has labels that the model does not know;
+            "unknown_labels" lists them.
         """
-        check_is_fitted(self)
-        source = open_data(X, y, sample_weight)
-        return evaluate(self._linear(X, source), source)
+        return self._evaluated(X, y, sample_weight)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a small Zarr group, without pickle; `load_model` reads it.
@@ -257,6 +261,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         write_onnx(self._model(), path, names, dtype, overwrite)
+
+    def _evaluated(self, X: Any, y: Any, sample_weight: Any) -> EvaluationResult:
+        check_is_fitted(self)
+        source = open_data(X, y, sample_weight)
+        return evaluate(self._linear(X, source), source)
 
     def _predicted(self, X: Any, method: str, missing_label: Any = None) -> Any:
         check_is_fitted(self)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding, dtype_for
-from dsoftmax.data.grid import Grid, Index, index_in
+from dsoftmax.data.grid import Grid, Index, block_values, index_in
 from dsoftmax.data.missing import with_features, without_missing
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
@@ -125,6 +125,7 @@ def _predict_block(
 ) -> Array:
     """Return what is predicted for a block, named in messages by where it lies in the whole."""
     where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
+    X = block_values("X", X)
     values = X.reshape(-1, X.shape[-1])
     chunk, missing = with_features(Chunk(values, None, None, where[0].start), values, encoding)
     chunk = without_missing(chunk, missing)
@@ -175,15 +176,20 @@ def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
     Raises
     ------
     DataError
-        If the source has no y, other features, a label that the model does not know, or changes
+        If the source has no y, other features, labels of another type than the model, or changes
         while it is read.
+
+    Warns
+    -----
+    UserWarning
+        If there are labels that the model does not know, or rows are left out.
     """
     require_features(source.X.shape, model, source.X.name)
     if source.y is None:
         raise DataError("y is missing: pass the labels of X")
     require_unchanged(source, at_start=True)
-    warn_of_absent_chunks(source, stacklevel=3)
-    labelled = replace(source, classes=model.classes)
+    warn_of_absent_chunks(source, stacklevel=4)
+    labelled = replace(source, classes=model.classes, unknown_labels="count")
     spans = cut_spans(source.chunks, source.row_bytes)
     with executor_for(source) as executor:
         reduction = metrics_of(model.point(source.dtype), model.shift)
@@ -200,6 +206,12 @@ def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
         warnings.warn(
             f"{source.n_samples - sums.rows:,} of {source.n_samples:,} rows are left out, by "
             f"{policy}",
-            stacklevel=3,
+            stacklevel=4,
+        )
+    if n_unknown := int(sums.unknown.rows.sum()):
+        warnings.warn(
+            f"{n_unknown:,} of {sums.rows:,} rows of {source.y.name} have a label that the model "
+            f"does not know: {sums.unknown}; they are counted as wrong",
+            stacklevel=4,
         )
     return scores_of(sums, model.classes, weighted=source.sample_weight is not None)

@@ -8,7 +8,9 @@ from operator import add
 
 import numpy as np
 
+from dsoftmax.metrics.unknown_labels import UnknownLabels, unknown_labels
 from dsoftmax.objective.kernel import raw_blocks
+from dsoftmax.objective.labels import UNKNOWN
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.objective.softmax import log_probabilities
 from dsoftmax.objective.units import raw_from_afar
@@ -27,7 +29,7 @@ class Pairs:
 
     Attributes
     ----------
-    keys : (n,), label * K + prediction, sorted
+    keys : (n,), label * K + prediction, sorted; K is the label of those that are unknown
     weight : (n,)
     """
 
@@ -40,10 +42,10 @@ class Pairs:
         )
 
     def matrix(self, n_classes: int) -> Array:
-        """Return the confusion matrix: labels by predictions."""
-        full = np.zeros(n_classes * n_classes)
+        """Return the confusion matrix: labels, last the unknown ones together, by predictions."""
+        full = np.zeros((n_classes + 1) * n_classes)
         full[self.keys] = self.weight
-        return full.reshape(n_classes, n_classes)
+        return full.reshape(n_classes + 1, n_classes)
 
 
 def pairs(keys: Array, weight: Array) -> Pairs:
@@ -68,6 +70,9 @@ class MetricSums(Additive):
         label; the first of equal ones is taken for the more probable
     pairs : of label and prediction
     bins : (15, 3), weight, confidence and correct weight of the rows by their confidence
+    known_weight : total weight of the rows with a label that the model knows, of which alone there
+        are log loss, squares and ranks
+    unknown : the labels of the other rows
     """
 
     rows: int
@@ -77,6 +82,8 @@ class MetricSums(Additive):
     ranks: Array
     pairs: Pairs
     bins: Array
+    known_weight: float
+    unknown: UnknownLabels
 
 
 def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
@@ -92,9 +99,11 @@ def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
     log_loss = squares = 0.0
     ranks, bins = np.zeros(MOST_RANKED), np.zeros((len(BINS) - 1, 3))
     keys = np.empty(len(chunk.X), np.int64)
+    is_known = chunk.codes != UNKNOWN
+    known_codes, known_weight = np.where(is_known, chunk.codes, 0), np.where(is_known, weight, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, _, raw in raw_blocks(chunk.X, point[None], shift, packing=chunk.packing):
-            codes, block_weight = chunk.codes[rows], weight[rows]
+            codes, block_weight = known_codes[rows], known_weight[rows]
             if not np.isfinite(raw).all():
                 chunk.require_finite(point.dtype)
                 far = ~np.isfinite(raw[0]).all(axis=0)
@@ -103,11 +112,11 @@ def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
             log_p = log_probabilities(raw[0])
             log_loss -= float(np.dot(block_weight, log_p[codes, np.arange(len(codes))]))
             predicted = _predicted(raw[0])
-            keys[rows] = codes * n_classes + predicted
+            keys[rows] = np.where(is_known[rows], codes, n_classes) * n_classes + predicted
             ranks += _ranks(_scores(raw[0]), codes, block_weight)
             p = np.exp(log_p)
             confidence = p.max(axis=0).astype(np.float64)
-            bins += _binned(confidence, predicted == codes, block_weight)
+            bins += _binned(confidence, predicted == chunk.codes[rows], weight[rows])
             squares += float(np.dot(block_weight, _squares(p, codes)))
     return MetricSums(
         rows=len(chunk.codes[chunk.used]),
@@ -117,6 +126,8 @@ def metric_sums(chunk: Chunk, point: Array, shift: Array | None) -> MetricSums:
         ranks=ranks,
         pairs=pairs(keys, weight),
         bins=bins,
+        known_weight=float(known_weight.sum()),
+        unknown=unknown_labels(chunk, weight),
     )
 
 

@@ -32,6 +32,12 @@ class EvaluationResult(dict[str, Any]):
 
     n_samples : int
         Rows that count.
+    unknown_labels : dict of arrays of shape (n_unknown_labels,)
+        The labels in y that the model does not know: "label", and how many "rows" have each. These
+        rows are counted as wrong, as scikit-learn does: in the accuracies, of which
+        `balanced_accuracy` takes each of these labels for a class; in `top_k_accuracy` and `ece`;
+        and, as rows of no class that were predicted to be of one, in precision and F1. They have
+        no part in `log_loss`, `brier_score` and `confusion_matrix`.
     accuracy, balanced_accuracy : float
         Share of the weight that is predicted right, and the mean of that share over the classes
         that occur.
@@ -73,6 +79,8 @@ class EvaluationResult(dict[str, Any]):
         lines = [f"{label:<18} {_number(self[key])}" for key, label in _SCALARS.items()]
         ranked = {k: v for k, v in self["top_k_accuracy"].items() if k in (2, 3, 5, 10)}
         lines += [f"{f'top {k}':<18} {share:.6f}" for k, share in ranked.items()]
+        for label, rows in zip(*self["unknown_labels"].values(), strict=True):
+            lines.append(f"{'not a class':<18} {label} ({rows:,} rows, counted as wrong)")
         return "\n".join([*lines, "", *self._classes(), "", *self._bins()])
 
     def _classes(self) -> Iterator[str]:
@@ -111,21 +119,24 @@ def scores_of(sums: MetricSums, classes: Array, *, weighted: bool) -> Evaluation
     weighted : whether rows have weights; if not, counts are whole numbers
     """
     kind = np.float64 if weighted else np.int64
-    confusion = sums.pairs.matrix(len(classes))
+    confusion, of_unknown = np.split(sums.pairs.matrix(len(classes)), [len(classes)])
     right = confusion.diagonal()
-    support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    support, predicted = confusion.sum(axis=1), (confusion.sum(axis=0) + of_unknown[0])
     recall, precision = _ratio(right, support, 0.0), _ratio(right, predicted, 0.0)
     f1 = _ratio(2 * right, support + predicted, 0.0)
     top = np.cumsum(sums.ranks) / sums.weight
     weight, confidence, correct = sums.bins.T
+    known = sums.known_weight or np.nan
     error = np.abs(confidence - correct).sum() / sums.weight
+    occurring = np.count_nonzero(support) + np.count_nonzero(sums.unknown.weight)
     return EvaluationResult(
         n_samples=sums.rows,
+        unknown_labels={"label": sums.unknown.labels, "rows": sums.unknown.rows},
         accuracy=float(right.sum() / sums.weight),
-        balanced_accuracy=float(recall[support > 0].mean()),
+        balanced_accuracy=float(recall[support > 0].sum() / occurring),
         f1_macro=float(f1.mean()),
-        log_loss=sums.log_loss / sums.weight,
-        brier_score=sums.squares / sums.weight,
+        log_loss=sums.log_loss / known,
+        brier_score=sums.squares / known,
         ece=float(error),
         top_k_accuracy={k: float(top[k - 1]) for k in range(1, min(len(classes), MOST_RANKED + 1))},
         per_class={

@@ -14,10 +14,10 @@ from dsoftmax.data.axes import axes_of, require_same_axes
 from dsoftmax.data.batches import Leaf
 from dsoftmax.data.folds import Folds, UserFolds, parts_of, stratified
 from dsoftmax.data.opening import row_array
-from dsoftmax.data.row_array import preview
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.model_selection.sums import FoldMoments
+from dsoftmax.objective.labels import preview
 from dsoftmax.objective.reduction import ALL
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import reduce
@@ -106,13 +106,18 @@ def fold_names_source(source: Source) -> Source:
         classes=None,
         class_weight=None,
         missing="raise",
-        ignore_label=None,
+        ignore_label=float("nan"),  # folds that are missing are counted
     )
 
 
 def _given(source: Source, leaves: Sequence[Leaf], executor: Executor) -> tuple[UserFolds, str]:
     named = fold_names_source(source)
-    names, _ = scan_labels(named, None, leaves, executor)
+    names, counts = scan_labels(named, None, leaves, executor)
+    if counts.ignored:
+        raise DataError(
+            f"{named.y.name if named.y else 'cv'} has a missing value in {counts.ignored:,} rows; "
+            "expected the fold of each row: give those that are in no fold a negative number"
+        )
     if names.dtype.kind == "i":
         names = names[names >= 0]
     if len(names) < 2:

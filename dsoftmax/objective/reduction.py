@@ -56,6 +56,8 @@ class Chunk(NamedTuple):
     place : says where in the source a row is
     chunk_at : says which chunk of X holds a row and column
     packing : what the numbers in X stand for, or None for themselves
+    labels : ndarray of shape (rows,), the labels as stored, where `y` may hold the code -1 for a
+        label that is none of the classes; else None
     """
 
     X: Array
@@ -69,6 +71,7 @@ class Chunk(NamedTuple):
     place: Callable[[int], str] = by_number
     chunk_at: Callable[[int, int], str] = _nameless
     packing: Packing | None = None
+    labels: Array | None = None
 
     @property
     def nbytes(self) -> int:
@@ -85,6 +88,7 @@ class Chunk(NamedTuple):
             "left_out": self.left_out,
             "held_out": self.held_out,
             "fold": self.fold,
+            "labels": self.labels,
         }
         return {name: array for name, array in arrays.items() if array is not None}
 

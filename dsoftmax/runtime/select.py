@@ -111,9 +111,10 @@ def _require_portable(source: Source) -> None:
     for array in source.arrays:
         if not array.portable:
             raise DataError(
-                f"{array.name} is an open store, or one in this process's memory, which the "
-                "workers of the active Dask client cannot read; pass its path or URL, and store it "
-                "in a folder or at a URL that they see"
+                f"{array.name} is an open store, a file that is open for writing (h5py: open it "
+                "with mode 'r'), or one in this process's memory, which the workers of the active "
+                "Dask client cannot read; pass its path or URL, and store it in a folder or at a "
+                "URL that they see"
             )
 
 

@@ -9,14 +9,15 @@ import asyncio
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import dask
 from distributed import KilledWorker
 from distributed.utils_comm import gather_from_workers
 
+from dsoftmax.errors import DataError
 from dsoftmax.runtime.base import TaskKilledError
 from dsoftmax.runtime.transfer import LARGE, MergePlan, PendingMerges, TaskCall, array_bytes
 from dsoftmax.runtime.worker import run_task
@@ -113,7 +114,8 @@ class SubmittedTasks:
     def _send(self, function: Callable[..., Any], prefix: str, calls: Sequence[TaskCall]) -> None:
         first, self._n_submitted = self._n_submitted, self._n_submitted + len(calls)
         keys = [f"{prefix}-{number}" for number in range(first, self._n_submitted)]
-        with _pinned({key: call.worker for key, call in zip(keys, calls, strict=True)}):
+        workers = {key: call.worker for key, call in zip(keys, calls, strict=True)}
+        with _pinned(workers), _sendable():
             futures = self._client.map(
                 run_task,
                 [function] * len(calls),
@@ -253,6 +255,21 @@ def release(futures: list[Any]) -> None:
 def _address(error: KilledWorker) -> str:
     """Return the address of the last worker to die."""
     return str(getattr(error.last_worker, "address", error.last_worker))
+
+
+@contextmanager
+def _sendable() -> Iterator[None]:
+    """Say what to do about data that cannot be pickled."""
+    try:
+        yield
+    except TypeError as error:
+        if "serialize" not in str(error):
+            raise
+        raise DataError(
+            "the data cannot be sent to the workers, since they hold what cannot be pickled, such "
+            f"as an open file, a lock or a connection ({error.__cause__}): open it "
+            "inside of the function that reads a block, or store the array with to_zarr"
+        ) from error
 
 
 def _pinned(workers: Mapping[str, str | None]) -> Any:

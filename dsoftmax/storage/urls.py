@@ -73,12 +73,11 @@ def open_node(url: str) -> Node:
     except DataError:
         raise
     except (FileNotFoundError, zarr.errors.NodeNotFoundError):
-        raise DataError(
-            f"{url} does not exist or is not a Zarr array; expected the path or URL of an array, "
-            "such as data.zarr/X"
-        ) from None
+        raise DataError(_not_there(url)) from None
     except Exception as error:
-        raise DataError(f"{url} cannot be opened: {error_text(error)}{_advice(url)}") from error
+        raise DataError(
+            f"{url} cannot be opened: {error_text(error)}{_advice(url, error)}"
+        ) from error
 
 
 def open_raw(url: str) -> Node:
@@ -156,7 +155,40 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _advice(url: str) -> str:
+# What to do with a file that is none of Zarr's, by the end of its name.
+_FILES = {
+    ".npy": 'pass np.load(path, mmap_mode="r"), or write it as Zarr with `dsoftmax ingest`',
+    ".npz": "pass np.load(path)[name], or write it as Zarr with `dsoftmax ingest`",
+    ".csv": "write it as Zarr with `dsoftmax ingest`",
+    ".parquet": "write it as Zarr with `dsoftmax ingest`",
+    ".h5": 'pass dask.array.from_array(h5py.File(path, "r")[name])',
+    ".hdf5": 'pass dask.array.from_array(h5py.File(path, "r")[name])',
+    ".h5ad": 'pass dask.array.from_array(h5py.File(path, "r")["X"]), or write it with write_zarr',
+    ".nc": "pass xarray.open_dataset(path, chunks={})[name]",
+    ".tif": "pass rioxarray.open_rasterio(path, chunks={}), with the bands last",
+}
+
+
+def _not_there(url: str) -> str:
+    suffix = Path(url).suffix.lower()
+    if ("://" in url or Path(url).is_file()) and suffix in _FILES:
+        return f"{url} is a {suffix} file, not a Zarr array; {_FILES[suffix]}"
+    if "://" not in url and Path(url).is_file():
+        return f"{url} is a file, not a Zarr array; expected the path of one, such as data.zarr/X"
+    return (
+        f"{url} does not exist or is not a Zarr array; expected the path or URL of an array, "
+        "such as data.zarr/X"
+    )
+
+
+def _advice(url: str, error: Exception) -> str:
+    if "No Zarr data type" in str(error):
+        return (
+            "; this version of Zarr does not read that dtype (bfloat16 and int4 are such): install "
+            "and import a package that adds it, or write the array as float32 or int8"
+        )
+    if type(error).__name__ == "UnknownCodecError" or "codec not available" in str(error):
+        return "; install the package of that codec, or write the array with another one"
     if "://" not in url:
         return "; restore it, or write it again"
     return (
@@ -196,8 +228,14 @@ def names_in(target: str) -> tuple[str, ...] | None:
     DataError
         If there is neither.
     """
-    node = open_node(absolute_url(target))
-    return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else None
+    url = absolute_url(target)
+    node = open_node(url)
+    try:
+        return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else None
+    except Exception as error:
+        raise DataError(
+            f"an array in {url} cannot be opened: {error_text(error)}{_advice(url, error)}"
+        ) from error
 
 
 def arrays_in(name: str, group: zarr.Group) -> str:
@@ -208,7 +246,10 @@ def arrays_in(name: str, group: zarr.Group) -> str:
             f"{name} is a Zarr group that holds a sparse AnnData matrix ({kind}), which is not "
             "supported yet: write it densely, chunk by chunk, and pass that array"
         )
-    arrays = [f"{name}/{key} {array.shape}" for key, array in sorted(group.arrays())]
-    groups = [f"{name}/{key} (a group)" for key in sorted(group.group_keys())]
-    contents = ", ".join(arrays + groups) or "it holds none"
+    try:
+        arrays = [f"{name}/{key} {array.shape}" for key, array in sorted(group.arrays())]
+        groups = [f"{name}/{key} (a group)" for key in sorted(group.group_keys())]
+        contents = ", ".join(arrays + groups) or "it holds none"
+    except Exception as error:  # of one of them: its dtype or its codec is unknown, say
+        contents = f"they cannot all be opened: {error_text(error)}{_advice(name, error)}"
     return f"{name} is a Zarr group, not an array; pass one of its arrays: {contents}"

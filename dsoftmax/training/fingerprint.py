@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.data.batches import whole_span
-from dsoftmax.data.row_array import RowArray, preview
+from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import chunks_digest
+from dsoftmax.objective.labels import preview
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.objective.reduction import Chunk, Reduction
 from dsoftmax.runtime.base import Executor

@@ -12,13 +12,14 @@ import numpy as np
 
 from dsoftmax.data.batches import Leaf
 from dsoftmax.data.label_counts import LabelCounts, label_counts, labels_digest
-from dsoftmax.data.row_array import preview
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import is_missing, preview
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import Span, cut_spans
 from dsoftmax.training.params import ClassWeight, FitParams
+from dsoftmax.training.repeatable import require_repeatable
 from dsoftmax.typing import Array
 
 
@@ -65,8 +66,11 @@ def encode_labels(
     Raises
     ------
     DataError
-        As `scan_labels` and `class_factors`; and if a class has lost all of its rows.
+        As `require_repeatable`, `scan_labels` and `class_factors`; and if a class has lost all of
+        its rows.
     """
+    if before is None and least_classes > 1:
+        require_repeatable(source, executor, excluded)
     named = params.classes if before is None else before.classes
     leaves = full_pass(cut_spans(source.chunks, source.row_bytes), excluded)
     classes, counts = scan_labels(source, named, leaves, executor)
@@ -165,7 +169,14 @@ def _check_ignored(source: Source, classes: Array | None) -> None:
 
 
 def report_left_out(source: Source, found: LabelCounts, rows: str = "rows") -> None:
-    """Warn of the rows that are left out, and say why."""
+    """Warn of the rows that are left out, and say why; and of a label that none of them has."""
+    label = source.ignore_label
+    if not (label is None or is_missing(label) or found.ignored):
+        warnings.warn(
+            f"no row of the {source.n_samples:,} {rows} has the label {label!r} (ignore_label); is "
+            "it the right one?",
+            stacklevel=8,
+        )
     reasons = [
         f"{found.ignored:,} with the label {source.ignore_label!r} (ignore_label)",
         f"{found.missing:,} with a value that is missing or not finite (missing='drop')",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from dsoftmax.data.row_array import preview
 from dsoftmax.errors import DataError
+from dsoftmax.objective.labels import label_array, preview
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.objective.objective import Objective
 from dsoftmax.solvers import SOLVERS
@@ -255,6 +255,15 @@ def _class_weight(value: Any) -> Mapping[Any, float] | str | None:
 
 def _sorted_classes(classes: Any) -> np.ndarray[Any, Any]:
     given = np.asarray(classes)
+    if given.ndim == 1 and all(isinstance(label, numbers.Integral) for label in classes):
+        given = label_array("classes", list(classes))
+    elif given.ndim == 1 and given.tolist() != list(classes):  # strings of numbers beside strings
+        raise DataError(
+            f"classes is {classes!r}, of which NumPy makes {preview(given)}; expected labels of "
+            "one type, all strings or numbers that one dtype holds"
+        )
+    if given.dtype.kind == "O":
+        given = label_array("classes", given.ravel().tolist())
     unique = np.unique(given)
     if given.ndim != 1 or len(unique) != len(given) or len(given) < 2:
         raise DataError(f"classes is {classes!r}; expected at least two different labels")

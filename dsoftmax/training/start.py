@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.data.row_array import preview
 from dsoftmax.errors import DataError
 from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.kernel import LossSums
+from dsoftmax.objective.labels import preview
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.objective.objective import Objective, build_objective
 from dsoftmax.objective.scaling import kernel_shift

@@ -134,6 +134,7 @@ def test_each_block_is_computed_once_a_pass_and_only_in_our_tasks(
     lines = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
     times = Counter(block for block, _ in lines)
     assert len(times) == lazy.numblocks[0]
+    times["0"] -= 2  # read twice before the first pass, to find out graphs that are not repeatable
     # A block that an earlier epoch has left in the cache of its worker is not computed at all.
     least = model.n_iter_ if solver == "lbfgs" else 1
     assert least <= min(times.values()) <= max(times.values()) <= model.n_iter_
@@ -317,7 +318,7 @@ def test_a_block_that_cannot_be_computed_is_an_error_that_names_its_rows() -> No
         raise OSError("no such file")
 
     lazy = da.zeros((40, 2), chunks=(20, 2)).map_blocks(fail, dtype=float, meta=np.empty((0, 0)))
-    with pytest.raises(ChunkError, match="X: rows 0 to 39 cannot be read: OSError: no such file"):
+    with pytest.raises(ChunkError, match="X: rows 0 to 19 cannot be read: OSError: no such file"):
         fitted(lazy, np.arange(40) % 2)
 
 

@@ -22,8 +22,8 @@ from sklearn.exceptions import ConvergenceWarning
 from zarr.storage import MemoryStore
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV, ingest, inspect_data, open_data
+from dsoftmax.data.anndata_column import open_stored
 from dsoftmax.data.chunk_listing import list_chunks
-from dsoftmax.data.zarr_array import open_zarr
 from dsoftmax.errors import CheckpointError, ChunkError, DataError
 from dsoftmax.events import FitResumed, PassEnded, RowsDone, StepEnded
 from tests.callbacks import Once, Recorder, StopAfter, StopError
@@ -435,7 +435,7 @@ def test_a_lost_chunk_is_missed_whatever_the_fill_value(
     zarr.create_array(
         tmp_path / "X", data=values, chunks=(2, 2), fill_value=fill, zarr_format=zarr_format
     )
-    array = open_zarr(tmp_path / "X")
+    array = open_stored(tmp_path / "X")
     (tmp_path / "X" / ("1.0" if zarr_format == 2 else "c/1/0")).unlink()
     np.testing.assert_array_equal(array.read(0, 2), values[:2])
     with pytest.raises(FileNotFoundError, match=r"1.0 is not in the store"):
@@ -453,7 +453,7 @@ def test_a_lost_chunk_of_labels_is_missed_whatever_their_kind(kind: str, tmp_pat
         warnings.simplefilter("ignore")  # Zarr's, of strings of fixed length
         array = zarr.create_array(tmp_path / "y", shape=4, dtype=kind, chunks=2)
         array[:] = values
-        opened = open_zarr(tmp_path / "y")
+        opened = open_stored(tmp_path / "y")
         (tmp_path / "y" / "c" / "1").unlink()
         assert len(opened.read(0, 2)) == 2
         for start, stop in ((1, 4), (2, 3)):  # of a part of a chunk too
@@ -463,7 +463,7 @@ def test_a_lost_chunk_of_labels_is_missed_whatever_their_kind(kind: str, tmp_pat
 
 def test_a_list_takes_few_bytes_a_chunk_and_does_not_travel(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "X", data=np.ones((100, 1)), chunks=(1, 1))
-    array = open_zarr(tmp_path / "X")
+    array = open_stored(tmp_path / "X")
     assert array.listing is not None
     assert array.listing.numbers.nbytes + array.listing.stamps.nbytes == 16 * 100
     assert len(pickle.dumps(array)) < 1000
@@ -475,8 +475,8 @@ def test_a_list_takes_few_bytes_a_chunk_and_does_not_travel(tmp_path: Path) -> N
     }
     assert after.absent is not None
     assert after.absent.tolist() == [5]
-    assert open_zarr(tmp_path / "X").part(50, 60).absent.tolist() == []
-    assert open_zarr(tmp_path / "X").part(5, 6).absent.tolist() == [5]
+    assert open_stored(tmp_path / "X").part(50, 60).absent.tolist() == []
+    assert open_stored(tmp_path / "X").part(5, 6).absent.tolist() == [5]
 
 
 def test_more_absent_chunks_than_can_be_known_are_warned_of_and_read(

@@ -13,6 +13,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
 
 from dsoftmax import DataError, SoftmaxRegression, open_data
 from dsoftmax.metrics.metrics import metrics_of
@@ -195,10 +196,76 @@ def test_scores_are_a_table_and_strict_json(fitted: tuple[SoftmaxRegression, Arr
     assert None in plain["reliability"]["accuracy"]
 
 
-def test_a_label_the_model_does_not_know_is_refused() -> None:
+@pytest.mark.usefixtures("small_spans")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["str", "int"])
+def test_rows_with_a_label_the_model_does_not_know_are_wrong_as_in_scikit_learn(
+    digits: Arrays, store: Store, kind: str, weighted: bool
+) -> None:
+    X, y = digits
+    labels = y if kind == "int" else np.array([f"class {label}" for label in range(10)])[y]
+    known = y < 7
+    model = SoftmaxRegression(alpha=0.1, tol=1e-2).fit(X[known], labels[known])
+    weight = np.random.default_rng(0).random(len(y)) if weighted else None
+    p = model.predict_proba(X)
+    guess = model.predict(X)
+    some = None if weight is None else weight[known]
+    expected = expected_scores(model, p[known], labels[known], some)
+    # Scikit-learn refuses unknown labels for these, and leaves them out of a matrix of `labels`.
+    expected = {k: expected[k] for k in ("log_loss", "brier_score", "confusion_matrix", "support")}
+    names = {"labels": model.classes_, "sample_weight": weight, "zero_division": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # labels that are never predicted
+        precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, guess, **names)
+        balanced = metrics.balanced_accuracy_score(labels, guess, sample_weight=weight)
+    expected |= {"precision": precision, "recall": recall, "f1": f1, "balanced_accuracy": balanced}
+    expected["accuracy"] = metrics.accuracy_score(labels, guess, sample_weight=weight)
+    path = store(rows=100, X=X, y=labels)
+    said = rf"{(~known).sum()} of {len(y):,} rows of .* does not know: .*7.* \({(y == 7).sum()}\), "
+    for data in ((X, labels), (f"{path}/X", f"{path}/y")):
+        with pytest.warns(UserWarning, match=said):
+            scores = model.evaluate(*data, weight)
+        assert_equal(scores, expected)
+        assert scores["n_samples"] == len(y)
+        assert scores["unknown_labels"]["label"].tolist() == np.unique(labels[~known]).tolist()
+        assert scores["unknown_labels"]["rows"].tolist() == np.bincount(y)[7:].tolist()
+        assert scores["top_k_accuracy"][1] == pytest.approx(scores["accuracy"])
+        total = len(y) if weight is None else weight.sum()
+        assert scores["reliability"]["support"].sum() == pytest.approx(total)
+        with pytest.warns(UserWarning, match=said):
+            assert model.score(*data, weight) == scores["accuracy"]
+    assert f"{labels[y == 7][0]} ({(y == 7).sum()} rows, counted as wrong)" in str(scores)
+    assert json.loads(json.dumps(scores.to_dict()))["unknown_labels"]["rows"][0] == (y == 7).sum()
+
+
+def test_rows_of_which_no_label_is_known_have_no_loss() -> None:
     model = SoftmaxRegression().fit([[0.0], [1.0]], ["a", "b"])
-    with pytest.raises(DataError, match=r"label 'c' at row 1.*2 classes \('a', 'b'\)"):
-        model.evaluate([[0.0], [1.0]], ["a", "c"])
+    with pytest.warns(UserWarning, match=r"2 of 2 rows .* 'c' \(1\), 'dd' \(1\)"):
+        scores = model.evaluate([[0.0], [1.0]], ["c", "dd"])
+    assert (scores["accuracy"], scores["balanced_accuracy"]) == (0.0, 0.0)
+    assert np.isnan(scores["log_loss"])
+    assert scores.to_dict()["log_loss"] is None
+    with pytest.raises(DataError, match=r"more than 10,000 labels that the model does not know"):
+        model.evaluate(np.zeros((20_000, 1)), np.arange(20_000).astype(str))
+
+
+def test_a_search_of_scikit_learn_with_a_rare_class_finds_the_right_candidate() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = (X[:, 0] + X[:, 1] > 0).astype(int)
+    y[7] = 2  # its row is in the test set of one split, and in the training sets of the others
+    search = GridSearchCV(SoftmaxRegression(), {"alpha": [10, 0.01]}, cv=3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        warnings.filterwarnings("default", "1 of 100 rows of y have a label that the model")
+        with pytest.warns(UserWarning, match=r"does not know: 2 \(1\); they are counted as wrong"):
+            search.fit(X, y)
+    assert search.best_params_ == {"alpha": 0.01}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_an_evaluation_needs_labels_and_weight() -> None:
+    model = SoftmaxRegression().fit([[0.0], [1.0]], ["a", "b"])
     with pytest.raises(DataError, match="y is missing"):
         model.evaluate([[0.0], [1.0]])
     with pytest.raises(DataError, match="all weights are zero"):

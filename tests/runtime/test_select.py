@@ -193,7 +193,7 @@ def test_a_scheduler_that_dies_is_one_clear_error(store: Store) -> None:
 def test_a_client_that_is_closed_too_early_is_one_clear_error(
     store: Store, cluster: Client, solver: str
 ) -> None:
-    path = store(rows=10, X=np.eye(95, 4), y=np.arange(95) % 4)
+    path = store(rows=10, X=np.eye(95, 4) + 1, y=np.arange(95) % 4)
     client = Client(cluster.cluster, set_as_default=False)
     close = Once(StepEnded, client.close)
 

@@ -26,7 +26,7 @@ from dsoftmax.data.ingest.row_stream import (
 from dsoftmax.data.retry import RetryPolicy, fetch
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
-from dsoftmax.data.zarr_array import ZarrArray, forget_chunks, open_zarr
+from dsoftmax.data.zarr_array import ZarrArray, described, forget_chunks
 from dsoftmax.errors import DataError
 from dsoftmax.storage.urls import absolute_url, open_node
 from dsoftmax.typing import Array
@@ -61,10 +61,10 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
     if pair is None:
         contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
         raise no_pair_error(place, contents, x, y)
-    paths = {name: f"{place}/{key}" for name, key in zip("Xy", pair, strict=True)}
-    for path in paths.values():
-        open_zarr(path)  # refuses attributes that cannot be followed
-    arrays = {name: open_zarr(path, decode=False) for name, path in paths.items()}
+    urls = {name: absolute_url(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
+    for url in urls.values():
+        described(url, url, open_node(url))  # refuses attributes that cannot be followed
+    arrays = {name: described(url, url, open_node(url), decode=False) for name, url in urls.items()}
     attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
     X, y_array = arrays["X"], arrays["y"]
     specs = checked_specs(arrays)
