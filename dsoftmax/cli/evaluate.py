@@ -29,7 +29,9 @@ def evaluate(model: str, data: str, as_json: bool, plot: Path | None) -> None:
         check_plot(plot)
     estimator = load_model(model)
     with active_cluster():
-        scores = estimator.evaluate(Reading.from_options().open(data))
+        scores = estimator.evaluate(
+            Reading.from_options().open(data, decode=getattr(estimator, "_decode", True))
+        )
     if plot is not None:
         plot_scores(scores, plot)
     click.echo(json.dumps(scores.to_dict()) if as_json else str(scores))

@@ -41,6 +41,6 @@ def inspect(data: str, x: str, y: str | None, sample_weight: str | None, as_json
             data if names is None else array_in(data, x),
             None if labels is None else array_in(data, labels),
             None if sample_weight is None else array_in(data, sample_weight),
-            **values_of("data"),
+            decode=values_of("data")["decode"] is not False,
         )
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))

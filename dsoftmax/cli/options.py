@@ -82,9 +82,9 @@ def worker_bytes(text: str | int) -> int:
 data_option = option_of("data")
 decode_option = data_option(
     "--decode/--no-decode",
-    default=True,
-    show_default=True,
-    help="Read numbers as the attributes of their array say (_FillValue, scale_factor, ...).",
+    default=None,
+    help="Read numbers as the attributes of their array say (_FillValue, scale_factor, ...): the "
+    "default, but for a model that was trained without.",
 )
 data_options = all_of(
     data_option("--x", default="X", show_default=True, help="Array of the features in DATA."),
@@ -106,7 +106,7 @@ class Reading:
     x, y, sample_weight : names of arrays in the group
     ignore_label : rows with this label are left out
     drop_missing : whether rows with missing values are left out
-    decode : whether numbers are read as the attributes of their array say
+    decode : whether numbers are read as the attributes of their array say; None for the default
     dtype : what to compute in
     max_bad_chunks : how many unreadable chunks are left out; None raises for the first
     """
@@ -116,7 +116,7 @@ class Reading:
     sample_weight: str | None
     ignore_label: str | None
     drop_missing: bool
-    decode: bool
+    decode: bool | None
     dtype: str | None
     max_bad_chunks: int | None = None
 
@@ -125,8 +125,8 @@ class Reading:
         """Return what the options of the current command say."""
         return cls(**values_of("data"))
 
-    def open(self, group: str) -> Source:
-        """Return the rows of a Zarr group."""
+    def open(self, group: str, *, decode: bool = True) -> Source:
+        """Return the rows of a Zarr group; `decode` is the default."""
         from dsoftmax.data.opening import open_data
 
         y, weight = array_in(group, self.y), self.sample_weight
@@ -136,7 +136,7 @@ class Reading:
             None if weight is None else array_in(group, weight),
             dtype=self.dtype,
             missing="drop" if self.drop_missing else "raise",
-            decode=self.decode,
+            decode=decode if self.decode is None else self.decode,
             ignore_label=None if self.ignore_label is None else _label(self.ignore_label, y),
             on_bad_chunk="raise" if self.max_bad_chunks is None else "skip",
             max_bad_chunks=self.max_bad_chunks or 0,

@@ -68,9 +68,10 @@ def predict(
     require_apart(out, model, data)
     estimator = load_model(model)
     label = None if missing_label is None else _as_label(missing_label, estimator.classes_)
+    rows, decode = array_in(data, x), values_of("data")["decode"]
     with active_cluster():
         estimator.predict_to(
-            open_data(array_in(data, x), **values_of("data")),
+            rows if decode is None else open_data(rows, decode=decode),
             out,
             method,
             overwrite=overwrite,

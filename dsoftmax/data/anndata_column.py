@@ -153,12 +153,18 @@ def from_node(
     role: str, node: Any, *, require_complete: bool = True, decode: bool = True
 ) -> RowArray:
     """Return what `open_stored` does, of an open `zarr.Array` or `zarr.Group`."""
-    if isinstance(node, zarr.Array | zarr.Group):
-        name = url_of(node) or f"{type(node.store).__name__}/{node.path}".rstrip("/")
-        column = _column(name, node, partial(_at_node, name, node))
-        if column is not None:
-            return column
+    if isinstance(node, zarr.Array | zarr.Group) and (column := column_at(node)) is not None:
+        return column
     return from_zarr(role, node, require_complete=require_complete, decode=decode)
+
+
+def column_at(node: Node) -> AnnDataColumn | None:
+    """Return the column that an open array or group is or belongs to, or None."""
+    url = url_of(node)
+    if url is not None:  # where an array was opened by itself, its store knows no other
+        return _column(url, node, partial(_at_url, url))
+    name = f"{type(node.store).__name__}/{node.path}".rstrip("/")
+    return _column(name, node, partial(_at_node, name, node))
 
 
 def _at_url(url: str, path: str) -> Place:

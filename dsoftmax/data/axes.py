@@ -112,7 +112,7 @@ def require_same_axes(X: Axes | None, other: Axes | None) -> None:
     if X is None or other is None or len(other.names) != len(X.names) - 1:
         return
     pairs = list(zip(X.names, other.names, strict=False))
-    if any(_differ(*pair) for pair in pairs):
+    if any(names_differ(*pair) for pair in pairs):
         raise DataError(_of_other_axes(X, other))
     if X.group is not None and X.group == other.group:
         return  # they share their coordinates
@@ -123,6 +123,20 @@ def require_same_axes(X: Axes | None, other: Axes | None) -> None:
         theirs = None if mine is None else X.coordinates(axis)
         if theirs is not None:
             _require_same_coordinates(X, other, axis, theirs, mine)
+
+
+def feature_axis(axes: Axes | None) -> str | None:
+    """Return the name of the axis of the features, if it has one."""
+    return None if axes is None else axes.names[-1]
+
+
+def require_same_feature_axis(name: str, found: str | None, expected: str | None) -> None:
+    """Raise DataError if features lie along an axis of another name than in training."""
+    if names_differ(found, expected):
+        raise DataError(
+            f"{name} has its features along {found!r}, and the data of the fit have them along "
+            f"{expected!r}; transpose it, so that {expected!r} is the last axis"
+        )
 
 
 def stored_feature_names(array: ZarrArray) -> list[str] | None:
@@ -137,7 +151,8 @@ def stored_feature_names(array: ZarrArray) -> list[str] | None:
     return names
 
 
-def _differ(a: str | None, b: str | None) -> bool:
+def names_differ(a: str | None, b: str | None) -> bool:
+    """Return whether axes are named, and differently."""
     if a is None or b is None:
         return False
     default = _DEFAULT_NAME.fullmatch(a) is not None, _DEFAULT_NAME.fullmatch(b) is not None
@@ -168,7 +183,7 @@ def _how(axes: Axes, order: tuple[str | None, ...]) -> str:
 
 def _require_same_coordinates(X: Axes, other: Axes, axis: int, theirs: Any, mine: Any) -> None:
     levels = [getattr(index, "names", (None,)) for index in (theirs, mine)]
-    if len(levels[0]) == len(levels[1]) > 1 and any(map(_differ, *levels)):
+    if len(levels[0]) == len(levels[1]) > 1 and any(map(names_differ, *levels)):
         raise DataError(
             f"{other.array} is stacked from the axes {tuple(levels[1])} where {X.array} is from "
             f"{tuple(levels[0])}; stack both in the same order"
@@ -219,10 +234,13 @@ def _is_text(values: Array) -> bool:
 def _differing(a: Array, b: Array) -> Array:
     """Return where coordinates differ by more than rounding."""
     if a.dtype.kind in "iuf" and b.dtype.kind in "iuf" and "f" in a.dtype.kind + b.dtype.kind:
+        eps = max(np.finfo(each.dtype).eps for each in (a, b) if each.dtype.kind == "f")
         a, b = a.astype(np.float64), b.astype(np.float64)
         steps = np.abs(np.diff(a))
         step = steps.min() if len(steps) and np.isfinite(steps).all() else 0.0
-        return np.asarray(~((np.abs(a - b) <= _STEP_FRACTION * step) | (a == b) | _both_nan(a, b)))
+        rounding = 2 * eps * np.maximum(np.abs(a), np.abs(b))
+        near = np.abs(a - b) <= np.maximum(_STEP_FRACTION * step, rounding)
+        return np.asarray(~(near | (a == b) | _both_nan(a, b)))
     if _is_text(a) or _is_text(b):
         a, b = a.astype(object), b.astype(object)
     return np.asarray((a != b) & ~_both_nan(a, b))

@@ -27,7 +27,7 @@ from dsoftmax.typing import Array
 _FILLS = ("_FillValue", "missing_value")
 _PACKING = ("scale_factor", "add_offset")
 _ENCODING = (*_FILLS, *_PACKING, "_Unsigned", "dtype")
-_TIME = re.compile(r"^\s*\w+ since \S")
+_TIME = re.compile(r"^\s*\w+ since \s*-?\d")
 _XARRAY_DIMS = "_ARRAY_DIMENSIONS"  # of arrays of format 2 that xarray has written
 
 
@@ -98,13 +98,43 @@ def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
         If an attribute is not as the conventions have it, or the numbers are times.
     """
     attributes, dtype = dict(array.attrs), np.dtype(array.dtype)
+    return _encoding(name, attributes, dtype, _stored_fills(attributes, array))
+
+
+def cf_encoding_of_attributes(
+    name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]
+) -> CFEncoding | None:
+    """Return what attributes beside an array in memory say of its numbers.
+
+    xarray takes these attributes away when it decodes, so those that are left are of stored
+    numbers. Floats with a scale may be unpacked already, by arithmetic that keeps attributes.
+
+    Raises
+    ------
+    DataError
+        As `cf_encoding`, and for floats with a scale or an offset.
+    """
+    fills = [(key, attributes[key]) for key in _FILLS if key in attributes]
+    found = _encoding(name, attributes, dtype, fills)
+    if found is not None and found.packing is not None and dtype.kind == "f":
+        raise DataError(
+            f"{name} has floats, and the attributes scale_factor or add_offset of packed numbers; "
+            "whether it has been unpacked is not known. If it has, remove them: "
+            "X.drop_attrs(), or pass open_data(decode=False)"
+        )
+    return found
+
+
+def _encoding(
+    name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any], stored: list[tuple[str, Any]]
+) -> CFEncoding | None:
     if isinstance(units := attributes.get("units"), str) and _TIME.match(units):
         raise DataError(
             f"{name} holds times ({units!r}); expected numbers or labels. Convert them first, or "
             "read the stored numbers with open_data(decode=False)"
         )
     read_as = _read_as(name, attributes, dtype)
-    fills = tuple(dict.fromkeys(_fill_values(name, attributes, array, read_as)))
+    fills = tuple(dict.fromkeys(_fill_values(name, stored, dtype, read_as)))
     packing = _packing(name, attributes, read_as)
     if not fills and packing is None and read_as == dtype:
         return None
@@ -163,15 +193,15 @@ def _read_as(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> 
 
 
 def _fill_values(
-    name: str, attributes: Mapping[str, Any], array: zarr.Array[Any], dtype: np.dtype[Any]
+    name: str, fills: list[tuple[str, Any]], stored: np.dtype[Any], dtype: np.dtype[Any]
 ) -> Iterator[Any]:
     """Yield the values that mean a missing one, as they compare with stored ones.
 
     A NaN is left out: floats that are NaN are missing anyway.
     """
-    for key, value in _stored_fills(attributes, array):
+    for key, value in fills:
         for item in _items(value):
-            fill = _fill_value(name, key, item, np.dtype(array.dtype), dtype)
+            fill = _fill_value(name, key, item, stored, dtype)
             if not (isinstance(fill, float) and np.isnan(fill)):
                 yield fill
 

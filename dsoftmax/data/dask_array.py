@@ -87,7 +87,12 @@ class DaskArray(RowArrayMixin):
         """Return the rows in the order of a grid."""
         lazy = from_dask(self.name, _as_rows(self.collection, grid), decode=False)
         assert isinstance(lazy, DaskArray)
-        return replace(lazy, collection=self.collection, encoding=self.encoding)
+        return replace(
+            lazy,
+            collection=self.collection,
+            encoding=self.encoding,
+            is_computed=self.is_computed,
+        )
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, computed here and now."""
@@ -167,7 +172,7 @@ def from_dask(role: str, values: Any, *, decode: bool = True) -> RowArray:
         return source
     lazy = _lazy(role, array)
     _require_independent(lazy)
-    return replace(lazy, encoding=encoding_behind(role, array)) if decode else lazy
+    return replace(lazy, encoding=encoding_behind(role, array, stacklevel=5)) if decode else lazy
 
 
 def require_array(role: str, values: Any) -> Any:

@@ -15,24 +15,22 @@ from dask.core import flatten
 from dask.task_spec import DataNode, Task, TaskRef
 from dask.utils import key_split
 
-from dsoftmax.data.anndata_column import from_node
+from dsoftmax.data.anndata_column import column_at, from_node
 from dsoftmax.data.cf_encoding import CFEncoding, cf_encoding
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
 from dsoftmax.storage.codecs import require_safe
-from dsoftmax.storage.urls import url_of
+from dsoftmax.storage.urls import travels, url_of
 
 Graph = Mapping[Any, Any]
 _GETTERS = (getter, getter_inline, getter_nofancy)
 # Layers that move stored numbers, and leave them as they are.
-_MOVES = frozenset(
-    ("original-from-zarr", "from-zarr", "getitem", "rechunk-split", "rechunk-merge", "concatenate")
-)
-
-# Layers that compute the same values each time.
-_REPEATABLE = frozenset(
-    ("array", "original-array", "original", "astype", "reshape", "transpose", "stack", "ones_like")
-)
+_MOVES = frozenset(("from-zarr", "original-from-zarr", "array", "original-array", "getitem")) | {
+    *("blocks", "ravel", "reshape", "transpose", "stack", "concatenate"),
+    *("rechunk-split", "rechunk-merge"),
+}
+# Others that compute the same values each time.
+_REPEATABLE = frozenset(("original", "astype", "ones_like"))
 
 
 def zarr_behind(array: Any, *, decode: bool) -> RowArray | None:
@@ -53,15 +51,23 @@ def zarr_behind(array: Any, *, decode: bool) -> RowArray | None:
         stored = target
     if not isinstance(stored, zarr.Array) or stored.shape != array.shape:
         return None
+    if not travels(url_of(stored)):
+        return None
     source = from_node("X", stored, decode=decode)
     return source if source.portable else None
 
 
-def encoding_behind(role: str, array: Any) -> CFEncoding | None:
+def encoding_behind(role: str, array: Any, *, stacklevel: int) -> CFEncoding | None:
     """Return what the attributes of the Zarr arrays in a graph say of the numbers of the array.
 
-    `dask.array.from_zarr` reads stored numbers as they are. Slices and other chunks of them are
-    still those; what else has been computed from them is not.
+    `dask.array.from_zarr` reads stored numbers as they are. Slices, stacks and other chunks of them
+    are still those; what else has been computed from them is not.
+
+    Parameters
+    ----------
+    role : what messages call it
+    array : dask.array.Array
+    stacklevel : as of `warnings.warn`, called from the caller of this function
 
     Raises
     ------
@@ -75,22 +81,28 @@ def encoding_behind(role: str, array: Any) -> CFEncoding | None:
     """
     graph = array.__dask_graph__()
     found: dict[str, CFEncoding | None] = {}
-    for node in graph.values():
-        stored = getattr(node, "value", node)
+    leaves = {id(leaf): leaf for leaf in _leaves(graph)}.values()
+    for stored in leaves:
         if isinstance(stored, zarr.Array):
             name = url_of(stored) or stored.path or role
             require_safe(name, stored)
+            if (column := column_at(stored)) is not None:
+                raise DataError(
+                    f"{role} is made of {name}, a part of an AnnData column with missing values or "
+                    f"categories, which Dask does not know; pass the path {column.name}"
+                )
             found[name] = cf_encoding(name, stored)
     encodings = set(found.values()) - {None}
     if not encodings:
         return None
     name, encoding = next((name, each) for name, each in found.items() if each is not None)
-    if not {key_split(layer) for layer in graph.layers} <= _MOVES:
+    layers = {key_split(layer) for layer in graph.layers}
+    if not (layers <= _MOVES and all(isinstance(leaf, zarr.Array) for leaf in leaves)):
         warnings.warn(
             f"{role} is computed with Dask from {name}, of which the attributes say: {encoding}. "
             "Dask has read the stored numbers as they are. Open the array with xarray.open_zarr, "
             "which decodes it; if your own code does, pass open_data(decode=False)",
-            stacklevel=6,
+            stacklevel=stacklevel + 1,
         )
         return None
     if len(encodings) > 1 or None in found.values():
@@ -99,6 +111,16 @@ def encoding_behind(role: str, array: Any) -> CFEncoding | None:
             "them with xarray.open_zarr, which decodes each by its own"
         )
     return encoding
+
+
+def _leaves(graph: Graph) -> Iterator[Any]:
+    """Yield the arrays that a graph begins with, also those within tasks that slice them."""
+    for node in graph.values():
+        leaf = getattr(node, "value", node)
+        if isinstance(node, Task) and node.func in _GETTERS:
+            leaf = _value(graph, node.args[0])
+        if isinstance(leaf, zarr.Array | np.ndarray):
+            yield leaf
 
 
 def only_moves(array: Any) -> bool:

@@ -63,7 +63,10 @@ def equal(array: RowArray, labels: Array, missing: Array, label: Any) -> Array:
     wanted = comparable_label(label, array.name, labels.dtype)
     if is_missing(wanted):
         return missing
-    return np.asarray(labels == wanted) & ~missing
+    found = np.asarray(labels == wanted)
+    if array.encoding is not None and wanted in array.encoding.fill_values:
+        return found  # the stored number that means a missing label, called by its own name
+    return found & ~missing
 
 
 def left_out(chunk: Chunk, rows: Array, reason: int) -> Chunk:
@@ -84,6 +87,8 @@ def require_target(array: RowArray, chunk: Chunk, missing: Array, *, is_label: b
         row = int(np.argmax(missing))
         remedy = f"{_DROP} or open_data(ignore_label=float('nan'))" if is_label else _DROP
         what = "a missing label" if is_label else "a missing value"
+        if array.encoding is not None and array.encoding.fill_values:
+            what += f" (stored as {' or '.join(map(repr, array.encoding.fill_values))})"
         raise DataError(
             f"{array.name} has {what} at {chunk.where(row)}{array.chunk_at(chunk.start + row)} "
             f"({int(missing.sum()):,} missing among {len(missing):,} rows); fill it in, or {remedy}"
@@ -98,9 +103,15 @@ def require_values(array: RowArray, chunk: Chunk, missing: Array) -> None:
         row, column = (int(i) for i in np.argwhere(missing)[0])
         what = "a masked value"
         if array.encoding is not None:
-            what = f"the value {chunk.X[row, column]}, which its attributes say is missing,"
+            what = f"the stored value {chunk.X[row, column]}, which its attributes say is missing,"
         raise DataError(
             f"{array.name} has {what} at {chunk.where(row)}, column {column}"
             f"{array.chunk_at(chunk.start + row, column)} ({int(missing.sum()):,} missing values "
-            f"among {len(missing):,} rows); clean the data, or {_DROP}"
+            f"among {len(missing):,} rows); clean the data, or {_DROP}{_how_to_keep(array)}"
         )
+
+
+def _how_to_keep(array: RowArray) -> str:
+    if array.encoding is None:
+        return ""
+    return "; or if the attributes are wrong, read the stored numbers: open_data(decode=False)"

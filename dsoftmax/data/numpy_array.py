@@ -67,7 +67,7 @@ class MemoryArray(RowArrayMixin):
 
     def laid_out(self, grid: Grid) -> MemoryArray:
         """Return the rows in the order of a grid."""
-        return MemoryArray(self.name, grid.flattened(self.values))
+        return replace(self, values=grid.flattened(self.values))
 
     def read(self, start: int, stop: int) -> Array:
         """Return a view of rows start to stop."""

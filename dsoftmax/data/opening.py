@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from dsoftmax.data.anndata_column import from_node, open_stored
 from dsoftmax.data.arrays_in_memory import as_numpy
 from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
-from dsoftmax.data.cf_encoding import dtype_for
+from dsoftmax.data.cf_encoding import cf_encoding_of_attributes, dtype_for
 from dsoftmax.data.grid import Grid
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
@@ -22,6 +23,8 @@ from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
 from dsoftmax.objective.labels import comparable_label, is_missing
+
+_DEFAULTS = (None, "raise", None, "raise", 0, True)
 
 
 def open_data(
@@ -70,8 +73,9 @@ def open_data(
     decode : bool, default=True
         Read stored numbers as their attributes say, as xarray does by the CF conventions:
         `_FillValue` and `missing_value` mark missing values, `scale_factor` and `add_offset`
-        unpack the others. This is for Zarr arrays, also behind `dask.array.from_zarr`. With
-        False, read the stored numbers as they are.
+        unpack the others. This is for Zarr arrays, also behind `dask.array.from_zarr` and slices
+        or stacks of it, and for a DataArray that was opened with mask_and_scale=False. Blocks that
+        are persisted have lost their attributes. With False, read the stored numbers as they are.
 
     Returns
     -------
@@ -90,13 +94,9 @@ def open_data(
     >>> source.n_samples, source.n_features, source.dtype
     (3, 2, dtype('float32'))
     """
+    options = (dtype, missing, ignore_label, on_bad_chunk, max_bad_chunks, decode)
     if isinstance(X, Source):
-        if y is not None or sample_weight is not None:
-            raise DataError(
-                "X is an opened source that carries its own y and weights; pass y=None and no "
-                "sample_weight with it"
-            )
-        return X
+        return _opened(X, y, sample_weight, options)
     allowed = _bad_chunks_allowed(on_bad_chunk, max_bad_chunks)
     complete = allowed == 0
     features = row_array("X", X, require_complete=complete, decode=decode)
@@ -129,8 +129,24 @@ def open_data(
         max_bad_chunks=allowed,
         feature_names=_feature_names(X, features),
         axes=axes,
+        decode=decode,
     )
     return source if len(features.shape) == 2 else source.laid_out(Grid(features.cuts))
+
+
+def _opened(source: Source, y: Any, sample_weight: Any, options: tuple[Any, ...]) -> Source:
+    """Return an opened source; nothing may be given with it that it has already."""
+    if y is not None or sample_weight is not None:
+        raise DataError(
+            "X is an opened source that carries its own y and weights; pass y=None and no "
+            "sample_weight with it"
+        )
+    if options != _DEFAULTS:
+        raise DataError(
+            "X is an opened source, which is read as it was opened; pass dtype, missing, "
+            "ignore_label, on_bad_chunk, max_bad_chunks and decode where it is opened"
+        )
+    return source
 
 
 def _feature_names(X: Any, array: RowArray) -> tuple[str, ...] | None:
@@ -191,19 +207,24 @@ def row_array(
     """
     if isinstance(values, str | Path):
         return open_stored(values, require_complete=require_complete, decode=decode)
+    encoding = None
     if _is_from("xarray", values):
+        if decode and isinstance(getattr(values, "dtype", None), np.dtype):
+            encoding = cf_encoding_of_attributes(role, values.attrs, values.dtype)
         values = _from_xarray(role, values)
     if _is_from("zarr", values):
         return from_node(role, values, require_complete=require_complete, decode=decode)
     if _is_from("dask", values):
         from dsoftmax.data.dask_array import from_dask
 
-        return from_dask(role, values, decode=decode)
+        lazy: Any = from_dask(role, values, decode=decode)
+        found: RowArray = lazy if encoding is None else replace(lazy, encoding=encoding)
+        return found
     if isinstance(values, np.memmap):
         mapped = from_memmap(values)
         if mapped is not None:
             return mapped
-    return MemoryArray(role, as_numpy(role, values))
+    return MemoryArray(role, as_numpy(role, values), encoding=encoding)
 
 
 def _is_from(package: str, values: Any) -> bool:
@@ -281,7 +302,8 @@ def _ignored(label: Any, y: RowArray | None) -> Any:
         raise DataError(f"ignore_label is {label!r}, but there is no y that could hold it")
     if not (isinstance(label, str | bytes | numbers.Real | np.bool) or is_missing(label)):
         raise DataError(f"ignore_label is {label!r}; expected one label, such as 255")
-    comparable_label(label, y.name, y.dtype)
+    packed = y.encoding is not None and y.encoding.packing is not None
+    comparable_label(label, y.name, np.dtype(np.float64) if packed else y.dtype)
     if is_missing(label):
         return float("nan")
     return label.item() if isinstance(label, np.generic) else label

@@ -58,6 +58,7 @@ class Source:
     cv : RowArray of shape (n_samples,), what the user calls the folds of the rows, or None
     folds : which rows each model of a cross-validation does not learn from, or None
     axes : what X says of its axes, in the process that opened it
+    decode : whether stored numbers are read as their attributes say
     unknown_labels : "raise" or "count": whether a label that is not one of `classes` is an error,
         or has the code UNKNOWN
     """
@@ -79,6 +80,7 @@ class Source:
     folds: Folds | None = None
     axes: Axes | None = field(default=None, compare=False, repr=False)
     unknown_labels: str = "raise"
+    decode: bool = True
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"axes": None}

@@ -177,9 +177,9 @@ def inspect_data(
     >>> report.class_counts, report.constant_features, report.non_finite_rows
     ({'a': 2, 'b': 1}, (0,), 1)
     """
-    source = open_data(
-        X, y, sample_weight, on_bad_chunk="skip", max_bad_chunks=sys.maxsize, decode=decode
-    )
+    skipping: dict[str, Any] = {"on_bad_chunk": "skip", "max_bad_chunks": sys.maxsize}
+    opened = isinstance(X, Source)
+    source = open_data(X, y, sample_weight, decode=decode, **({} if opened else skipping))
     # X may be a Source that allows fewer bad chunks; a report is about all of them.
     source = replace(source, max_bad_chunks=sys.maxsize, missing="keep")
     sums, bad_chunks = _read(source)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
+from dsoftmax.data.axes import feature_axis, require_same_feature_axis
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.estimators.export import sklearn_model, write_onnx
+from dsoftmax.estimators.feature_names import check_feature_names
 from dsoftmax.estimators.predict import evaluate, is_dask, predict
 from dsoftmax.estimators.predict_to import predict_to_store
 from dsoftmax.metrics.scores import EvaluationResult
@@ -141,7 +143,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             is of another model, data or `missing_label`; as `predict`.
         """
         check_is_fitted(self)
-        source = open_data(X)
+        source = self._opened(X)
         model = self._linear(X, source, missing_label)
         predict_to_store(model, source, path, method, overwrite=overwrite, resume=resume)
 
@@ -264,48 +266,30 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _evaluated(self, X: Any, y: Any, sample_weight: Any) -> EvaluationResult:
         check_is_fitted(self)
-        source = open_data(X, y, sample_weight)
+        source = self._opened(X, y, sample_weight)
         return evaluate(self._linear(X, source), source)
 
     def _predicted(self, X: Any, method: str, missing_label: Any = None) -> Any:
         check_is_fitted(self)
-        source = None if is_dask(X) else open_data(X)
+        source = None if is_dask(X) and self._fit_fact("_decode", True) else self._opened(X)
         return predict(self._linear(X, source, missing_label), X, source, method)
 
     def _linear(self, X: Any, source: Source | None, missing_label: Any = None) -> LinearModel:
         check_feature_names(self, X, source, reset=False)
+        if source is not None:
+            expected = self._fit_fact("_feature_axis", None)
+            require_same_feature_axis(source.X.name, feature_axis(source.axes), expected)
         return self._model(missing_label)
+
+    def _opened(self, X: Any, y: Any = None, sample_weight: Any = None) -> Source:
+        """Return rows as those of the fit were read: as their attributes say, or as stored."""
+        decode = self._fit_fact("_decode", True) or isinstance(X, Source)
+        return open_data(X, y, sample_weight, decode=decode)
+
+    def _fit_fact(self, name: str, default: Any) -> Any:
+        """Return what the model knows of the data of its fit; a search, what its winner knows."""
+        return getattr(getattr(self, "best_estimator_", self), name, default)
 
     def _model(self, missing_label: Any = None) -> LinearModel:
         shift = getattr(self, "_shift", None)
         return LinearModel(self.classes_, self.coef_.T, self.intercept_, shift, missing_label)
-
-
-def check_feature_names(
-    estimator: BaseEstimator, X: Any, source: Source | None, *, reset: bool
-) -> None:
-    """Set `feature_names_in_` or hold X against it; see `sklearn.utils.validation.validate_data`.
-
-    Parameters
-    ----------
-    estimator : the estimator
-    X : what it is given
-    source : the same, opened; None for an array that has no names
-    reset : whether it is fitted
-
-    Raises
-    ------
-    ValueError
-        If X has other names than the data of the fit, or the same in another order.
-
-    Warns
-    -----
-    UserWarning
-        If only one of the two has names.
-    """
-    names = None if source is None else source.feature_names
-    if names is not None and not hasattr(X, "columns"):
-        import pandas as pd
-
-        X = pd.DataFrame(columns=list(names))
-    _check_feature_names(estimator, X, reset=reset)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax.data.opening import open_data
-from dsoftmax.estimators.base import check_feature_names
+from dsoftmax.estimators.feature_names import check_feature_names
 from dsoftmax.estimators.partial_fit import PartLearner
 from dsoftmax.estimators.session import session
 from dsoftmax.events import Callback

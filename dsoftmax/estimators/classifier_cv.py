@@ -12,8 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
-from dsoftmax.estimators.base import LinearClassifier, check_feature_names
+from dsoftmax.estimators.base import LinearClassifier
 from dsoftmax.estimators.classifier import SoftmaxRegression
+from dsoftmax.estimators.feature_names import check_feature_names
 from dsoftmax.estimators.session import session
 from dsoftmax.events import Callback
 from dsoftmax.model_selection.folding import with_folds

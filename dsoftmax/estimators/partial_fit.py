@@ -10,11 +10,13 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.metaestimators import available_if
 
+from dsoftmax.data.axes import feature_axis
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.diagnostics.history import record_of
-from dsoftmax.estimators.base import LinearClassifier, check_feature_names
+from dsoftmax.estimators.base import LinearClassifier
+from dsoftmax.estimators.feature_names import check_feature_names
 from dsoftmax.events import Callback
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.runtime.select import executor_for
@@ -98,6 +100,7 @@ class PartLearner(LinearClassifier):
         self.loss_evaluated_ = model.evaluated
         self.best_iter_ = model.best_pass
         self.seed_, self.numerics_ = fit.seed, fit.numerics
+        self._decode, self._feature_axis = source.decode, feature_axis(source.axes)
         self.data_ = described(source) | {"labels": fit.labels}
         self.history_ = [record_of(event) for event in fit.history]
         self.quarantined_ = [bad_chunk._asdict() for bad_chunk in fit.quarantined]

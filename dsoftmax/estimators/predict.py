@@ -55,7 +55,8 @@ def predict(model: LinearModel, X: Any, source: Source | None, method: str) -> A
     if source is None:
         from dsoftmax.data.dask_graph import encoding_behind
 
-        return _lazy_from_dask(model, X, method, None, encoding_behind("X", X))
+        encoding = encoding_behind("X", X, stacklevel=4)
+        return _lazy_from_dask(model, X, method, None, encoding)
     source = source.features_only()
     require_features(source.X.shape, model, source.X.name)
     warn_of_absent_chunks(source, stacklevel=4)
@@ -73,7 +74,8 @@ def _named_alike(X: Any, result: Any, model: LinearModel) -> Any:
     coords = {name: c for name, c in X.coords.items() if features not in c.dims}
     dims = X.dims[:-1]
     if result.ndim == X.ndim:
-        dims, coords = (*dims, "class"), {**coords, "class": model.classes}
+        name = "class" if "class" not in (*dims, *coords) else "predicted_class"
+        dims, coords = (*dims, name), {**coords, name: model.classes}
     return type(X)(result, dims=dims, coords=coords)
 
 

@@ -172,6 +172,8 @@ _FACTS = (
     "gap_",
     "best_iter_",
     "loss_evaluated_",
+    "_decode",
+    "_feature_axis",
 )
 # What an earlier version did not write, or not every model has.
 _OPTIONAL = (
@@ -183,6 +185,8 @@ _OPTIONAL = (
     "gap_",
     "best_iter_",
     "loss_evaluated_",
+    "_decode",
+    "_feature_axis",
 )
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from dsoftmax.data.axes import feature_axis, require_same_feature_axis
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
@@ -55,12 +56,16 @@ def open_validation(
             raise DataError("X_val is missing: pass the rows of y_val and sample_weight_val too")
         return None
     with readable():
-        found = open_data(X, y, sample_weight)
+        # Stored numbers are read as those of the fit are.
+        decode = source.decode or isinstance(X, Source)
+        found = open_data(X, y, sample_weight, decode=decode)
         if found.y is None:
             raise DataError("y is missing: pass y_val with X_val, one label for each row")
         if (got := found.n_features) != (expected := source.n_features):
             raise DataError(f"{found.X.name} has {got} features; expected {expected}, as in X")
         _check_names(found.feature_names, source.feature_names)
+        axes = feature_axis(found.axes), feature_axis(source.axes)
+        require_same_feature_axis(found.X.name, *axes)
     return found
 
 
