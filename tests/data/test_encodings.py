@@ -80,12 +80,13 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
 def cells(*calls: str, everywhere: tuple[str, ...] = ()) -> list[Any]:
     """Return all cells of a table, of which those are slow that repeat what others say.
 
-    Of calls that are `everywhere`, each kind through each door is not, in one of the formats.
+    Of calls that are `everywhere`, a third of the others is not either, in one of the formats.
     """
     found = []
     every = itertools.product(calls, enumerate(KINDS), enumerate(DOORS), FORMATS)
     for call, (i, kind), (j, door), zarr_format in every:
-        telling = call in everywhere or kind == "everything" or door == "path"
+        telling = kind == "everything" or door == "path"
+        telling |= call in everywhere and (i + 2 * j) % 3 == 0
         quick = telling and zarr_format == FORMATS[(i + j) % 2]
         marks = () if quick else (pytest.mark.slow,)
         found.append(pytest.param(kind, door, zarr_format, call, marks=marks))
@@ -139,8 +140,8 @@ def test_a_missing_value_is_one_clear_error_by_default(
     # The labels and weights are looked at first: of both, in the order of the rows of a chunk.
     nan_in_memory = r"not finite \(NaN or infinity\); clean the data"
     messages = [
-        (np.isnan(y), "has a missing label at row 7|has a missing label at row 50"),
-        (np.isnan(w), r"has a missing value at row \d+"),
+        (np.isnan(y), r"has a missing label .*at row (7|50)"),
+        (np.isnan(w), r"has a missing value .*at row \d+"),
         (np.isnan(X), f"which its attributes say is missing|a masked value|{nan_in_memory}"),
     ]
     message = next((message for missing, message in messages if missing.any()), None)
