@@ -88,6 +88,11 @@ class ZarrArray(BoxArrayMixin):
         return f"{self.name}, {self.shape} {self.dtype}"
 
     @property
+    def stored(self) -> tuple[ZarrArray, ...]:  # type: ignore[override]
+        """The array itself."""
+        return (self,)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the array, decoded."""
         return math.prod(self.shape) * self.dtype.itemsize
