@@ -21,7 +21,6 @@ class SourceParts(ArrayBlockwiseDep):  # type: ignore[misc]
 
     def __getitem__(self, idx: tuple[int, ...]) -> tuple[Source, tuple[int, int], tuple[int, ...]]:
         """Return the part of the block at an index."""
-        cuts = zip(self._grid.cuts, idx, strict=True)
-        start, stop = self._grid.rows_at(tuple(cut[i] for cut, i in cuts))
+        start, stop = self._grid.rows_of(idx)
         shape = tuple(sizes[i] for sizes, i in zip(self.chunks, idx, strict=True))
         return self._source.part(start, stop), (start, stop), shape

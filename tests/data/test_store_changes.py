@@ -592,3 +592,20 @@ def test_a_chunk_that_was_found_is_missed_in_rows_that_were_not_read(
     np.testing.assert_array_equal(array.read(0, 8), values[:8])
     with pytest.raises(FileNotFoundError, match="chunk c/1 is not in the store"):
         array.read(0, 12)
+
+
+@pytest.mark.parametrize("layout", ["dotted", "format 2", "nested format 2", "shards"])
+def test_files_that_are_no_chunks_are_not_listed(layout: str, tmp_path: Path) -> None:
+    _, _, chunk = written(tmp_path, layout)
+    for name in ("03.0", "c/03/0", "99.0", "c/99/0", "c.99.0", "3", "3.0.tmp", "c/3/0.tmp", "99/0"):
+        stray = tmp_path / "X" / name
+        if not stray.exists() and not stray.parent.is_file():
+            stray.parent.mkdir(parents=True, exist_ok=True)
+            stray.touch()
+    listing = list_chunks(zarr.open_array(tmp_path / "X", mode="r"))
+    assert listing is not None
+    assert listing.numbers.tolist() == list(range(8))
+    chunk.unlink()
+    after = list_chunks(zarr.open_array(tmp_path / "X", mode="r"))
+    assert after is not None
+    assert {what: n.tolist() for what, n in listing.changes(after).items()} == {"removed": [3]}
