@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -40,14 +40,21 @@ class AnnDataColumn(BoxArrayMixin):
     values : values, or codes of categories, of which a negative one is a missing value
     mask : true where a value is missing, or None for codes
     categories : what codes stand for
+    read_from : what the categories were read from; None in a part of the column
     """
 
     name: str
     values: ZarrArray
     mask: ZarrArray | None = None
     categories: Array = field(default_factory=lambda: np.empty(0))
+    read_from: ZarrArray | None = None
     may_wait = True
     may_be_masked = True
+
+    @property
+    def stored(self) -> tuple[ZarrArray, ...]:  # type: ignore[override]
+        """The arrays of the column."""
+        return tuple(a for a in (self.values, self.mask, self.read_from) if a is not None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,6 +112,11 @@ class AnnDataColumn(BoxArrayMixin):
     def chunk_of(self, index: tuple[int, ...]) -> str:
         """Return which chunk holds the value at an index, for messages."""
         return self.values.chunk_of(index)
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return the column of the parts of the arrays."""
+        values, mask = self.values.part(start, stop), self.mask and self.mask.part(start, stop)
+        return replace(self, values=values, mask=mask, read_from=None)
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the arrays."""
@@ -220,10 +232,11 @@ def _of_part(name: str, at: Callable[[str], Place]) -> AnnDataColumn | None:
 
 
 def _of_codes(name: str, codes: Place, categories: Place) -> AnnDataColumn:
-    values = np.asarray(described(*categories, decode=False).array()[...])
+    read_from = described(*categories, decode=False)
+    values = read_from.read(0, read_from.shape[0])
     if values.dtype.kind not in LABEL_KINDS:
         values = from_objects("y", values.astype(object))
-    return AnnDataColumn(name, described(*codes, decode=False), categories=values)
+    return AnnDataColumn(name, described(*codes, decode=False), None, values, read_from)
 
 
 def _of_mask(name: str, values: Place, mask: Place) -> AnnDataColumn:

@@ -26,10 +26,10 @@ from dsoftmax.typing import Array
 _log = logging.getLogger("dsoftmax")
 _METADATA = ("zarr.json", ".zarray")
 _MOST_ABSENT = 1 << 20  # chunks: among more, one that is lost during a run is not noticed
-_NUMBERS = re.compile(r"(?:c[./])?(\d+(?:[./]\d+)*)")
 # What drivers of fsspec call the tag of a content; and, where there is none, its time.
 _TAGS = ("ETag", "etag", "e_tag", "md5Hash", "content_md5", "generation")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,26 @@ def is_all_fill(array: zarr.Array[Any], values: Array) -> bool:
     return True
 
 
-def has_number(numbers: Array, array: zarr.Array[Any], index: tuple[int, ...]) -> bool:
-    """Return whether the chunk that holds a value has one of these numbers."""
+def has_number(numbers: Array, shape: Shape, sizes: Shape, index: tuple[int, ...]) -> bool:
+    """Return whether the chunk that holds a value has one of these sorted numbers.
+
+    Parameters
+    ----------
+    numbers, shape, sizes : of chunks; of the array, and of a chunk
+    index : of the value
+    """
     if not len(numbers):
         return False
-    where = [i // size for i, size in zip(index, stored_shape(array), strict=True)]
-    return bool(np.isin(np.ravel_multi_index(where, grid_of(array)), numbers))
+    where = [i // size for i, size in zip(index, sizes, strict=True)]
+    number = np.ravel_multi_index(where, _grid(shape, sizes))
+    at = np.searchsorted(numbers, number)
+    return bool(at < len(numbers) and numbers[at] == number)
 
 
-def numbers_in(numbers: Array, array: zarr.Array[Any], start: int, stop: int) -> Array:
+def numbers_in(numbers: Array, shape: Shape, sizes: Shape, start: int, stop: int) -> Array:
     """Return those of the sorted numbers of chunks whose rows overlap some rows."""
-    size, in_a_row = stored_shape(array)[0], math.prod(grid_of(array)[1:])
-    within = np.array([start // size, -(-stop // size)]) * in_a_row
+    in_a_row = math.prod(_grid(shape, sizes)[1:])
+    within = np.array([start // sizes[0], -(-stop // sizes[0])]) * in_a_row
     low, high = np.searchsorted(numbers, within)
     return numbers[low:high]
 
@@ -140,8 +148,11 @@ def _folder(array: zarr.Array[Any]) -> Path | None:
 
 def grid_of(array: zarr.Array[Any]) -> tuple[int, ...]:
     """Return how many chunks, or shards, there are along each axis."""
-    sizes = zip(array.shape, stored_shape(array), strict=True)
-    return tuple(-(-length // size) for length, size in sizes)
+    return _grid(array.shape, stored_shape(array))
+
+
+def _grid(shape: Shape, sizes: Shape) -> tuple[int, ...]:
+    return tuple(-(-length // size) for length, size in zip(shape, sizes, strict=True))
 
 
 def list_chunks(array: zarr.Array[Any]) -> ChunkListing | None:
@@ -154,25 +165,34 @@ def list_chunks(array: zarr.Array[Any]) -> ChunkListing | None:
 
 
 def _listed(array: zarr.Array[Any], grid: tuple[int, ...]) -> ChunkListing | None:
-    encode, has_metadata = array.metadata.encode_chunk_key, False
-    numbers, stamps = [], []
+    matches, has_metadata = _pattern(array, len(grid)).fullmatch, False
+    indices: list[str] = []
+    digests: list[bytes] = []
     for key, stamp in _objects(array.store, array.path):
-        has_metadata |= key in _METADATA
-        match = _NUMBERS.fullmatch(key)
-        index = tuple(map(int, re.split("[./]", match[1]))) if match else ()
-        inside = len(index) == len(grid) and all(i < n for i, n in zip(index, grid, strict=True))
-        if inside and encode(index) == key:
-            numbers.append(int(np.ravel_multi_index(index, grid)))
-            digest = hashlib.blake2b(stamp.encode(), digest_size=8).digest()
-            stamps.append(int.from_bytes(digest, "little"))
+        if match := matches(key):
+            indices.extend(match.groups())
+            digests.append(hashlib.blake2b(stamp.encode(), digest_size=8).digest())
+        else:
+            has_metadata |= key in _METADATA
     if not has_metadata:
         # A web server may answer a listing with nothing, and a virtual store with its own files.
         _log.debug("%s cannot be listed: the list lacks its metadata", array.store_path)
         return None
+    index = np.fromiter(map(int, indices), np.int64, len(indices)).reshape(-1, len(grid))
+    inside = (index < grid).all(axis=1)
+    numbers = np.ravel_multi_index(tuple(index[inside].T), grid)
+    stamps = np.frombuffer(b"".join(digests), "<u8")[inside]
     order = np.argsort(numbers, kind="stable")
-    return ChunkListing(
-        grid, np.array(numbers, np.int64)[order], np.array(stamps, np.uint64)[order]
-    )
+    return ChunkListing(grid, numbers[order], stamps[order])
+
+
+def _pattern(array: zarr.Array[Any], ndim: int) -> re.Pattern[str]:
+    """Return what matches the keys of chunks, with a group for each axis."""
+    axes = [10**9 + axis for axis in range(ndim)]  # digits that are nowhere else in a key
+    pattern = re.escape(array.metadata.encode_chunk_key(tuple(axes)))
+    for axis in axes:
+        pattern = pattern.replace(str(axis), r"(0|[1-9][0-9]{,17})")
+    return re.compile(pattern)
 
 
 def _objects(store: Any, path: str) -> Iterable[tuple[str, str]]:

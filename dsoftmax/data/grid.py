@@ -63,11 +63,9 @@ class Grid:
         where = np.unravel_index(number, counts)
         return tuple(slice(cut[i], cut[i + 1]) for cut, i in zip(self.cuts, where, strict=True))
 
-    def rows_at(self, origin: tuple[int, ...]) -> tuple[int, int]:
-        """Return the first row of the block that begins at an index, and that after its last."""
-        where = [cut.index(start) for cut, start in zip(self.cuts, origin, strict=True)]
-        counts = [len(cut) - 1 for cut in self.cuts]
-        number = int(np.ravel_multi_index(where, counts))
+    def rows_of(self, block: tuple[int, ...]) -> tuple[int, int]:
+        """Return the first row of the block at an index of blocks, and that after its last."""
+        number = int(np.ravel_multi_index(block, [len(cut) - 1 for cut in self.cuts]))
         return int(self._edges[number]), int(self._edges[number + 1])
 
     def blocks(self, start: int, stop: int) -> Iterator[tuple[Index, int, int]]:

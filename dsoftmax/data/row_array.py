@@ -32,6 +32,7 @@ class RowArray(Protocol):
     encoding : what the numbers that are read stand for, or None for themselves
     may_be_masked : whether a masked array may be read
     is_computed : whether a user's functions compute it at each read
+    stored : the arrays in Zarr stores that it reads, as `ZarrArray`
     """
 
     @property
@@ -85,6 +86,10 @@ class RowArray(Protocol):
     @property
     def is_computed(self) -> bool:
         """Whether a user's functions compute it at each read."""
+
+    @property
+    def stored(self) -> tuple[Any, ...]:
+        """The arrays of Zarr that it reads."""
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, as stored."""
@@ -141,6 +146,7 @@ class RowArrayMixin:
     encoding: CFEncoding | None = None
     may_be_masked = False
     is_computed = False
+    stored: tuple[Any, ...] = ()
     futures: Mapping[Any, Any] = MappingProxyType({})
 
     @property
@@ -210,6 +216,11 @@ class GridRows(RowArrayMixin):
     def encoding(self) -> CFEncoding | None:  # type: ignore[override]
         """What the numbers of the array stand for."""
         return self.array.encoding
+
+    @property
+    def stored(self) -> tuple[Any, ...]:  # type: ignore[override]
+        """Those of the array."""
+        return self.array.stored
 
     @property
     def name(self) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from dsoftmax.data.anndata_column import AnnDataColumn
 from dsoftmax.data.chunk_listing import list_chunks
-from dsoftmax.data.row_array import GridRows, RowArray
+from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
@@ -87,20 +86,19 @@ def _report(array: ZarrArray, changes: Mapping[str, Array], *, allowed: bool) ->
     warnings.warn(f"{text}; rows that could not be read are left out", stacklevel=3)
 
 
-def chunks_digest(array: RowArray) -> tuple[str, str] | None:
-    """Return where an array is stored, and a digest of its chunks; None if either is not known."""
-    stored = array.array if isinstance(array, GridRows) else array
-    if not isinstance(stored, ZarrArray) or stored.listing is None or stored.url is None:
-        return None
-    return stored.url, stored.listing.digest
+def listed_digests(array: RowArray) -> dict[str, str]:
+    """Return digests of the chunks of the stored arrays that are read, by their URLs, as known."""
+    return {
+        part.url: part.listing.digest
+        for part in array.stored
+        if part.listing is not None and part.url is not None
+    }
 
 
 def _stored(*sources: Source | None) -> Iterator[ZarrArray]:
     for source in sources:
         for array in () if source is None else source.arrays:
-            stored = array.array if isinstance(array, GridRows) else array
-            parts = (stored.values, stored.mask) if isinstance(stored, AnnDataColumn) else (stored,)
-            yield from (part for part in parts if isinstance(part, ZarrArray))
+            yield from array.stored
 
 
 def _names(array: ZarrArray, numbers: Array) -> str:

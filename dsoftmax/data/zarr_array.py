@@ -54,8 +54,8 @@ class ZarrArray(BoxArrayMixin):
     name : URL or path, for messages
     url : where another process opens it, or None
     shape, dtype : of the array
-    chunk_shape : what is decoded at once: a chunk, or a shard where there are shards that are
-        not too large
+    object_shape, chunk_shape : of what is one object in the store, a shard or a chunk; of what is
+        decoded at once, a chunk, or a shard that is not too large
     identity : digest of the metadata, by which a store that has changed is found out
     token : names this opening; what a process remembers of a store is remembered under it
     opened : the array itself where it has no URL (a store in memory), else None
@@ -70,6 +70,7 @@ class ZarrArray(BoxArrayMixin):
     url: str | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    object_shape: tuple[int, ...]
     chunk_shape: tuple[int, ...]
     identity: str
     token: str = field(compare=False)
@@ -85,6 +86,11 @@ class ZarrArray(BoxArrayMixin):
 
     def __str__(self) -> str:
         return f"{self.name}, {self.shape} {self.dtype}"
+
+    @property
+    def stored(self) -> tuple[ZarrArray, ...]:  # type: ignore[override]
+        """The array itself."""
+        return (self,)
 
     @property
     def nbytes(self) -> int:
@@ -109,15 +115,8 @@ class ZarrArray(BoxArrayMixin):
     def region(self, where: Index) -> Array:
         """Return a box of the array, decoded."""
         box = self._box(where)
-        self.array()  # opened before the clock of decoding starts
-        with decoding():
-            values = self._decoded(box)
-        self._require_there(box, values)
-        return values
-
-    def _decoded(self, box: Index) -> Array:
         if all(self._reads_directly(axis, part) for axis, part in enumerate(box)):
-            return np.asarray(self.array()[box])
+            return self._decoded(box)
         # Labels are often in chunks of many times the rows of X. The cache has each decoded once,
         # not once for each chunk of X.
         out: Array | None = None
@@ -125,9 +124,17 @@ class ZarrArray(BoxArrayMixin):
             chunk = self._cached_chunk(bounds)
             if out is None:
                 out = np.empty(tuple(axis.stop - axis.start for axis in box), chunk.dtype)
-            out[within(bounds, box)] = chunk[within(box, bounds)]
+            with decoding():
+                out[within(bounds, box)] = chunk[within(box, bounds)]
         assert out is not None
         return out
+
+    def _decoded(self, box: Index) -> Array:
+        array = self.array()  # opened before the clock of decoding starts
+        with decoding():
+            values = np.asarray(array[box])
+        self._require_there(array, box, values)
+        return values
 
     def bad_chunk_in(self, where: Index) -> str | None:
         """Return the first chunk in a box that cannot be read."""
@@ -156,28 +163,34 @@ class ZarrArray(BoxArrayMixin):
         """Return the array that knows of absent chunks in these rows only."""
         if not len(self.absent):
             return self
-        return replace(self, absent=numbers_in(self.absent, self.array(), start, stop))
+        found = numbers_in(self.absent, self.shape, self.object_shape, start, stop)
+        return replace(self, absent=found)
 
     def require_visible(self) -> None:
         """Raise an error unless this process can open the array."""
         self.array()
 
-    def _require_there(self, box: Index, values: Array) -> None:
+    def _require_there(self, array: zarr.Array[Any], box: Index, values: Array) -> None:
         """Raise an error if chunks were read as zeros since the store, or one of them, is gone."""
-        array = self.array()
         require_store(array)
-        if not self.complete:
-            return
-        for bounds in self._chunks_in(box):
-            part, corner = values[within(bounds, box)], _corner(bounds)
+        there: set[str] = set()  # keys: many chunks may be in a shard
+        for bounds in self._chunks_in(box) if self.complete else ():
             # To look for every chunk would be a request more for each.
-            if is_all_fill(array, part) and not (
-                has_number(self.absent, array, corner) or holds(array, self._chunk_key(corner))
-            ):
+            if not is_all_fill(array, values[within(bounds, box)]):
+                continue
+            corner, part = _corner(bounds), within(box, bounds)
+            key = self._chunk_key(corner)
+            # That another part of the chunk was there at its time tells nothing of this one.
+            known = (self.token, (*corner, *(i for axis in part for i in (axis.start, axis.stop))))
+            if known in _found or has_number(self.absent, self.shape, self.object_shape, corner):
+                continue
+            if key not in there and not holds(array, key):
                 forget_chunks()
                 if self.url is not None:  # an error of its own, if it is another array by now
                     reopen.__wrapped__(self.url, self.identity, self.token, 0)
-                raise FileNotFoundError(f"chunk {self._chunk_key(corner)} is not in the store")
+                raise FileNotFoundError(f"chunk {key} is not in the store")
+            there.add(key)
+            _found.put(known, True, 1, _MOST_FOUND, lambda other: other[0] == self.token)
 
     def _box(self, where: Index) -> Index:
         return (*where, *(slice(0, length) for length in self.shape[len(where) :]))
@@ -201,29 +214,20 @@ class ZarrArray(BoxArrayMixin):
         key = (self.name, self.token, _corner(bounds))
         chunk = _chunk_cache.get(key)
         if chunk is None:
-            chunk = np.asarray(self.array()[bounds])
+            chunk = self._decoded(bounds)
             _chunk_cache.put(key, chunk, chunk.nbytes, _CHUNK_CACHE_BYTES)
         return chunk
 
     def _chunk_key(self, index: tuple[int, ...]) -> str:
         """Return the key in the store of the chunk or shard that holds a value."""
-        array = self.array()
-        number = tuple(i // size for i, size in zip(index, stored_shape(array), strict=True))
-        return array.metadata.encode_chunk_key(number)
+        number = tuple(i // size for i, size in zip(index, self.object_shape, strict=True))
+        return self.array().metadata.encode_chunk_key(number)
 
 
 def from_zarr(
     role: str, node: Any, *, require_complete: bool = True, decode: bool = True
 ) -> ZarrArray:
-    """Return the source array of an open `zarr.Array`; the options are those of `described`.
-
-    Raises
-    ------
-    DataError
-        If it is something else of Zarr's.
-    ChunkError
-        As `described`.
-    """
+    """Return what `described` does, of an open `zarr.Array`; a DataError if it is no array."""
     if isinstance(node, zarr.Group):
         raise DataError(arrays_in(url_of(node) or node.path or role, node))
     if not isinstance(node, zarr.Array):
@@ -271,6 +275,7 @@ def described(
         url,
         array.shape,
         np.dtype(array.dtype) if encoding is None else encoding.dtype,
+        stored_shape(array),
         _read_shape(array),
         digest_of(array),
         uuid4().hex,
@@ -298,6 +303,10 @@ def _corner(box: Index) -> tuple[int, ...]:
 # Decoded chunks by name and token of the array, and the index of their first value.
 _chunk_cache: ByteCache[tuple[str, str, tuple[int, ...]], Array] = ByteCache()
 _CHUNK_CACHE_BYTES = 1 << 26
+# Parts of chunks that were the fill value when the store had the chunk: to lose it later changes no
+# number. By token, and the corner of the chunk and bounds in it.
+_found: ByteCache[tuple[str, tuple[int, ...]], bool] = ByteCache()
+_MOST_FOUND = 1 << 16
 
 
 def forget_chunks(*, but_newest: bool = False) -> None:
@@ -305,6 +314,7 @@ def forget_chunks(*, but_newest: bool = False) -> None:
 
     A reader that goes through an array in order needs no more than that one.
     """
+    _found.drop_if(lambda key: not but_newest)
     newest = {key[:2]: key for key in _chunk_cache} if but_newest else {}
     stays = set(newest.values())
     _chunk_cache.drop_if(lambda key: key not in stays)

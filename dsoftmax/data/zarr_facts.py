@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsoftmax.data.anndata_column import AnnDataColumn
 from dsoftmax.data.chunk_listing import grid_of, list_chunks
-from dsoftmax.data.row_array import GridRows, RowArray
-from dsoftmax.data.zarr_array import ZarrArray
+from dsoftmax.data.row_array import RowArray
 
 _WITH_CHECKSUM = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}
 
@@ -44,11 +42,9 @@ class ZarrFacts:
 
 def zarr_facts(array: RowArray) -> ZarrFacts | None:
     """Return the facts of an array that is read from a Zarr store, or None."""
-    source: Any = array.array if isinstance(array, GridRows) else array
-    if isinstance(source, AnnDataColumn):
-        source = source.values
-    if not isinstance(source, ZarrArray):
+    if not array.stored:
         return None
+    source = array.stored[0]  # of a column, the codes or values
     opened = source.array()
     metadata: dict[str, Any] = dict(opened.metadata.to_dict())
     codecs = list(_encoding(metadata))

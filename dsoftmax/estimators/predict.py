@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding, dtype_for
-from dsoftmax.data.grid import Grid, Index, block_values, index_in
+from dsoftmax.data.grid import Index, block_values, index_in
 from dsoftmax.data.missing import with_features, without_missing
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
@@ -83,20 +83,27 @@ def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
     import dask.array as da
 
     from dsoftmax.data.dask_array import DaskArray
+    from dsoftmax.data.dask_parts import SourceParts
 
     if isinstance(source.X, DaskArray):
         return _lazy_from_dask(model, source.X.collection, method, source.dtype, source.X.encoding)
-    grid = source.grid or Grid((source.chunks,))
-    tail = model.shape(1, method)[1:]
+    parts, tail = SourceParts(source), model.shape(1, method)[1:]
     dtype = model.dtype(method, source.dtype)
-    return da.map_blocks(
+    samples = tuple(range(len(parts.numblocks)))
+    axes = tuple(range(len(samples) + len(tail)))
+    return da.blockwise(
         _predict_rows,
-        source,
+        axes,
+        parts,
+        samples,
         model,
+        None,
         method,
+        None,
+        new_axes=dict(zip(axes[len(samples) :], tail, strict=True)),
         dtype=dtype,
-        chunks=(*grid.sizes, *((size,) for size in tail)),
-        meta=np.empty((0,) * (len(grid.cuts) + len(tail)), dtype),
+        meta=np.empty((0,) * len(axes), dtype),
+        align_arrays=False,
         name=f"{method}-{_token(source, model)}",
     )
 
@@ -107,14 +114,12 @@ def _token(source: Source, model: LinearModel) -> str:
     return str(tokenize(source, model.classes, model.coef, model.intercept, model.missing_label))
 
 
-def _predict_rows(source: Source, model: LinearModel, method: str, block_info: Any = None) -> Array:
-    where = block_info[None]["array-location"][: len(source.shape)]
-    if source.grid is None:
-        start, stop = where[0]
-    else:
-        start, stop = source.grid.rows_at(tuple(axis[0] for axis in where))
+def _predict_rows(
+    part: tuple[Source, tuple[int, int], tuple[int, ...]], model: LinearModel, method: str
+) -> Array:
+    source, (start, stop), shape = part
     rows = model.apply(source.read(start, stop), method, source.dtype)
-    return rows.reshape(*(high - low for low, high in where), *rows.shape[1:])
+    return rows.reshape(*shape, *rows.shape[1:])
 
 
 def _predict_block(

@@ -12,7 +12,7 @@ import numpy as np
 from dsoftmax.data.batches import whole_span
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.source import Source
-from dsoftmax.data.store_changes import chunks_digest
+from dsoftmax.data.store_changes import listed_digests
 from dsoftmax.objective.labels import preview
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.objective.reduction import Chunk, Reduction
@@ -77,11 +77,11 @@ def _stored(suffix: str, source: Source) -> dict[str, str]:
     """Return digests of the lists of chunks, which hold their times: known of one place only."""
     names = ("X", "y", "sample_weight", "cv")
     arrays = ((name, getattr(source, name)) for name in names)
-    found = {name: chunks_digest(array) for name, array in arrays if array is not None}
     return {
-        f"{name}{suffix} {short_digest(known[0])}": known[1]
-        for name, known in found.items()
-        if known
+        f"{name}{suffix} {short_digest(url)}": digest
+        for name, array in arrays
+        if array is not None
+        for url, digest in listed_digests(array).items()
     }
 
 

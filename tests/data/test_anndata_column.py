@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,12 @@ import zarr
 from distributed import Client
 
 from dsoftmax import DataError, SoftmaxRegression, SoftmaxRegressionCV, inspect_data, open_data
+from dsoftmax.data.anndata_column import open_stored
+from dsoftmax.data.store_changes import (
+    listed_digests,
+    require_unchanged,
+    warn_of_absent_chunks,
+)
 
 CELL_TYPES = np.array(["B", "NK", "T"])
 Door = Callable[[Path, str], Any]
@@ -146,3 +153,49 @@ def test_a_column_that_is_damaged_is_named(store: Path) -> None:
     root["obs/batch"].create_array("mask", data=np.zeros(3, bool))
     with pytest.raises(DataError, match=r"values of shape \(400,\) and a mask of shape \(3,\)"):
         open_data(X, root["obs/batch"])
+
+
+@pytest.mark.parametrize(
+    ("column", "array"),
+    [
+        ("ct", "ct/codes"),
+        ("ct", "ct/categories"),
+        ("old", "old"),
+        ("old", "__categories/old"),
+        ("batch", "batch/values"),
+        ("batch", "batch/mask"),
+    ],
+)
+def test_every_array_of_a_column_is_compared_with_what_it_was(
+    column: str, array: str, store: Path
+) -> None:
+    path = f"{store}/obs/{column}"
+    before, source = listed_digests(open_stored(path)), open_data(f"{store}/X", path)
+    place = store / "obs" / array
+    (chunk,) = (place / name for name in ("c/0", "0") if (place / name).exists())
+    now = chunk.stat().st_mtime_ns
+    os.utime(chunk, ns=(now + 10**9, now + 10**9))
+    after = listed_digests(open_stored(path))
+    changed = [url for url, digest in before.items() if after[url] != digest]
+    assert changed == [str(place)]
+    with pytest.raises(DataError, match=rf"{array} has changed .*1 chunk\(s\) were replaced"):
+        require_unchanged(source)
+
+
+def test_a_part_of_a_column_knows_of_its_absent_chunks_only(store: Path) -> None:
+    codes = zarr.open(store, mode="a")["obs/ct/codes"]
+    codes[64:192] = 0  # chunks 1 and 2 are left out
+    column = open_stored(f"{store}/obs/ct")
+    assert [array.absent.tolist() for array in column.stored] == [[1, 2], []]
+    part = column.part(128, 256)
+    assert [array.absent.tolist() for array in part.stored] == [[2]]
+    np.testing.assert_array_equal(part.read(128, 192), ["B"] * 64)
+
+
+def test_categories_that_are_absent_are_warned_of(store: Path) -> None:
+    place = store / "obs" / "ct" / "categories"
+    (chunk,) = (place / name for name in ("c/0", "0") if (place / name).exists())
+    chunk.unlink()
+    source = open_data(f"{store}/X", f"{store}/obs/ct")
+    with pytest.warns(UserWarning, match=r"1 chunk\(s\) of .*ct/categories are not in the store"):
+        warn_of_absent_chunks(source, stacklevel=1)

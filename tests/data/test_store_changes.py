@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,9 @@ from sklearn.exceptions import ConvergenceWarning
 from zarr.storage import MemoryStore
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV, ingest, inspect_data, open_data
-from dsoftmax.data.anndata_column import open_stored
+from dsoftmax.data.anndata_column import from_node, open_stored
 from dsoftmax.data.chunk_listing import list_chunks
+from dsoftmax.data.zarr_array import forget_chunks
 from dsoftmax.errors import CheckpointError, ChunkError, DataError
 from dsoftmax.events import FitResumed, PassEnded, RowsDone, StepEnded
 from tests.callbacks import Once, Recorder, StopAfter, StopError
@@ -519,3 +521,91 @@ def test_a_virtual_store_lacks_no_chunks(root: str, tmp_path: Path) -> None:
     listing = list_chunks(array)
     assert listing is not None
     assert listing.n_absent == 0
+
+
+class CountingStore(MemoryStore):
+    """A store that knows how often each key was looked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: Counter[str] = Counter()
+
+    async def exists(self, key: str) -> bool:
+        self.looked[key] += 1
+        return await super().exists(key)
+
+
+def counted(values: np.ndarray, **layout: Any) -> tuple[CountingStore, Any]:
+    """Return a store of an array that holds all its chunks, and the array as it is read."""
+    store = CountingStore()
+    config: Any = {"write_empty_chunks": True}
+    array = zarr.create_array(store, name="X", data=values, config=config, **layout)
+    opened = from_node("X", array)
+    store.looked.clear()
+    return store, opened
+
+
+def test_a_chunk_of_fill_values_is_looked_for_once_in_all_passes() -> None:
+    store, array = counted(np.repeat([0.0, 1, 0], 4), chunks=(4,))
+    for _ in range(3):
+        array.read(0, 12)
+    assert store.looked == {"X/c/0": 1, "X/c/2": 1}
+    forget_chunks()
+    array.read(0, 12)
+    assert store.looked == {"X/c/0": 2, "X/c/2": 2}
+
+
+def test_a_tall_chunk_of_rare_labels_is_not_looked_for() -> None:
+    labels = np.zeros(1000, np.int64)
+    labels[-1] = 1
+    store, array = counted(labels, chunks=(1000,))
+    for start in range(0, 900, 100):
+        array.read(start, start + 100)
+    assert not store.looked
+
+
+def test_a_shard_of_fill_values_is_looked_for_once_a_read_and_never_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsoftmax.data.zarr_array._SHARD_BYTES", 1)  # read chunk by chunk
+    values = np.repeat([0.0, 0, 0, 1], 5)
+    store, array = counted(values, chunks=(5,), shards=(20,))
+    for _ in range(3):
+        array.read(0, 20)
+    assert store.looked == {"X/c/0": 1}
+    for _ in range(3):
+        for start in range(0, 20, 5):
+            array.read(start, start + 5)
+    assert store.looked == {"X/c/0": 1}
+
+
+@pytest.mark.parametrize("layout", [{"chunks": (6,)}, {"chunks": (2,), "shards": (6,)}])
+def test_a_chunk_that_was_found_is_missed_in_rows_that_were_not_read(
+    layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsoftmax.data.zarr_array._SHARD_BYTES", 1)
+    values = np.array([1.0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1])
+    store, array = counted(values, **layout)
+    np.testing.assert_array_equal(array.read(0, 8), values[:8])  # more rows than a chunk has
+    assert store.looked == {"X/c/1": 1}
+    del store._store_dict["X/c/1"]
+    np.testing.assert_array_equal(array.read(0, 8), values[:8])
+    with pytest.raises(FileNotFoundError, match="chunk c/1 is not in the store"):
+        array.read(0, 12)
+
+
+@pytest.mark.parametrize("layout", ["dotted", "format 2", "nested format 2", "shards"])
+def test_files_that_are_no_chunks_are_not_listed(layout: str, tmp_path: Path) -> None:
+    _, _, chunk = written(tmp_path, layout)
+    for name in ("03.0", "c/03/0", "99.0", "c/99/0", "c.99.0", "3", "3.0.tmp", "c/3/0.tmp", "99/0"):
+        stray = tmp_path / "X" / name
+        if not stray.exists() and not stray.parent.is_file():
+            stray.parent.mkdir(parents=True, exist_ok=True)
+            stray.touch()
+    listing = list_chunks(zarr.open_array(tmp_path / "X", mode="r"))
+    assert listing is not None
+    assert listing.numbers.tolist() == list(range(8))
+    chunk.unlink()
+    after = list_chunks(zarr.open_array(tmp_path / "X", mode="r"))
+    assert after is not None
+    assert {what: n.tolist() for what, n in listing.changes(after).items()} == {"removed": [3]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import zarr
 from distributed import Client
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from dsoftmax import DataError, SoftmaxRegression
+from dsoftmax import ChunkError, DataError, SoftmaxRegression
 from dsoftmax.objective.linear_model import METHODS
 
 Store = Callable[..., str]
@@ -159,3 +160,28 @@ def test_predictions_are_never_written_over_what_they_are_made_from(store: Store
     with pytest.raises(DataError, match="no model"):
         model.save(path, overwrite=True)
     assert model.score(f"{path}/X", f"{path}/y") > 0
+
+
+@pytest.mark.parametrize("shape", [(600, 3), (30, 40, 3)])
+def test_a_block_of_a_lazy_prediction_carries_its_own_absent_chunks_only(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3))
+    model = SoftmaxRegression().fit(X, np.arange(50) % 2)
+    chunks = (2,) * (len(shape) - 1) + (3,)
+    stored = zarr.create_array(tmp_path / "X", shape=shape, chunks=chunks, dtype="f8")
+    stored[:4] = rng.normal(size=(4, *shape[1:]))
+    with pytest.warns(UserWarning, match=r"2\d\d chunk\(s\) of .* are not in the store"):
+        lazy = model.predict_proba(tmp_path / "X")
+    tasks = dict(lazy.__dask_graph__())
+    assert len(tasks) == lazy.npartitions >= 300
+    assert max(len(pickle.dumps(task)) for task in tasks.values()) < 2000
+    rows = np.asarray(stored[:6])
+    expected = model.predict_proba(rows.reshape(-1, 3)).reshape(*rows.shape[:-1], 2)
+    np.testing.assert_allclose(np.asarray(lazy[:6]), expected, rtol=1e-12)
+    lost = tmp_path / "X" / "c" / "1" / Path(*"0" * (len(shape) - 1))
+    lost.unlink()
+    with pytest.raises(ChunkError, match=r"chunk c/1/0.* is not in the store"):
+        lazy[:4].compute()
+    np.asarray(lazy[4:6])

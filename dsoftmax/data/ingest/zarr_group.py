@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -62,9 +63,7 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
         contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
         raise no_pair_error(place, contents, x, y)
     urls = {name: absolute_url(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
-    for url in urls.values():
-        described(url, url, open_node(url))  # refuses attributes that cannot be followed
-    arrays = {name: described(url, url, open_node(url), decode=False) for name, url in urls.items()}
+    arrays = {name: _as_stored(url) for name, url in urls.items()}
     attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
     X, y_array = arrays["X"], arrays["y"]
     specs = checked_specs(arrays)
@@ -90,6 +89,15 @@ def _open(place: Path | str) -> zarr.Group:
         f"{place} is no group of Zarr arrays ({reason}); expected one, or a file whose name "
         "ends in .npz, .npy, .csv or .parquet"
     )
+
+
+def _as_stored(url: str) -> ZarrArray:
+    """Return an array that is read as it is stored; attributes that cannot be followed are errors.
+
+    They are copied, and followed by who reads the copy.
+    """
+    array = described(url, url, open_node(url))
+    return replace(array, encoding=None, dtype=np.dtype(array.array().dtype))
 
 
 def _read_blocks(arrays: dict[str, ZarrArray]) -> Iterator[Block]:

@@ -10,6 +10,7 @@ import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
+from dsoftmax.data import chunk_listing
 from dsoftmax.data.ingest import zarr_group
 from dsoftmax.data.ingest.ingestion import ingest
 from dsoftmax.errors import ChunkError, DataError, OutageError
@@ -200,3 +201,18 @@ def test_a_store_of_ours_that_has_lost_a_chunk_is_refused(tmp_path: Path) -> Non
     (Path(whole) / "X" / "c" / "0" / "0").unlink()
     with pytest.raises(ChunkError, match="has lost 1 of its 1 chunks"):
         ingest(whole, tmp_path / "out.zarr")
+
+
+def test_arrays_are_listed_once_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "in", *data())
+    listed: list[str] = []
+
+    def list_chunks(array: Any) -> Any:
+        listed.append(array.path or str(array.store.root))
+        return chunk_listing.list_chunks(array)
+
+    monkeypatch.setattr("dsoftmax.data.zarr_array.list_chunks", list_chunks)
+    zarr_group.rows_of_group(tmp_path / "in", None, None)
+    assert [place.rsplit("/", 1)[-1] for place in listed] == ["X", "y"]
