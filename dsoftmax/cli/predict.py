@@ -33,8 +33,8 @@ _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function"
 @click.option(
     "--drop-missing",
     is_flag=True,
-    help="Accepted, as `train` has it: but no row is left out of predictions. Rows with a missing "
-    "value stay in their places and get NaN, or LABEL, which `--method predict` then needs.",
+    help="Same as the default: rows with a missing value keep their places. With --method predict, "
+    "--missing-label is required.",
 )
 @decode_option
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at OUT.")

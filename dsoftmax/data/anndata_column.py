@@ -125,7 +125,9 @@ def _masked(values: Array, missing: Array) -> Array:
 def open_stored(
     target: str | Path, *, require_complete: bool = True, decode: bool = True
 ) -> RowArray:
-    """Return the array or the AnnData column at a path or URL, having read its metadata only.
+    """Return the array or the AnnData column at a path or URL. No values are read.
+
+    It reads the metadata, lists the chunks, and reads the categories of a column.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a user has in memory as an array of NumPy: tables, columns with gaps; and what is none."""
+"""Converts arrays, tables and columns in memory to NumPy, and refuses what is no array."""
 
 from __future__ import annotations
 

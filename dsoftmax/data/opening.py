@@ -36,7 +36,9 @@ def open_data(
     max_bad_chunks: int = 0,
     decode: bool = True,
 ) -> Source:
-    """Return a source of rows, having read metadata and the lists of chunks only.
+    """Return a source of rows. No values of X, y or weights are read.
+
+    It reads the metadata of stores, lists their chunks, and reads the categories of AnnData.
 
     Parameters
     ----------
@@ -50,7 +52,8 @@ def open_data(
         Finite, not negative.
     dtype : "float32" or "float64", optional
         What to compute in. By default float32 for float32, float16, bool and integers of
-        up to 16 bits, which it holds exactly, and float64 for wider ones. Stored
+        up to 16 bits, which it holds exactly, and float64 for wider ones, and for a
+        `scale_factor` or `add_offset` of 2**60 or more, or of 2**-60 or less. Stored
         values keep their dtype until a block of rows is computed.
     missing : {"raise", "drop"}, default="raise"
         Whether a missing value is an error, or its row is left out of what is fitted or
@@ -83,6 +86,14 @@ def open_data(
     DataError
         If there is no array at a path, or shapes, lengths or dtypes do not fit; or the names of
         axes, or coordinates along them, where both X and the other array have some.
+    ChunkError
+        If dsoftmax wrote a store in full and it has lost chunks, unless they may be skipped.
+
+    Warns
+    -----
+    UserWarning
+        If a Dask array is computed from stored numbers that attributes say how to decode, which
+        Dask has not done.
 
     Examples
     --------

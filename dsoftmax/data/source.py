@@ -49,7 +49,7 @@ class Source:
     class_weight : (n_classes,) factors of the row weights, or None
     grid : the axes of the samples if there is more than one, else None
     missing : "raise"; "drop": rows with missing values are left out; "keep": those of X are NaN; or
-        "tell": rows with masked or marked values of X are left out but not changed, others kept
+        "mark": rows with masked or marked values are marked in `left_out`, and X is not changed
     ignore_label : rows with this label are left out
     retry_policy : how long to try reads again
     max_bad_chunks : how many chunks of X may be left out since they cannot be read
@@ -134,9 +134,9 @@ class Source:
         return replace(self._each(lambda array: array.laid_out(grid)), grid=grid)
 
     def features_only(self) -> Source:
-        """Return the source of all rows of X, which no policy leaves out: for predictions."""
+        """Return the source of X alone, for predictions: rows with missing values are marked."""
         return replace(
-            self, y=None, sample_weight=None, missing="tell", ignore_label=None, axes=None
+            self, y=None, sample_weight=None, missing="mark", ignore_label=None, axes=None
         )
 
     def require_visible(self) -> None:
@@ -212,7 +212,7 @@ class Source:
         chunk, missing = with_features(chunk, values, self.X.encoding)
         if self.missing == "keep":
             return with_nan(chunk, missing, self.dtype)
-        if self.missing == "tell":
+        if self.missing == "mark":
             return without_missing(chunk, missing)
         if self.missing == "drop":
             chunk = without_missing(chunk, missing)

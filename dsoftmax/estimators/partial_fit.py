@@ -14,7 +14,8 @@ from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.diagnostics.history import record_of
-from dsoftmax.estimators.base import LinearClassifier, check_feature_names
+from dsoftmax.estimators.base import LinearClassifier
+from dsoftmax.estimators.feature_names import check_feature_names
 from dsoftmax.events import Callback
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.runtime.select import executor_for
