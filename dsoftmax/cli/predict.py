@@ -68,15 +68,20 @@ def predict(
     require_apart(out, model, data)
     estimator = load_model(model)
     label = None if missing_label is None else _as_label(missing_label, estimator.classes_)
-    with active_cluster():
-        estimator.predict_to(
-            open_data(array_in(data, x), **values_of("data")),
-            out,
-            method,
-            overwrite=overwrite,
-            resume=resume,
-            missing_label=label,
-        )
+    try:
+        with active_cluster():
+            estimator.predict_to(
+                open_data(array_in(data, x), **values_of("data")),
+                out,
+                method,
+                overwrite=overwrite,
+                resume=resume,
+                missing_label=label,
+            )
+    except DataError as error:
+        if missing_label is None and "missing_label=" in str(error):
+            raise DataError(f"{error}; on the command line: --missing-label LABEL") from error
+        raise
     click.echo(f"{method}: {out}")
 
 

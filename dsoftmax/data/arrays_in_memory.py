@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dsoftmax.data.label_arrays import from_objects
 from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import compute_dtype
-from dsoftmax.objective.labels import from_objects
 from dsoftmax.typing import Array
 
 _PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__", "__buffer__")

@@ -28,7 +28,7 @@ _FILLS = ("_FillValue", "missing_value")
 _PACKING = ("scale_factor", "add_offset")
 _ENCODING = (*_FILLS, *_PACKING, "_Unsigned", "dtype")
 _TIME = re.compile(r"^\s*\w+ since \S")
-_XARRAY_DIMS = "_ARRAY_DIMENSIONS"  # of arrays of format 2 that xarray has written
+XARRAY_DIMS = "_ARRAY_DIMENSIONS"  # of arrays of format 2 that xarray has written
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class CFEncoding:
             return stored
         return stored.view(self.dtype.newbyteorder(stored.dtype.byteorder))
 
-    def is_missing(self, stored: Array) -> Array | None:
+    def missing_in(self, stored: Array) -> Array | None:
         """Return which of some stored numbers mean a missing value, or None if none does."""
         found: Array | None = None
         for fill in self.fill_values:
@@ -83,14 +83,18 @@ class CFEncoding:
     def decode(self, stored: Array) -> Array:
         """Return what stored numbers stand for: a masked array if some are missing."""
         values = stored = self.as_read(stored)
-        missing = self.is_missing(stored)
+        missing = self.missing_in(stored)
         if self.packing is not None:
             values = self.packing.unpack(stored, None, np.empty(stored.shape))
         return values if missing is None else np.ma.masked_array(values, missing)
 
 
-def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
+def cf_encoding(
+    name: str, array: zarr.Array[Any], *, may_be_times: bool = False
+) -> CFEncoding | None:
     """Return what the attributes of an array say of its numbers, or None if they say nothing.
+
+    Of times, which only coordinates may be, it is what their units count.
 
     Raises
     ------
@@ -98,7 +102,8 @@ def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
         If an attribute is not as the conventions have it, or the numbers are times.
     """
     attributes, dtype = dict(array.attrs), np.dtype(array.dtype)
-    if isinstance(units := attributes.get("units"), str) and _TIME.match(units):
+    units = attributes.get("units")
+    if isinstance(units, str) and _TIME.match(units) and not may_be_times:
         raise DataError(
             f"{name} holds times ({units!r}); expected numbers or labels. Convert them first, or "
             "read the stored numbers with open_data(decode=False)"
@@ -179,7 +184,7 @@ def _fill_values(
 def _stored_fills(attributes: Mapping[str, Any], array: zarr.Array[Any]) -> list[tuple[str, Any]]:
     """Return what is stored as a fill value, by its name; that of the Zarr array comes last."""
     stored = [(key, attributes[key]) for key in _FILLS if key in attributes]
-    if array.metadata.zarr_format == 2 and _XARRAY_DIMS in array.attrs:
+    if array.metadata.zarr_format == 2 and XARRAY_DIMS in array.attrs:
         # There xarray keeps `_FillValue` as the fill value of the Zarr array.
         stored += [("fill_value", array.fill_value)] * (array.fill_value is not None)
     return stored

@@ -15,13 +15,13 @@ from dsoftmax.data.arrays_in_memory import as_numpy
 from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
 from dsoftmax.data.cf_encoding import dtype_for
 from dsoftmax.data.grid import Grid
+from dsoftmax.data.label_arrays import comparable_label, is_missing
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
 from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import comparable_label, is_missing
 
 
 def open_data(

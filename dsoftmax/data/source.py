@@ -17,6 +17,7 @@ import numpy as np
 from dsoftmax.data.axes import Axes
 from dsoftmax.data.folds import Folds, HoldOut
 from dsoftmax.data.grid import Grid
+from dsoftmax.data.label_arrays import from_objects
 from dsoftmax.data.missing import (
     decoded,
     equal,
@@ -30,7 +31,7 @@ from dsoftmax.data.missing import (
 from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy, fetch
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import LABEL_KINDS, UNKNOWN, codes_of, from_objects, preview
+from dsoftmax.objective.labels import LABEL_KINDS, UNKNOWN, codes_of, preview
 from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, by_number
 from dsoftmax.typing import Array
 
