@@ -27,7 +27,7 @@ def inspect(data: str, x: str, y: str | None, sample_weight: str | None, as_json
     """Say what is in DATA, a Zarr group or an array, in one streamed pass.
 
     Shapes, chunks, codecs and sizes; chunks that are missing; classes and their mixture; constant
-    features and values that are not finite; and what to look after before training.
+    features and missing values; and what to look after before training.
     """
     from dsoftmax.diagnostics.data_report import inspect_data
     from dsoftmax.storage.urls import names_in

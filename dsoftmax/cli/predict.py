@@ -33,8 +33,8 @@ _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function"
 @click.option(
     "--drop-missing",
     is_flag=True,
-    help="Accepted, as `train` has it: but no row is left out of predictions. Rows with a missing "
-    "value stay in their places and get NaN, or LABEL, which `--method predict` then needs.",
+    help="Same as the default: rows with a missing value keep their places. With --method predict, "
+    "--missing-label is required.",
 )
 @decode_option
 @click.option("--overwrite", is_flag=True, help="Replace the Zarr store that is at OUT.")
@@ -69,15 +69,20 @@ def predict(
     estimator = load_model(model)
     label = None if missing_label is None else _as_label(missing_label, estimator.classes_)
     rows, decode = array_in(data, x), values_of("data")["decode"]
-    with active_cluster():
-        estimator.predict_to(
-            rows if decode is None else open_data(rows, decode=decode),
-            out,
-            method,
-            overwrite=overwrite,
-            resume=resume,
-            missing_label=label,
-        )
+    try:
+        with active_cluster():
+            estimator.predict_to(
+                rows if decode is None else open_data(rows, decode=decode),
+                out,
+                method,
+                overwrite=overwrite,
+                resume=resume,
+                missing_label=label,
+            )
+    except DataError as error:
+        if missing_label is None and "missing_label=" in str(error):
+            raise DataError(f"{error}; on the command line: --missing-label LABEL") from error
+        raise
     click.echo(f"{method}: {out}")
 
 

@@ -17,10 +17,11 @@ import numpy as np
 import zarr
 
 from dsoftmax.data.grid import Index
+from dsoftmax.data.label_arrays import from_objects
 from dsoftmax.data.row_array import BoxArrayMixin, RowArray
 from dsoftmax.data.zarr_array import ZarrArray, described, from_zarr
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import LABEL_KINDS, from_objects
+from dsoftmax.objective.labels import LABEL_KINDS
 from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.urls import Node, absolute_url, arrays_in, open_node, url_of
 from dsoftmax.typing import Array
@@ -137,7 +138,9 @@ def _masked(values: Array, missing: Array) -> Array:
 def open_stored(
     target: str | Path, *, require_complete: bool = True, decode: bool = True
 ) -> RowArray:
-    """Return the array or the AnnData column at a path or URL, having read its metadata only.
+    """Return the array or the AnnData column at a path or URL. No values are read.
+
+    It reads the metadata, lists the chunks, and reads the categories of a column.
 
     Parameters
     ----------

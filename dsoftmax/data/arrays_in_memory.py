@@ -1,4 +1,4 @@
-"""What a user has in memory as an array of NumPy: tables, columns with gaps; and what is none."""
+"""Converts arrays, tables and columns in memory to NumPy, and refuses what is no array."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dsoftmax.data.label_arrays import from_objects
 from dsoftmax.errors import DataError
 from dsoftmax.objective.kernel import compute_dtype
-from dsoftmax.objective.labels import from_objects
 from dsoftmax.typing import Array
 
 _PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__", "__buffer__")

@@ -18,6 +18,7 @@ import numpy as np
 import zarr
 from zarr.storage import FsspecStore
 
+from dsoftmax.data.cf_encoding import XARRAY_DIMS, cf_encoding
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
@@ -29,7 +30,7 @@ _NO_NAME = re.compile(r"phony_dim_\d+")  # of netCDF readers, numbered anew in e
 # A coordinate that is longer is compared at its ends: reading one of 2**20 numbers takes a moment,
 # and where rows are reversed, shifted or others, the ends tell.
 _MOST_COORDINATES = 1 << 20
-_CF_ATTRIBUTES = ("units", "calendar", "scale_factor", "add_offset")
+_TIME_ATTRIBUTES = ("units", "calendar")
 _STEP_FRACTION = 0.01  # of a step, by which coordinates may differ: they were rounded
 
 
@@ -97,7 +98,7 @@ def axes_of(values: Any, array: RowArray) -> Axes | None:
 def _stored_names(array: zarr.Array[Any]) -> list[Any] | None:
     stored = getattr(array.metadata, "dimension_names", None)  # format 3
     if stored is None:
-        stored = array.attrs.get("_ARRAY_DIMENSIONS")  # xarray's, in format 2
+        stored = array.attrs.get(XARRAY_DIMS)
     return list(stored) if isinstance(stored, list | tuple) else None
 
 
@@ -297,7 +298,18 @@ def _sibling(group: Any, name: str, length: int) -> zarr.Array[Any] | None:
 
 def _decoded(stored: zarr.Array[Any], values: Array) -> Any:
     """Return coordinates as xarray decodes them: times as such; None if that is not possible."""
-    attributes = {name: stored.attrs[name] for name in _CF_ATTRIBUTES if name in stored.attrs}
+    with suppress(DataError):  # of attributes that are not as they should be
+        if (encoding := cf_encoding(stored.name, stored, may_be_times=True)) is not None:
+            values = encoding.decode(values)
+            if np.ma.isMaskedArray(values):
+                kind = np.float64 if values.dtype.kind in "biuf" else object
+                values = np.ma.filled(values.astype(kind), np.nan)
+        return _as_times(values, stored)
+    return None
+
+
+def _as_times(values: Array, stored: zarr.Array[Any]) -> Any:
+    attributes = {name: stored.attrs[name] for name in _TIME_ATTRIBUTES if name in stored.attrs}
     try:
         import xarray as xr
     except ImportError:

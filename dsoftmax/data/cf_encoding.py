@@ -28,7 +28,7 @@ _FILLS = ("_FillValue", "missing_value")
 _PACKING = ("scale_factor", "add_offset")
 _ENCODING = (*_FILLS, *_PACKING, "_Unsigned", "dtype")
 _TIME = re.compile(r"^\s*\w+ since \s*-?\d")
-_XARRAY_DIMS = "_ARRAY_DIMENSIONS"  # of arrays of format 2 that xarray has written
+XARRAY_DIMS = "_ARRAY_DIMENSIONS"  # of arrays of format 2 that xarray has written
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class CFEncoding:
             return stored
         return stored.view(self.dtype.newbyteorder(stored.dtype.byteorder))
 
-    def is_missing(self, stored: Array) -> Array | None:
+    def missing_in(self, stored: Array) -> Array | None:
         """Return which of some stored numbers mean a missing value, or None if none does."""
         found: Array | None = None
         for fill in self.fill_values:
@@ -83,14 +83,18 @@ class CFEncoding:
     def decode(self, stored: Array) -> Array:
         """Return what stored numbers stand for: a masked array if some are missing."""
         values = stored = self.as_read(stored)
-        missing = self.is_missing(stored)
+        missing = self.missing_in(stored)
         if self.packing is not None:
             values = self.packing.unpack(stored, None, np.empty(stored.shape))
         return values if missing is None else np.ma.masked_array(values, missing)
 
 
-def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
+def cf_encoding(
+    name: str, array: zarr.Array[Any], *, may_be_times: bool = False
+) -> CFEncoding | None:
     """Return what the attributes of an array say of its numbers, or None if they say nothing.
+
+    Of times, which only coordinates may be, it is what their units count.
 
     Raises
     ------
@@ -98,6 +102,8 @@ def cf_encoding(name: str, array: zarr.Array[Any]) -> CFEncoding | None:
         If an attribute is not as the conventions have it, or the numbers are times.
     """
     attributes, dtype = dict(array.attrs), np.dtype(array.dtype)
+    if not may_be_times:
+        _require_no_times(name, attributes)
     return _encoding(name, attributes, dtype, _stored_fills(attributes, array))
 
 
@@ -114,6 +120,7 @@ def cf_encoding_of_attributes(
     DataError
         As `cf_encoding`, and for floats with a scale or an offset.
     """
+    _require_no_times(name, attributes)
     fills = [(key, attributes[key]) for key in _FILLS if key in attributes]
     found = _encoding(name, attributes, dtype, fills)
     if found is not None and found.packing is not None and dtype.kind == "f":
@@ -125,14 +132,17 @@ def cf_encoding_of_attributes(
     return found
 
 
-def _encoding(
-    name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any], stored: list[tuple[str, Any]]
-) -> CFEncoding | None:
+def _require_no_times(name: str, attributes: Mapping[str, Any]) -> None:
     if isinstance(units := attributes.get("units"), str) and _TIME.match(units):
         raise DataError(
             f"{name} holds times ({units!r}); expected numbers or labels. Convert them first, or "
             "read the stored numbers with open_data(decode=False)"
         )
+
+
+def _encoding(
+    name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any], stored: list[tuple[str, Any]]
+) -> CFEncoding | None:
     read_as = _read_as(name, attributes, dtype)
     fills = tuple(dict.fromkeys(_fill_values(name, stored, dtype, read_as)))
     packing = _packing(name, attributes, read_as)
@@ -209,7 +219,7 @@ def _fill_values(
 def _stored_fills(attributes: Mapping[str, Any], array: zarr.Array[Any]) -> list[tuple[str, Any]]:
     """Return what is stored as a fill value, by its name; that of the Zarr array comes last."""
     stored = [(key, attributes[key]) for key in _FILLS if key in attributes]
-    if array.metadata.zarr_format == 2 and _XARRAY_DIMS in array.attrs:
+    if array.metadata.zarr_format == 2 and XARRAY_DIMS in array.attrs:
         # There xarray keeps `_FillValue` as the fill value of the Zarr array.
         stored += [("fill_value", array.fill_value)] * (array.fill_value is not None)
     return stored

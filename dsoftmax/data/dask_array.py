@@ -32,9 +32,9 @@ from dsoftmax.data.dask_graph import (
     zarr_behind,
 )
 from dsoftmax.data.grid import Grid, block_values, joined
+from dsoftmax.data.label_arrays import from_objects
 from dsoftmax.data.row_array import RowArray, RowArrayMixin
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import from_objects
 from dsoftmax.typing import Array
 
 _MOST_SHARED = 16  # tasks that all blocks may have in common

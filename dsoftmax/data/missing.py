@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.data.cf_encoding import CFEncoding
+from dsoftmax.data.label_arrays import comparable_label, is_missing
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import comparable_label, is_missing
 from dsoftmax.objective.reduction import MISSING, Chunk
 from dsoftmax.typing import Array
 
@@ -35,7 +35,7 @@ def with_features(
         values, missing = np.ma.getdata(values), masked if masked.any() else None
     elif encoding is not None:
         values = encoding.as_read(values)
-        missing = encoding.is_missing(values)
+        missing = encoding.missing_in(values)
     return chunk._replace(X=values, packing=packing), missing
 
 

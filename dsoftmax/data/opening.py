@@ -16,13 +16,13 @@ from dsoftmax.data.arrays_in_memory import as_numpy
 from dsoftmax.data.axes import axes_of, require_same_axes, stored_feature_names
 from dsoftmax.data.cf_encoding import cf_encoding_of_attributes, dtype_for
 from dsoftmax.data.grid import Grid
+from dsoftmax.data.label_arrays import comparable_label, is_missing
 from dsoftmax.data.numpy_array import MemoryArray, from_memmap
 from dsoftmax.data.retry import RetryPolicy
 from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import comparable_label, is_missing
 
 _DEFAULTS = (None, "raise", None, "raise", 0, True)
 
@@ -39,7 +39,9 @@ def open_data(
     max_bad_chunks: int = 0,
     decode: bool = True,
 ) -> Source:
-    """Return a source of rows, having read metadata and the lists of chunks only.
+    """Return a source of rows. No values of X, y or weights are read.
+
+    It reads the metadata of stores, lists their chunks, and reads the categories of AnnData.
 
     Parameters
     ----------
@@ -53,7 +55,8 @@ def open_data(
         Finite, not negative.
     dtype : "float32" or "float64", optional
         What to compute in. By default float32 for float32, float16, bool and integers of
-        up to 16 bits, which it holds exactly, and float64 for wider ones. Stored
+        up to 16 bits, which it holds exactly, and float64 for wider ones, and for a
+        `scale_factor` or `add_offset` of 2**60 or more, or of 2**-60 or less. Stored
         values keep their dtype until a block of rows is computed.
     missing : {"raise", "drop"}, default="raise"
         Whether a missing value is an error, or its row is left out of what is fitted or
@@ -87,6 +90,14 @@ def open_data(
     DataError
         If there is no array at a path, or shapes, lengths or dtypes do not fit; or the names of
         axes, or coordinates along them, where both X and the other array have some.
+    ChunkError
+        If dsoftmax wrote a store in full and it has lost chunks, unless they may be skipped.
+
+    Warns
+    -----
+    UserWarning
+        If a Dask array is computed from stored numbers that attributes say how to decode, which
+        Dask has not done.
 
     Examples
     --------

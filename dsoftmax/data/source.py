@@ -17,6 +17,7 @@ import numpy as np
 from dsoftmax.data.axes import Axes
 from dsoftmax.data.folds import Folds, HoldOut
 from dsoftmax.data.grid import Grid
+from dsoftmax.data.label_arrays import from_objects
 from dsoftmax.data.missing import (
     decoded,
     equal,
@@ -30,7 +31,7 @@ from dsoftmax.data.missing import (
 from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy, fetch
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import LABEL_KINDS, UNKNOWN, codes_of, from_objects, preview
+from dsoftmax.objective.labels import LABEL_KINDS, UNKNOWN, codes_of, preview
 from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, by_number
 from dsoftmax.typing import Array
 
@@ -49,7 +50,7 @@ class Source:
     class_weight : (n_classes,) factors of the row weights, or None
     grid : the axes of the samples if there is more than one, else None
     missing : "raise"; "drop": rows with missing values are left out; "keep": those of X are NaN; or
-        "tell": rows with masked or marked values of X are left out but not changed, others kept
+        "mark": rows with masked or marked values are marked in `left_out`, and X is not changed
     ignore_label : rows with this label are left out
     retry_policy : how long to try reads again
     max_bad_chunks : how many chunks of X may be left out since they cannot be read
@@ -136,9 +137,9 @@ class Source:
         return replace(self._each(lambda array: array.laid_out(grid)), grid=grid)
 
     def features_only(self) -> Source:
-        """Return the source of all rows of X, which no policy leaves out: for predictions."""
+        """Return the source of X alone, for predictions: rows with missing values are marked."""
         return replace(
-            self, y=None, sample_weight=None, missing="tell", ignore_label=None, axes=None
+            self, y=None, sample_weight=None, missing="mark", ignore_label=None, axes=None
         )
 
     def require_visible(self) -> None:
@@ -214,7 +215,7 @@ class Source:
         chunk, missing = with_features(chunk, values, self.X.encoding)
         if self.missing == "keep":
             return with_nan(chunk, missing, self.dtype)
-        if self.missing == "tell":
+        if self.missing == "mark":
             return without_missing(chunk, missing)
         if self.missing == "drop":
             chunk = without_missing(chunk, missing)

@@ -62,8 +62,8 @@ def require_unchanged(*sources: Source | None, at_start: bool = False) -> None:
             after = list_chunks(array.array())
             if after is None:
                 warnings.warn(
-                    f"{array.name} could be listed when it was opened, and cannot be any more: "
-                    "whether its chunks have changed since is not known",
+                    f"{array.name} could be listed when it was opened, and cannot be listed any "
+                    "more, so changes of its chunks cannot be detected",
                     stacklevel=2,
                 )
             elif changes := before.changes(after):

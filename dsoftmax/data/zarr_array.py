@@ -240,7 +240,7 @@ def from_zarr(
 def described(
     name: str, url: str | None, array: Any, *, require_complete: bool = True, decode: bool = True
 ) -> ZarrArray:
-    """Return the source array of a Zarr array, from its metadata.
+    """Return the source array of a Zarr array. No values are read, but its chunks are listed.
 
     Parameters
     ----------

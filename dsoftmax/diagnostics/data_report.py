@@ -59,9 +59,9 @@ class Inspection:
     ----------
     arrays : ArrayFacts by role: "X", "y", "sample_weight"
     n_samples, n_features : int
-    non_finite_values, non_finite_rows : NaN and infinities in X, and the rows that have any
+    non_finite_values, non_finite_rows : missing values of X (see `open_data`), rows with any
     missing_targets : rows without a label or a weight, which are not counted in `class_counts`
-    constant_features : indices of the features whose finite values are all the same
+    constant_features : indices of the features whose values are all the same but for missing ones
     class_counts : rows of each label, or None without y
     classes_in_a_chunk : minimum, mean and maximum over the chunks of X, or None without y
     one_class_chunks : chunks of X, of two rows or more, whose rows are all of one class, or None
@@ -100,7 +100,7 @@ class Inspection:
     def _findings(self) -> Iterator[tuple[str, str]]:
         constant = self.constant_features
         yield "rows", f"{self.n_samples:,} of {self.n_features:,} features"
-        yield "not finite", f"{self.non_finite_values:,} values in {self.non_finite_rows:,} rows"
+        yield "missing", f"{self.non_finite_values:,} values in {self.non_finite_rows:,} rows"
         if self.missing_targets:
             yield "missing", f"labels or weights of {self.missing_targets:,} rows"
         yield "constant", f"{len(constant):,} features{_listed(': ', constant)}"
@@ -119,7 +119,7 @@ class _Sums:
 
     Attributes
     ----------
-    low, high : (n_features,), NaN where no value is finite
+    low, high : (n_features,), NaN where all values are missing
     classes : minimum, sum and maximum of the number of classes in a chunk
     """
 
@@ -162,7 +162,7 @@ def inspect_data(
     -------
     Inspection
         How the arrays are chunked and encoded, which chunks are missing, the classes and
-        their mixture, constant features, values that are not finite; and what to look after.
+        their mixture, constant features, missing values; and what to look after.
 
     Raises
     ------
@@ -276,7 +276,7 @@ def _warnings(
         if stored is not None and not stored.checksum:
             yield f"{role} has no checksum: a flipped bit may be read as another number"
     if sums.non_finite_values:
-        yield "a fit refuses values that are not finite, unless open_data(missing='drop')"
+        yield "a fit refuses missing values, unless open_data(missing='drop')"
     if sums.missing_targets:
         yield "a fit refuses missing labels and weights, unless open_data(missing='drop')"
     if sums.labels is not None and len(sums.labels.labels) < 2:

@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dsoftmax.data.axes import feature_axis, require_same_feature_axis
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.estimators.export import sklearn_model, write_onnx
@@ -31,7 +30,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : as for `fit`
-            The rows.
+            The rows. Stored numbers are decoded by the attributes of their own array, whatever
+            those of the training data were; `X` may be ``open_data(X, decode=False)``, which
+            reads them as they are stored.
         missing_label : label, optional
             What rows with a missing value get: a NaN or an infinity, a masked value, or one that
             attributes mark so (see `open_data`). By default such a row is an error. The labels are
@@ -50,6 +51,12 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If X has another number of features than the model, or no dtype holds the classes and
             `missing_label`; if a row has a missing value and there is no label for it (of a Dask
             array, when it is computed).
+
+        Warns
+        -----
+        UserWarning
+            If chunks of X are not in its store, which reads them as its fill value; if only one of
+            X and the model has names of features; and as `open_data`.
         """
         return self._predicted(X, "predict", missing_label)
 
@@ -59,13 +66,18 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : as for `fit`
-            The rows.
+            The rows, read as `predict` reads them.
 
         Returns
         -------
         array of shape (n_samples, n_classes)
             Of the kind that `predict` returns; the columns are those of `classes_`. Rows with a
             missing value have NaN.
+
+        Warns
+        -----
+        UserWarning
+            As `predict`.
         """
         return self._predicted(X, "predict_proba")
 
@@ -75,13 +87,18 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : as for `fit`
-            The rows.
+            The rows, read as `predict` reads them.
 
         Returns
         -------
         array of shape (n_samples, n_classes)
             Of the kind that `predict` returns; the columns are those of `classes_`. Rows with a
             missing value have NaN.
+
+        Warns
+        -----
+        UserWarning
+            As `predict`.
         """
         return self._predicted(X, "predict_log_proba")
 
@@ -91,13 +108,18 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : as for `fit`
-            The rows.
+            The rows, read as `predict` reads them.
 
         Returns
         -------
         array of shape (n_samples, n_classes), or (n_samples,) for two classes
             Of the kind that `predict` returns; for two classes the log odds of the second. Rows
             with a missing value have NaN.
+
+        Warns
+        -----
+        UserWarning
+            As `predict`.
         """
         return self._predicted(X, "decision_function")
 
@@ -119,7 +141,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : as for `fit`
-            The rows.
+            The rows, read as `predict` reads them.
         path : path or URL
             Of the array.
         method : {"predict_proba", "predict", "predict_log_proba", "decision_function"}
@@ -141,6 +163,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If X does not fit the model, there is something at `path` already, or what was begun
             is of another model, data or `missing_label`; as `predict`.
+
+        Warns
+        -----
+        UserWarning
+            As `predict`.
         """
         check_is_fitted(self)
         source = self._opened(X)
@@ -163,7 +190,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Warns
         -----
         UserWarning
-            If y has labels that the model does not know; they are counted as wrong.
+            As `evaluate`.
         """
         return float(self._evaluated(X, y, sample_weight)["accuracy"])
 
@@ -196,8 +223,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Warns
         -----
         UserWarning
-            If rows with missing values are left out, or y has labels that the model does not know;
-            "unknown_labels" lists them.
+            If rows with missing values are left out, or y has labels that the model does not know,
+            which are counted as wrong and listed in "unknown_labels"; and as `predict`.
         """
         return self._evaluated(X, y, sample_weight)
 
@@ -224,7 +251,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sklearn.linear_model.LogisticRegression
             Fitted. `fit_intercept`, `class_weight`, `max_iter` and `tol` are those of this model;
             its other parameters, of which only a new fit takes note, are scikit-learn's. It
-            refuses missing values, whatever it is to predict.
+            raises on missing values in every method.
         """
         check_is_fitted(self)
         params = {name: getattr(self, name) for name in _SHARED}
@@ -241,7 +268,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Its input is "X" of shape (rows, n_features), and its outputs are "label" (rows,) and
         "probabilities" (rows, n_classes) in float32, computed in float64. Integers come back as
         int64. The property "feature_names" holds the names of the features, a line each. A row with
-        a NaN or an infinity has probabilities of NaN, and a label without a meaning: there is no
+        a NaN or an infinity has probabilities of NaN, and an arbitrary label: there is no
         `missing_label`.
 
         Parameters
@@ -276,9 +303,6 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _linear(self, X: Any, source: Source | None, missing_label: Any = None) -> LinearModel:
         check_feature_names(self, X, source, reset=False)
-        if source is not None:
-            expected = self._fit_fact("_feature_axis", None)
-            require_same_feature_axis(source.X.name, feature_axis(source.axes), expected)
         return self._model(missing_label)
 
     def _opened(self, X: Any, y: Any = None, sample_weight: Any = None) -> Source:

@@ -107,7 +107,8 @@ class SoftmaxRegression(PartLearner):
         Determines the shuffles; the seed used is kept in `seed_`.
     warm_start : bool, default=False
         Start from the coefficients of the last fit, if it had the same classes and features. The
-        result is no worse than that: the first pass evaluates them.
+        result is no worse than that: the first pass evaluates them, or with mini-batches adds up
+        their losses on the rows of each step.
     checkpoint : path or URL, default=None
         A folder to keep the state of the fit in. If it holds that of an unfinished fit of the same
         data and parameters, this one goes on from there, to the same bits; if of a finished one,
@@ -283,7 +284,7 @@ class SoftmaxRegression(PartLearner):
             If chunks were left out, or a checkpoint could not be written.
         UserWarning
             If rows are left out (`open_data`), or chunks of an array are not in its store, which
-            reads them as its fill value.
+            reads them as its fill value; and as `open_data`.
         """
         last = self._last_fit() if self.warm_start else None
         params = resolve(self.get_params(deep=False), last)

@@ -65,10 +65,9 @@ class SoftmaxRegressionCV(LinearClassifier):
         Eliminate candidates before they converge, if they cannot win any more (racing: Maron and
         Moore, 1994). This needs an estimate of the distance to the minimum, so it applies only to
         "neg_log_loss", the solver "newton" and candidates without an L1 penalty. A candidate is
-        eliminated if its loss is higher than the best by more than both can still change, see the
-        notes. It keeps the scores and coefficients that it has then, which are not those of a
-        converged model; its objective may be that of a sample of the rows.
-        If False, every model is followed to its minimum.
+        eliminated if its loss is higher than the best by more than both can still change (notes).
+        It keeps the scores and coefficients that it has then, which are not those of a converged
+        model; its objective may be that of a sample of the rows. If False, none is eliminated.
     fit_intercept, class_weight, classes, standardize : as for `SoftmaxRegression`
         Class weights "balanced" are those of all rows.
     solver : {"auto", "newton", "lbfgs"}, default="auto"
@@ -91,8 +90,9 @@ class SoftmaxRegressionCV(LinearClassifier):
         Descending.
     l1_ratios_ : ndarray of shape (n_l1_ratios,)
     scores_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
-        Of the models on the rows that they did not learn from; one "fold" with `X_val`. Of a search
-        interrupted while full-data models are ahead: of these, which learned from all rows.
+        Of the models on the rows that they did not learn from; one "fold" with `X_val`. If the
+        search is interrupted while full-data models are ahead, the scores are of these, which have
+        learned from all rows.
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas, n_classes, n_features + 1)
         Of the models, intercepts last; one class for two.
     objectives_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
@@ -100,13 +100,12 @@ class SoftmaxRegressionCV(LinearClassifier):
     converged_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
         Which models were followed to their minima.
     coef_, intercept_, classes_, n_features_in_, feature_names_in_, seed_, data_, numerics_
-        As of `SoftmaxRegression`, for the winner; `loss_`, `loss_evaluated_` and `gap_` too.
+        As of `SoftmaxRegression`, for the winner; `loss_`, `loss_evaluated_`, `gap_`,
+        `stop_reason_` and `quarantined_` too. A search starts anew without a chunk it leaves out.
     n_iter_, n_steps_ : int
         Passes over X, the scans of the labels and X_val not counted, and reads that evaluated.
     history_ : list of dict
         A record for every pass: how the best candidate stood.
-    quarantined_ : list of dict
-        As of `SoftmaxRegression`; a search starts anew without a chunk that it has to leave out.
     best_estimator_ : SoftmaxRegression
         The winner, fitted, with its alpha.
 

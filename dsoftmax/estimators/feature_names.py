@@ -7,6 +7,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names
 
+from dsoftmax.data.axes import feature_axis, require_same_feature_axis
 from dsoftmax.data.source import Source
 
 
@@ -24,6 +25,8 @@ def check_feature_names(
 
     Raises
     ------
+    DataError
+        If the features lie along an axis of another name.
     ValueError
         If X has other names than the data of the fit, or the same in another order.
 
@@ -32,6 +35,10 @@ def check_feature_names(
     UserWarning
         If only one of the two has names.
     """
+    if source is not None and not reset:
+        fitted = getattr(estimator, "best_estimator_", estimator)
+        expected = getattr(fitted, "_feature_axis", None)
+        require_same_feature_axis(source.X.name, feature_axis(source.axes), expected)
     names = None if source is None else source.feature_names
     if names is not None and not hasattr(X, "columns"):
         import pandas as pd

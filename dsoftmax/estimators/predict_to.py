@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -60,11 +61,13 @@ def predict_to_store(
     warn_of_absent_chunks(source, stacklevel=3)
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_chunked(source.features_only())
-    with executor_for(source) as executor:
+    with ExitStack() as stack:
+        executor = stack.enter_context(executor_for(source))
         fingerprint = _fingerprint(model, source, method, executor) if resume else None
         if fingerprint is not None and _is_complete(locate(path), fingerprint):
             return
-        with new_node(locate(path), overwrite, resumable=resume) as target:
+        # The tasks end before the folder is removed that they write to.
+        with new_node(locate(path), overwrite, resumable=resume) as target, stack:
             url = absolute_url(os.fspath(target))
             if fingerprint is None or not _is_started(url, fingerprint, overwrite):
                 _create_output(url, model, source, method, out, fingerprint, overwrite)

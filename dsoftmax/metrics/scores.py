@@ -36,7 +36,7 @@ class EvaluationResult(dict[str, Any]):
         The labels in y that the model does not know: "label", and how many "rows" have each. These
         rows are counted as wrong, as scikit-learn does: in the accuracies, of which
         `balanced_accuracy` takes each of these labels for a class; in `top_k_accuracy` and `ece`;
-        and, as rows of no class that were predicted to be of one, in precision and F1. They have
+        in precision and F1 they count as false positives of the class that was predicted. They have
         no part in `log_loss`, `brier_score` and `confusion_matrix`.
     accuracy, balanced_accuracy : float
         Share of the weight that is predicted right, and the mean of that share over the classes

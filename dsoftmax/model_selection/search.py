@@ -279,7 +279,7 @@ class CrossValidationSearch:
     ) -> SearchResult:
         """Return the result, and keep it in the checkpoint."""
         checkpointer, progress = self._checkpointer, self._checkpointer.progress
-        if not self._state.done:
+        if not self._state.done and not interrupted:  # whoever stops it wants what there is
             require_unchanged(data.source, self._validation.source if self._validation else None)
         final = fitted_winner(self._state, models, winner, interrupted=interrupted)
         if not interrupted:

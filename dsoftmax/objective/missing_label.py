@@ -77,5 +77,5 @@ def missing_label_error(block: Chunk, missing: Array, classes: Array) -> DataErr
     return DataError(
         f"X has {found}, so that no class is predicted for that row ({int(missing.sum())} such "
         f"rows among {len(missing)}). Pass the label that such rows are to get, as missing_label="
-        f"{example(classes)!r} (--missing-label), or call predict_proba, which gives them NaN"
+        f"{example(classes)!r}, or call predict_proba, which gives them NaN"
     )

@@ -108,14 +108,23 @@ def active_client() -> Any:
 
 def _require_portable(source: Source) -> None:
     """Raise DataError if only this process can read the data."""
+    from dsoftmax.data.dask_array import DaskArray
+
     for array in source.arrays:
-        if not array.portable:
-            raise DataError(
-                f"{array.name} is an open store, a file that is open for writing (h5py: open it "
-                "with mode 'r'), or one in this process's memory, which the workers of the active "
-                "Dask client cannot read; pass its path or URL, and store it in a folder or at a "
-                "URL that they see"
+        if array.portable:
+            continue
+        what, remedy = "is a store that is open in this process", "pass its path or URL, or "
+        if isinstance(array, DaskArray):
+            what, remedy = (
+                "reads an HDF5 file that is open for writing",
+                "open it with mode 'r', or ",
             )
+        elif array.name.startswith("memory://"):
+            what, remedy = "is in the memory of this process", ""
+        raise DataError(
+            f"{array.name} {what}, which the workers of the active Dask client cannot read; "
+            f"{remedy}store it in a folder or at a URL that they see"
+        )
 
 
 def _require_owner(source: Source, client: Any) -> None:

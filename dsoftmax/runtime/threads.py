@@ -80,5 +80,3 @@ class ThreadExecutor:
         finally:
             for future in running:
                 future.cancel()
-            # What they would still write to may be removed next.
-            concurrent.futures.wait(running)

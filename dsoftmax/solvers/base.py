@@ -246,7 +246,9 @@ class Solver(ABC, Generic[S]):
         """Return the state after the evaluation that `ask` asked for."""
 
     def moved(self, state: S, point: Array, known: Evaluation) -> S:
-        """Return the state at a point whose objective is known; that of `start` evaluates it.
+        """Return the state at a point whose objective is known.
+
+        By default the state of `start`, which asks for an evaluation of the point.
 
         Parameters
         ----------

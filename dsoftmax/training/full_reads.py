@@ -1,4 +1,4 @@
-"""Reads all rows of a source once, and adds up what several reductions make of them."""
+"""Adds up reductions over all rows of a source, or over those that mini-batches read first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OnTaskDone = Callable[[TaskResult, PartialSum | None, bool], None]
 
 
 class RowReader:
-    """Reduces over all rows of a source.
+    """Reduces over all rows of a source, or over those of the first mini-batches.
 
     Parameters
     ----------

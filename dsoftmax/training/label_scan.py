@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsoftmax.data.batches import Leaf
+from dsoftmax.data.label_arrays import is_missing
 from dsoftmax.data.label_counts import LabelCounts, label_counts, labels_digest
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
-from dsoftmax.objective.labels import is_missing, preview
+from dsoftmax.objective.labels import preview
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.spans import Span, cut_spans

@@ -1,4 +1,4 @@
-"""Whether Dask blocks are the same at each read: those of random numbers without a seed are not."""
+"""Checks that Dask blocks are the same at each read."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def final_model(
     Raises
     ------
     DataError
-        If the data have changed since they were opened.
+        If the data have changed since they were opened, unless the fit was interrupted.
     """
     solver_state = state.solver_state
     assert solver_state is not None, "the solver has started"
@@ -111,7 +111,8 @@ def final_model(
         choice, gap = best, gap if best is choice else None
     if state.position.separated and choice.best_pass is None and status is not Status.INTERRUPTED:
         status = Status.SEPARABLE
-    evaluator.require_unchanged()
+    if status is not Status.INTERRUPTED:  # whoever stops a fit wants what there is
+        evaluator.require_unchanged()
     with np.errstate(over="ignore", invalid="ignore"):
         coef, intercept = objective.coefficients(choice.point)
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):

@@ -12,12 +12,14 @@ from dsoftmax.data.retry import BadChunk
 from dsoftmax.metrics.metrics import MetricSums
 from dsoftmax.objective.importance_sample import ImportanceSample
 from dsoftmax.objective.kernel import LossSums
+from dsoftmax.objective.objective import Objective, build_objective
 from dsoftmax.objective.scaling import Moments
 from dsoftmax.runtime.cost import Cost, PartialSum
 from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers.base import State, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.storage.records import storable
+from dsoftmax.training.params import FitParams
 from dsoftmax.typing import Array
 
 
@@ -105,6 +107,22 @@ class DataStatistics:
     class_weight: Array
     n_rows: int
     at_start: LossSums | None = None
+
+    def objective(
+        self, params: FitParams, dtype: np.dtype[np.floating], *, mini_batch: bool
+    ) -> Objective:
+        """Return the objective, in coordinates chosen by the moments."""
+        return build_objective(
+            self.moments,
+            class_weight=self.class_weight,
+            n_rows=self.n_rows,
+            alpha=params.alpha,
+            l1_ratio=params.l1_ratio,
+            fit_intercept=params.fit_intercept,
+            standardize=params.standardize,
+            scaled=params.learning_rate is None or not mini_batch,
+            dtype=dtype,
+        )
 
 
 @storable

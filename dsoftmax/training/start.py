@@ -12,7 +12,7 @@ from dsoftmax.objective.evaluation import Evaluation
 from dsoftmax.objective.kernel import LossSums
 from dsoftmax.objective.labels import preview
 from dsoftmax.objective.linear_model import LinearModel
-from dsoftmax.objective.objective import Objective, build_objective
+from dsoftmax.objective.objective import Objective
 from dsoftmax.objective.scaling import kernel_shift
 from dsoftmax.objective.units import in_units, shift_and_factor
 from dsoftmax.solvers.base import FullBatchState, Solver, State, Status
@@ -103,23 +103,6 @@ def apart_from_start(position: EpochPosition, sums: LossSums) -> tuple[EpochPosi
     loss, weight = position.at_start
     so_far = (loss + float(sums.loss[-1]), weight + float(sums.weight[-1]))
     return replace(position, at_start=so_far), sums.models(slice(-1))
-
-
-def objective_of(
-    statistics: DataStatistics, params: FitParams, dtype: np.dtype[np.floating], *, mini_batch: bool
-) -> Objective:
-    """Return the objective, in coordinates chosen by the moments of the first read."""
-    return build_objective(
-        statistics.moments,
-        class_weight=statistics.class_weight,
-        n_rows=statistics.n_rows,
-        alpha=params.alpha,
-        l1_ratio=params.l1_ratio,
-        fit_intercept=params.fit_intercept,
-        standardize=params.standardize,
-        scaled=params.learning_rate is None or not mini_batch,
-        dtype=dtype,
-    )
 
 
 def value_at_start(objective: Objective, start: LinearModel, sums: tuple[float, float]) -> float:

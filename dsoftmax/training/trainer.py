@@ -30,7 +30,7 @@ from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult, final_model
 from dsoftmax.training.run_state import BestModel, DataStatistics, FitState
-from dsoftmax.training.start import at_start, first_point, first_state, objective_of
+from dsoftmax.training.start import at_start, first_point, first_state
 from dsoftmax.training.stopping import best_after, status_after
 from dsoftmax.training.validation import ValidationSet, require_labels
 from dsoftmax.typing import Array
@@ -205,7 +205,7 @@ class Trainer:
 
     def _objective_of(self, statistics: DataStatistics | None, *, mini_batch: bool) -> Objective:
         assert statistics is not None, "a solver starts after the first read"
-        return objective_of(statistics, self._params, self._source.dtype, mini_batch=mini_batch)
+        return statistics.objective(self._params, self._source.dtype, mini_batch=mini_batch)
 
     def _announce(self, kind: Kind) -> None:
         source, executor, held = self._source, self._executor, self._source.hold_out

@@ -28,4 +28,4 @@ def test_a_store_is_ingested_with_what_decodes_it(dsoftmax: Dsoftmax, tmp_path: 
     assert dsoftmax("ingest", "s", "out", "--shuffle", "1").returncode == 0
     done = dsoftmax("inspect", "out")
     assert "scale_factor 0.001, add_offset -0.1; missing where -32768" in done.stdout
-    assert "not finite     4 values in 4 rows" in done.stdout
+    assert "missing        4 values in 4 rows" in done.stdout

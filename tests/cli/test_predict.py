@@ -56,7 +56,7 @@ def test_labels_of_missing_rows_are_the_one_that_is_named(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "(--missing-label)"),
+        ((), "on the command line: --missing-label LABEL"),
         (("--drop-missing",), "needs --missing-label LABEL"),
         (("--missing-label", "none"), "--missing-label is 'none'"),
     ],

@@ -263,6 +263,47 @@ def test_times_are_compared_as_their_units_say(tmp_path: Path) -> None:
             open_data(X, of("y", CLASSES, units))
 
 
+ENCODED: dict[str, dict[str, Any]] = {
+    "packed": {"dtype": "i2", "scale_factor": 0.5, "_FillValue": -1},
+    "unsigned": {"dtype": "i1", "_Unsigned": "true", "_FillValue": -1},
+    "marked": {"dtype": "i4", "_FillValue": -9},
+    "float": {"dtype": "f4", "_FillValue": -9.0},
+    "two marks": {"dtype": "i4", "missing_value": -9, "_FillValue": -9},
+}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_coordinates_are_compared_as_xarray_decodes_them(
+    encoding: str, zarr_format: int, tmp_path: Path
+) -> None:
+    rows = np.r_[np.arange(7) * 35.0, np.nan]  # int8 holds the larger ones as unsigned numbers
+    X = xr.DataArray(TABLE, dims=("row", "f"), coords={"row": rows})
+    options: Any = {"encoding": {"row": ENCODED[encoding]}, "zarr_format": zarr_format}
+    written(tmp_path / "X", "X", X, **options)
+    decoded = xr.open_zarr(tmp_path / "X", consolidated=False)["X"]
+    for other, refused in ((rows, False), (np.r_[rows[:7], 999.0], True)):
+        y = labels(CLASSES, ("row",), row=other)
+        for given in (str(tmp_path / "X" / "X"), decoded):
+            if refused:
+                with pytest.raises(DataError, match="at index 7"):
+                    open_data(given, y)
+            else:
+                assert open_data(given, y).n_samples == 8
+
+
+def test_times_that_are_missing_are_compared_as_such(tmp_path: Path) -> None:
+    times = TIMES.to_numpy().copy()
+    times[3] = np.datetime64("NaT")
+    X = xr.DataArray(TABLE, dims=("row", "f"), coords={"row": times})
+    encoding = {"dtype": "i8", "_FillValue": -1, "units": "seconds since 2000-01-01"}
+    written(tmp_path / "X", "X", X, encoding={"row": encoding})
+    path = str(tmp_path / "X" / "X")
+    assert open_data(path, labels(CLASSES, ("row",), row=times)).n_samples == 8
+    with pytest.raises(DataError, match="at index 3"):
+        open_data(path, labels(CLASSES, ("row",), row=TIMES))
+
+
 def test_long_coordinates_are_compared_at_their_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,6 +182,29 @@ def test_a_model_says_nothing_of_convergence_when_its_data_have_changed(
     assert "converged" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["fit", "search"])
+def test_a_fit_that_is_interrupted_returns_its_model_without_a_look_at_the_stores(
+    kind: str, tmp_path: Path
+) -> None:
+    path, y, chunk = written(tmp_path)
+
+    def stop() -> None:
+        other_rows(chunk)
+        raise KeyboardInterrupt
+
+    once, checkpoint = Once(PassEnded, stop, number=3), tmp_path / "checkpoint"
+    options: Any = {"callbacks": [once], "checkpoint": checkpoint}
+    search = SoftmaxRegressionCV(alphas=[1e-2, 1e-1], cv=2, random_state=0, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = (model(**options) if kind == "fit" else search).fit(path, y)
+    assert once.done
+    assert found.stop_reason_.startswith("interrupted")
+    assert found.score(X, Y) > 0.7
+    with pytest.raises(CheckpointError, match="chunks of X were written, or removed, since"):
+        found.set_params(callbacks=[]).fit(path, y)
+
+
 def test_an_evaluation_of_data_that_change_is_refused(tmp_path: Path) -> None:
     path, y, chunk = written(tmp_path)
     fitted = model().fit(X, Y)
