@@ -19,6 +19,8 @@ from dsoftmax.data.store_changes import (
     require_unchanged,
     warn_of_absent_chunks,
 )
+from dsoftmax.errors import CheckpointError
+from tests.callbacks import StopAfter, StopError
 
 CELL_TYPES = np.array(["B", "NK", "T"])
 Door = Callable[[Path, str], Any]
@@ -155,6 +157,17 @@ def test_a_column_that_is_damaged_is_named(store: Path) -> None:
         open_data(X, root["obs/batch"])
 
 
+def first_chunk(place: Path) -> Path:
+    """Return the file of the first chunk of an array, of either format."""
+    return next(place / name for name in ("c/0", "0") if (place / name).exists())
+
+
+def touch_later(place: Path) -> None:
+    """Give the first chunk of an array a later time: coarse clocks tell no two writes apart."""
+    now = first_chunk(place).stat().st_mtime_ns
+    os.utime(first_chunk(place), ns=(now + 10**9, now + 10**9))
+
+
 @pytest.mark.parametrize(
     ("column", "array"),
     [
@@ -172,9 +185,7 @@ def test_every_array_of_a_column_is_compared_with_what_it_was(
     path = f"{store}/obs/{column}"
     before, source = listed_digests(open_stored(path)), open_data(f"{store}/X", path)
     place = store / "obs" / array
-    (chunk,) = (place / name for name in ("c/0", "0") if (place / name).exists())
-    now = chunk.stat().st_mtime_ns
-    os.utime(chunk, ns=(now + 10**9, now + 10**9))
+    touch_later(place)
     after = listed_digests(open_stored(path))
     changed = [url for url, digest in before.items() if after[url] != digest]
     assert changed == [str(place)]
@@ -194,8 +205,24 @@ def test_a_part_of_a_column_knows_of_its_absent_chunks_only(store: Path) -> None
 
 def test_categories_that_are_absent_are_warned_of(store: Path) -> None:
     place = store / "obs" / "ct" / "categories"
-    (chunk,) = (place / name for name in ("c/0", "0") if (place / name).exists())
-    chunk.unlink()
+    first_chunk(place).unlink()
     source = open_data(f"{store}/X", f"{store}/obs/ct")
     with pytest.warns(UserWarning, match=r"1 chunk\(s\) of .*ct/categories are not in the store"):
         warn_of_absent_chunks(source, stacklevel=1)
+
+
+@pytest.mark.filterwarnings("ignore:54 of 400 rows are left out")
+@pytest.mark.usefixtures("checkpoint_always")
+@pytest.mark.parametrize("array", ["codes", "categories"])
+def test_a_fit_does_not_go_on_with_a_column_that_was_written_since(
+    array: str, store: Path, tmp_path: Path
+) -> None:
+    def model(**params: Any) -> SoftmaxRegression:
+        return SoftmaxRegression(solver="lbfgs", checkpoint=tmp_path / "checkpoint", **params)
+
+    source = open_data(f"{store}/X", f"{store}/obs/ct", missing="drop")
+    with pytest.raises(StopError):
+        model(callbacks=[StopAfter(8)]).fit(source)
+    touch_later(store / "obs" / "ct" / array)
+    with pytest.raises(CheckpointError, match="chunks of y were written, or removed, since"):
+        model().fit(open_data(f"{store}/X", f"{store}/obs/ct", missing="drop"))
