@@ -120,7 +120,7 @@ def _require_portable(source: Source) -> None:
                 "open it with mode 'r', or ",
             )
         elif array.name.startswith("memory://"):
-            what, remedy = "is in the memory of this process", ""
+            what, remedy = "is in this process's memory", ""
         raise DataError(
             f"{array.name} {what}, which the workers of the active Dask client cannot read; "
             f"{remedy}store it in a folder or at a URL that they see"

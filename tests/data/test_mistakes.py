@@ -286,7 +286,8 @@ def test_a_store_in_this_process_is_refused_by_a_cluster(cluster: Client, where:
     place = "memory://mistakes/X" if where == "url" else MemoryStore()
     array = zarr.create_array(place, data=X4, chunks=(2, 2), overwrite=True)
     given = place if where == "url" else array
-    with pytest.raises(DataError, match=r"in this process's memory.*workers.*cannot read"):
+    cause = "is in this process's memory" if where == "url" else "is a store that is open"
+    with pytest.raises(DataError, match=f"{cause}.*workers.*cannot read"):
         SoftmaxRegression().fit(given, Y4)
 
 

@@ -273,3 +273,12 @@ def test_a_store_that_cannot_be_listed_is_read(tmp_path: Path) -> None:
         server.shutdown()
     np.testing.assert_allclose(model.coef_, SoftmaxRegression().fit(X, Y).coef_, atol=1e-4)
     assert "classes        2: 1" in report
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_computed_array_that_is_not_finite_gives_no_warning_of_numpy(value: float) -> None:
+    X = np.eye(40)
+    X[5, 3] = value
+    blocks = da.from_array(X, chunks=20).map_blocks(lambda block: 2 * block)
+    with pytest.raises(DataError, match=r"not finite \(NaN or infinity\)"):
+        SoftmaxRegression().fit(blocks, np.arange(40) % 2)

@@ -85,13 +85,11 @@ def test_a_fit_inside_a_dask_task_runs_in_that_task(cluster: Client, source: Sou
 def test_what_workers_cannot_read_is_refused_with_its_own_cause(cluster: Client) -> None:
     labels, X = [0, 1, 0, 1], np.eye(4)
     stored: Any = {"data": X, "chunks": (2, 4)}
-    zarr.create_array("memory://select/X", **stored)
     writing = open_data(da.from_array(X, chunks=(2, 4)), labels)
     given: dict[str, Any] = {
         "open in this process.*; pass its path or URL": open_data(
             zarr.create_array(zarr.storage.MemoryStore(), **stored), labels
         ),
-        "/X is in the memory of this process, .*; store it": open_data("memory://select/X", labels),
         # As of a file of h5py, which is not among the test's packages.
         "HDF5 file that is open for writing.*mode 'r'": replace(
             writing,
