@@ -31,13 +31,20 @@ def warn_of_absent_chunks(*sources: Source | None, stacklevel: int) -> None:
         n_absent = len(array.absent)
         if not array.complete and array.listing is not None:
             n_absent = array.listing.n_absent  # too many to know one by one
-        if n_absent:
+        if n_absent and not _means_missing(array):
             warnings.warn(
                 f"{n_absent} chunk(s) of {array.name} are not in the store, and are read as its "
                 f"fill value, {array.array().fill_value!s}. Zarr leaves out chunks whose values "
                 "all equal it: if those were others, restore them",
                 stacklevel=stacklevel + 1,
             )
+
+
+def _means_missing(array: ZarrArray) -> bool:
+    """Return whether absent chunks are read as missing values, of which a fit speaks anyway."""
+    fill = array.array().fill_value
+    is_nan = isinstance(fill, float | np.floating) and bool(np.isnan(fill))
+    return is_nan or (array.encoding is not None and fill in array.encoding.fill_values)
 
 
 def require_unchanged(*sources: Source | None, at_start: bool = False) -> None:

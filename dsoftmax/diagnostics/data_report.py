@@ -228,7 +228,7 @@ def _read(source: Source) -> tuple[_Sums, tuple[BadChunk, ...]]:
 
 
 def _sums_of(chunk: Chunk) -> _Sums:
-    X = chunk.X if chunk.packing is None else chunk.decoded(np.dtype(np.float64))
+    X = chunk.X  # as stored: a packed number is finite and constant if the stored one is
     finite = np.isfinite(X)
     if not finite.all():
         X = np.where(finite, X, np.array(np.nan, X.dtype))

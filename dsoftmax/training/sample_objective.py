@@ -122,7 +122,7 @@ class SampleObjective:
         """The tasks of the sample, planned once: searches evaluate it again and again."""
         (X,), (codes,), (weight,) = self.rows.X, self.rows.codes, self.rows.weight
         source = Source(
-            MemoryArray("the sample of X", X, encoding=self.encoding),
+            MemoryArray("the sample of X", X, encoding=self._packed),
             MemoryArray("the sample of y", codes),
             MemoryArray("the sample's weights", weight),
             self.dtype,
@@ -133,6 +133,11 @@ class SampleObjective:
             folds = MemoryArray("the sample's folds", fold)
             source = replace(source, cv=folds, folds=UserFolds(names), classes=classes)
         return Pass(self.executor, source, full_pass(self._spans))
+
+    @property
+    def _packed(self) -> CFEncoding | None:
+        """The encoding, of rows of which none has a missing value."""
+        return None if self.encoding is None else replace(self.encoding, fill_values=())
 
     @property
     def _spans(self) -> tuple[Span, ...]:

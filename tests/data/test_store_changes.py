@@ -632,3 +632,17 @@ def test_files_that_are_no_chunks_are_not_listed(layout: str, tmp_path: Path) ->
     after = list_chunks(zarr.open_array(tmp_path / "X", mode="r"))
     assert after is not None
     assert {what: n.tolist() for what, n in listing.changes(after).items()} == {"removed": [3]}
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_absent_chunks_that_are_declared_missing_are_not_warned_of(
+    tmp_path: Path, declared: bool
+) -> None:
+    attributes = {"_FillValue": 0} if declared else {}
+    array = zarr.create_array(
+        tmp_path / "X", shape=(40, 2), chunks=(10, 2), dtype="i2", attributes=attributes
+    )
+    array[:20] = np.arange(40).reshape(20, 2) + 1
+    with pytest.warns(UserWarning, match="left out" if declared else "not in the store") as said:
+        SoftmaxRegression().fit(open_data(tmp_path / "X", np.arange(40) % 2, missing="drop"))
+    assert len(said) == 1
