@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import zarr
 from dsoftmax import SoftmaxRegression, open_data
 from dsoftmax.data.source import Source
 
-N_EXAMPLES, N_QUICK = 300, 15
+# More of them, all different: RANDOM_ENCODINGS=300 python -m pytest -m "slow or not slow" ...
+N_EXAMPLES, N_QUICK = int(os.environ.get("RANDOM_ENCODINGS", "60")), 15
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i2", ">u4")
 FLOATS = ("f2", "f4", "f8")
 AXES = ("time", "y", "x")
