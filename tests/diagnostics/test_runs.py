@@ -97,6 +97,7 @@ def test_a_resumed_run_has_its_earlier_records() -> None:
     assert run.passes == 3.0
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_steps_stay_few() -> None:
     runs = Runs()
     for step in range(1, 100_001):

@@ -54,6 +54,7 @@ def test_tasks_take_what_they_share_as_their_last_argument(cluster: Client) -> N
     assert sorted(found) == sorted(total(number, LARGE) for number in range(9))
 
 
+@pytest.mark.slow
 def test_what_was_sent_survives_the_workers_that_had_it() -> None:
     with local_cluster(1) as workers, Client(workers, set_as_default=False) as client:
         executor = ClusterExecutor(client)

@@ -148,7 +148,9 @@ def test_small_sums_are_not_merged(source: Source, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("merge_plan")
-@pytest.mark.parametrize("solver", ["newton", "lbfgs", "sgd"])
+@pytest.mark.parametrize(
+    "solver", ["lbfgs", *(pytest.param(n, marks=pytest.mark.slow) for n in ("newton", "sgd"))]
+)
 def test_a_fit_whose_sums_are_merged_has_the_bits_of_one_in_this_process(
     path: str, solver: str, request: pytest.FixtureRequest
 ) -> None:

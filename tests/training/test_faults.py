@@ -168,7 +168,7 @@ def test_the_objective_is_that_of_the_other_rows_however_late_chunks_turn_bad(
 
 @pytest.mark.filterwarnings("ignore:1 chunks of X", "ignore:mini-batches are taken from")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("solver", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_mini_batches_go_back_to_the_end_of_the_last_pass_when_a_chunk_is_left_out(
     path: str, tmp_path: Path, solver: str
 ) -> None:
@@ -222,7 +222,10 @@ def test_a_fault_that_does_not_recur_changes_nothing(path: str, tmp_path: Path) 
     assert bits(fitted_to(source, "lbfgs")) == bits(fitted_to(opened(path), "lbfgs"))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(
+    "solver",
+    [s if s in ("lbfgs", "sgd") else pytest.param(s, marks=pytest.mark.slow) for s in SOLVERS],
+)
 def test_a_fit_that_has_skipped_chunks_resumes_to_the_same_bits(
     path: str, tmp_path: Path, solver: str
 ) -> None:

@@ -62,8 +62,7 @@ def stopped_again_and_again(
     [
         "lbfgs",
         "fista",
-        "newton",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgd", "adam")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("newton", "sgd", "adam")),
     ],
 )
 def test_a_fit_that_is_stopped_again_and_again_has_the_same_bits(
@@ -441,6 +440,7 @@ def test_every_pass_is_in_the_history_once(path: str, tmp_path: Path) -> None:
     assert passes == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_a_partial_sum_is_resumed_for_the_model_that_it_was_begun_for(
     path: str, tmp_path: Path
 ) -> None:
@@ -463,6 +463,7 @@ def test_a_partial_sum_is_resumed_for_the_model_that_it_was_begun_for(
         assert own == losses[len(losses) - len(own) :]
 
 
+@pytest.mark.slow
 def test_a_fit_knows_the_checkpoint_of_a_search_as_that_of_another_run(
     path: str, tmp_path: Path
 ) -> None:

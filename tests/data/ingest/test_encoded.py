@@ -15,7 +15,10 @@ from tests.data.encoded import FORMATS, KINDS, decoded
 
 @pytest.mark.filterwarnings("ignore:.* rows are left out")
 @pytest.mark.parametrize("zarr_format", FORMATS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [k if k == "everything" else pytest.param(k, marks=pytest.mark.slow) for k in KINDS],
+)
 def test_a_fit_of_the_ingested_store_is_that_of_the_original(
     tmp_path: Path, kind: str, zarr_format: int
 ) -> None:
