@@ -273,7 +273,7 @@ def test_a_scheduler_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_START_SECONDS", 3)
+    monkeypatch.setattr(local, "_START_SECONDS", 15)
     with pytest.raises(DsoftmaxError, match="Could not interpret 'plenty'"):
         local_cluster(1, "plenty")
 
