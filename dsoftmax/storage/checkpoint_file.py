@@ -178,7 +178,13 @@ def _pack(value: Any) -> memoryview:
     members: dict[str, Any] = {_TREE: np.frombuffer(text, np.uint8), **arrays}
     stream = io.BytesIO()
     # Not compressed: float64 values hardly shrink, and a checkpoint must be quick to write.
-    np.savez(stream, **members)
+    try:
+        np.savez(stream, **members)
+    except ValueError as error:
+        # zipfile raises this where an interrupt has kept it from closing a member.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
     return stream.getbuffer()
 
 

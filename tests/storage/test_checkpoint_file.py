@@ -426,3 +426,18 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_state(
         step = found
     CheckpointFolder(tmp_path / "run").write({"step": step + 1})  # who is not killed tidies up
     assert len(os.listdir(tmp_path / "run")) == 2
+
+
+def test_an_interrupt_while_a_state_is_packed_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path / "run")
+    folder.write({"step": 1})
+
+    def interrupted(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(zipfile._ZipWriteFile, "close", interrupted)  # type: ignore[attr-defined]
+        folder.write({"step": 2})
+    assert folder.read({}) == {"step": 1}
