@@ -156,7 +156,8 @@ def test_an_array_trains_a_model_for_each_seed_and_a_task_comes_back_alone(
 
 
 def in_training(where: Path, number: str) -> bool:
-    return "adam on 1 Dask workers" in (where / f"dsoftmax-{number}.log").read_text()
+    log = where / f"dsoftmax-{number}.log"
+    return log.exists() and "adam on 1 Dask workers" in log.read_text()
 
 
 def test_what_is_cancelled_stays_cancelled_and_leaves_no_process(
@@ -168,8 +169,9 @@ def test_what_is_cancelled_stays_cancelled_and_leaves_no_process(
         return any("dask worker" in command for command in slurm.processes_of(number))
 
     def is_stopping(number: str) -> bool:
-        node.run("scancel", "--batch", "--signal=USR1", number)
-        return True
+        if ready := in_training(where, number):
+            node.run("scancel", "--batch", "--signal=USR1", number)
+        return ready
 
     # How, when, and in which state the job then is.
     ways = [
@@ -179,10 +181,8 @@ def test_what_is_cancelled_stays_cancelled_and_leaves_no_process(
         (["scancel", "--signal=TERM"], lambda number: in_training(where, number), "FAILED"),
         (["scancel"], is_stopping, "CANCELLED"),
     ]
-    numbers = []
     for way, (command, is_time, state) in enumerate(ways):
         number = submit(node, job, "--run-folder", f"way-{way}", "--max-iter", "100000")
-        numbers.append(number)
         slurm.wait_until(lambda is_time=is_time, number=number: is_time(number))
         node.run(*command, number)
         assert node.wait_for_end(number, 100) == state, command
@@ -195,7 +195,6 @@ def test_a_job_that_is_out_of_memory_fails_and_does_not_come_back(
     node: slurm.Slurm, job: Path
 ) -> None:
     number = submit(node, job, "--max-iter", "100000")
-    slurm.wait_until(lambda: (job.parent / f"dsoftmax-{number}.log").exists())
     slurm.wait_until(lambda: in_training(job.parent, number))
     (train,) = [
         process
@@ -222,8 +221,8 @@ def test_a_job_that_cannot_work_starts_no_cluster_and_says_why_last(
         "alpha": ["--alpha", "-1"],
         "200": ["--mem-per-cpu=100"],
     }
-    for words, arguments in bad.items():
-        number = submit(node, job, *arguments)
+    numbers = [submit(node, job, *arguments) for arguments in bad.values()]
+    for words, number in zip(bad, numbers, strict=True):
         assert node.wait_for_end(number) == "FAILED"
         assert node.shown(number, "Restarts") == "0"
         assert node.shown(number, "ExitCode") in ("1:0", "2:0")
@@ -231,7 +230,7 @@ def test_a_job_that_cannot_work_starts_no_cluster_and_says_why_last(
         assert line.startswith("Error: ")
         assert words in line
         assert "workers" not in (where / f"dsoftmax-{number}.log").read_text()
-    assert not list(where.glob("*dsoftmax-*dask.log"))
+    assert not list(where.glob("*dask.log"))
     assert not list(where.glob(".dsoftmax-*"))
 
 
