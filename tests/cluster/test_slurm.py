@@ -70,18 +70,11 @@ def said(folder: Path) -> str:
 
 def submit(node: slurm.Slurm, job: Path, *arguments: str) -> str:
     """Submit the script with options of its own and of Slurm, which come before."""
-    of_slurm = ("--array=", "--ntasks=", "--mem-per-cpu=")
+    of_slurm = ("--array=", "--ntasks=", "--mem-per-cpu=", "--time=")
     first = [argument for argument in arguments if argument.startswith(of_slurm)]
     others = [argument for argument in arguments if argument not in first]
     first = ["--ntasks=2", "--mem-per-cpu=500", *first]
     return node.submit(*first, SCRIPT, "job.toml", *others, cwd=job.parent)
-
-
-def let_time_run_out(node: slurm.Slurm, number: str) -> None:
-    """Set the time limit to between one and two minutes from now, when Slurm sends its signal."""
-    hours, minutes, _ = (int(part) for part in node.shown(number, "RunTime").split(":"))
-    limit = 60 * hours + minutes + 2
-    node.run("scontrol", "update", f"JobId={number}", f"TimeLimit={limit}")
 
 
 def preempt(node: slurm.Slurm, where: Path) -> None:
@@ -89,13 +82,22 @@ def preempt(node: slurm.Slurm, where: Path) -> None:
     node.submit("--partition=urgent", "--ntasks=8", "--mem-per-cpu=100", "--wrap=true", cwd=where)
 
 
-def test_a_job_goes_on_after_its_time_limit_a_preemption_and_a_requeue(
+def test_a_job_whose_time_is_up_goes_back_to_the_queue(node: slurm.Slurm, job: Path) -> None:
+    # Slurm looks at the times every 30 seconds.
+    number = submit(node, job, "--time=2", "--max-iter", "100000")
+    slurm.wait_until(lambda: node.shown(number, "Restarts") == "1")
+    node.run("scancel", number)
+    assert node.wait_for_end(number) == "CANCELLED"
+    assert "back to the queue" in said(job.parent)
+
+
+def test_a_job_goes_on_after_the_signal_a_preemption_and_a_requeue(
     node: slurm.Slurm, job: Path, path: str
 ) -> None:
     where = job.parent
     number = submit(node, job, "--ntasks=3")
     stops = [
-        lambda: let_time_run_out(node, number),
+        lambda: node.run("scancel", "--batch", "--signal=USR1", number),  # as the time limit does
         lambda: preempt(node, where),
         lambda: node.run("scontrol", "requeue", number),
     ]
@@ -110,7 +112,6 @@ def test_a_job_goes_on_after_its_time_limit_a_preemption_and_a_requeue(
             require_closed(where / f".dsoftmax-{number}-0")
         stop()
         slurm.wait_until(lambda n=restarts: int(node.shown(number, "Restarts")) > n)
-        node.run("scontrol", "update", f"JobId={number}", "TimeLimit=60")
     assert node.wait_for_end(number) == "COMPLETED", said(where)
     log = said(where)
     print(log)
