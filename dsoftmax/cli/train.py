@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from dsoftmax.cli import signals
 from dsoftmax.cli.model_options import estimator_of, is_search, model_options, search_options
 from dsoftmax.cli.options import (
     Reading,
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from dsoftmax.cli.model_options import Estimator
     from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
     from dsoftmax.events import Callback
-
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 
 
 @click.command()
@@ -103,12 +101,11 @@ def train(
     quiet = quiet or as_json  # standard output is for the events alone
     json_lines = tuple(target for target in (log, sys.stdout if as_json else None) if target)
     run = _Run(data, validation, model, checkpoint, folder, overwrite, plot, quiet, json_lines)
-    with _sigterm_interrupts():
-        run.require_possible()
-        if dry_run:
-            click.echo(str(plan_run(data, validation, checkpoint)))
-        else:
-            run.run()
+    run.require_possible()
+    if dry_run:
+        click.echo(str(plan_run(data, validation, checkpoint)))
+    else:
+        run.run()
 
 
 @dataclass
@@ -256,7 +253,7 @@ class _Run:
         if not self.quiet:
             click.echo(f"model: {self.model}")
         if interrupted:
-            raise click.exceptions.Exit(1)
+            raise click.exceptions.Exit(signals.exit_code())
 
 
 def _draw(estimator: Estimator, path: Path) -> None:
@@ -267,17 +264,6 @@ def _draw(estimator: Estimator, path: Path) -> None:
         estimator.plot_path().savefig(path)
     else:
         plot_history(estimator, path)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Have SIGTERM do what Ctrl-C does."""
-    # Batch systems and containers stop a job by SIGTERM, with some seconds to write a checkpoint.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -296,4 +282,4 @@ def _to_be_resumed(checkpoint: str, reason: str = "") -> click.exceptions.Exit:
     if reason:
         log_and_print(f"Error: {reason}")
     log_and_print(f"stopped early; run this again to go on from {checkpoint}")
-    return click.exceptions.Exit(_TEMPORARY_FAILURE)
+    return click.exceptions.Exit(signals.TEMPORARY_FAILURE)

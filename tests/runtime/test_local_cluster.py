@@ -18,7 +18,9 @@ from distributed import Client, default_client
 
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.runtime import local_cluster as local
+from dsoftmax.runtime import local_servers
 from dsoftmax.runtime.local_cluster import close_embedded_cluster, embedded_client, local_cluster
+from dsoftmax.runtime.local_servers import Server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no processes on Windows")
 
@@ -122,7 +124,7 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
-def descendants(server: local._Server) -> list[psutil.Process]:
+def descendants(server: Server) -> list[psutil.Process]:
     process = psutil.Process(server.process.pid)
     return [process, *process.children(recursive=True)]
 
@@ -266,14 +268,14 @@ def test_the_log_levels_of_this_process_are_restored() -> None:
 
 
 def test_a_scheduler_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_LIFELINE", "no_such_module")
+    monkeypatch.setattr(local_servers, "_LIFELINE", "no_such_module")
     with pytest.raises(DsoftmaxError, match="No module named 'no_such_module'"):
         local_cluster(1)
 
 
 @pytest.mark.slow
 def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_START_SECONDS", 15)
+    monkeypatch.setattr(local, "START_SECONDS", 15)
     with pytest.raises(DsoftmaxError, match="Could not interpret 'plenty'"):
         local_cluster(1, "plenty")
 
