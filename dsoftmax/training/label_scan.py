@@ -93,6 +93,14 @@ def encode_labels(
     return EncodedData(coded, weight, counts.counts, digest)
 
 
+def known_labels(source: Source, classes: Array, digest: str) -> EncodedData:
+    """Return what a scan that was made before has found, as far as a run that is over needs it."""
+    n_classes = len(classes)
+    return EncodedData(
+        source.with_classes(classes), np.ones(n_classes), np.ones(n_classes, int), digest
+    )
+
+
 def _require_judges(source: Source, counts: LabelCounts) -> None:
     """Raise DataError if no row with a positive weight is held out."""
     if source.hold_out is not None and not counts.held_out.any():

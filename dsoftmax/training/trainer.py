@@ -101,7 +101,7 @@ class Trainer:
 
     def _fit(self) -> FitResult:
         self._scan_labels(None)
-        if self._validation is not None:
+        if self._validation is not None and not self._checkpointer.run_state.finished:
             require_labels(self._validation, self._data.classes)
         kind = choose_solver(self._params, self._source, len(self._data.classes))
         self._announce(kind)
@@ -130,13 +130,13 @@ class Trainer:
         while True:
             excluded = checkpointer.run_state.excluded
             try:
-                self._data = encode_labels(
+                self._data = checkpointer.labels(source) or encode_labels(
                     source, self._params, self._executor, excluded, self._least_classes, before
                 )
                 break
             except UnreadableError as error:
                 self._leave_out(error)
-        checkpointer.set_labels(self._data.digest)
+        checkpointer.set_labels(self._data.digest, self._data.classes)
         sums_bytes = 8 * (source.n_features + 1) * len(self._data.class_weight)
         self._evaluator = Evaluator(
             self._data,
