@@ -20,6 +20,7 @@ from dsoftmax.cli import demo_data
 from dsoftmax.cli.options import n_bytes, worker_bytes
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.solvers import SOLVERS
+from dsoftmax.storage.atomic_folder import missing_folders, remove_empty
 
 # Slow imports are inside of functions: workers import this module for `peak_memory`.
 if TYPE_CHECKING:
@@ -110,8 +111,12 @@ def demo(
 def _data_folder(output: Path | None, keep: bool) -> Iterator[Path]:
     """Yield the folder for the data, and remove it again unless the user wants it."""
     if output is not None:
+        missing = missing_folders(output)
         output.mkdir(parents=True, exist_ok=True)
-        yield output
+        try:
+            yield output
+        finally:
+            remove_empty(missing)
         return
     folder = Path(tempfile.mkdtemp(prefix="dsoftmax-demo-"))
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from dsoftmax.data.ingest import ingestion
+from dsoftmax.storage.urls import require_lasting
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -54,6 +55,7 @@ def ingest(
     default all other columns; or another Zarr group. Rows are streamed, so SOURCE may be larger
     than memory.
     """
+    require_lasting(store)
     with _progress_bar(hidden=quiet or not sys.stderr.isatty()) as progress:
         destination = ingestion.ingest(
             source,

@@ -63,22 +63,24 @@ def predict(
         )
     from dsoftmax.data.opening import open_data
     from dsoftmax.estimators.load import load_model
+    from dsoftmax.estimators.predict_to import is_predicted
+    from dsoftmax.storage.urls import require_lasting
     from dsoftmax.storage.zarr_nodes import require_apart
 
+    require_lasting(out)
     require_apart(out, model, data)
     estimator = load_model(model)
     label = None if missing_label is None else _as_label(missing_label, estimator.classes_)
     rows, decode = array_in(data, x), values_of("data")["decode"]
+    source = rows if decode is None else open_data(rows, decode=decode)
     try:
-        with active_cluster():
-            estimator.predict_to(
-                rows if decode is None else open_data(rows, decode=decode),
-                out,
-                method,
-                overwrite=overwrite,
-                resume=resume,
-                missing_label=label,
-            )
+        if resume and is_predicted(estimator, source, out, method, label):
+            click.echo(f"{out} is complete: nothing was left to do", err=True)
+        else:
+            with active_cluster():
+                estimator.predict_to(
+                    source, out, method, overwrite=overwrite, resume=resume, missing_label=label
+                )
     except DataError as error:
         if missing_label is None and "missing_label=" in str(error):
             raise DataError(f"{error}; on the command line: --missing-label LABEL") from error

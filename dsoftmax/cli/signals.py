@@ -17,6 +17,7 @@ from types import FrameType
 
 TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C; batch systems and containers; a closed terminal
+_PLACES = ("--checkpoint", "--run-folder", "--resume", "--config")  # to go on from
 _IMPORTING = "<frozen importlib._bootstrap>"
 _IMPORT_SECONDS = 0.02  # between two looks whether an import is over
 
@@ -95,6 +96,8 @@ def install() -> None:
     """Take the signals that stop a command, but for those that whoever started it has ignored."""
     global _stop
     _stop = _Stop()
+    # A guess, for a command that is ended before its arguments are parsed.
+    _stop.resumable = any(argument.startswith(_PLACES) for argument in sys.argv)
     for name in _NAMES:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):

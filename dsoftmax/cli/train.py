@@ -26,7 +26,7 @@ from dsoftmax.cli.options import (
 from dsoftmax.cli.plan import plan_run
 from dsoftmax.cli.run_file import config_option, described_run, model_parameters
 from dsoftmax.cli.run_folder import LogLines, RunFolder, environment, log_and_print, write_log
-from dsoftmax.errors import CheckpointError, DataError, OutageError
+from dsoftmax.errors import CheckpointError, OutageError
 
 if TYPE_CHECKING:
     from dsoftmax.cli.model_options import Estimator
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--run-folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False),
     help="Keep model, history, plan, log, configuration and checkpoint in this folder.",
 )
 @click.option(
@@ -77,7 +77,7 @@ def train(
     data: str,
     model: str | None,
     checkpoint: str | None,
-    run_folder: Path | None,
+    run_folder: str | None,
     validation: str | None,
     overwrite: bool,
     dry_run: bool,
@@ -94,7 +94,9 @@ def train(
     run again. With --run-folder, MODEL is model.zarr in there by default. With --alphas, the
     strength of the penalty is chosen in the passes of one run, and MODEL is the winner.
     """
-    folder = None if run_folder is None else RunFolder(run_folder)
+    if "://" in (run_folder or ""):
+        raise click.UsageError(f"--run-folder is {run_folder}; expected a folder of this machine")
+    folder = None if run_folder is None else RunFolder(Path(run_folder))
     model = model or (folder.model if folder else None)
     checkpoint = checkpoint or (folder.checkpoint if folder else None)
     if model is None:
@@ -142,14 +144,13 @@ class _Run:
 
         if not self.is_over:  # else it may have written its model
             zarr_nodes.require_free(self.model, self.overwrite)
+        urls.require_lasting(self.model, self.checkpoint)
         zarr_nodes.require_apart(self.model, self.data, self.validation, self.checkpoint)
         state = None if self.checkpoint is None else urls.locate(self.checkpoint)
         if isinstance(state, Path):
             zarr_nodes.require_writable(state.resolve())
         if self.plot is not None:
             check_plot(self.plot)
-            if not self.plot.absolute().parent.is_dir():
-                raise DataError(f"{self.plot.absolute().parent} is no folder to draw {self.plot}")
 
     @cached_property
     def is_over(self) -> bool:

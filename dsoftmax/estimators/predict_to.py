@@ -15,6 +15,7 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
+from dsoftmax.data.chunk_listing import list_chunks
 from dsoftmax.data.grid import Grid, Index, cuts_every
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
@@ -24,6 +25,7 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.threads import ThreadExecutor
 from dsoftmax.storage.urls import absolute_url, locate, storage_options
 from dsoftmax.storage.zarr_nodes import (
     create_array,
@@ -61,11 +63,11 @@ def predict_to_store(
     warn_of_absent_chunks(source, stacklevel=3)
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_chunked(source.features_only())
+    fingerprint = _fingerprint(model, source, method) if resume else None
+    if fingerprint is not None and _is_complete(locate(path), fingerprint):
+        return
     with ExitStack() as stack:
         executor = stack.enter_context(executor_for(source))
-        fingerprint = _fingerprint(model, source, method, executor) if resume else None
-        if fingerprint is not None and _is_complete(locate(path), fingerprint):
-            return
         # The tasks end before the folder is removed that they write to.
         with new_node(locate(path), overwrite, resumable=resume) as target, stack:
             url = absolute_url(os.fspath(target))
@@ -75,7 +77,27 @@ def predict_to_store(
             require_unchanged(source)
 
 
-def _fingerprint(model: LinearModel, source: Source, method: str, executor: Executor) -> str:
+def is_predicted(
+    estimator: Any, X: Any, path: str | os.PathLike[str], method: str, missing_label: Any
+) -> bool:
+    """Whether `predict_to` would resume to find that it is done; no cluster is started for it.
+
+    Parameters
+    ----------
+    estimator : a fitted one
+    X, path, method, missing_label : as for its `predict_to`
+    """
+    place = locate(path)
+    if not _stored_fingerprint(place):
+        return False
+    source = estimator._opened(X)
+    model = estimator._linear(X, source, missing_label)
+    require_features(source.X.shape, model, source.X.name)
+    source, _ = _evenly_chunked(source.features_only())
+    return _is_complete(place, _fingerprint(model, source, method))
+
+
+def _fingerprint(model: LinearModel, source: Source, method: str) -> str:
     """Return a digest of the model, the method and the data, after reading the first chunk."""
     if source.X.in_memory:
         raise DataError(
@@ -87,7 +109,8 @@ def _fingerprint(model: LinearModel, source: Source, method: str, executor: Exec
     facts += [f"{array.dtype.str} {array.shape}" for array in arrays]
     if method == "predict" and model.missing_label is not None:
         facts.append(f"missing_label {np.asarray(model.missing_label).item()!r}")
-    facts.append(first_values(source, executor))
+    with executor_for(source) if source.futures else ThreadExecutor() as executor:
+        facts.append(first_values(source, executor))
     digest = hashlib.sha256("\n".join(facts).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -105,7 +128,12 @@ def _stored_fingerprint(path: Path | str) -> Any:
 
 def _is_complete(path: Path | str, fingerprint: str) -> bool:
     """Return whether this prediction is complete: a local array appears only when it is."""
-    return isinstance(path, Path) and _stored_fingerprint(path) == fingerprint
+    if _stored_fingerprint(path) != fingerprint:
+        return False
+    if isinstance(path, Path):
+        return True
+    held = list_chunks(zarr.open_array(path, mode="r", storage_options=storage_options(path)))
+    return held is not None and held.n_absent == 0
 
 
 def _is_started(url: str, fingerprint: str, overwrite: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.place = str(path)
         self._path = path.absolute()
+        self._made: list[Path] = []
 
     def names(self) -> list[str]:
         """Return the names in it, none if there is no such folder."""
@@ -59,21 +60,30 @@ class LocalFolder:
         """Remove a file, if there is one."""
         (self._path / name).unlink(missing_ok=True)
 
+    def leave(self) -> None:
+        """Remove the folder, if it was made here and nothing is in it."""
+        remove_empty(self._made)
+
     def _try_link(self, name: str, content: bytes) -> bool:
-        path = self._path / name
-        with self._partial(name, content) as partial:
-            try:
-                os.link(partial, path)
-            except FileNotFoundError:
-                return False
-            except FileExistsError:
-                # A network disk may send a request twice: then the second one fails because
-                # the first one has made the link.
-                if not _is_linked(partial):
-                    raise
-            except OSError:  # a disk without links: the content comes after the name
-                _create(path, content)
+        try:
+            with self._partial(name, content) as partial:
+                self._link(partial, self._path / name, content)
+        except FileNotFoundError:  # another process has removed the file, or the empty folder
+            return False
         return True
+
+    def _link(self, partial: Path, path: Path, content: bytes) -> None:
+        try:
+            os.link(partial, path)
+        except FileNotFoundError:
+            raise
+        except FileExistsError:
+            # A network disk may send a request twice: then the second one fails because
+            # the first one has made the link.
+            if not _is_linked(partial):
+                raise
+        except OSError:  # a disk without links: the content comes after the name
+            _create(path, content)
 
     @contextmanager
     def _partial(self, name: str, *parts: bytes | memoryview) -> Iterator[Path]:
@@ -93,11 +103,24 @@ class LocalFolder:
     def _make(self) -> None:
         if self._path.is_dir():
             return
+        self._made = missing_folders(self._path)
         try:
             self._path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", self.place) from error
         _sync(self._path.parent)
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """Return the folders that making this one would make, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, until one is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _is_linked(partial: Path) -> bool:
@@ -202,6 +225,9 @@ class RemoteFolder:
         """Remove a file, if there is one."""
         with _as_os_errors(self.place), suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
+
+    def leave(self) -> None:
+        """Do nothing: there are no empty folders."""
 
     def _path(self, name: str) -> Any:
         return f"{self._root}/{name}"

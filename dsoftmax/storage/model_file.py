@@ -26,6 +26,8 @@ from dsoftmax.storage.zarr_nodes import create_array, new_group
 from dsoftmax.typing import Array
 
 _FORMAT = 1
+# What the group says until the model is complete: at a URL, a process may be killed meanwhile.
+_UNFINISHED = {"unfinished": True}
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,16 @@ def write_record(
     facts = strict_json(record.facts)
     content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": facts}
     content["versions"] = _versions()
-    if overwrite:  # of all Zarr stores only models may be replaced: never a user's data
-        _require_model(path)
-    with new_group(locate(path), overwrite) as group:
+    begun = _attribute(path)
+    if overwrite and begun is not None and "sha256" not in str(begun) and begun != _UNFINISHED:
+        # Of all Zarr stores only models may be replaced: never a user's data.
+        raise DataError(
+            f"{path} holds a Zarr store that is no model, and is not replaced by one; choose "
+            "another destination"
+        )
+    with new_group(
+        locate(path), overwrite or begun == _UNFINISHED, {"dsoftmax": _UNFINISHED}
+    ) as group:
         for name, array in arrays.items():
             _write_array(group, name, array)
         group.attrs["dsoftmax"] = content | {"sha256": _content_digest(content, arrays)}
@@ -68,17 +77,12 @@ def _versions() -> dict[str, str]:
     return {**libraries, "python": platform.python_version()}
 
 
-def _require_model(path: str | os.PathLike[str]) -> None:
-    """Raise DataError if there is a Zarr store at a path that is no model."""
+def _attribute(path: str | os.PathLike[str]) -> Any:
+    """Return what a store says of the model in it; "" if nothing, None if there is no store."""
     try:
-        node = open_raw(absolute_url(path))
+        return open_raw(absolute_url(path)).attrs.get("dsoftmax", "")
     except (OSError, ValueError):
-        return
-    if "sha256" not in str(node.attrs.get("dsoftmax")):
-        raise DataError(
-            f"{path} holds a Zarr store that is no model, and is not replaced by one; choose "
-            "another destination"
-        )
+        return None
 
 
 def read_record(path: str | os.PathLike[str]) -> ModelRecord:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -23,11 +24,17 @@ from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.zarr_timing import timed
 
 Node = zarr.Array[Any] | zarr.Group
+_SHORT_OF_A_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 
 
 def locate(place: str | os.PathLike[str]) -> Path | str:
     """Return a local place as a path, and any other as the URL it is."""
     url = os.fspath(place).removeprefix("file://")
+    if _SHORT_OF_A_SLASH.match(url):  # it would be a folder with this name
+        raise DataError(
+            f"{url} has one slash where a URL has two: pass a string such as s3://bucket/name, not "
+            "a pathlib.Path, which makes one of them; to mean a folder, begin with ./"
+        )
     return url if "://" in url else Path(url).expanduser()
 
 
@@ -218,6 +225,16 @@ def local_root(store: Any) -> Path | None:
 def travels(url: str | None) -> bool:
     """Whether another process can open a URL: not one of this process's memory."""
     return url is not None and not url.startswith("memory://")
+
+
+def require_lasting(*places: str | None) -> None:
+    """Raise DataError for a place in the memory of this process, which ends with it."""
+    for place in filter(None, places):
+        if not travels(place):
+            raise DataError(
+                f"{place} is in the memory of this process, and gone when it ends; give a folder, "
+                "or the URL of a store that stays"
+            )
 
 
 def names_in(target: str) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax.errors import DataError
+from dsoftmax.storage.atomic_folder import missing_folders, remove_empty
 from dsoftmax.storage.urls import absolute_url, locate, storage_options
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
@@ -59,8 +60,10 @@ def create_array(
 
 
 @contextmanager
-def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
-    """Open a new group (Zarr format 3) at a place of `new_node`."""
+def new_group(
+    destination: Path | str, overwrite: bool, attributes: Mapping[str, Any] | None = None
+) -> Iterator[zarr.Group]:
+    """Open a new group (Zarr format 3) at a place of `new_node`, with attributes from the start."""
     with new_node(destination, overwrite) as place:
         # Mode "w" empties whatever folder a URL names, so it is never used on one that is no store.
         replace = overwrite and _is_store(place)
@@ -70,6 +73,7 @@ def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
                 mode="w" if replace else "w-",
                 zarr_format=3,
                 storage_options=storage_options(str(place)),
+                attributes=dict(attributes or {}),
             )
         except FileExistsError as error:
             raise _exists_error(place) from error
@@ -100,12 +104,14 @@ def new_node(
     partial = path.with_name(f"{path.name}.partial")
     if not resumable:
         partial = path.with_name(f"{partial.name}-{uuid4().hex[:8]}")
+    missing = missing_folders(path.parent)  # Zarr makes them
     try:
         yield partial
         _move(partial, path, overwrite)
     finally:
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
+        remove_empty(missing)
 
 
 def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:

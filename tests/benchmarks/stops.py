@@ -5,7 +5,7 @@
 Each trial starts a run with a checkpoint, sends it one to three signals (SIGINT or SIGTERM), the
 first at a random time of its life, from the start of the interpreter to its end. It counts the
 exit codes, processes and temporary files that are left, and what is printed that should not be. Of
-every fourth run, the same command is run again until it is done: the model has to have the bits of
+every sixth run, the same command is run again until it is done: the model has to have the bits of
 an undisturbed run. Then it is run once more, and has to end at once with exit code 0.
 """
 
@@ -29,7 +29,7 @@ from dsoftmax import load_model
 WHERE = {"process": (), "cluster": ("--workers", "2", "--memory-limit", "500MB")}
 _MARK = "DSOFTMAX_TRIAL"
 _NEVER_SAID = ("Traceback", "Aborted", "Exception ignored")
-_AGAIN = 4  # one trial in so many is run again to its end
+_AGAIN = 6  # one trial in so many is run again to its end
 _MOST_SECONDS = 8.0
 _GONE_SECONDS = 1.0  # for which a process that was killed may take to vanish
 
