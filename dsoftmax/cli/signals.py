@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -62,8 +63,15 @@ class _Stop:
         if _is_importing(frame):
             self._repeat(number)
         else:
-            self.raised = True
-            raise KeyboardInterrupt
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Interrupt what runs."""
+        self.raised = True
+        # What is interrupted half-way in its making complains when it is deleted.
+        sys.unraisablehook = lambda _: None
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        raise KeyboardInterrupt
 
     def _repeat(self, number: int) -> None:
         """Have the same signal come once more, a little later.
@@ -134,8 +142,7 @@ def interruptible(command: Callable[[], None], *, resumable: bool) -> None:
     try:
         _stop.raises = True
         if _stop.number is not None:
-            _stop.raised = True
-            raise KeyboardInterrupt
+            _stop.interrupt()
         command()
         _stop.finished = True
     finally:

@@ -27,6 +27,7 @@ from dsoftmax.cli.plan import plan_run
 from dsoftmax.cli.run_file import config_option, described_run, model_parameters
 from dsoftmax.cli.run_folder import LogLines, RunFolder, environment, log_and_print, write_log
 from dsoftmax.errors import CheckpointError, OutageError
+from dsoftmax.events import Event, RowsDone, StepEnded
 
 if TYPE_CHECKING:
     from dsoftmax.cli.model_options import Estimator
@@ -221,7 +222,7 @@ class _Run:
         callbacks: list[Callback] = [JsonLines(target) for target in self.json_lines]
         if self.folder is not None:
             callbacks.append(Progress(LogLines(), live=False))
-        return [*callbacks, self.candidates]
+        return [*callbacks, self.candidates, _InterruptsAgain()]
 
     def _write(self, estimator: Estimator) -> None:
         from dsoftmax.solvers.base import Status
@@ -244,6 +245,14 @@ class _Run:
             click.echo(f"model: {self.model}")
         if interrupted:
             raise click.exceptions.Exit(signals.exit_code())
+
+
+class _InterruptsAgain:
+    """A callback that interrupts a fit which goes on although a signal has interrupted it."""
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, RowsDone | StepEnded):  # of a fit that has stopped, there are none
+            signals.raise_if_lost()
 
 
 def _is_saved(estimator: Estimator, path: str) -> bool:

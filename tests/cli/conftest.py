@@ -24,7 +24,9 @@ def _handlers() -> Iterator[None]:
     """Take the signals back from the command, which keeps them until its process ends."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
+    hook = sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
