@@ -68,9 +68,11 @@ class _Stop:
     def interrupt(self) -> None:
         """Interrupt what runs."""
         self.raised = True
-        # What is interrupted half-way in its making complains when it is deleted.
+        # What is interrupted half-way complains when it is deleted, and so does what waited for it.
         sys.unraisablehook = lambda _: None
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        if "logging" in sys.modules:
+            sys.modules["logging"].getLogger("asyncio").disabled = True
         raise KeyboardInterrupt
 
     def _repeat(self, number: int) -> None:

@@ -46,18 +46,23 @@ class _LocalCluster(SpecCluster):  # type: ignore[misc]
         write_certificates(folder)
         options = {"folder": folder, "memory_limit": memory_limit}
         nanny = {"cls": LocalNanny, "options": options}
-        super().__init__(
-            scheduler={"cls": LocalScheduler, "options": {"folder": folder}},
-            workers=dict.fromkeys(range(n_workers), nanny),
-            worker=nanny,
-            name="dsoftmax",
-            security=security_of(folder),
-            silence_logs=logging.WARNING,
-            # `_close` ends the scheduler, and the lifeline what was never closed. Dask's own hook
-            # at exit would also run in a forked child, and wait there for a loop that is not.
-            shutdown_scheduler=False,
-            shutdown_on_close=False,
-        )
+        try:
+            super().__init__(
+                scheduler={"cls": LocalScheduler, "options": {"folder": folder}},
+                workers=dict.fromkeys(range(n_workers), nanny),
+                worker=nanny,
+                name="dsoftmax",
+                security=security_of(folder),
+                silence_logs=logging.WARNING,
+                # `_close` ends the scheduler, and the lifeline what was never closed. Dask's own
+                # hook at exit would also run in a forked child, and wait there for a loop that is
+                # not.
+                shutdown_scheduler=False,
+                shutdown_on_close=False,
+            )
+        except BaseException:
+            self.status = Status.closed  # there is nothing to close but what is killed anyway
+            raise
 
     @property
     def alive(self) -> bool:

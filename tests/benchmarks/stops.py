@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ WHERE = {"process": (), "cluster": ("--workers", "2", "--memory-limit", "500MB")
 _MARK = "DSOFTMAX_TRIAL"
 _NEVER_SAID = ("Traceback", "Aborted", "Exception ignored")
 _AGAIN = 6  # one trial in so many is run again to its end
-_MOST_SECONDS = 8.0
+_MOST_SECONDS = 8.0  # an undisturbed run may take, on a machine that is idle
 _GONE_SECONDS = 1.0  # for which a process that was killed may take to vanish
 
 
@@ -43,6 +43,7 @@ class Trial:
     where : it ran: a key of `WHERE`
     signals : sent
     seconds : after its start that the first was sent
+    early : whether the first of them came before the command had its handlers
     code : its exit code
     said : on standard error
     left : what it left behind: processes, temporary files
@@ -52,6 +53,7 @@ class Trial:
     where: str
     signals: tuple[str, ...]
     seconds: float
+    early: bool
     code: int
     said: str
     left: tuple[str, ...]
@@ -61,12 +63,11 @@ class Trial:
     def faults(self) -> list[str]:
         """What is not as it has to be."""
         found = [*self.left]
-        # 0 if it was done before; a signal before its first line kills the interpreter.
-        if self.code not in (0, 75):
+        if self.early:  # Python decides
+            return found
+        if self.code not in (0, 75):  # 0: it was done before
             found.append(f"exit code {self.code}")
-        found += [
-            word for word in ("Traceback", "Aborted", "Exception ignored") if word in self.said
-        ]
+        found += [words for words in _NEVER_SAID if words in self.said]
         if self.again and (self.again[-2:] != (0, 0) or set(self.again[:-2]) - {75}):
             found.append(f"run again: {self.again}")
         return found
@@ -92,9 +93,7 @@ class Trials:
         for where in WHERE:
             started = time.monotonic()
             assert self._start(folder / where, where).wait() == 0
-            self._seconds[where] = time.monotonic() - started
-            # A busy machine may have been slower just then.
-            self._seconds[where] = min(self._seconds[where], _MOST_SECONDS)
+            self._seconds[where] = min(time.monotonic() - started, _MOST_SECONDS)
         self._expected = self._bits(folder / "process")
 
     def run(self, where: str, seed: int, *, again: bool) -> Trial:
@@ -104,17 +103,19 @@ class Trials:
         names = rng.choice(["SIGINT", "SIGTERM"], size=int(rng.integers(1, 4)))
         seconds = float(rng.uniform(0, 1.05 * self._seconds[where]))
         process = self._start(place, where)
-        sent = []
+        sent, early = [], False
         for name, wait in zip(names, [seconds, *rng.exponential(0.3, len(names))], strict=False):
             try:
                 process.wait(wait)
                 break
             except subprocess.TimeoutExpired:
+                early = early or (not sent and not _takes_signals(process.pid))
                 process.send_signal(getattr(signal, name))
                 sent.append(str(name))
         _, said = process.communicate(timeout=120)
-        trial = Trial(where, tuple(sent), seconds, process.returncode, said, self._left(place))
-        return trial if not again else Trial(**{**vars(trial), "again": self._again(place, where)})
+        left = self._left(place)
+        codes = self._again(place, where) if again else ()
+        return Trial(where, tuple(sent), seconds, early, process.returncode, said, left, codes)
 
     def _again(self, place: Path, where: str) -> tuple[int, ...]:
         codes = []
@@ -149,6 +150,16 @@ class Trials:
         return bytes(load_model(place / "model.zarr").coef_.tobytes())
 
 
+def _takes_signals(pid: int) -> bool:
+    """Return whether a process catches SIGTERM, as far as the system tells."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has ended, or this is not Linux
+        return True
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
 def _marked(place: Path) -> list[str]:
     """Return the command lines of the processes that a run has started."""
     found = []
@@ -165,19 +176,20 @@ def main(folder: Path, n_trials: int, places: list[str]) -> None:
     """Run trials, and print the exit codes by where they ran and how many signals they got."""
     trials = Trials(folder)
     for where in places:
-        counts: dict[int, Counter[int]] = {n: Counter() for n in range(4)}
+        counts: dict[str, Counter[int]] = defaultdict(Counter)
         n_faults = n_again = 0
         for seed in range(n_trials):
             trial = trials.run(where, seed, again=seed % _AGAIN == 0)
-            counts[len(trial.signals)][trial.code] += 1
+            kind = "before it takes them" if trial.early else f"{len(trial.signals)} signals"
+            counts[kind][trial.code] += 1
             n_again += bool(trial.again)
             if trial.faults:
                 n_faults += 1
                 print(f"{where} {seed}: {trial.faults}, after {trial.seconds:.2f} s", flush=True)
                 print(f"    {trial.signals} {trial.said.strip()[-600:]}", flush=True)
         print(f"{where}: {n_trials} trials, {n_again} run again, {n_faults} with faults")
-        for n_signals, codes in counts.items():
-            print(f"  {n_signals} signals: {dict(sorted(codes.items()))}", flush=True)
+        for kind, codes in sorted(counts.items()):
+            print(f"  {kind}: {dict(sorted(codes.items()))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ def _handlers() -> Iterator[None]:
     hook = sys.unraisablehook
     yield
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").disabled = False
     for number, handler in before.items():
         signal.signal(number, handler)
 

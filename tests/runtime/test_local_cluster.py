@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,6 +171,27 @@ def test_ctrl_c_does_not_reach_the_workers() -> None:
         parent.stdout.readline()
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.stdout.read() == "True\n"
+
+
+@pytest.mark.slow
+def test_a_start_that_is_interrupted_leaves_no_process_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before, main = set(psutil.Process().children(recursive=True)), threading.get_ident()
+
+    def interrupt_once_it_has_begun() -> None:
+        wait_until(lambda: bool(list(tmp_path.glob("dsoftmax-*/log"))))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_once_it_has_begun)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        local_cluster(2)
+    thread.join()
+    started = set(psutil.Process().children(recursive=True)) - before
+    wait_until(lambda: all(map(is_gone, started)))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
