@@ -41,12 +41,14 @@ class ChunkListing:
     grid : how many chunks there are along each axis
     numbers : (n_chunks_held,), sorted: indices into the flattened grid
     stamps : (n_chunks_held,), digests of size and ETag, or size and time, in the same order
+    largest : bytes of the largest of them, 0 if the store does not tell
     taken : when, by `time.monotonic`
     """
 
     grid: tuple[int, ...]
     numbers: Array
     stamps: Array
+    largest: int = field(default=0, compare=False)
     taken: float = field(default_factory=time.monotonic, compare=False)
 
     @property
@@ -168,9 +170,11 @@ def _listed(array: zarr.Array[Any], grid: tuple[int, ...]) -> ChunkListing | Non
     matches, has_metadata = _pattern(array, len(grid)).fullmatch, False
     indices: list[str] = []
     digests: list[bytes] = []
+    largest = 0
     for key, stamp in _objects(array.store, array.path):
         if match := matches(key):
             indices.extend(match.groups())
+            largest = max(largest, _size_in(stamp))
             digests.append(hashlib.blake2b(stamp.encode(), digest_size=8).digest())
         else:
             has_metadata |= key in _METADATA
@@ -183,7 +187,13 @@ def _listed(array: zarr.Array[Any], grid: tuple[int, ...]) -> ChunkListing | Non
     numbers = np.ravel_multi_index(tuple(index[inside].T), grid)
     stamps = np.frombuffer(b"".join(digests), "<u8")[inside]
     order = np.argsort(numbers, kind="stable")
-    return ChunkListing(grid, numbers[order], stamps[order])
+    return ChunkListing(grid, numbers[order], stamps[order], largest)
+
+
+def _size_in(stamp: str) -> int:
+    """Return the size that a stamp of a single chunk begins with, or 0 if it is not known."""
+    size = stamp.partition(" ")[0]
+    return int(size) if size.isdecimal() else 0
 
 
 def _pattern(array: zarr.Array[Any], ndim: int) -> re.Pattern[str]:
@@ -207,7 +217,7 @@ def _objects(store: Any, path: str) -> Iterable[tuple[str, str]]:
     stamp = ""  # nothing but the names is known
     if isinstance(store, ZipStore):
         archive = os.stat(store.path)
-        stamp = f"{archive.st_size} {archive.st_mtime_ns}"
+        stamp = f"archive {archive.st_size} {archive.st_mtime_ns}"  # no size of a chunk
     prefix = f"{path}/" if path else ""
     return [(key.removeprefix(prefix), stamp) for key in sync(_keys(store, prefix))]
 

@@ -21,7 +21,8 @@ from dsoftmax.objective.linear_model import LinearModel, require_features
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.select import executor_for
-from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.runtime.spans import cut_spans, most_rows
+from dsoftmax.runtime.working_set import metrics_demand
 from dsoftmax.typing import Array
 
 
@@ -198,7 +199,8 @@ def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
     warn_of_absent_chunks(source, stacklevel=4)
     labelled = replace(source, classes=model.classes, unknown_labels="count")
     spans = cut_spans(source.chunks, source.row_bytes)
-    with executor_for(source) as executor:
+    demand = metrics_demand(source, len(model.classes))
+    with executor_for(source, demand, most_rows(spans)) as executor:
         reduction = metrics_of(model.point(source.dtype), model.shift)
         sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
     require_unchanged(source)

@@ -23,7 +23,8 @@ from dsoftmax.objective.linear_model import METHODS, LinearModel, require_featur
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import executor_for
-from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.spans import Span, cut_spans, most_rows
+from dsoftmax.runtime.working_set import Demand
 from dsoftmax.storage.urls import absolute_url, locate, storage_options
 from dsoftmax.storage.zarr_nodes import (
     create_array,
@@ -62,7 +63,8 @@ def predict_to_store(
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_chunked(source.features_only())
     with ExitStack() as stack:
-        executor = stack.enter_context(executor_for(source))
+        spans, demand = _spans(model, source, out, method), _demand(model, source, method)
+        executor = stack.enter_context(executor_for(source, demand, most_rows(spans)))
         fingerprint = _fingerprint(model, source, method, executor) if resume else None
         if fingerprint is not None and _is_complete(locate(path), fingerprint):
             return
@@ -71,7 +73,7 @@ def predict_to_store(
             url = absolute_url(os.fspath(target))
             if fingerprint is None or not _is_started(url, fingerprint, overwrite):
                 _create_output(url, model, source, method, out, fingerprint, overwrite)
-            _write(executor, model, source, out, method, url, resume)
+            _write(executor, model, source, spans, out, method, url, resume)
             require_unchanged(source)
 
 
@@ -125,14 +127,12 @@ def _write(
     executor: Executor,
     model: LinearModel,
     source: Source,
+    spans: Sequence[Span],
     out: Grid,
     method: str,
     url: str,
     resume: bool,
 ) -> None:
-    n_columns = int(np.prod(model.shape(1, method)))
-    row_bytes = n_columns * model.dtype(method, source.dtype).itemsize
-    spans = cut_spans(out.boundaries, max(source.row_bytes, row_bytes))
     tasks = []
     for first, last in task_runs(source, full_pass(spans), executor.slots, batch=False):
         parts = [_output_part(source, out, span) for span in spans[first:last]]
@@ -140,6 +140,23 @@ def _write(
         tasks.append((parts, blocks, model, method, url, resume))
     for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
         pass
+
+
+def _row_bytes(model: LinearModel, source: Source, method: str) -> int:
+    """Return the bytes that are predicted for a row."""
+    n_columns = int(np.prod(model.shape(1, method)))
+    return n_columns * model.dtype(method, source.dtype).itemsize
+
+
+def _spans(model: LinearModel, source: Source, out: Grid, method: str) -> Sequence[Span]:
+    row_bytes = max(source.row_bytes, _row_bytes(model, source, method))
+    return cut_spans(out.boundaries, row_bytes)
+
+
+def _demand(model: LinearModel, source: Source, method: str) -> Demand:
+    """Return what the tasks hold: predictions, the chunks made of them, and these compressed."""
+    sums_bytes, row_bytes = model.coef.nbytes, 3 * _row_bytes(model, source, method)
+    return Demand(sums_bytes, model.coef.shape[1], n_products=5, row_bytes=row_bytes)
 
 
 def _output_part(source: Source, out: Grid, span: Span) -> OutputPart:

@@ -15,7 +15,7 @@ from dsoftmax.data.store_changes import require_unchanged
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
 from dsoftmax.model_selection.folding import folded, require_folds
-from dsoftmax.model_selection.memory import model_size, n_full_data, n_states, state_bytes
+from dsoftmax.model_selection.memory import cost_for, n_full_data, n_states, search_demand
 from dsoftmax.model_selection.models import (
     PathModel,
     build_models,
@@ -31,13 +31,14 @@ from dsoftmax.model_selection.state import SearchState, fitted_winner
 from dsoftmax.model_selection.sums import FoldMoments
 from dsoftmax.objective.reduction import ALL
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.memory import require_states_fit
+from dsoftmax.runtime.memory import require_memory
 from dsoftmax.runtime.reduce import UnreadableError, full_pass
-from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.runtime.spans import cut_spans, most_rows
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Status
 from dsoftmax.training.checkpointer import Checkpointer
 from dsoftmax.training.choose_solver import choose_solver
+from dsoftmax.training.demand import fit_spans
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult
@@ -167,8 +168,11 @@ class CrossValidationSearch:
             require_labels(validation, data.classes)
         kind = choose_solver(self._params, source, n_classes)
         n_models = self._options.n_candidates * max(n_folds, 1)
-        size = model_size(source.n_features, n_classes)
-        require_states_fit(n_models, state_bytes(kind, size, self._options, n_folds))
+        cost = cost_for(source, self._options, n_folds, kind, n_classes)
+        processes = executor.location.processes
+        demand = search_demand(self._params, source, kind, n_classes, processes, cost)
+        spans = fit_spans(source, n_classes)
+        require_memory(source, executor.location, demand, most_rows(spans))
         self._checkpointer.announce(
             FitStarted(
                 source.n_samples,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import heapq
+import math
 import queue
 import time
 from collections import Counter
@@ -54,13 +55,14 @@ class ClusterExecutor:
         workers = self._wait_for_workers()
         self._workers = {name: workers[name]["nthreads"] for name in sorted(workers)}
         self.slots = sum(self._workers.values())
-        limits = [info["memory_limit"] for info in workers.values() if info["memory_limit"]]
+        tightest, limit = _tightest(workers)
         self.location = Location(
             f"the cluster at {self._address}, as it is now",
             processes=len(workers),
             slots=self.slots,
-            threads=max(self._workers.values()),
-            memory_limit=min(limits, default=0),
+            threads=workers[tightest]["nthreads"],
+            memory_limit=limit,
+            who=f"the worker {tightest}",
         )
 
     def _wait_for_workers(self) -> dict[str, Any]:
@@ -237,6 +239,18 @@ class ClusterExecutor:
         self._require_alive()
         if self.client.status == "running":  # else it is reconnecting to its scheduler
             self.refresh()
+
+
+def _tightest(workers: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the worker that has least memory a thread, and its limit, 0 for none."""
+    name = min(
+        sorted(workers),
+        key=lambda each: (
+            (workers[each]["memory_limit"] or math.inf) / workers[each]["nthreads"],
+            -workers[each]["nthreads"],
+        ),
+    )
+    return name, workers[name]["memory_limit"] or 0
 
 
 def assigned(

@@ -88,14 +88,18 @@ def _require_certificate(address: str, security: Any) -> None:
 
 
 @contextmanager
-def local_workers(n_workers: int | None = None, memory_limit: str | None = None) -> Iterator[Any]:
+def local_workers(
+    n_workers: int | None = None,
+    memory_limit: int | str | None = None,
+    threads_per_worker: int = 1,
+) -> Iterator[Any]:
     """Yield the client of a new local cluster, and make it the active one; see `local_cluster`."""
     from distributed import Client
 
     from dsoftmax.runtime.local_cluster import local_cluster
 
     with (
-        local_cluster(n_workers, memory_limit) as cluster,
+        local_cluster(n_workers, memory_limit, threads_per_worker) as cluster,
         Client(cluster, direct_to_workers=True) as client,
     ):
         yield client

@@ -1,4 +1,4 @@
-"""The embedded cluster: single-threaded processes on loopback that end with their parent.
+"""The embedded cluster: processes on loopback that end with their parent.
 
 They speak TLS with a key of their own in a private folder: other users of the machine can reach
 the ports, but nothing behind them.
@@ -34,6 +34,7 @@ from distributed.utils import silence_logging_cmgr
 
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.runtime.environment import KEEP_MEMORY
+from dsoftmax.runtime.memory import own_limit
 from dsoftmax.runtime.tls import security_of, security_options, write_certificates
 
 _START_SECONDS = 60
@@ -133,15 +134,17 @@ class _Nanny(_Server):
 
     settings = _SETTINGS | _WORKER_SETTINGS
 
-    def __init__(self, scheduler: str, folder: Path, memory_limit: int | str, name: int) -> None:
+    def __init__(
+        self, scheduler: str, folder: Path, memory_limit: int | str, threads: int, name: int
+    ) -> None:
         # `name` is not passed on: SpecCluster gives up a worker it knows by name after 15 seconds.
         super().__init__(folder)
         self._scheduler = scheduler
-        self._memory_limit = memory_limit
+        self._memory_limit, self._threads = memory_limit, threads
 
     async def _start(self) -> None:
         options = {
-            "nthreads": 1,
+            "nthreads": self._threads,
             "memory_limit": self._memory_limit,
             "preload_nanny": _LIFELINE,
             "preload_nanny_argv": self._lifeline,
@@ -156,11 +159,11 @@ def _log(folder: Path) -> Path:
 class _LocalCluster(SpecCluster):  # type: ignore[misc]
     """The servers, and the private folder that goes when they have gone."""
 
-    def __init__(self, n_workers: int, memory_limit: int | str) -> None:
+    def __init__(self, n_workers: int, memory_limit: int | str, threads: int) -> None:
         parent = dask.config.get("temporary-directory", None)
         self.folder = Path(tempfile.mkdtemp(prefix="dsoftmax-", dir=parent)).absolute()
         write_certificates(self.folder)
-        options = {"folder": self.folder, "memory_limit": memory_limit}
+        options = {"folder": self.folder, "memory_limit": memory_limit, "threads": threads}
         nanny = {"cls": _Nanny, "options": options}
         super().__init__(
             scheduler={"cls": _Scheduler, "options": {"folder": self.folder}},
@@ -190,17 +193,21 @@ class _LocalCluster(SpecCluster):  # type: ignore[misc]
 
 
 def local_cluster(
-    n_workers: int | None = None, memory_limit: int | str | None = None
+    n_workers: int | None = None,
+    memory_limit: int | str | None = None,
+    threads_per_worker: int = 1,
 ) -> SpecCluster:
-    """Start single-threaded worker processes on this machine.
+    """Start worker processes on this machine.
 
     Parameters
     ----------
     n_workers : int, optional
         Number of workers; one a core by default.
     memory_limit : int or str, optional
-        Memory of one worker, in bytes or as ``"4 GiB"``; by default the machine's, shared out
-        equally.
+        Memory of one worker, in bytes or as ``"4 GiB"``, 0 for no limit; by default the machine's,
+        shared out equally.
+    threads_per_worker : int
+        Tasks that a worker runs at once.
 
     Returns
     -------
@@ -220,7 +227,8 @@ def local_cluster(
         )
     n_workers = n_workers or CPU_COUNT
     try:
-        cluster = _LocalCluster(n_workers, memory_limit or default_memory_limit(n_workers))
+        limit = default_memory_limit(n_workers) if memory_limit is None else memory_limit
+        cluster = _LocalCluster(n_workers, limit, threads_per_worker)
     except RuntimeError as error:
         raise DsoftmaxError(f"cannot start a local cluster: {error}") from error
     try:
@@ -237,7 +245,7 @@ def local_cluster(
 
 def default_memory_limit(n_workers: int) -> int:
     """Return the bytes that each of some workers gets: the machine's memory, shared out."""
-    return int(MEMORY_LIMIT // n_workers)
+    return int(min(MEMORY_LIMIT, own_limit()) // n_workers)
 
 
 _lock = threading.RLock()

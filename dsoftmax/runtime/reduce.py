@@ -173,7 +173,7 @@ class Pass:
         largest = max(
             row_slice.stop - row_slice.start for leaf in self.leaves for row_slice in leaf
         )
-        room = cache_room_for(source, location, largest * source.row_bytes, batch=self.batch)
+        room = cache_room_for(source, location, largest, batch=self.batch)
         if room == 0 and not self.batch:
             return None
         return CachePolicy(

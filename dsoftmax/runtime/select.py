@@ -16,14 +16,22 @@ from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
 from dsoftmax.runtime.base import Executor, inside_a_task
 from dsoftmax.runtime.environment import require_same_versions
-from dsoftmax.runtime.memory import Location, require_fit, require_room
+from dsoftmax.runtime.memory import Location, require_memory
 from dsoftmax.runtime.threads import ThreadExecutor
+from dsoftmax.runtime.working_set import Demand
 
+_LEAST = Demand()
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
 
 
-def executor_for(source: Source) -> Executor:
+def executor_for(source: Source, demand: Demand = _LEAST, n_rows: int = 0) -> Executor:
     """Return where a source is best reduced: see the README, "Where it runs".
+
+    Parameters
+    ----------
+    source : Source
+    demand, n_rows : what its tasks hold beside the rows, and those of the largest span, as far as
+        they are known
 
     Raises
     ------
@@ -36,7 +44,9 @@ def executor_for(source: Source) -> Executor:
     if executor is None:
         from dsoftmax.runtime.local_cluster import embedded_client
 
+        require_memory(source, default_workers(), demand, n_rows)  # before they are started
         executor = _on_cluster(embedded_client(), source)
+    require_memory(source, executor.location, demand, n_rows)
     return executor
 
 
@@ -51,11 +61,24 @@ def location_for(source: Source, client: Any = None) -> Location:
     executor = _running(source, client)
     if executor is not None:
         return executor.location
+    return default_workers()
+
+
+def default_workers() -> Location:
+    """Return the local cluster that a run starts by itself."""
+    return local_workers_location(CPU_COUNT, None, 1)
+
+
+def local_workers_location(
+    n_workers: int | None, memory_limit: int | None, threads_per_worker: int
+) -> Location:
+    """Return where a local cluster would compute; the parameters are those of `local_cluster`."""
     from dsoftmax.runtime.local_cluster import default_memory_limit
 
-    limit = default_memory_limit(CPU_COUNT)
-    require_fit(source, limit, 1, "a worker of the local cluster")
-    return Location("a local cluster", CPU_COUNT, CPU_COUNT, 1, limit)
+    n_workers = n_workers or CPU_COUNT
+    limit = default_memory_limit(n_workers) if memory_limit is None else memory_limit
+    slots = n_workers * threads_per_worker
+    return Location("a local cluster", n_workers, slots, threads_per_worker, limit)
 
 
 def _running(source: Source, client: Any) -> Executor | None:
@@ -76,7 +99,6 @@ def _on_cluster(client: Any, source: Source) -> Executor:
 
     executor = ClusterExecutor(client)
     require_same_versions(client)
-    require_room(client, source)
     _require_visible(client, source)
     return executor
 

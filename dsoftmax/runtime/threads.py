@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 
 from dsoftmax.runtime import environment, worker
 from dsoftmax.runtime.base import Affinity, Result, inside_a_task
-from dsoftmax.runtime.memory import Location
+from dsoftmax.runtime.memory import THIS_PROCESS, Location, own_limit
 from dsoftmax.runtime.transfer import MergePlan
 
 
@@ -29,8 +29,9 @@ class ThreadExecutor:
             1,
             self.slots,
             self.slots,
-            memory_limit=0,
+            own_limit(),
             process_bytes=in_use,
+            who=THIS_PROCESS,
         )
         self.dashboard: str | None = None
         self.client = None

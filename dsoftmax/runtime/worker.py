@@ -26,7 +26,12 @@ from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.cost import Cost, TaskResult
-from dsoftmax.runtime.environment import numerics, use_one_blas_thread, worker_name
+from dsoftmax.runtime.environment import (
+    numerics,
+    return_memory,
+    use_one_blas_thread,
+    worker_name,
+)
 from dsoftmax.runtime.span_cache import CachePolicy, Key, LoadedSpan, SpanCache
 from dsoftmax.runtime.spans import Tree
 from dsoftmax.storage.zarr_timing import decoded_here, decoding
@@ -69,7 +74,10 @@ class Task(NamedTuple):
 def run_task(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call the function of a task, in a process that is a worker."""
     use_one_blas_thread()
-    return function(*arguments)
+    try:
+        return function(*arguments)
+    finally:
+        return_memory()
 
 
 def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:

@@ -24,7 +24,7 @@ from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Solver, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.training.checkpointer import Checkpointer
-from dsoftmax.training.choose_solver import choose_solver
+from dsoftmax.training.demand import affordable_solver
 from dsoftmax.training.evaluator import Evaluator
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
@@ -103,7 +103,8 @@ class Trainer:
         self._scan_labels(None)
         if self._validation is not None:
             require_labels(self._validation, self._data.classes)
-        kind = choose_solver(self._params, self._source, len(self._data.classes))
+        n_classes, location = len(self._data.classes), self._executor.location
+        kind = affordable_solver(self._params, self._source, n_classes, location)
         self._announce(kind)
         while True:
             try:
