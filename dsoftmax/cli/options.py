@@ -74,6 +74,11 @@ def n_bytes(text: str | int, minimum: int = 1) -> int:
     return size
 
 
+def worker_limit(text: str | int) -> int:
+    """Return the memory limit of a worker in bytes, 0 for none, as `dask worker` takes it."""
+    return n_bytes(text, 0) and worker_bytes(text)
+
+
 def worker_bytes(text: str | int) -> int:
     """Return the memory of a worker in bytes, which is enough for one to start."""
     return n_bytes(text, _MIN_WORKER_MEMORY)
@@ -190,22 +195,37 @@ cluster_options = all_of(
     _cluster_option(
         "--memory-limit",
         metavar="SIZE",
-        type=worker_bytes,
-        help='Memory of a local worker, such as "2 GiB".',
+        type=worker_limit,
+        help='Memory of a local worker, such as "2 GiB"; 0 is no limit.',
+    ),
+    _cluster_option(
+        "--threads-per-worker",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Tasks that a local worker runs at once; by default 1.",
     ),
 )
+_LOCAL = ("workers", "memory_limit", "threads_per_worker")
+
+
+def given_workers() -> dict[str, Any] | None:
+    """Return what the options of the current command say of local workers, None if nothing."""
+    values = _cluster_values()
+    local = {name: values[name] for name in _LOCAL if values[name] is not None}
+    if local and (values["scheduler"] or values["scheduler_file"]):
+        raise click.UsageError(
+            "--workers, --memory-limit and --threads-per-worker start a local cluster; drop them"
+        )
+    return {"n_workers" if name == "workers" else name: local[name] for name in local} or None
 
 
 @contextmanager
 def active_cluster() -> Iterator[None]:
     """Make the cluster that the options of the current command name the active one."""
-    values = _cluster_values()
+    values, workers = _cluster_values(), given_workers()
     scheduler, file, certs = (values[name] for name in ("scheduler", "scheduler_file", "certs"))
-    workers, memory_limit = values["workers"], values["memory_limit"]
     if scheduler and file:
         raise click.UsageError("give --scheduler or --scheduler-file, not both")
-    if (scheduler or file) and (workers or memory_limit):
-        raise click.UsageError("--workers and --memory-limit start a local cluster; drop them")
     if certs and not (scheduler or file):
         raise click.UsageError("--certs is for --scheduler or --scheduler-file")
     if file and not file.exists():
@@ -213,8 +233,8 @@ def active_cluster() -> Iterator[None]:
     with ExitStack() as stack:
         if scheduler or file:
             stack.enter_context(connected(scheduler, file, certs))
-        elif workers or memory_limit:
-            stack.enter_context(local_workers(workers, memory_limit))
+        elif workers:
+            stack.enter_context(local_workers(**workers))
         yield
 
 
@@ -223,7 +243,7 @@ def _cluster_values() -> dict[str, Any]:
     values, given = values_of("cluster"), values_of("cluster", given=True)
     replaced: set[str] = set()
     if given.keys() & {"scheduler", "scheduler_file"}:
-        replaced = {"scheduler", "scheduler_file", "workers", "memory_limit"}
-    elif given.keys() & {"workers", "memory_limit"}:
+        replaced = {"scheduler", "scheduler_file", *_LOCAL}
+    elif given.keys() & set(_LOCAL):
         replaced = {"scheduler", "scheduler_file", "certs"}
     return values | dict.fromkeys(replaced) | given

@@ -64,6 +64,7 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "certs": _Key("certs", *_PATH),
         "workers": _Key("workers", (int,)),
         "memory_limit": _Key("memory_limit", (str, int)),
+        "threads_per_worker": _Key("threads_per_worker", (int,)),
     },
     "checkpoint": {"place": _Key("checkpoint", *_PATH)},
     "output": {

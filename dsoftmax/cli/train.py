@@ -23,7 +23,14 @@ from dsoftmax.cli.options import (
 )
 from dsoftmax.cli.plan import plan_run
 from dsoftmax.cli.run_file import config_option, described_run, model_parameters
-from dsoftmax.cli.run_folder import LogLines, RunFolder, environment, log_and_print, write_log
+from dsoftmax.cli.run_folder import (
+    LogLines,
+    PlanFile,
+    RunFolder,
+    environment,
+    log_and_print,
+    write_log,
+)
 from dsoftmax.errors import DataError, OutageError
 from dsoftmax.events import CandidatesJudged, Event
 
@@ -208,8 +215,6 @@ class _Run:
     def _fit(self) -> Estimator:
         from sklearn.exceptions import ConvergenceWarning
 
-        from dsoftmax.estimators.plan import plan_fit
-
         write_log(f"run on {environment()}")
         reading = Reading.from_options()
         # It comes before the cluster, so that wrong parameters need not wait for workers.
@@ -225,7 +230,10 @@ class _Run:
             warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
             source = reading.open(self.data)
             if self.folder is not None:
-                self.folder.plan(str(plan_fit(source, model=estimator)))
+                estimator.callbacks = [
+                    *estimator.callbacks,
+                    PlanFile(self.folder, source, estimator),
+                ]
             return estimator.fit(source, X_val=reading.open_validation(self.validation))
 
     def _callbacks(self) -> list[Callback]:

@@ -24,6 +24,7 @@ from dsoftmax.runtime.memory import (
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import location_for, stays_in_process
 from dsoftmax.runtime.spans import Span, most_rows
+from dsoftmax.runtime.working_set import metrics_demand
 from dsoftmax.training.choose_solver import choose_solver
 from dsoftmax.training.demand import fit_demand, fit_spans, sample_rows
 from dsoftmax.training.epochs import first_epoch
@@ -58,12 +59,12 @@ class Plan:
     steps_a_pass : updates (mini-batches) or evaluations
     tasks_a_pass : int
     largest_read : decoded bytes of X that a thread holds at once
-    sample_bytes : of rows that the client keeps in memory ("newton")
+    sample_bytes : of rows that the client keeps in memory
     n_models : that a search follows; 0 for a fit
     reads_a_round : of all rows, in which its models share what is read
     states_bytes : of what their solvers remember, in the client
-    cache_bytes : decoded bytes of X that a worker remembers, at most; validation rows,
-        which no plan knows, are remembered too, as far as the memory limit leaves room
+    cache_bytes : decoded bytes of X that a worker remembers, at most; and validation rows too, as
+        far as the memory limit leaves room
     peak_memory : what a worker takes at most, in bytes, estimated to the safe side
     advice : what to look after, a sentence each
     """
@@ -166,9 +167,19 @@ def plan_fit(
 
 
 def plan_at(
-    site: Location, source: Source, model: SoftmaxRegression | SoftmaxRegressionCV | None = None
+    site: Location,
+    source: Source,
+    model: SoftmaxRegression | SoftmaxRegressionCV | None = None,
+    validation: Source | None = None,
 ) -> Plan:
     """Return what a fit would cost in some processes, which need not be there.
+
+    Parameters
+    ----------
+    site : the processes
+    source : rows to learn from, with a `y`
+    model : of the fit, or of the search; by default a new one
+    validation : rows to judge by that are no part of them
 
     Raises
     ------
@@ -182,13 +193,14 @@ def plan_at(
     classes, all_classes = _classes(source, params)
     kind = choose_solver(params, source, classes)
     cost = cost_of(source, options, getattr(model, "cv", None), kind, classes)
-    spans, processes = fit_spans(source, classes), site.processes
-    demand = fit_demand(params, source, kind, classes, processes)
+    demand = fit_demand(params, source, kind, classes, site.processes)
     if options is not None:
-        demand = search_demand(params, source, kind, classes, processes, cost)
+        demand = search_demand(demand, source, classes, cost)
+    spans = fit_spans(source, classes)
     rows = most_rows(spans)
     require_memory(source, site, demand, rows)
-    pass_bytes = source.n_samples * source.row_bytes
+    if validation is not None:
+        require_memory(validation, site, metrics_demand(validation, classes))
     steps, tasks, held = _work(source, params, site, spans, mini_batch=kind.mini_batch)
     needs = needed_bytes(source, site, rows, demand)
     room = cache_room(site, needs, batch=kind.mini_batch)
@@ -205,7 +217,7 @@ def plan_at(
         site.slots,
         site.memory_limit,
         params.max_iter,
-        pass_bytes,
+        source.n_samples * source.row_bytes,
         steps,
         tasks,
         rows * source.row_bytes,

@@ -14,6 +14,7 @@ from dsoftmax.diagnostics.scheduler_report import reporting
 from dsoftmax.events import Callback
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.select import executor_for
+from dsoftmax.runtime.working_set import metrics_demand
 from dsoftmax.training.validation import ValidationSet
 
 
@@ -37,7 +38,6 @@ def session(
         reports = stack.enter_context(reporting(executor.client, executor.run_key))
         validation = None
         if validation_source is not None:
-            validation = ValidationSet(
-                validation_source, stack.enter_context(executor_for(validation_source))
-            )
+            judges = executor_for(validation_source, metrics_demand(validation_source, 2))
+            validation = ValidationSet(validation_source, stack.enter_context(judges))
         yield executor, validation, [*reports, *callbacks, *([Progress()] if verbose else [])]

@@ -11,16 +11,15 @@ from dsoftmax.data.source import Source
 from dsoftmax.model_selection.folding import fold_names_source, with_cv
 from dsoftmax.model_selection.path import Options
 from dsoftmax.model_selection.sums import FEWEST_ROWS, MOST_COPIED, MOST_LOSSES
-from dsoftmax.runtime.memory import require_states_fit
+from dsoftmax.runtime.memory import Location, require_memory, require_states_fit
 from dsoftmax.runtime.spans import most_rows
 from dsoftmax.runtime.working_set import Demand
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.fista import FISTA
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
-from dsoftmax.training.demand import fit_demand, fit_spans
+from dsoftmax.training.demand import fit_spans
 from dsoftmax.training.label_scan import first_labels
-from dsoftmax.training.params import FitParams
 
 _STACK_BYTES = 1 << 24  # of the gradients that one read sums
 _PAIRS_BYTES = 1 << 29  # of the updates that all solvers remember
@@ -192,17 +191,15 @@ def cost_for(source: Source, options: Options, n_folds: int, kind: Kind, n_class
     return Cost(n_models, reads, n_models * each_state, sums, 8 * size * sums)
 
 
-def search_demand(
-    params: FitParams, source: Source, kind: Kind, n_classes: int, n_processes: int, cost: Cost
-) -> Demand:
+def search_demand(demand: Demand, source: Source, n_classes: int, cost: Cost) -> Demand:
     """Return what the tasks of a search hold beside the rows that they read.
 
     Parameters
     ----------
-    params, source, kind, n_classes, n_processes : as for `fit_demand`
+    demand : of a single fit
+    source, n_classes : as for `cost_for`
     cost : of the search
     """
-    demand = fit_demand(params, source, kind, n_classes, n_processes)
     rows = max(FEWEST_ROWS, MOST_LOSSES // cost.n_points)
     rows = min(rows, most_rows(fit_spans(source, n_classes)))
     return demand._replace(
@@ -210,6 +207,22 @@ def search_demand(
         n_columns=max(cost.n_points * (n_classes if n_classes > 2 else 1), demand.n_columns),
         part_bytes=_LOSS_BYTES * rows * cost.n_points + min(MOST_COPIED, rows * source.row_bytes),
     )
+
+
+def require_search_fits(
+    params: FitParams,
+    source: Source,
+    kind: Kind,
+    options: Options,
+    n_folds: int,
+    n_classes: int,
+    location: Location,
+) -> None:
+    """Raise MemoryBoundError if the states or the tasks of a search do not fit the memory."""
+    cost = cost_for(source, options, n_folds, kind, n_classes)
+    demand = fit_demand(params, source, kind, n_classes, location.processes)
+    demand = search_demand(demand, source, n_classes, cost)
+    require_memory(source, location, demand, most_rows(fit_spans(source, n_classes)))
 
 
 def _n_folds(source: Source, cv: Any, options: Options) -> int:

@@ -15,7 +15,7 @@ from dsoftmax.data.store_changes import require_unchanged
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
 from dsoftmax.model_selection.folding import folded, require_folds
-from dsoftmax.model_selection.memory import cost_for, n_full_data, n_states, search_demand
+from dsoftmax.model_selection.memory import n_full_data, n_states, require_search_fits
 from dsoftmax.model_selection.models import (
     PathModel,
     build_models,
@@ -31,14 +31,12 @@ from dsoftmax.model_selection.state import SearchState, fitted_winner
 from dsoftmax.model_selection.sums import FoldMoments
 from dsoftmax.objective.reduction import ALL
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.memory import require_memory
 from dsoftmax.runtime.reduce import UnreadableError, full_pass
-from dsoftmax.runtime.spans import cut_spans, most_rows
+from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Status
 from dsoftmax.training.checkpointer import Checkpointer
 from dsoftmax.training.choose_solver import choose_solver
-from dsoftmax.training.demand import fit_spans
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.result import FitResult
@@ -168,11 +166,9 @@ class CrossValidationSearch:
             require_labels(validation, data.classes)
         kind = choose_solver(self._params, source, n_classes)
         n_models = self._options.n_candidates * max(n_folds, 1)
-        cost = cost_for(source, self._options, n_folds, kind, n_classes)
-        processes = executor.location.processes
-        demand = search_demand(self._params, source, kind, n_classes, processes, cost)
-        spans = fit_spans(source, n_classes)
-        require_memory(source, executor.location, demand, most_rows(spans))
+        require_search_fits(
+            self._params, source, kind, self._options, n_folds, n_classes, executor.location
+        )
         self._checkpointer.announce(
             FitStarted(
                 source.n_samples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -71,9 +72,8 @@ def own_limit() -> int:
     """
     from distributed.system import MEMORY_LIMIT
 
-    return min(
-        [MEMORY_LIMIT, *_limits_of_cgroups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]
-    )
+    limits = _limits_of_cgroups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return min(int(MEMORY_LIMIT), *limits, sys.maxsize)
 
 
 def _limits_of_cgroups(own: Path, root: Path) -> Iterator[int]:

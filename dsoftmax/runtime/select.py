@@ -64,21 +64,45 @@ def location_for(source: Source, client: Any = None) -> Location:
     return default_workers()
 
 
-def default_workers() -> Location:
-    """Return the local cluster that a run starts by itself."""
-    return local_workers_location(CPU_COUNT, None, 1)
+def current_location(source: Source) -> Location:
+    """Return where a source is being reduced, by a run that has started."""
+    from dsoftmax.runtime.cluster import ClusterExecutor
+
+    client = None if source.X.in_memory else active_client()
+    return location_for(source) if client is None else ClusterExecutor(client).location
 
 
-def local_workers_location(
-    n_workers: int | None, memory_limit: int | None, threads_per_worker: int
+def location_of_workers(
+    source: Source,
+    n_workers: int | None = None,
+    memory_limit: int | None = None,
+    threads_per_worker: int = 1,
 ) -> Location:
-    """Return where a local cluster would compute; the parameters are those of `local_cluster`."""
+    """Return where a source would be reduced on workers like these, and start none.
+
+    The other parameters are those of `local_cluster`.
+
+    Raises
+    ------
+    DataError
+        If workers cannot read the data.
+    """
+    _require_portable(source)
+    site = default_workers(n_workers, memory_limit, threads_per_worker)
+    return site._replace(name="workers as given", who="a worker")
+
+
+def default_workers(
+    n_workers: int | None = None, memory_limit: int | None = None, threads_per_worker: int = 1
+) -> Location:
+    """Return the processes of a local cluster; the parameters are those of `local_cluster`."""
     from dsoftmax.runtime.local_cluster import default_memory_limit
 
     n_workers = n_workers or CPU_COUNT
     limit = default_memory_limit(n_workers) if memory_limit is None else memory_limit
     slots = n_workers * threads_per_worker
-    return Location("a local cluster", n_workers, slots, threads_per_worker, limit)
+    who = "a worker of the local cluster"
+    return Location("a local cluster", n_workers, slots, threads_per_worker, limit, who=who)
 
 
 def _running(source: Source, client: Any) -> Executor | None:

@@ -6,18 +6,18 @@ not their sum. Every thread of a process may be in its largest phase at the same
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
-from typing import Any, NamedTuple
-
-import zarr
+from typing import NamedTuple
 
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
+from dsoftmax.data.zarr_facts import bytes_in_flight
 from dsoftmax.objective.kernel import block_length
 
-_HEAP = 1.08  # what is mapped over what is in use: freed buffers of other sizes leave holes
+# What is mapped over what is in use: freed buffers of other sizes leave holes. Threads have a heap
+# in common, so that the holes which one leaves are cut up by others.
+_HEAP, _HEAP_IN_COMMON = 1.08, 1.3
 _GRADIENTS = (
     5  # arrays of the size of the sums in the kernel, its sums in both precisions and points
 )
@@ -80,7 +80,7 @@ def working_set(source: Source, n_rows: int, threads: int, demand: Demand) -> in
     remembered = sum(_chunk_bytes(array) for array in targets)
     a_thread = max(phases) + _NODES * demand.sums_bytes
     shared = demand.sums_bytes + remembered + 2 * demand.picked_bytes
-    return int(_HEAP * (threads * a_thread + shared))
+    return int((_HEAP if threads == 1 else _HEAP_IN_COMMON) * (threads * a_thread + shared))
 
 
 def _reduced(source: Source, n_rows: int, demand: Demand) -> int:
@@ -114,36 +114,13 @@ def _read(array: RowArray, n_bytes: int) -> int:
         return 0
     if not array.stored:
         return n_bytes * (_COMPUTED if array.is_computed else 1)
-    most = max(_in_flight(stored, n_bytes) for stored in array.stored)
+    most = max(bytes_in_flight(stored, n_bytes) for stored in array.stored)
     return n_bytes + most + (n_bytes if len(array.stored) > 1 or _is_joined(array) else 0)
 
 
 def _is_joined(array: RowArray) -> bool:
     """Whether rows are put together from blocks that have been read each by itself."""
     return not isinstance(array, ZarrArray)
-
-
-def _in_flight(stored: ZarrArray, n_bytes: int) -> int:
-    """Return the bytes of the chunks that are fetched and decoded side by side, for a read."""
-    array = stored.array()
-    itemsize = stored.dtype.itemsize
-    chunk: int = math.prod(array.chunks) * itemsize
-    most = int(zarr.config.get("async.concurrency"))
-    n_chunks = min(max(1, -(-n_bytes // max(chunk, 1))), most)
-    if array.shards is None:
-        return n_chunks * (chunk + _compressed(stored, array, chunk))
-    # A shard is fetched whole, decoded chunk by chunk to an array, and copied from there.
-    whole = max(n_bytes, chunk)
-    return whole + _compressed(stored, array, whole) + n_chunks * chunk
-
-
-def _compressed(stored: ZarrArray, array: zarr.Array[Any], n_bytes: int) -> int:
-    """Return the bytes in the store of decoded ones, where these are a copy of them."""
-    if not (array.compressors or array.filters):
-        return 0
-    decoded = math.prod(stored.object_shape) * stored.dtype.itemsize
-    listed = 0 if stored.listing is None else stored.listing.largest
-    return n_bytes if listed == 0 else int(n_bytes * min(listed / max(decoded, 1), 1.1))
 
 
 def _item_bytes(array: RowArray) -> int:
