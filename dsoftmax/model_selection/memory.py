@@ -18,8 +18,9 @@ from dsoftmax.solvers import Kind
 from dsoftmax.solvers.fista import FISTA
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
-from dsoftmax.training.demand import fit_spans
+from dsoftmax.training.demand import fit_demand, fit_spans
 from dsoftmax.training.label_scan import first_labels
+from dsoftmax.training.params import FitParams
 
 _STACK_BYTES = 1 << 24  # of the gradients that one read sums
 _PAIRS_BYTES = 1 << 29  # of the updates that all solvers remember

@@ -181,9 +181,8 @@ def test_a_plan_that_cannot_work_is_refused(store: Store, monkeypatch: pytest.Mo
         plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(alpha=-1))
     monkeypatch.setattr("dsoftmax.runtime.select._SMALL", 0)
     monkeypatch.setattr(local, "MEMORY_LIMIT", 2000)
-    with pytest.raises(
-        MemoryBoundError, match="a worker of the local cluster needs .* and has 0 MiB"
-    ):
+    said = "a worker of the local cluster needs"
+    with pytest.raises(MemoryBoundError, match=said):
         plan_fit(f"{path}/X", f"{path}/y")
 
 
