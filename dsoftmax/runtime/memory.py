@@ -12,13 +12,16 @@ from dask.utils import parse_bytes
 
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError, MemoryBoundError
+from dsoftmax.runtime.spans import cut_spans, most_rows
 from dsoftmax.runtime.working_set import Demand, largest_chunk, working_set
 
 _COPIES_OF_SAMPLE = 3  # while its blocks come together
-PROCESS_BYTES = 92 << 20  # of a worker, with all the libraries that a task imports
+PROCESS_BYTES = 98 << 20  # of a worker, with the libraries of a task and what Dask records
 SPILL_SHARE = 0.6  # of its memory, from where on Dask writes a worker's results to its disk
 PAUSE_SHARE = 0.8  # from where on a worker begins no task
 _TERMINATE_SHARE = 0.95  # from where on a nanny ends its worker, by default
+_LEAST_CHUNK = 1 << 16  # decoded bytes, below which chunks make a store slow
+_NEARLY = 0.97  # of what may be used, since smaller chunks compress a little less
 _UNLIMITED = 1 << 30  # to cache, where a process has no limit
 
 
@@ -102,7 +105,9 @@ def _limits_of_cgroups(own: Path, root: Path) -> Iterator[int]:
                 yield int(text)
 
 
-def needed_bytes(source: Source, location: Location, n_rows: int, demand: Demand) -> int:
+def needed_bytes(
+    source: Source, location: Location, n_rows: int, demand: Demand, chunk_rows: int = 0
+) -> int:
     """Return what each process takes at most, without what it may cache.
 
     Parameters
@@ -110,8 +115,9 @@ def needed_bytes(source: Source, location: Location, n_rows: int, demand: Demand
     source, location : Source, Location
     n_rows : of the largest span
     demand : what the tasks hold beside the rows
+    chunk_rows : of a chunk of X, if it had others than it has
     """
-    in_use = working_set(source, n_rows, location.threads, demand)
+    in_use = working_set(source, n_rows, location.threads, demand, chunk_rows)
     return location.process_bytes + in_use
 
 
@@ -151,13 +157,25 @@ def _remedies(
         if needed_bytes(source, fewer, n_rows, demand) <= location.usable:
             yield f"at most {threads} thread(s)"
             break
-    without = needed_bytes(source, location, 0, demand)
-    share = (location.usable - without) / max(needs - without, 1)
-    rows = int(share * n_rows)
-    if rows > 0 and rows < largest_chunk(source) and not source.X.in_memory:
+    if rows := _chunk_rows_that_fit(source, location, demand):
         yield f"store X in smaller chunks: of at most {rows:,} rows"
-    elif share > 0:
-        yield "store X in smaller chunks"
+
+
+def _chunk_rows_that_fit(source: Source, location: Location, demand: Demand) -> int:
+    """Return how many rows a chunk of X may have at most, about; 0 if smaller chunks do not help.
+
+    Spans are put together from them, of no less than `cut_spans` takes.
+    """
+    if source.X.in_memory:
+        return 0
+    rows = largest_chunk(source) // 2
+    while rows * source.row_bytes > _LEAST_CHUNK:
+        n_rows = most_rows(cut_spans((0, *range(rows, 64 * rows, rows)), source.row_bytes))
+        needs = needed_bytes(source, location, max(rows, n_rows), demand, rows)
+        if needs <= _NEARLY * location.usable:
+            return rows
+        rows //= 2
+    return 0
 
 
 def sums_bytes(source: Source) -> int:

@@ -60,7 +60,9 @@ def largest_chunk(source: Source) -> int:
     return max((stop - start for start, stop in pairwise(source.chunks)), default=0)
 
 
-def working_set(source: Source, n_rows: int, threads: int, demand: Demand) -> int:
+def working_set(
+    source: Source, n_rows: int, threads: int, demand: Demand, chunk_rows: int = 0
+) -> int:
     """Return what a process takes beyond itself, at most, to reduce spans of a source.
 
     Parameters
@@ -69,11 +71,12 @@ def working_set(source: Source, n_rows: int, threads: int, demand: Demand) -> in
     n_rows : of the largest span
     threads : tasks at once
     demand : what the tasks hold beside the rows
+    chunk_rows : of a chunk of X, if it had others than it has
     """
     targets = [array for array in source.arrays if array is not source.X]
     phases = (
         *(_read_chunk(array) for array in targets),
-        _read(source.X, n_rows * source.row_bytes),
+        _read(source.X, n_rows * source.row_bytes, chunk_rows * source.row_bytes),
         _checked(source, n_rows, demand),
         _reduced(source, n_rows, demand),
     )
@@ -108,13 +111,13 @@ def _checked(source: Source, n_rows: int, demand: Demand) -> int:
     return held + n_rows * _TARGET_BYTES
 
 
-def _read(array: RowArray, n_bytes: int) -> int:
+def _read(array: RowArray, n_bytes: int, chunk_bytes: int) -> int:
     """Return what is held while so many bytes of an array are read, these among them."""
     if array.in_memory:
         return 0
     if not array.stored:
         return n_bytes * (_COMPUTED if array.is_computed else 1)
-    most = max(bytes_in_flight(stored, n_bytes) for stored in array.stored)
+    most = max(bytes_in_flight(stored, n_bytes, chunk_bytes) for stored in array.stored)
     return n_bytes + most + (n_bytes if len(array.stored) > 1 or _is_joined(array) else 0)
 
 
