@@ -16,7 +16,7 @@ from dsoftmax.runtime.spans import cut_spans, most_rows
 from dsoftmax.runtime.working_set import Demand, largest_chunk, working_set
 
 _COPIES_OF_SAMPLE = 3  # while its blocks come together
-PROCESS_BYTES = 98 << 20  # of a worker, with the libraries of a task and what Dask records
+PROCESS_BYTES = 100 << 20  # of a worker, with the libraries of a task and what Dask records
 SPILL_SHARE = 0.6  # of its memory, from where on Dask writes a worker's results to its disk
 PAUSE_SHARE = 0.8  # from where on a worker begins no task
 _TERMINATE_SHARE = 0.95  # from where on a nanny ends its worker, by default

@@ -18,9 +18,8 @@ from dsoftmax.objective.kernel import block_length
 # What is mapped over what is in use: freed buffers of other sizes leave holes. Threads have a heap
 # in common, so that the holes which one leaves are cut up by others.
 _HEAP, _HEAP_IN_COMMON = 1.08, 1.3
-_GRADIENTS = (
-    5  # arrays of the size of the sums in the kernel, its sums in both precisions and points
-)
+_BLOCKS = 4  # arrays of the size of a narrowed block: it, weighted, and the first one in float64
+_GRADIENTS = 5  # arrays of the size of the sums while these are computed, with the points
 _NODES = 3  # sums that a task has finished and not added up, or that wait to be fetched
 _TARGET_BYTES = 56  # of a row: its label, code, weight and loss, and what they are computed from
 _STRING_BYTES = 96  # of a string of any length, as an object and as it is stored
@@ -90,7 +89,8 @@ def _reduced(source: Source, n_rows: int, demand: Demand) -> int:
     """Return what is held while rows are reduced."""
     itemsize = source.dtype.itemsize
     length = min(block_length(source.n_features, demand.n_columns, itemsize), max(n_rows, 1))
-    block = length * itemsize * (2 * source.n_features + demand.n_products * demand.n_columns)
+    columns = _BLOCKS * source.n_features + demand.n_products * demand.n_columns
+    block = length * itemsize * columns
     rows = n_rows * (_TARGET_BYTES + demand.row_bytes) + demand.part_bytes
     return _held(source, n_rows) + block + rows + _GRADIENTS * demand.sums_bytes
 
