@@ -75,8 +75,8 @@ def working_set(
     targets = [array for array in source.arrays if array is not source.X]
     phases = (
         *(_read_chunk(array) for array in targets),
-        _read(source.X, n_rows * source.row_bytes, chunk_rows * source.row_bytes),
-        _checked(source, n_rows, demand),
+        _read(source.X, n_rows * source.row_bytes, chunk_rows * source.row_bytes)
+        + _copied(source, n_rows, demand),
         _reduced(source, n_rows, demand),
     )
     remembered = sum(_chunk_bytes(array) for array in targets)
@@ -100,15 +100,15 @@ def _held(source: Source, n_rows: int) -> int:
     return 0 if source.X.in_memory else n_rows * source.row_bytes
 
 
-def _checked(source: Source, n_rows: int, demand: Demand) -> int:
-    """Return what is held while rows are searched for missing values, and shuffled."""
-    held, values = _held(source, n_rows), n_rows * source.n_features
+def _copied(source: Source, n_rows: int, demand: Demand) -> int:
+    """Return what is held besides while rows are searched for missing values, or shuffled.
+
+    A copy does not go where the read has left room: that is in pieces of other sizes.
+    """
     marked = source.X.encoding is not None and len(source.X.encoding.fill_values) > 0
     if source.drops_missing or marked:
-        held += n_rows * source.row_bytes + 2 * values
-    elif demand.shuffled:
-        held *= 2
-    return held + n_rows * _TARGET_BYTES
+        return n_rows * (source.row_bytes + 2 * source.n_features)
+    return n_rows * source.row_bytes if demand.shuffled else 0
 
 
 def _read(array: RowArray, n_bytes: int, chunk_bytes: int) -> int:
