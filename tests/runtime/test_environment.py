@@ -69,11 +69,14 @@ def allocate_and_free(n_blocks: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc keeps what is freed")
-def test_a_worker_that_is_paused_for_what_it_has_freed_goes_on() -> None:
+def test_a_worker_that_is_paused_for_what_it_has_freed_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from dsoftmax.runtime.connect import local_workers
     from dsoftmax.runtime.worker import run_task
 
-    with local_workers(1, "300 MiB") as client:
-        client.submit(run_task, allocate_and_free, 185, pure=False).result(30)
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", "0.5")
+    with local_workers(1, "500 MiB") as client:
+        client.submit(run_task, allocate_and_free, 200, pure=False).result(60)
         assert "pausing worker" in str(client.get_worker_logs()).lower()
-        client.submit(run_task, allocate_and_free, 1, pure=False).result(30)
+        client.submit(run_task, allocate_and_free, 1, pure=False).result(60)
