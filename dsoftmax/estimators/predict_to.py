@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
-from dsoftmax.data.grid import Grid, Index, cuts_every
+from dsoftmax.data.grid import Grid, cuts_every
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.errors import DataError
+from dsoftmax.estimators.write_rows import OutputPart, write_rows
 from dsoftmax.objective.linear_model import METHODS, LinearModel, require_features
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, task_runs
@@ -34,9 +34,6 @@ from dsoftmax.storage.zarr_nodes import (
 )
 from dsoftmax.training.fingerprint import described, first_values
 
-OutputPart = tuple[
-    Source, Span, list[tuple[Index, int, int]]
-]  # rows, and the boxes of the output they fill
 _FINGERPRINT = (
     "dsoftmax_prediction"  # attribute of an array, by which a later call knows its own beginning
 )
@@ -138,7 +135,7 @@ def _write(
         parts = [_output_part(source, out, span) for span in spans[first:last]]
         blocks = {key: block for part, *_ in parts for key, block in part.futures.items()}
         tasks.append((parts, blocks, model, method, url, resume))
-    for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
+    for _ in executor.run(method, write_rows, tasks, low_concurrency=bool(source.futures)):
         pass
 
 
@@ -201,37 +198,3 @@ def _fill_value(model: LinearModel, method: str, dtype: np.dtype[Any]) -> dict[s
     if method != "predict" or label is None or dtype.kind not in "iu" or label in model.classes:
         return {}
     return {"_FillValue": int(label)}
-
-
-def _write_rows(
-    parts: Sequence[OutputPart],
-    blocks: dict[Any, Any],
-    model: LinearModel,
-    method: str,
-    url: str,
-    resume: bool,
-) -> None:
-    target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
-    for source, (start, stop), boxes in parts:
-        if resume and all(_is_written(target, where) for where, _, _ in boxes):
-            continue
-        rows = source.with_blocks(blocks).read(start, stop)
-        values = model.apply(rows, method, source.dtype)
-        for where, first, last in boxes:
-            box = values[first - start : last - start]
-            shape = tuple(axis.stop - axis.start for axis in where)
-            target[where] = box.reshape(*shape, *box.shape[1:])
-
-
-def _is_written(target: zarr.Array[Any], where: Index) -> bool:
-    """Return whether all chunks in a box are in the store, which takes them as a whole."""
-    numbers = [
-        range(axis.start // size, -(-axis.stop // size))
-        for axis, size in zip(where, target.chunks, strict=False)
-    ]
-    trailing = (0,) * (target.ndim - len(where))
-    for number in np.ndindex(*map(len, numbers)):
-        chunk = (*(axis[i] for axis, i in zip(numbers, number, strict=True)), *trailing)
-        if not sync((target.store_path / target.metadata.encode_chunk_key(chunk)).exists()):
-            return False
-    return True

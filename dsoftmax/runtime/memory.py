@@ -13,7 +13,7 @@ from dask.utils import parse_bytes
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError, MemoryBoundError
 from dsoftmax.runtime.spans import cut_spans, most_rows
-from dsoftmax.runtime.working_set import Demand, largest_chunk, working_set
+from dsoftmax.runtime.working_set import Demand, largest_chunk, libraries_bytes, working_set
 
 _COPIES_OF_SAMPLE = 3  # while its blocks come together
 PROCESS_BYTES = 100 << 20  # of a worker, with the libraries of a task and what Dask records
@@ -118,7 +118,8 @@ def needed_bytes(
     chunk_rows : of a chunk of X, if it had others than it has
     """
     in_use = working_set(source, n_rows, location.threads, demand, chunk_rows)
-    return location.process_bytes + in_use
+    libraries = 0 if location.is_here else libraries_bytes(source)
+    return location.process_bytes + libraries + in_use
 
 
 def require_memory(source: Source, location: Location, demand: Demand, n_rows: int = 0) -> None:

@@ -24,6 +24,7 @@ _NODES = 3  # sums that a task has finished and not added up, or that wait to be
 _TARGET_BYTES = 56  # of a row: its label, code, weight and loss, and what they are computed from
 _STRING_BYTES = 96  # of a string of any length, as an object and as it is stored
 _COMPUTED = 3  # copies of a block that a Dask graph computes: it, what it is made of, and the rows
+_DASK_ARRAY_BYTES = 155 << 20  # of dask.array, with pandas, SciPy and xarray, where they are there
 
 
 class Demand(NamedTuple):
@@ -115,15 +116,16 @@ def _read(array: RowArray, n_bytes: int, chunk_bytes: int) -> int:
     """Return what is held while so many bytes of an array are read, these among them."""
     if array.in_memory:
         return 0
-    if not array.stored:
-        return n_bytes * (_COMPUTED if array.is_computed else 1)
-    most = max(bytes_in_flight(stored, n_bytes, chunk_bytes) for stored in array.stored)
-    return n_bytes + most + (n_bytes if len(array.stored) > 1 or _is_joined(array) else 0)
+    most = max((bytes_in_flight(each, n_bytes, chunk_bytes) for each in array.stored), default=0)
+    if isinstance(array, ZarrArray):
+        return n_bytes + most
+    copies = _COMPUTED if array.is_computed else 1 if array.stored else 0
+    return n_bytes * (1 + copies) + most
 
 
-def _is_joined(array: RowArray) -> bool:
-    """Whether rows are put together from blocks that have been read each by itself."""
-    return not isinstance(array, ZarrArray)
+def libraries_bytes(source: Source) -> int:
+    """Return what a worker imports besides for a source."""
+    return _DASK_ARRAY_BYTES if any(hasattr(array, "graph") for array in source.arrays) else 0
 
 
 def _item_bytes(array: RowArray) -> int:

@@ -228,7 +228,7 @@ def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(local, "MEMORY_LIMIT", 224 << 20)
     advice = " ".join(plan_fit(f"{path}/X", f"{path}/y").advice)
     assert "1 of 2 slots will have nothing to do" in advice
-    assert "a worker may need 9" in advice
+    assert "a worker may need 10" in advice
     assert "open_data(dtype='float32')" in advice
     with dask.config.set({"dsoftmax.cache": 8}):
         sgd = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(solver="sgd"))
