@@ -16,6 +16,8 @@ from dsoftmax.runtime.base import Affinity, Result, inside_a_task
 from dsoftmax.runtime.memory import THIS_PROCESS, Location, own_limit
 from dsoftmax.runtime.transfer import MergePlan
 
+_LATE_BYTES = 16 << 20  # of what this process imports, and starts, while it runs
+
 
 class ThreadExecutor:
     """Threads of this process: one a core, one inside a Dask task, none for a single task."""
@@ -30,7 +32,7 @@ class ThreadExecutor:
             self.slots,
             self.slots,
             own_limit(),
-            process_bytes=in_use,
+            process_bytes=in_use + _LATE_BYTES,
             who=THIS_PROCESS,
         )
         self.dashboard: str | None = None
