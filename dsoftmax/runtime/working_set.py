@@ -23,7 +23,7 @@ _GRADIENTS = 5  # arrays of the size of the sums while these are computed, with 
 _NODES = 3  # sums that a task has finished and not added up, or that wait to be fetched
 _TARGET_BYTES = 56  # of a row: its label, code, weight and loss, and what they are computed from
 _STRING_BYTES = 96  # of a string of any length, as an object and as it is stored
-_COMPUTED = 3  # copies of a block that a Dask graph computes: it, what it is made of, and the rows
+_COMPUTED = 5  # copies of a block that a Dask graph computes: those of what it is made of, too
 _DASK_ARRAY_BYTES = 155 << 20  # of dask.array, with pandas, SciPy and xarray, where they are there
 
 
