@@ -17,7 +17,7 @@ from dsoftmax.objective.kernel import block_length
 
 # What is mapped over what is in use: freed buffers of other sizes leave holes. Threads have a heap
 # in common, so that the holes which one leaves are cut up by others.
-_HEAP, _HEAP_IN_COMMON = 1.08, 1.3
+_HEAP, _HEAP_IN_COMMON = 1.08, 1.45
 _BLOCKS = 4  # arrays of the size of a narrowed block: it, weighted, and the first one in float64
 _GRADIENTS = 5  # arrays of the size of the sums while these are computed, with the points
 _NODES = 3  # sums that a task has finished and not added up, or that wait to be fetched
