@@ -22,6 +22,7 @@ from dsoftmax.objective.reduction import Chunk
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.runtime.task_errors import portably
 from dsoftmax.typing import Array
 
 
@@ -92,8 +93,10 @@ def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
     samples = tuple(range(len(parts.numblocks)))
     axes = tuple(range(len(samples) + len(tail)))
     return da.blockwise(
-        _predict_rows,
+        portably,
         axes,
+        _predict_rows,
+        None,
         parts,
         samples,
         model,
@@ -132,6 +135,17 @@ def _predict_block(
 ) -> Array:
     """Return what is predicted for a block, named in messages by where it lies in the whole."""
     where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
+    return portably(_predicted, X, model, method, computed, encoding, where)
+
+
+def _predicted(
+    X: Array,
+    model: LinearModel,
+    method: str,
+    computed: np.dtype[np.floating],
+    encoding: CFEncoding | None,
+    where: Index,
+) -> Array:
     X = block_values("X", X)
     values = X.reshape(-1, X.shape[-1])
     chunk, missing = with_features(Chunk(values, None, None, where[0].start), values, encoding)

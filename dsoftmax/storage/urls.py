@@ -23,6 +23,7 @@ from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.zarr_timing import timed
 
 Node = zarr.Array[Any] | zarr.Group
+_LONGEST_MESSAGE = 2_000  # characters: Dask drops the cause of an error of 10,000
 
 
 def locate(place: str | os.PathLike[str]) -> Path | str:
@@ -150,9 +151,20 @@ def _archive(path: Path) -> Path | None:
     return next((part for part in parts if part.is_file()), None)
 
 
-def error_text(error: Exception) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error with its class: the message of a KeyError, say, is a name alone."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {message_of(error)}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error, cut where it is very long."""
+    try:
+        text = str(error)
+    except Exception as failure:  # of a class that a user or a driver has written
+        text = f"its message cannot be shown ({type(failure).__name__})"
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]}... ({len(text):,} characters)"
+    return text
 
 
 # What to do with a file that is none of Zarr's, by the end of its name.
