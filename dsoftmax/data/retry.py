@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from dask import config
 from dask.utils import parse_timedelta
@@ -21,6 +21,8 @@ from dsoftmax.storage.outages import DENIED, PERMANENT, fault_of
 from dsoftmax.storage.records import storable
 from dsoftmax.storage.urls import error_text
 from dsoftmax.typing import Array
+
+Result = TypeVar("Result")
 
 _LONGEST_DELAY = 32.0  # seconds
 # An interruption is not among them: it is the user's, and ends what is under way.
@@ -93,32 +95,57 @@ def fetch(
     ------
     OutageError
         If it still fails for a transient reason, or the right to read is missing.
+    DsoftmaxError
+        If a package is missing here.
     ChunkError
         If it fails for any other reason.
     """
+    what = f"{name}: rows {start} to {stop - 1} cannot be read"
+    try:
+        return patiently(what, read, retry_policy)
+    except (DsoftmaxError, MemoryError):
+        raise  # a fault of neither the store nor the data
+    except ImportError as error:
+        raise DsoftmaxError(
+            f"{what} here: {error_text(error)}; install it wherever rows are read"
+        ) from error
+    except _FAILURES as error:
+        chunk = None
+        with suppress(Exception):  # the store may fail to answer this, too
+            chunk = bad_chunk()
+        what = what if chunk is None else f"{name}: {chunk} cannot be read"
+        raise ChunkError(f"{what}: {error_text(error)}") from error
+
+
+def patiently(what: str, call: Callable[[], Result], retry_policy: RetryPolicy) -> Result:
+    """Return what a call returns; try again while its errors are transient.
+
+    Parameters
+    ----------
+    what : begins the message if it still fails: which rows of what cannot be read, say
+    call : reads from a store, or writes to it
+    retry_policy : RetryPolicy
+
+    Raises
+    ------
+    OutageError
+        If it still fails for a transient reason, or a right is missing. Other errors are those of
+        the call.
+    """
     for delay in (*_delays(retry_policy), None):
         try:
-            return read()
-        except (DsoftmaxError, MemoryError):
-            raise  # a fault of neither the store nor the data
+            return call()
+        except (DsoftmaxError, MemoryError, ImportError):
+            raise
         except _FAILURES as error:
-            what = f"{name}: rows {start} to {stop - 1} cannot be read"
-            if isinstance(error, ImportError):
-                raise DsoftmaxError(
-                    f"{what} here: {error_text(error)}; install it wherever rows are read"
-                ) from error
             fault = fault_of(error)
+            if fault == PERMANENT:
+                raise
             if fault == DENIED:
                 raise OutageError(
-                    f"{what}: {error_text(error)}; renew the right to read it (credentials, "
+                    f"{what}: {error_text(error)}; renew the right to it (credentials, "
                     "certificate), and run this again"
                 ) from error
-            if fault == PERMANENT:
-                chunk = None
-                with suppress(Exception):  # the store may fail to answer this, too
-                    chunk = bad_chunk()
-                what = what if chunk is None else f"{name}: {chunk} cannot be read"
-                raise ChunkError(f"{what}: {error_text(error)}") from error
             if delay is None:
                 raise OutageError(
                     f"{what}, after {retry_policy.retries} retries: {error_text(error)}; run this "

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import zarr
 from zarr.core.sync import sync
 
 from dsoftmax.data.grid import Grid, Index, cuts_every
+from dsoftmax.data.retry import patiently
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.errors import DataError
 from dsoftmax.objective.linear_model import METHODS, LinearModel, require_features
 from dsoftmax.runtime.base import Executor
+from dsoftmax.runtime.failures import named_failures
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import Span, cut_spans
@@ -133,13 +136,15 @@ def _write(
     n_columns = int(np.prod(model.shape(1, method)))
     row_bytes = n_columns * model.dtype(method, source.dtype).itemsize
     spans = cut_spans(out.boundaries, max(source.row_bytes, row_bytes))
+    runs = task_runs(source, full_pass(spans), executor.slots, batch=False)
     tasks = []
-    for first, last in task_runs(source, full_pass(spans), executor.slots, batch=False):
+    for first, last in runs:
         parts = [_output_part(source, out, span) for span in spans[first:last]]
         blocks = {key: block for part, *_ in parts for key, block in part.futures.items()}
         tasks.append((parts, blocks, model, method, url, resume))
-    for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
-        pass
+    with named_failures(source, [spans[first:last] for first, last in runs]):
+        for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
+            pass
 
 
 def _output_part(source: Source, out: Grid, span: Span) -> OutputPart:
@@ -194,7 +199,13 @@ def _write_rows(
     url: str,
     resume: bool,
 ) -> None:
-    target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
+    retry_policy = parts[0][0].retry_policy
+    options = storage_options(url)
+    target = patiently(
+        f"{url} cannot be opened",
+        partial(zarr.open_array, url, mode="r+", storage_options=options),
+        retry_policy,
+    )
     for source, (start, stop), boxes in parts:
         if resume and all(_is_written(target, where) for where, _, _ in boxes):
             continue
@@ -203,7 +214,11 @@ def _write_rows(
         for where, first, last in boxes:
             box = values[first - start : last - start]
             shape = tuple(axis.stop - axis.start for axis in where)
-            target[where] = box.reshape(*shape, *box.shape[1:])
+            patiently(
+                f"{url}: rows {first} to {last - 1} cannot be written",
+                partial(target.__setitem__, where, box.reshape(*shape, *box.shape[1:])),
+                retry_policy,
+            )
 
 
 def _is_written(target: zarr.Array[Any], where: Index) -> bool:

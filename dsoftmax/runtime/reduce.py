@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from dsoftmax.data.batches import Leaf, whole_span
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.source import Source
-from dsoftmax.errors import ChunkError, MemoryBoundError
+from dsoftmax.errors import ChunkError
 from dsoftmax.objective.reduction import Reduction
-from dsoftmax.runtime.base import Affinity, Executor, TaskKilledError
+from dsoftmax.runtime.base import Affinity, Executor
 from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
+from dsoftmax.runtime.failures import named_failures
 from dsoftmax.runtime.memory import Location, cache_room_for, ceiling
 from dsoftmax.runtime.span_cache import CachePolicy
 from dsoftmax.runtime.spans import Span, Tree, cut_groups, cut_tasks, missing_parts, spans_without
@@ -194,7 +195,8 @@ class Pass:
                 for task in tasks
                 if task.cache_policy is not None or not self._has_futures
             ]
-        try:
+        rows_of_tasks = [[(part.start, part.stop) for part in task.row_slices] for task in tasks]
+        with named_failures(self.source, rows_of_tasks):
             yield from executor.run(
                 reduction.name,
                 reduce_leaves,
@@ -204,13 +206,6 @@ class Pass:
                 low_concurrency=self._has_futures,
                 merge_plan=self._merge_plan(reduction, tasks),
             )
-        except TaskKilledError as error:
-            rows = _rows([tasks[position] for position in error.positions])
-            raise MemoryBoundError(
-                f"rows {rows} of {self.source.X.name} have killed every worker that read "
-                f"them ({error}), most likely for want of memory: give the workers more, or store "
-                "smaller chunks"
-            ) from error
 
     def _merge_plan(self, reduction: Reduction[Any], tasks: Sequence[Task]) -> MergePlan | None:
         """Return how workers are to merge sums, should these turn out to be large.
@@ -248,20 +243,6 @@ def _with_waiting(work: Cost, before: Cost, seconds: float, slots: int) -> Cost:
 def _affinity(task: Task) -> Affinity:
     name = "" if task.cache_policy is None else task.cache_policy.name
     return Affinity((name, task.first), sum(row_slice.rows for row_slice in task.row_slices))
-
-
-def _rows(tasks: Iterable[Task]) -> str:
-    """Return the spans from which tasks read, for a message."""
-    spans = sorted(
-        {(row_slice.start, row_slice.stop) for task in tasks for row_slice in task.row_slices}
-    )
-    runs: list[Span] = []
-    for start, stop in spans:
-        if runs and runs[-1][1] == start:
-            runs[-1] = runs[-1][0], stop
-        else:
-            runs.append((start, stop))
-    return ", ".join(f"{start} to {stop - 1}" for start, stop in runs)
 
 
 def full_pass(spans: Sequence[Span], excluded: Sequence[Span] = ()) -> list[Leaf]:

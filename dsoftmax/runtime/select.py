@@ -7,17 +7,20 @@ what workers have cached for the run.
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
 from dask.system import CPU_COUNT
 
 from dsoftmax.data.source import Source
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, OutageError
 from dsoftmax.runtime.base import Executor, inside_a_task
 from dsoftmax.runtime.environment import require_same_versions
 from dsoftmax.runtime.memory import Location, require_fit, require_room
 from dsoftmax.runtime.threads import ThreadExecutor
+from dsoftmax.storage.outages import TRANSIENT, fault_of
+from dsoftmax.storage.urls import error_text
 
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
 
@@ -139,21 +142,27 @@ def _require_owner(source: Source, client: Any) -> None:
 
 
 def _require_visible(client: Any, source: Source) -> None:
-    """Raise DataError if some worker cannot open the arrays, of which it reads the metadata."""
+    """Raise an error if some worker cannot open the arrays, of which it reads the metadata."""
     for address, problem in client.run(_problem, source.part(0, 0), on_error="ignore").items():
         if problem is not None:
-            host, text = problem
+            host, text, is_outage = problem
+            what = f"the data are not visible from the worker {address} on host {host}: {text}"
+            if is_outage:
+                raise OutageError(f"{what}; run this again when their storage answers there")
             raise DataError(
-                f"the data are not visible from the worker {address} on host {host}: {text}; use "
-                "shared storage or a URL, with the credentials in the environment of every worker"
+                f"{what}; use shared storage or a URL, with the credentials in the environment of "
+                "every worker"
             )
 
 
-def _problem(source: Source) -> tuple[str, str] | None:
-    """Return the host and the error of a worker that cannot open the arrays."""
+def _problem(source: Source) -> tuple[str, str, bool] | None:
+    """Return the host and the error of a worker that cannot open the arrays, if it may pass."""
     for array in source.arrays:
         try:
             array.require_visible()
         except Exception as error:
-            return socket.gethostname(), f"{array.name}: {type(error).__name__}: {error}"
+            # A store that is not there is most likely another machine's; a read would wait for it.
+            is_there = getattr(error, "errno", None) != errno.ESTALE
+            is_outage = is_there and fault_of(error) == TRANSIENT
+            return socket.gethostname(), f"{array.name}: {error_text(error)}", is_outage
     return None

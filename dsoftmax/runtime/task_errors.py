@@ -17,6 +17,7 @@ from dsoftmax.storage.urls import message_of
 Result = TypeVar("Result")
 
 _EVERYWHERE = ("builtins", "dsoftmax.errors")  # modules that both ends have
+_LONGEST_OWN, _LONGEST_FOREIGN = 8_000, 2_000  # characters: Dask drops the cause from 10,000 on
 _MOST_LINKS = 8
 _MOST_FRAMES = 50  # of a traceback: pickle recurses into it
 
@@ -48,7 +49,8 @@ def portable(error: BaseException, links: int = _MOST_LINKS) -> Exception:
 
 
 def _copied(error: BaseException) -> Exception:
-    message, name = message_of(error), type(error).__name__
+    longest = _LONGEST_OWN if isinstance(error, DsoftmaxError) else _LONGEST_FOREIGN
+    message, name = message_of(error, longest), type(error).__name__
     for kind in _portable_bases(type(error)):
         text = message if kind is type(error) else f"{name}: {message}"
         try:

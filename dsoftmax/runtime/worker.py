@@ -22,7 +22,7 @@ from dsoftmax.data.batches import Leaf, RowSlice, permutation
 from dsoftmax.data.retry import BadChunk, retries_here
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import forget_chunks
-from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.errors import ChunkError, DataError, MemoryBoundError
 from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.cost import Cost, TaskResult
@@ -30,6 +30,7 @@ from dsoftmax.runtime.environment import numerics, use_one_blas_thread, worker_n
 from dsoftmax.runtime.span_cache import CachePolicy, Key, LoadedSpan, SpanCache
 from dsoftmax.runtime.spans import Tree
 from dsoftmax.runtime.task_errors import portably
+from dsoftmax.storage.urls import error_text
 from dsoftmax.storage.zarr_timing import decoded_here, decoding
 
 Result = TypeVar("Result")
@@ -125,6 +126,19 @@ def _reduce_leaf(
 
 
 def _reduce_slice(
+    task: Task, loader: Loader, reduction: Reduction[Any], row_slice: RowSlice
+) -> tuple[Any, Cost]:
+    try:
+        return _reduced(task, loader, reduction, row_slice)
+    except MemoryError as error:
+        raise MemoryBoundError(
+            f"rows {row_slice.start} to {row_slice.stop - 1} of "
+            f"{task.parts[row_slice.start].X.name} need more memory than there is "
+            f"({error_text(error)}): give the workers more, or store smaller chunks"
+        ) from error
+
+
+def _reduced(
     task: Task, loader: Loader, reduction: Reduction[Any], row_slice: RowSlice
 ) -> tuple[Any, Cost]:
     loaded = loader.load(row_slice)

@@ -17,13 +17,14 @@ import dask
 import zarr.errors
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, OutageError
 from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.digests import short_digest
+from dsoftmax.storage.outages import TRANSIENT, fault_of
 from dsoftmax.storage.zarr_timing import timed
 
 Node = zarr.Array[Any] | zarr.Group
-_LONGEST_MESSAGE = 2_000  # characters: Dask drops the cause of an error of 10,000
+_LONGEST_MESSAGE = 2_000  # characters
 
 
 def locate(place: str | os.PathLike[str]) -> Path | str:
@@ -68,6 +69,8 @@ def open_node(url: str) -> Node:
     ------
     DataError
         If there is nothing there, or nothing that can be opened.
+    OutageError
+        If its storage does not answer.
     """
     try:
         return open_raw(url)
@@ -76,9 +79,8 @@ def open_node(url: str) -> Node:
     except (FileNotFoundError, zarr.errors.NodeNotFoundError):
         raise DataError(_not_there(url)) from None
     except Exception as error:
-        raise DataError(
-            f"{url} cannot be opened: {error_text(error)}{_advice(url, error)}"
-        ) from error
+        kind = OutageError if fault_of(error) == TRANSIENT else DataError
+        raise kind(f"{url} cannot be opened: {error_text(error)}{_advice(url, error)}") from error
 
 
 def open_raw(url: str) -> Node:
@@ -156,14 +158,16 @@ def error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {message_of(error)}"
 
 
-def message_of(error: BaseException) -> str:
-    """Return the message of an error, cut where it is very long."""
+def message_of(error: BaseException, longest: int = _LONGEST_MESSAGE) -> str:
+    """Return the message of an error, cut where it is very long; of a group, that of each."""
     try:
         text = str(error)
     except Exception as failure:  # of a class that a user or a driver has written
         text = f"its message cannot be shown ({type(failure).__name__})"
-    if len(text) > _LONGEST_MESSAGE:
-        text = f"{text[:_LONGEST_MESSAGE]}... ({len(text):,} characters)"
+    if isinstance(error, BaseExceptionGroup):
+        text = f"{text}: {'; '.join(map(error_text, error.exceptions))}"
+    if len(text) > longest:
+        text = f"{text[:longest]}... ({len(text):,} characters)"
     return text
 
 
@@ -201,6 +205,8 @@ def _advice(url: str, error: Exception) -> str:
         )
     if type(error).__name__ == "UnknownCodecError" or "codec not available" in str(error):
         return "; install the package of that codec, or write the array with another one"
+    if fault_of(error) == TRANSIENT:
+        return "; check the address, and run this again when its storage answers"
     if "://" not in url:
         return "; restore it, or write it again"
     return (
@@ -245,7 +251,8 @@ def names_in(target: str) -> tuple[str, ...] | None:
     try:
         return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else None
     except Exception as error:
-        raise DataError(
+        kind = OutageError if fault_of(error) == TRANSIENT else DataError
+        raise kind(
             f"an array in {url} cannot be opened: {error_text(error)}{_advice(url, error)}"
         ) from error
 
