@@ -21,6 +21,8 @@ def named_failures(source: Source, spans_of_tasks: Sequence[Sequence[Span]]) -> 
     ------
     MemoryBoundError
         If a task has killed its workers again and again.
+    DsoftmaxError
+        If the scheduler or a worker lacks what is needed to unpickle a task.
     OutageError, ChunkError
         If blocks that a cluster holds (`client.persist`) have failed: their errors are those of
         the user's own functions and drivers.
@@ -34,17 +36,39 @@ def named_failures(source: Source, spans_of_tasks: Sequence[Sequence[Span]]) -> 
             f"them ({error}), most likely for want of memory: give the workers more, or store "
             "smaller chunks"
         ) from error
-    except DsoftmaxError:
-        raise
     except Exception as error:
-        for array in source.arrays:
-            if any(block.status == "error" for block in array.futures.values()):
-                kind = ChunkError if fault_of(error) == PERMANENT else OutageError
-                raise kind(
-                    f"{array.name}: a block that the cluster was to hold could not be computed: "
-                    f"{error_text(error)}; persist it again"
-                ) from error
+        name, cause = _failed_block(source) or ("", error)
+        missing = _missing_import(cause)
+        if missing is not None:
+            raise DsoftmaxError(
+                f"the Dask cluster cannot unpickle what reads {name or source.X.name} "
+                f"({error_text(missing)}): install it where the scheduler and the workers run, or "
+                "define the function in the script itself"
+            ) from cause
+        if name:
+            kind = ChunkError if fault_of(cause) == PERMANENT else OutageError
+            raise kind(
+                f"{name}: a block that the cluster was to hold could not be computed: "
+                f"{error_text(cause)}; persist it again"
+            ) from cause
         raise
+
+
+def _failed_block(source: Source) -> tuple[str, Exception] | None:
+    """Return the array and the error of a block that a cluster was to hold, if one has failed."""
+    for array in source.arrays:
+        for block in array.futures.values():
+            if block.status == "error" and block.client.status == "running":
+                return array.name, block.exception()
+    return None
+
+
+def _missing_import(error: BaseException) -> BaseException | None:
+    """Return what a process lacks to unpickle a task, if it is that: Dask's own error hides it."""
+    cause = error.__cause__
+    of_graph = isinstance(error, RuntimeError) and "deserializ" in str(error)
+    error = cause if of_graph and cause is not None else error
+    return error if of_graph or isinstance(error, ImportError) else None
 
 
 def _rows(spans: Iterable[Span]) -> str:
