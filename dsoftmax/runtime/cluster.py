@@ -18,6 +18,7 @@ from dask.utils import parse_timedelta
 
 from dsoftmax.errors import OutageError
 from dsoftmax.runtime.base import Affinity, Result
+from dsoftmax.runtime.clients import require_own
 from dsoftmax.runtime.environment import limit_blas_threads, restore_blas_threads
 from dsoftmax.runtime.memory import Location
 from dsoftmax.runtime.task_window import NOT_YET, Backlog, SubmittedTasks, release
@@ -36,6 +37,7 @@ class ClusterExecutor:
     """The workers of a `distributed.Client`."""
 
     def __init__(self, client: Any) -> None:
+        require_own(client)
         self.client = client
         self.dashboard: str | None = client.dashboard_link or None
         self.run_key = uuid4().hex

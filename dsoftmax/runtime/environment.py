@@ -7,6 +7,7 @@ lifts it. To set and lift it around each task would be a race between tasks.
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import threading
@@ -41,6 +42,15 @@ def restore_blas_threads() -> None:
         _users -= 1
         if _users == 0:
             _limit.restore_original_limits()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it at the fork
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from dsoftmax.data.batches import Leaf
@@ -27,7 +26,7 @@ from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 from dsoftmax.training.sample_objective import SampleObjective
-from dsoftmax.typing import Array
+from dsoftmax.typing import Array, cached_property
 
 OnTaskDone = Callable[[TaskResult, PartialSum | None, bool], None]
 
