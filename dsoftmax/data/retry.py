@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Self, TypeVar
 
 from dask import config
 from dask.utils import parse_timedelta
 
 from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
-from dsoftmax.storage.outages import DENIED, PERMANENT, fault_of
+from dsoftmax.storage.outages import DENIED, PERMANENT, TRANSIENT, fault_of
 from dsoftmax.storage.records import storable
 from dsoftmax.storage.urls import error_text
 from dsoftmax.typing import Array
@@ -154,6 +154,19 @@ def patiently(what: str, call: Callable[[], Result], retry_policy: RetryPolicy) 
             _retries.value += 1
             time.sleep(delay)
     raise AssertionError("not reached")
+
+
+@contextmanager
+def told_as_outages(what: str) -> Iterator[None]:
+    """Raise a transient OSError as an OutageError, whose message begins with `what`."""
+    try:
+        yield
+    except OSError as error:
+        if fault_of(error) != TRANSIENT:
+            raise
+        raise OutageError(
+            f"{what}: {error_text(error)}; run this again when its storage answers"
+        ) from error
 
 
 def _delays(retry_policy: RetryPolicy) -> list[float]:

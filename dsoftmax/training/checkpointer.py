@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 import dask
 from dask.utils import parse_timedelta
 
-from dsoftmax.data.retry import BadChunk
+from dsoftmax.data.retry import BadChunk, told_as_outages
 from dsoftmax.data.source import Source
 from dsoftmax.errors import CheckpointError, ChunkError, DsoftmaxError
 from dsoftmax.events import (
@@ -103,7 +103,8 @@ class Checkpointer(Generic[R]):
         self._write_seconds = 0.0
 
     def __enter__(self) -> Self:
-        (self._lock or nullcontext()).__enter__()
+        with told_as_outages(f"{self._path}: the checkpoint cannot be reached"):
+            (self._lock or nullcontext()).__enter__()
         return self
 
     def __exit__(
@@ -133,10 +134,13 @@ class Checkpointer(Generic[R]):
         ------
         CheckpointError
             If it is damaged, or that of another run.
+        OutageError
+            If its storage does not answer.
         """
         if self._folder is not None:
             self._fingerprint = fingerprint_of(source, params, executor, validation, search or {})
-            self._loaded = self._folder.read(STORABLE)
+            with told_as_outages(f"{self._path}: the checkpoint cannot be reached"):
+                self._loaded = self._folder.read(STORABLE)
         if self._loaded is not None:
             self._require_same_run(self._loaded, source, params)
             loaded: R = self._loaded.run_state
