@@ -123,6 +123,8 @@ def _code_and_status(error: Any, names: set[str]) -> tuple[str, int | None]:
         found = re.search(r"status code: (\d{3})", text)
         codes = re.search(r"<Code>(\w+)</Code>", text)
         return codes[1] if codes else "", _http(int(found[1])) if found else None
+    if isinstance(error, SystemExit):  # its code is that of a process
+        return "", None
     # In this order, and no further than needed: aiohttp warns of whoever asks for its `code`.
     owned = ((error, "status"), (error, "status_code"), (error, "code"), (response, "status_code"))
     values = (_http(getattr(owner, name, None)) for owner, name in owned)

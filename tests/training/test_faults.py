@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from dsoftmax import (
     ingest,
     open_data,
 )
-from dsoftmax.data.retry import RetryPolicy, fetch, is_transient
+from dsoftmax.data.retry import RetryPolicy, fetch
 from dsoftmax.data.source import Source
 from dsoftmax.events import ChunkQuarantined, PassEnded
 from dsoftmax.runtime.connect import local_workers
@@ -387,40 +386,11 @@ class BotocoreError(Exception):
         self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
 
 
-class ServerDisconnectedError(Exception):  # aiohttp's
-    pass
-
-
-class GenericError(Exception):  # obstore's, for a refused connection or a server's error
-    pass
-
-
 def caused(by: Exception) -> Exception:
     try:
         raise RuntimeError("wrapped") from by
     except RuntimeError as error:
         return error
-
-
-@pytest.mark.parametrize(
-    ("error", "transient"),
-    [
-        (TimeoutError(), True),
-        (ConnectionResetError(), True),
-        (OSError(errno.ESTALE, "stale file handle"), True),
-        (caused(TimeoutError()), True),
-        (BotocoreError(503), True),
-        (BotocoreError(404), False),
-        (ServerDisconnectedError(), True),
-        (GenericError(), True),
-        (ValueError("checksum"), False),
-        (FileNotFoundError(), False),
-        (OSError(errno.EIO, "bad sector"), False),
-        (PermissionError(), False),
-    ],
-)
-def test_outages_are_distinguished_from_bad_chunks(error: Exception, transient: bool) -> None:
-    assert is_transient(error) == transient
 
 
 @pytest.mark.parametrize(
