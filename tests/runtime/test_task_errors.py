@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import sys
 import threading
@@ -10,24 +11,23 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import botocore.exceptions
 import dask
 import dask.array as da
 import numpy as np
 import pytest
-import zarr
 from distributed import Client
 
 from dsoftmax import SoftmaxRegression, errors, open_data
 from dsoftmax.errors import ChunkError, DataError, DsoftmaxError, MemoryBoundError, OutageError
 from dsoftmax.runtime.worker import run_task
 from tests import faulty
+from tests.driver_errors import answered, refused
 from tests.failing_server import serving
 from tests.faulty import Faulty
-from tests.storage.test_outages import answered, refused
 
 Store = Callable[..., str]
 
@@ -93,19 +93,23 @@ FOREIGN: dict[str, tuple[Callable[[], BaseException], type, str]] = {
     "aiohttp": (lambda: answered(503), Exception, "ClientResponseError: 503, message='no'"),
     "botocore": (lambda: refused("SlowDown", 503), Exception, "ClientError: An error occurred"),
     "endpoint": (
-        lambda: botocore.exceptions.EndpointConnectionError(endpoint_url="http://host"),
+        lambda: import_module("botocore.exceptions").EndpointConnectionError(
+            endpoint_url="http://host"
+        ),
         Exception,
         "EndpointConnectionError: Could not connect",
     ),
     "obstore": (from_obstore, OSError, "No such file or directory"),
     "fsspec": (
-        lambda: __import__("fsspec").exceptions.FSTimeoutError("late"),
+        lambda: import_module("fsspec.exceptions").FSTimeoutError("late"),
         TimeoutError,
         "FSTimeoutError: late",
     ),
     "disk": (lambda: OSError(errno.EIO, "bad sector", "/x"), OSError, "bad sector"),
     "own": (lambda: LockedError(1, 2), Exception, "LockedError: between 1 and 2"),
 }
+
+QUICK = ("aiohttp", "disk", "own")
 
 
 @pytest.mark.parametrize("kind", OURS)
@@ -117,7 +121,10 @@ def test_each_of_our_errors_keeps_its_class_message_and_cause(cluster: Client, k
     assert found.__context__ is None
 
 
-@pytest.mark.parametrize("library", FOREIGN)
+@pytest.mark.parametrize(
+    "library",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FOREIGN],
+)
 def test_a_cause_of_any_library_crosses_with_its_name_and_text(
     cluster: Client, library: str
 ) -> None:
@@ -153,8 +160,7 @@ def test_errors_of_users_cross_as_the_nearest_class_that_both_ends_have(
     before = cluster.scheduler_info()["workers"].keys()
     found = crossed(cluster, make, None)
     assert type(found) is kind
-    assert pytest.raises(kind, match=text)
-    assert __import__("re").search(text, str(found))
+    assert re.search(text, str(found))
     assert len(str(found)) < 10_000
     assert cluster.scheduler_info()["workers"].keys() == before
 
@@ -202,9 +208,9 @@ def nowhere() -> Iterator[None]:
     ("status", "kind", "text"),
     [
         (503, OutageError, "after 7 retries: ClientResponseError: 503"),
-        (403, OutageError, "renew the right"),
+        pytest.param(403, OutageError, "renew the right", marks=pytest.mark.slow),
         (416, ChunkError, "chunk c/2/0 .* cannot be read: ClientResponseError: 416"),
-        (0, OutageError, "ServerDisconnectedError"),
+        pytest.param(0, OutageError, "ServerDisconnectedError", marks=pytest.mark.slow),
     ],
 )
 def test_a_chunk_that_a_web_server_refuses_is_the_same_error_here_and_on_a_cluster(
@@ -223,8 +229,10 @@ def test_a_chunk_that_a_web_server_refuses_is_the_same_error_here_and_on_a_clust
     assert str(there) == str(here)
     with pytest.raises(kind, match=text):
         raise there
-    assert [type(link).__name__ in str(link) or type(link) for link in links(there)]
-    assert len(list(links(there))) == len(list(links(here)))
+    for copy, link in zip(links(there), links(here), strict=True):
+        # The name of a class that may be missing here is in the text.
+        names = {f"{type(link).__name__}: {link}", f"{link}"}
+        assert str(copy) in names
 
 
 def test_a_store_that_does_not_answer_at_the_start_is_an_outage_and_one_that_is_not_there_is_not(
@@ -276,14 +284,20 @@ def failing(make: Callable[[], BaseException]) -> da.Array:
     return X.map_blocks(block, dtype="f8", meta=np.empty((0, 0)))
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "persisted"),
     [
         (lambda: LockedError(1, 2), ChunkError, ChunkError),
-        (lambda: answered(503), OutageError, ChunkError),  # Dask has lost its class by then
-        (lambda: TimeoutError("late"), OutageError, OutageError),
+        # Dask has lost its class by the time that the block is asked for.
+        pytest.param(lambda: answered(503), OutageError, ChunkError, marks=SLOW),
+        pytest.param(lambda: TimeoutError("late"), OutageError, OutageError, marks=SLOW),
         (MemoryError, MemoryBoundError, ChunkError),
-        (lambda: ModuleNotFoundError("No module named 'it'"), DsoftmaxError, DsoftmaxError),
+        pytest.param(
+            lambda: ModuleNotFoundError("no it"), DsoftmaxError, DsoftmaxError, marks=SLOW
+        ),
     ],
 )
 def test_an_error_in_a_user_s_block_is_one_of_ours(
@@ -311,35 +325,6 @@ def test_a_lazy_prediction_fails_with_our_error_on_a_cluster(cluster: Client, st
         found = failure(lazy.compute)
     assert type(found) is OutageError
     assert "ClientResponseError: 503" in str(found.__cause__)
-
-
-def test_a_prediction_that_cannot_be_written_for_a_while_is_tried_again(
-    cluster: Client, tmp_path: Path
-) -> None:
-    """The output is on a disk that wants a minute, as others do."""
-    zarr.create_array(str(tmp_path / "X"), data=np.eye(12, 3), chunks=(3, 3))
-    model = SoftmaxRegression().fit(np.eye(3), [0, 1, 2])
-
-    def away(once: bool) -> None:
-        from dsoftmax.estimators import predict_to
-
-        kept = predict_to.__dict__.setdefault("_kept", zarr.open_array)
-        calls: list[int] = []
-
-        def opening(*args: Any, **options: Any) -> Any:
-            calls.append(1)
-            if len(calls) < 3:
-                raise OSError(errno.ESTALE, "Stale file handle")
-            return kept(*args, **options)
-
-        zarr.open_array = opening if once else kept
-
-    cluster.run(away, True)
-    try:
-        model.predict_to(f"{tmp_path}/X", f"{tmp_path}/p")
-    finally:
-        cluster.run(away, False)
-    assert zarr.open_array(f"{tmp_path}/p").shape == (12, 3)
 
 
 @pytest.mark.slow

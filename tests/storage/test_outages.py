@@ -15,22 +15,10 @@ import aiohttp
 import botocore.exceptions as boto
 import pytest
 from fsspec.exceptions import FSTimeoutError
-from multidict import CIMultiDict, CIMultiDictProxy
 from s3fs.errors import translate_boto_error
-from yarl import URL
 
 from dsoftmax.storage.outages import DENIED, PERMANENT, TRANSIENT, fault_of
-
-
-def answered(status: int) -> aiohttp.ClientResponseError:
-    headers = CIMultiDictProxy(CIMultiDict())
-    asked = aiohttp.RequestInfo(URL("http://host/X/c/0"), "GET", headers, URL("http://host/X/c/0"))
-    return aiohttp.ClientResponseError(asked, (), status=status, message="no")
-
-
-def refused(code: str, status: int) -> boto.ClientError:
-    error = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return boto.ClientError(error, "GetObject")
+from tests.driver_errors import answered, refused
 
 
 def raised(function: Callable[[], Any]) -> BaseException:

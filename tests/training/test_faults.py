@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from dsoftmax import (
     ingest,
     open_data,
 )
-from dsoftmax.data.retry import RetryPolicy, fetch
+from dsoftmax.data.retry import RetryPolicy, fetch, patiently
 from dsoftmax.data.source import Source
 from dsoftmax.events import ChunkQuarantined, PassEnded
 from dsoftmax.runtime.connect import local_workers
@@ -416,6 +417,23 @@ def test_a_read_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waited == [0.5, 1, 2, 4, 8, 16, 32, 32]
 
 
+def test_a_write_is_tried_again_and_another_error_is_its_own() -> None:
+    turns = [OSError(errno.ESTALE, "stale"), OSError(errno.EIO, "bad"), OSError(errno.ENOSPC, "")]
+
+    def write() -> None:
+        raise turns.pop(0)
+
+    with pytest.raises(OSError, match=str(errno.ENOSPC)):
+        patiently("p: rows 0 to 9 cannot be written", write, RetryPolicy(delay=0))
+    assert turns == []
+
+    def stay_away() -> None:
+        raise OSError(errno.ESTALE, "stale")
+
+    with pytest.raises(OutageError, match=r"rows 0 to 9 cannot be written, after 2 retries: OSErr"):
+        patiently("p: rows 0 to 9 cannot be written", stay_away, RetryPolicy(2, 0))
+
+
 @pytest.mark.slow
 def test_a_task_that_kills_its_workers_ends_the_fit_with_its_rows_and_advice(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -429,6 +447,9 @@ def test_a_task_that_kills_its_workers_ends_the_fit_with_its_rows_and_advice(
         pytest.raises(MemoryBoundError, match=r"rows 0 to 775 of .*X have killed every worker"),
     ):
         fitted_to(source, "lbfgs")
+    model = SoftmaxRegression().fit(np.eye(64), np.arange(64) % 4)
+    with local_workers(2), pytest.raises(MemoryBoundError, match=r"X have killed every worker"):
+        model.predict_to(source, tmp_path / "p")
 
 
 @pytest.mark.usefixtures("cluster")
