@@ -151,13 +151,15 @@ def test_a_real_scheduler_answers_prometheus_and_browsers_after_any_message(
 ) -> None:
     pytest.importorskip("prometheus_client")
     cluster.register_plugin(RunsPlugin(), name="dsoftmax")
-    good = {"run": "goodgood", "client": "me", "messages": [public(event) for event in ALL]}
-    cluster.log_event("dsoftmax", good)
-    for event, change in SPOILED:
-        message = public(event) | change
-        cluster.log_event("dsoftmax", {"run": "goodgood", "client": "me", "messages": [message]})
-    for wrong in WRONG:
-        cluster.log_event("dsoftmax", wrong)
+    batches: list[Any] = [[public(event) for event in ALL]]
+    batches += [[public(event) | change] for event, change in SPOILED]
+    messages = [{"run": "goodgood", "client": "me", "messages": batch} for batch in batches]
+
+    def receive(messages: list[Any], dask_scheduler: Any) -> None:
+        for message in messages:
+            dask_scheduler.log_event("dsoftmax", message)
+
+    cluster.run_on_scheduler(receive, messages + WRONG)
     assert 'dsoftmax_loss{run="goodgood",solver="lbfgs"} 0.7' in metrics(cluster)
     session = pull_session(url=f"{board(cluster)}/dsoftmax")
     status = session.document.get_model_by_name("status").text

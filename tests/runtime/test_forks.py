@@ -61,7 +61,8 @@ if __name__ == "__main__":
     with Client(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         path = sys.argv[1]
         print(in_a_child(lambda: refused(fit)))
-        print(in_a_child(lambda: refused(lambda: plan_fit(f"{path}/X", f"{path}/y", client=client))))
+        plan = lambda: plan_fit(f"{path}/X", f"{path}/y", client=client)
+        print(in_a_child(lambda: refused(plan)))
         print(fit().n_iter_)
 """
 
@@ -82,6 +83,7 @@ def data(store: Store) -> str:
     return store(rows=50, X=rng.normal(size=(200, 3)), y=np.arange(200) % 4)
 
 
+@pytest.mark.slow
 def test_a_child_waits_for_no_lock_that_its_parent_held(tmp_path: Path, data: str) -> None:
     assert run(tmp_path, LOCKS, data) == ["0"]
 
