@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 import click
 
@@ -27,6 +28,20 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            # It quotes the command line.
+            error.message = _public(error.message)  # type: ignore[misc]
+            raise
+
+
+def _public(text: str) -> str:
+    from dsoftmax.storage.credentials import public_text  # late, so that `--help` is instant
+
+    return public_text(text)
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("dsoftmax"), prog_name="dsoftmax")
@@ -43,5 +58,5 @@ def main() -> None:
     try:
         cli(prog_name="dsoftmax")
     except (DsoftmaxError, OSError) as error:  # others are bugs, and worth a traceback
-        click.echo(f"Error: {error}", err=True)
+        click.echo(_public(f"Error: {error}"), err=True)
         sys.exit(_BAD_USAGE if isinstance(error, DataError) else _FAILED)

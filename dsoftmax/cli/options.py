@@ -19,6 +19,7 @@ from dask.utils import parse_bytes
 
 from dsoftmax.errors import DataError
 from dsoftmax.runtime.connect import connected, local_workers
+from dsoftmax.storage.credentials import public_url
 
 if TYPE_CHECKING:
     from dsoftmax.data.source import Source
@@ -163,7 +164,7 @@ def _label(text: str, labels: str) -> Any:
         return float(text) if dtype.kind == "f" else int(text)
     except ValueError:
         raise DataError(
-            f"--ignore-label is {text!r}, and {labels} holds {dtype}; expected a number"
+            f"--ignore-label is {text!r}, and {public_url(labels)} holds {dtype}; expected a number"
         ) from None
 
 

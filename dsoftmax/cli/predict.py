@@ -14,6 +14,7 @@ from dsoftmax.cli.options import (
     values_of,
 )
 from dsoftmax.errors import DataError
+from dsoftmax.storage.credentials import public_url
 
 _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
 
@@ -83,7 +84,7 @@ def predict(
         if missing_label is None and "missing_label=" in str(error):
             raise DataError(f"{error}; on the command line: --missing-label LABEL") from error
         raise
-    click.echo(f"{method}: {out}")
+    click.echo(f"{method}: {public_url(out)}")
 
 
 def _as_label(text: str, classes: Any) -> Any:

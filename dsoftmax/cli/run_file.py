@@ -23,6 +23,7 @@ import click
 
 from dsoftmax.cli.model_options import PARAMETERS
 from dsoftmax.cli.options import Command, is_given, values_of
+from dsoftmax.storage.credentials import public_url
 
 _META = "dsoftmax.run_file"
 # Parameters that have an option or a table of their own, or no meaning in a file.
@@ -114,11 +115,11 @@ def described_run() -> dict[str, Any]:
 
 
 def _value(key: _Key, values: dict[str, Any]) -> Any:
-    """Return the value of a key, an absolute path if it is a path."""
+    """Return the value of a key: of a path an absolute one, of a URL what is no secret."""
     value = values.get(key.name)
     if value is None or not key.is_path:
         return value
-    return str(value) if "://" in str(value) else str(Path(value).absolute())
+    return public_url(value) if "://" in str(value) else str(Path(value).absolute())
 
 
 def _read(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> None:

@@ -21,6 +21,7 @@ import tomli_w
 
 from dsoftmax.errors import DataError, DsoftmaxError
 from dsoftmax.storage.atomic_folder import open_folder
+from dsoftmax.storage.credentials import public_text
 
 _LOGGER = logging.getLogger("dsoftmax.run")
 _LIBRARIES = ("dsoftmax", "numpy", "zarr", "dask", "distributed")
@@ -102,7 +103,7 @@ class RunFolder:
 
 def write_log(text: str) -> None:
     """Write lines to the log of the current run, if it has one."""
-    for line in text.splitlines():
+    for line in public_text(text).splitlines():
         _LOGGER.info("%s", line)
 
 

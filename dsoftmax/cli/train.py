@@ -26,6 +26,7 @@ from dsoftmax.cli.run_file import config_option, described_run, model_parameters
 from dsoftmax.cli.run_folder import LogLines, RunFolder, environment, log_and_print, write_log
 from dsoftmax.errors import DataError, OutageError
 from dsoftmax.events import CandidatesJudged, Event
+from dsoftmax.storage.credentials import public_url
 
 if TYPE_CHECKING:
     from dsoftmax.cli.model_options import Estimator
@@ -254,7 +255,7 @@ class _Run:
             if not (self.quiet or self._log_replaces_progress):
                 click.echo(table)
         if not self.quiet:
-            click.echo(f"model: {self.model}")
+            click.echo(f"model: {public_url(self.model)}")
         if interrupted:
             raise click.exceptions.Exit(1)
 
@@ -295,5 +296,5 @@ def _to_be_resumed(checkpoint: str, reason: str = "") -> click.exceptions.Exit:
     """Print how to go on, and return what ends the command."""
     if reason:
         log_and_print(f"Error: {reason}")
-    log_and_print(f"stopped early; run this again to go on from {checkpoint}")
+    log_and_print(f"stopped early; run this again to go on from {public_url(checkpoint)}")
     return click.exceptions.Exit(_TEMPORARY_FAILURE)

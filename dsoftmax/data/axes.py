@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -179,7 +178,8 @@ def _how(axes: Axes, order: tuple[str | None, ...]) -> str:
     call = f".transpose({', '.join(map(repr, order))})"
     if not isinstance(axes.group, str):
         return f", with {call}"
-    return f", with xarray.open_zarr({axes.group!r})[{PurePath(axes.array).name!r}]{call}"
+    group, _, name = axes.array.rpartition("/")
+    return f", with xarray.open_zarr({group!r})[{name!r}]{call}"
 
 
 def _require_same_coordinates(X: Axes, other: Axes, axis: int, theirs: Any, mine: Any) -> None:

@@ -19,8 +19,9 @@ import zarr
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
+from dsoftmax.storage.credentials import public_text
 from dsoftmax.storage.digests import short_digest
-from dsoftmax.storage.urls import local_root
+from dsoftmax.storage.urls import error_text, local_root
 from dsoftmax.typing import Array
 
 _log = logging.getLogger("dsoftmax")
@@ -160,7 +161,8 @@ def list_chunks(array: zarr.Array[Any]) -> ChunkListing | None:
     try:
         return _listed(array, grid_of(array))
     except Exception as error:  # each store and driver has its own
-        _log.debug("%s cannot be listed (%s): %s", array.store_path, type(error).__name__, error)
+        store = public_text(str(array.store_path))
+        _log.debug("%s cannot be listed: %s", store, error_text(error))
         return None
 
 
@@ -176,7 +178,8 @@ def _listed(array: zarr.Array[Any], grid: tuple[int, ...]) -> ChunkListing | Non
             has_metadata |= key in _METADATA
     if not has_metadata:
         # A web server may answer a listing with nothing, and a virtual store with its own files.
-        _log.debug("%s cannot be listed: the list lacks its metadata", array.store_path)
+        store = public_text(str(array.store_path))
+        _log.debug("%s cannot be listed: the list lacks its metadata", store)
         return None
     index = np.fromiter(map(int, indices), np.int64, len(indices)).reshape(-1, len(grid))
     inside = (index < grid).all(axis=1)

@@ -18,6 +18,7 @@ from dask import config
 from dask.utils import parse_timedelta
 
 from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
+from dsoftmax.storage.credentials import public_errors
 from dsoftmax.storage.records import storable
 from dsoftmax.storage.urls import error_text
 from dsoftmax.typing import Array
@@ -113,6 +114,7 @@ def retries_here() -> int:
     return _retries.value
 
 
+@public_errors()
 def fetch(
     name: str,
     read: Callable[[], Array],

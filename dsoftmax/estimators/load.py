@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from dsoftmax.errors import CheckpointError
 from dsoftmax.estimators.classifier import SoftmaxRegression
+from dsoftmax.storage.credentials import public_url
 from dsoftmax.storage.model_file import _ARRAYS, _FACTS, _OPTIONAL, read_record
 
 
@@ -32,9 +33,9 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
     record = read_record(path)
     if unknown := record.params.keys() - SoftmaxRegression().get_params().keys():
         raise CheckpointError(
-            f"{path} was written by dsoftmax {record.versions.get('dsoftmax')}, with parameters "
-            f"that version {version('dsoftmax')} does not know: {', '.join(sorted(unknown))}; load "
-            "it with the version that wrote it, or a later one"
+            f"{public_url(path)} was written by dsoftmax {record.versions.get('dsoftmax')}, with "
+            f"parameters that version {version('dsoftmax')} does not know: "
+            f"{', '.join(sorted(unknown))}; load it with the version that wrote it, or a later one"
         )
     try:
         model = SoftmaxRegression(**record.params)
@@ -43,6 +44,6 @@ def load_model(path: str | os.PathLike[str]) -> SoftmaxRegression:
             if name in found or name not in _OPTIONAL:
                 setattr(model, name, found[name])
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
+        raise CheckpointError(f"{public_url(path)} is not a readable model: {error!r}") from error
     model.n_features_in_ = model.coef_.shape[1]
     return model

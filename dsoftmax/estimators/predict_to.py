@@ -24,6 +24,7 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import executor_for
 from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.storage.credentials import Place, public_errors, public_url
 from dsoftmax.storage.urls import absolute_url, locate, storage_options
 from dsoftmax.storage.zarr_nodes import (
     create_array,
@@ -41,6 +42,7 @@ _FINGERPRINT = (
 )
 
 
+@public_errors()
 def predict_to_store(
     model: LinearModel,
     source: Source,
@@ -54,11 +56,12 @@ def predict_to_store(
     require_features(source.X.shape, model, source.X.name)
     if method not in METHODS:
         raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    require_apart(path, source.X.name if source.X.portable else None)
+    if source.X.portable:
+        require_apart(path, *([array.url for array in source.X.stored] or [source.X.name]))
     if not resume:
         require_free(path, overwrite)
     require_unchanged(source, at_start=True)
-    warn_of_absent_chunks(source, stacklevel=3)
+    warn_of_absent_chunks(source, stacklevel=4)  # one more for the decorator
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_chunked(source.features_only())
     with ExitStack() as stack:
@@ -115,8 +118,8 @@ def _is_started(url: str, fingerprint: str, overwrite: bool) -> bool:
         require_free(url, overwrite)
     if found not in (None, fingerprint) and not overwrite:
         raise DataError(
-            f"{url} holds the beginning of another prediction (of another model, method or data): "
-            "remove it, pass overwrite=True, or choose another destination"
+            f"{public_url(url)} holds the beginning of another prediction (of another model, "
+            "method or data): remove it, pass overwrite=True, or choose another destination"
         )
     return bool(found == fingerprint)
 
@@ -137,7 +140,7 @@ def _write(
     for first, last in task_runs(source, full_pass(spans), executor.slots, batch=False):
         parts = [_output_part(source, out, span) for span in spans[first:last]]
         blocks = {key: block for part, *_ in parts for key, block in part.futures.items()}
-        tasks.append((parts, blocks, model, method, url, resume))
+        tasks.append((parts, blocks, model, method, Place(url), resume))
     for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
         pass
 
@@ -191,10 +194,11 @@ def _write_rows(
     blocks: dict[Any, Any],
     model: LinearModel,
     method: str,
-    url: str,
+    place: Place,
     resume: bool,
 ) -> None:
-    target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
+    options = storage_options(place.url)
+    target = zarr.open_array(place.url, mode="r+", storage_options=options)
     for source, (start, stop), boxes in parts:
         if resume and all(_is_written(target, where) for where, _, _ in boxes):
             continue

@@ -37,7 +37,8 @@ class ClusterExecutor:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.dashboard: str | None = client.dashboard_link or None
+        has_dashboard = getattr(client.cluster, "has_dashboard", True)
+        self.dashboard: str | None = (client.dashboard_link or "") if has_dashboard else ""
         self.run_key = uuid4().hex
         self._n_runs = 0
         # When the workers were last looked at before all of them were offered tasks.

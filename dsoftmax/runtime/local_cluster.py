@@ -1,7 +1,8 @@
 """The embedded cluster: single-threaded processes on loopback that end with their parent.
 
 They speak TLS with a key of their own in a private folder: other users of the machine can reach
-the ports, but nothing behind them.
+the ports, but nothing behind them. That is not so of the dashboard, to which Dask gives neither a
+password nor a Unix socket: they can watch, unless the Dask setting `dsoftmax.dashboard` is false.
 
 They are started by command, not by multiprocessing, which would run a script that has no main
 guard once more in every worker.
@@ -53,6 +54,11 @@ _SETTINGS = {
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
     "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "200ms",
 }
+# Without the dashboard, nothing is served by HTTP: the logs would be, too.
+_NO_PAGES = {
+    "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "[]",
+    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
+}
 _WORKER_SETTINGS = {
     # The profiler keeps what it has seen for each second of the last 1,000, at 50 kB a second.
     "DASK_DISTRIBUTED__WORKER__PROFILE__CYCLE": "10s",
@@ -69,6 +75,7 @@ class _Server(Subprocess):  # type: ignore[misc]  # distributed is untyped here
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
+        self._no_pages = {} if dashboard_is_on() else _NO_PAGES
         self._lifeline = [str(os.getpid()), str(folder)]
 
     @property
@@ -86,7 +93,7 @@ class _Server(Subprocess):  # type: ignore[misc]  # distributed is untyped here
         with _log(self._folder).open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *command,
-                env={**self.settings, **os.environ, **_ENVIRONMENT},
+                env={**self.settings, **os.environ, **_ENVIRONMENT, **self._no_pages},
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -110,7 +117,7 @@ class _Scheduler(_Server):
         file = self._folder / "scheduler.json"
         options = {
             "scheduler_file": str(file),
-            "dashboard": True,
+            "dashboard": not self._no_pages,
             "dashboard_address": "127.0.0.1:0",
             "preload": _LIFELINE,
             "preload_argv": self._lifeline,
@@ -154,9 +161,15 @@ def _log(folder: Path) -> Path:
 
 
 class _LocalCluster(SpecCluster):  # type: ignore[misc]
-    """The servers, and the private folder that goes when they have gone."""
+    """The servers, and the private folder that goes when they have gone.
+
+    Attributes
+    ----------
+    has_dashboard : whether its dashboard is on
+    """
 
     def __init__(self, n_workers: int, memory_limit: int | str) -> None:
+        self.has_dashboard = dashboard_is_on()
         parent = dask.config.get("temporary-directory", None)
         self.folder = Path(tempfile.mkdtemp(prefix="dsoftmax-", dir=parent)).absolute()
         write_certificates(self.folder)
@@ -233,6 +246,11 @@ def local_cluster(
         cluster.close()
         raise
     return cluster
+
+
+def dashboard_is_on() -> bool:
+    """Whether a local cluster has a dashboard, as the Dask setting dsoftmax.dashboard says."""
+    return bool(dask.config.get("dsoftmax.dashboard", True))
 
 
 def default_memory_limit(n_workers: int) -> int:

@@ -18,6 +18,7 @@ from dsoftmax.runtime.base import Executor, inside_a_task
 from dsoftmax.runtime.environment import require_same_versions
 from dsoftmax.runtime.memory import Location, require_fit, require_room
 from dsoftmax.runtime.threads import ThreadExecutor
+from dsoftmax.storage.urls import error_text
 
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
 
@@ -155,5 +156,5 @@ def _problem(source: Source) -> tuple[str, str] | None:
         try:
             array.require_visible()
         except Exception as error:
-            return socket.gethostname(), f"{array.name}: {type(error).__name__}: {error}"
+            return socket.gethostname(), f"{array.name}: {error_text(error)}"
     return None

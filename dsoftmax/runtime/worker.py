@@ -29,6 +29,7 @@ from dsoftmax.runtime.cost import Cost, TaskResult
 from dsoftmax.runtime.environment import numerics, use_one_blas_thread, worker_name
 from dsoftmax.runtime.span_cache import CachePolicy, Key, LoadedSpan, SpanCache
 from dsoftmax.runtime.spans import Tree
+from dsoftmax.storage.credentials import public_errors
 from dsoftmax.storage.zarr_timing import decoded_here, decoding
 
 Result = TypeVar("Result")
@@ -67,9 +68,10 @@ class Task(NamedTuple):
 
 
 def run_task(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call the function of a task, in a process that is a worker."""
+    """Call the function of a task, in a process that is a worker, which logs its error."""
     use_one_blas_thread()
-    return function(*arguments)
+    with public_errors():
+        return function(*arguments)
 
 
 def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:

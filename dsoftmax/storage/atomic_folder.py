@@ -14,6 +14,7 @@ from uuid import uuid4
 import fsspec
 
 from dsoftmax.errors import DataError
+from dsoftmax.storage.credentials import public_errors, public_url
 from dsoftmax.storage.urls import error_text, locate, storage_options
 
 _DSOFTMAX_FILE = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
@@ -136,15 +137,16 @@ class RemoteFolder:
 
     Attributes
     ----------
-    place : its URL
+    place : its URL, without credentials
     """
 
+    @public_errors()
     def __init__(self, url: str) -> None:
-        self.place = url
+        self.place = public_url(url)
         try:
             self._files, root = fsspec.core.url_to_fs(url, **storage_options(url) or {})
         except (ImportError, ValueError) as error:
-            raise DataError(f"{url} cannot be opened: {error}") from error
+            raise DataError(f"{self.place} cannot be opened: {error}") from error
         self._root = root.rstrip("/")
 
     def names(self) -> list[str]:
@@ -168,6 +170,7 @@ class RemoteFolder:
         with _as_os_errors(self.place):
             self._files.pipe_file(self._path(name), b"".join(parts))
 
+    @public_errors()
     def create(self, name: str, content: bytes) -> None:
         """Create a file exclusively; FileExistsError if there is one.
 
@@ -178,7 +181,7 @@ class RemoteFolder:
         with _as_os_errors(self.place):
             self._files.invalidate_cache(self._root)  # others remove files too
             if self._files.exists(path):
-                raise FileExistsError(errno.EEXIST, "there already", path)
+                raise FileExistsError(errno.EEXIST, "there already", public_url(path))
             failure = self._create(path, content)
         # A put that the driver sent twice fails because its first try succeeded, and not every
         # store reports a condition that failed. So the content that is there decides.
@@ -187,7 +190,7 @@ class RemoteFolder:
         except FileNotFoundError as error:
             raise failure or error from None
         if stored != content:
-            raise FileExistsError(errno.EEXIST, "there already", path)
+            raise FileExistsError(errno.EEXIST, "there already", public_url(path))
 
     def _create(self, path: str, content: bytes) -> OSError | None:
         try:
@@ -210,12 +213,13 @@ class RemoteFolder:
 @contextmanager
 def _as_os_errors(place: str) -> Iterator[None]:
     """Raise every error of a driver as an OSError: each has classes of its own."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(f"{place}: {error_text(error)}") from error
+    with public_errors():
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{place}: {error_text(error)}") from error
 
 
 Folder = LocalFolder | RemoteFolder

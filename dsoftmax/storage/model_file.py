@@ -19,6 +19,7 @@ import zarr
 
 from dsoftmax.errors import CheckpointError, DataError
 from dsoftmax.storage.codecs import arrays_of_model
+from dsoftmax.storage.credentials import public_errors, public_url
 from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import strict_json
 from dsoftmax.storage.urls import absolute_url, error_text, locate, open_raw
@@ -46,6 +47,7 @@ class ModelRecord:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+@public_errors()
 def write_record(
     path: str | os.PathLike[str], record: ModelRecord, *, overwrite: bool = False
 ) -> None:
@@ -76,11 +78,12 @@ def _require_model(path: str | os.PathLike[str]) -> None:
         return
     if "sha256" not in str(node.attrs.get("dsoftmax")):
         raise DataError(
-            f"{path} holds a Zarr store that is no model, and is not replaced by one; choose "
-            "another destination"
+            f"{public_url(path)} holds a Zarr store that is no model, and is not replaced by one; "
+            "choose another destination"
         )
 
 
+@public_errors()
 def read_record(path: str | os.PathLike[str]) -> ModelRecord:
     """Return the model at a path or URL, verified.
 
@@ -93,7 +96,8 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
     expected = content.pop("sha256", None)
     if _content_digest(content, arrays) != expected:
         raise CheckpointError(
-            f"{path} is damaged: its content does not match its SHA-256; restore or refit it"
+            f"{public_url(path)} is damaged: its content does not match its SHA-256; restore or "
+            "refit it"
         )
     try:
         params = dict(content["params"])
@@ -103,7 +107,7 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
             params, dict(content["facts"]), arrays, dict(content.get("versions", {}))
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
+        raise CheckpointError(f"{public_url(path)} is not a readable model: {error!r}") from error
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -113,15 +117,17 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
         format_ = content["format"]
         if format_ != _FORMAT:
             raise CheckpointError(
-                f"{path} has format {format_}, and this version of dsoftmax reads {_FORMAT}; "
-                f"load it with the version that wrote it{_writer(content)}"
+                f"{public_url(path)} has format {format_}, and this version of dsoftmax reads "
+                f"{_FORMAT}; load it with the version that wrote it{_writer(content)}"
             )
         arrays = arrays_of_model(node) if isinstance(node, zarr.Group) else {}
         return content, {name: _storable(np.asarray(array[...])) for name, array in arrays.items()}
     except CheckpointError:
         raise
     except Exception as error:  # whatever damage makes zarr, a codec or JSON raise
-        raise CheckpointError(f"{path} is not a readable model: {error_text(error)}") from error
+        raise CheckpointError(
+            f"{public_url(path)} is not a readable model: {error_text(error)}"
+        ) from error
 
 
 def _writer(content: Mapping[str, Any]) -> str:

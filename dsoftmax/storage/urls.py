@@ -1,7 +1,7 @@
 """Opens Zarr stores at paths, in zip files and at URLs.
 
-Credentials never travel: each process takes them from its own environment, or from the Dask
-setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is passed.
+Credentials do not travel, unless in a URL: each process takes them from its own environment, or
+from the Dask setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is passed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from dsoftmax.errors import DataError
 from dsoftmax.storage.codecs import require_safe
+from dsoftmax.storage.credentials import public_errors, public_text, public_url
 from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.zarr_timing import timed
 
@@ -58,6 +59,7 @@ def storage_options(url: str) -> dict[str, Any] | None:
     return dict(selected) or None
 
 
+@public_errors()
 def open_node(url: str) -> Node:
     """Return the array or group at a URL or path, read-only.
 
@@ -76,7 +78,7 @@ def open_node(url: str) -> Node:
         raise DataError(_not_there(url)) from None
     except Exception as error:
         raise DataError(
-            f"{url} cannot be opened: {error_text(error)}{_advice(url, error)}"
+            f"{public_url(url)} cannot be opened: {error_text(error)}{_advice(url, error)}"
         ) from error
 
 
@@ -90,7 +92,7 @@ def open_raw(url: str) -> Node:
     """
     node = _open(url)
     if isinstance(node, zarr.Array):
-        require_safe(url, node)
+        require_safe(public_url(url), node)
     return node
 
 
@@ -123,12 +125,12 @@ def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
     try:
         node = open_raw(url)
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
-        raise OSError(errno.ESTALE, f"the store is away: there is no {url}") from error
+        raise OSError(errno.ESTALE, f"the store is away: there is no {public_url(url)}") from error
     if isinstance(node, zarr.Group) or digest_of(node) != identity:
         current = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
         raise DataError(
-            f"{url} has changed since it was opened: it is now {current}; do not write to a store "
-            "while it is read, and start again"
+            f"{public_url(url)} has changed since it was opened: it is now {current}; do not write "
+            "to a store while it is read, and start again"
         )
     return timed(node)
 
@@ -152,7 +154,7 @@ def _archive(path: Path) -> Path | None:
 
 def error_text(error: Exception) -> str:
     """Return an error with its class: the message of a KeyError, say, is a name alone."""
-    return f"{type(error).__name__}: {error}"
+    return public_text(f"{type(error).__name__}: {error}")
 
 
 # What to do with a file that is none of Zarr's, by the end of its name.
@@ -170,13 +172,13 @@ _FILES = {
 
 
 def _not_there(url: str) -> str:
-    suffix = Path(url).suffix.lower()
+    suffix, name = Path(url).suffix.lower(), public_url(url)
     if ("://" in url or Path(url).is_file()) and suffix in _FILES:
-        return f"{url} is a {suffix} file, not a Zarr array; {_FILES[suffix]}"
+        return f"{name} is a {suffix} file, not a Zarr array; {_FILES[suffix]}"
     if "://" not in url and Path(url).is_file():
-        return f"{url} is a file, not a Zarr array; expected the path of one, such as data.zarr/X"
+        return f"{name} is a file, not a Zarr array; expected the path of one, such as data.zarr/X"
     return (
-        f"{url} does not exist or is not a Zarr array; expected the path or URL of an array, "
+        f"{name} does not exist or is not a Zarr array; expected the path or URL of an array, "
         "such as data.zarr/X"
     )
 
@@ -220,6 +222,7 @@ def travels(url: str | None) -> bool:
     return url is not None and not url.startswith("memory://")
 
 
+@public_errors()
 def names_in(target: str) -> tuple[str, ...] | None:
     """Return the names of the arrays in a group, or None for what is an array itself.
 
@@ -234,7 +237,8 @@ def names_in(target: str) -> tuple[str, ...] | None:
         return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else None
     except Exception as error:
         raise DataError(
-            f"an array in {url} cannot be opened: {error_text(error)}{_advice(url, error)}"
+            f"an array in {public_url(url)} cannot be opened: {error_text(error)}"
+            f"{_advice(url, error)}"
         ) from error
 
 

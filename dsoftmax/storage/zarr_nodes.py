@@ -15,11 +15,13 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import absolute_url, locate, storage_options
+from dsoftmax.storage.credentials import public_errors, public_url
+from dsoftmax.storage.urls import absolute_url, error_text, locate, storage_options
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 
 
+@public_errors()
 def create_array(
     where: zarr.Group | str,
     name: str | None,
@@ -61,7 +63,7 @@ def create_array(
 @contextmanager
 def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
     """Open a new group (Zarr format 3) at a place of `new_node`."""
-    with new_node(destination, overwrite) as place:
+    with public_errors(), new_node(destination, overwrite) as place:
         # Mode "w" empties whatever folder a URL names, so it is never used on one that is no store.
         replace = overwrite and _is_store(place)
         try:
@@ -108,6 +110,7 @@ def new_node(
             shutil.rmtree(partial, ignore_errors=True)
 
 
+@public_errors()
 def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise DataError if a destination exists, and may not or must not be replaced."""
     place = locate(destination)
@@ -133,8 +136,8 @@ def require_apart(destination: str | os.PathLike[str], *sources: str | None) -> 
         other = absolute_url(source).rstrip("/")
         if f"{place}/".startswith(f"{other}/") or f"{other}/".startswith(f"{place}/"):
             raise DataError(
-                f"{place} would be written over {other}, which is read for it; choose a "
-                "destination apart from it"
+                f"{public_url(place)} would be written over {public_url(other)}, which is read for "
+                "it; choose a destination apart from it"
             )
 
 
@@ -153,6 +156,11 @@ def _is_store(place: Path | str) -> bool:
         zarr.open(place, mode="r", storage_options=storage_options(str(place)))
     except (ValueError, OSError):
         return False
+    except Exception as error:  # a driver has classes of its own
+        raise DataError(
+            f"{public_url(place)} cannot be opened: {error_text(error)}; check the address, and "
+            "the credentials in the environment or in the Dask setting dsoftmax.storage-options"
+        ) from error
     return True
 
 
@@ -162,4 +170,4 @@ def _exists_error(place: Path | str) -> DataError:
         if _is_store(place)
         else "something other than a Zarr store, which is never replaced:"
     )
-    return DataError(f"{place} already holds {contents} choose another destination")
+    return DataError(f"{public_url(place)} already holds {contents} choose another destination")

@@ -29,6 +29,7 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.environment import numerics, worker_name
 from dsoftmax.storage.checkpoint_file import CheckpointFolder
+from dsoftmax.storage.credentials import public_url
 from dsoftmax.storage.lock import FolderLock
 from dsoftmax.storage.records import STORABLE, storable
 from dsoftmax.training.event_log import from_table, to_table
@@ -91,7 +92,7 @@ class Checkpointer(Generic[R]):
     ) -> None:
         self.run_state = start
         self.progress = Progress(callbacks)
-        self._path = "" if checkpoint is None else os.fspath(checkpoint)
+        self._path = "" if checkpoint is None else public_url(checkpoint)
         self._folder = None if checkpoint is None else CheckpointFolder(checkpoint)
         self._lock = None if checkpoint is None else FolderLock(checkpoint, on_wait=_warn)
         self._loaded: Checkpoint | None = None

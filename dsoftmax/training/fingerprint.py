@@ -78,10 +78,10 @@ def _stored(suffix: str, source: Source) -> dict[str, str]:
     names = ("X", "y", "sample_weight", "cv")
     arrays = ((name, getattr(source, name)) for name in names)
     return {
-        f"{name}{suffix} {short_digest(url)}": digest
+        f"{name}{suffix} {short_digest(place)}": digest
         for name, array in arrays
         if array is not None
-        for url, digest in listed_digests(array).items()
+        for place, digest in listed_digests(array).items()
     }
 
 

@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import dask
 import psutil
@@ -18,6 +20,7 @@ from distributed import Client, default_client
 
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.runtime import local_cluster as local
+from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.local_cluster import close_embedded_cluster, embedded_client, local_cluster
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no processes on Windows")
@@ -205,6 +208,23 @@ def test_everything_listens_on_loopback(client: Client) -> None:
     dashboard = urlsplit(client.dashboard_link)
     assert (dashboard.hostname, dashboard.port) in addresses
     assert {host for host, _ in addresses} == {"127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_without_its_dashboard_a_cluster_serves_no_page() -> None:
+    with (
+        dask.config.set({"dsoftmax.dashboard": False}),
+        local_cluster(1) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert ClusterExecutor(client).dashboard == ""
+        assert client.submit(sum, [1, 2]).result() == 3
+        (worker,) = client.scheduler_info()["workers"].values()
+        ports = {worker["services"]["dashboard"], urlsplit(client.dashboard_link).port}
+        for port in ports:
+            for page in ("status", "info/main/logs.html", "metrics", "json/identity.json"):
+                with pytest.raises(HTTPError, match="404"):
+                    urlopen(f"http://127.0.0.1:{port}/{page}", timeout=60)
 
 
 @pytest.mark.slow
