@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dsoftmax.cli import demo_data
-from dsoftmax.cli.options import n_bytes, worker_bytes
+from dsoftmax.cli.options import PlacePath, n_bytes, worker_bytes
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.solvers import SOLVERS
 
@@ -57,8 +57,8 @@ class _Setup:
         return self.blocks * demo_data.BLOCK_BYTES
 
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = PlacePath(dir_okay=False, path_type=Path)
+_FOLDER = PlacePath(file_okay=False, path_type=Path)
 
 
 @click.command()

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import click
 
+from dsoftmax.cli.options import PlacePath
 from dsoftmax.data.ingest import ingestion
 
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FILE = PlacePath(exists=True, dir_okay=False, path_type=Path)
 
 
 def _require_source(ctx: click.Context, param: click.Parameter, source: str) -> str:
     if "://" not in source:
-        click.Path(exists=True).convert(source, param, ctx)
+        PlacePath(exists=True).convert(source, param, ctx)
     return source
 
 

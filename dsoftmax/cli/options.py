@@ -17,8 +17,9 @@ import click
 from click.core import ParameterSource
 from dask.utils import parse_bytes
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.runtime.connect import connected, local_workers
+from dsoftmax.storage.urls import locate
 
 if TYPE_CHECKING:
     from dsoftmax.data.source import Source
@@ -27,6 +28,15 @@ Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 
 _MIN_WORKER_MEMORY = 200 * 2**20  # Python and its libraries take half of it
+
+
+class PlacePath(click.Path):
+    """A path that a system can follow: click raises other errors where there is a NUL, say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        locate(value)
+        return super().convert(value, param, ctx)
 
 
 def option_of(group: str) -> Callable[..., Decorator]:
@@ -68,9 +78,9 @@ def n_bytes(text: str | int, minimum: int = 1) -> int:
     try:
         size = int(parse_bytes(text))
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no size such as 2GiB or 500MB") from None
+        raise click.BadParameter(f"{quoted(text)} is no size such as 2GiB or 500MB") from None
     if size < minimum:
-        raise click.BadParameter(f"{text!r} is less than {minimum:,} bytes")
+        raise click.BadParameter(f"{quoted(text)} is less than {minimum:,} bytes")
     return size
 
 
@@ -163,7 +173,7 @@ def _label(text: str, labels: str) -> Any:
         return float(text) if dtype.kind == "f" else int(text)
     except ValueError:
         raise DataError(
-            f"--ignore-label is {text!r}, and {labels} holds {dtype}; expected a number"
+            f"--ignore-label is {quoted(text)}, and {labels} holds {dtype}; expected a number"
         ) from None
 
 
@@ -174,12 +184,12 @@ cluster_options = all_of(
     ),
     _cluster_option(
         "--scheduler-file",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PlacePath(dir_okay=False, path_type=Path),
         help="Run on the Dask cluster whose scheduler writes this file, now or soon.",
     ),
     _cluster_option(
         "--certs",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        type=PlacePath(exists=True, file_okay=False, path_type=Path),
         help="Connect to it by TLS, with the certificate that `dsoftmax certs` made there.",
     ),
     _cluster_option(

@@ -13,7 +13,7 @@ from dsoftmax.cli.options import (
     decode_option,
     values_of,
 )
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 
 _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
 
@@ -96,5 +96,5 @@ def _as_label(text: str, classes: Any) -> Any:
         except ValueError:
             continue
     raise DataError(
-        f"--missing-label is {text!r}, and the classes are {classes.dtype}; expected a number"
+        f"--missing-label is {quoted(text)}, and the classes are {classes.dtype}; expected a number"
     )

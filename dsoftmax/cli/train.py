@@ -15,6 +15,7 @@ import click
 
 from dsoftmax.cli.model_options import estimator_of, is_search, model_options, search_options
 from dsoftmax.cli.options import (
+    PlacePath,
     Reading,
     active_cluster,
     cluster_options,
@@ -47,7 +48,7 @@ _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 )
 @click.option(
     "--run-folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PlacePath(file_okay=False, path_type=Path),
     help="Keep model, history, plan, log, configuration and checkpoint in this folder.",
 )
 @click.option(
@@ -67,12 +68,12 @@ _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 @click.option("--dry-run", is_flag=True, help="Print the plan, and refuse what cannot work.")
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PlacePath(dir_okay=False, path_type=Path),
     help="Draw the run; with --alphas, what each of them comes to.",
 )
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as lines of JSON.")
-@click.option("--log", type=click.Path(dir_okay=False), help="Append events to a file, as --json.")
+@click.option("--log", type=PlacePath(dir_okay=False), help="Append events to a file, as --json.")
 @cluster_options
 def train(
     data: str,

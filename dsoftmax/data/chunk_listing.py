@@ -218,13 +218,19 @@ async def _keys(store: Any, prefix: str) -> list[str]:
 
 def _in_folder(root: str) -> Iterator[tuple[str, str]]:
     waiting, start = [root], len(os.path.join(root, ""))
+    followed: set[tuple[int, int]] = set()  # by device and number: links may go in circles
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if entry.is_dir() and not entry.is_symlink():
                     waiting.append(entry.path)
+                    continue
+                stat = entry.stat()
+                if entry.is_dir():
+                    if (place := (stat.st_dev, stat.st_ino)) not in followed:
+                        followed.add(place)
+                        waiting.append(entry.path)
                 else:
-                    stat = entry.stat()
                     key = entry.path[start:].replace(os.sep, "/")
                     yield key, f"{stat.st_size} {stat.st_mtime_ns}"
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 from dask import config
 from dask.utils import parse_timedelta
 
-from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
+from dsoftmax.errors import ChunkError, DsoftmaxError, MemoryBoundError, OutageError
 from dsoftmax.storage.records import storable
 from dsoftmax.storage.urls import error_text
 from dsoftmax.typing import Array
@@ -132,6 +132,8 @@ def fetch(
 
     Raises
     ------
+    MemoryBoundError
+        If there is no memory for them.
     OutageError
         If it still fails for a transient reason, or the right to read is missing.
     ChunkError
@@ -140,8 +142,13 @@ def fetch(
     for delay in (*_delays(retry_policy), None):
         try:
             return read()
-        except (DsoftmaxError, MemoryError, ImportError):
+        except (DsoftmaxError, ImportError):
             raise  # a fault of neither the store nor the data
+        except MemoryError as error:
+            raise MemoryBoundError(
+                f"{name}: there is no memory for rows {start} to {stop - 1} ({error_text(error)}); "
+                "give this process more, or write the array in smaller chunks"
+            ) from error
         except Exception as error:
             what = f"{name}: rows {start} to {stop - 1} cannot be read"
             if is_denied(error):

@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 from dsoftmax.data.grid import Grid, Index, cuts_every
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.linear_model import METHODS, LinearModel, require_features
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, task_runs
@@ -53,7 +53,7 @@ def predict_to_store(
     """Write predictions to a Zarr array; see `SoftmaxRegression.predict_to`."""
     require_features(source.X.shape, model, source.X.name)
     if method not in METHODS:
-        raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+        raise DataError(f"method is {quoted(method)}; expected one of {', '.join(METHODS)}")
     require_apart(path, source.X.name if source.X.portable else None)
     if not resume:
         require_free(path, overwrite)

@@ -142,7 +142,7 @@ class CrossValidationSearch:
         if self._validation is None:
             leaves, n_folds = full_pass(spans, excluded), self._options.n_folds
             data = folded(data, n_folds, params.seed, leaves, executor)
-        checkpointer.set_labels(data.digest)
+        checkpointer.set_labels(data.digest, source.n_features, len(data.classes))
         self._data = data
         self._reads = SearchReads(
             data, params, executor, progress, spans, excluded, checkpointer.on_task_done

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dsoftmax.data.batches import Leaf, whole_span
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.source import Source
-from dsoftmax.errors import ChunkError, MemoryBoundError
+from dsoftmax.errors import CheckpointError, ChunkError, MemoryBoundError, shortened
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.base import Affinity, Executor, TaskKilledError
 from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
@@ -109,7 +109,7 @@ class Pass:
         if not self.batch:  # between two mini-batches there is no time to ask the scheduler
             self.executor.refresh()
         before = Cost() if resume_from is None else resume_from.cost
-        nodes = {} if resume_from is None else dict(resume_from.nodes)
+        nodes = {} if resume_from is None else _resumed(resume_from, len(self.leaves))
         tree = Tree(len(self.leaves), reduction.combine, nodes)
         # What is left of a resumed pass is read once, so its tasks are not kept.
         tasks = self._planned() if resume_from is None else self._plan(tree.missing())
@@ -117,8 +117,7 @@ class Pass:
         work = cost = before
         bad_chunks: list[BadChunk] = []
         for task_result in self._run(reduction, tasks):
-            for (level, index), sums in task_result.nodes.items():
-                tree.add(level, index, sums)
+            _add(tree, task_result, is_resumed=resume_from is not None)
             bad_chunks += task_result.bad_chunks
             work += task_result.cost
             cost = _with_waiting(work, before, time.perf_counter() - started, slots)
@@ -267,6 +266,31 @@ def _rows(tasks: Iterable[Task]) -> str:
 def full_pass(spans: Sequence[Span], excluded: Sequence[Span] = ()) -> list[Leaf]:
     """Return the leaves of a pass over all rows, but those of some chunks."""
     return [tuple(whole_span(part) for part in spans_without(excluded, [span])) for span in spans]
+
+
+def _resumed(partial_sum: PartialSum, n_leaves: int) -> dict[tuple[int, int], Any]:
+    """Return the finished nodes of a sum; a CheckpointError if they are not of its tree."""
+    for level, index in partial_sum.nodes:
+        if not (0 <= level <= n_leaves.bit_length() and 0 <= index << level < n_leaves):
+            raise CheckpointError(
+                f"the checkpoint holds the node {level, index} of a sum over {n_leaves} parts; "
+                "there is none such: remove it"
+            )
+    return dict(partial_sum.nodes)
+
+
+def _add(tree: Tree[Any], task_result: TaskResult, *, is_resumed: bool) -> None:
+    """Add what a task returned; a CheckpointError if that and the resumed sum are no summands."""
+    try:
+        for (level, index), sums in task_result.nodes.items():
+            tree.add(level, index, sums)
+    except (AttributeError, TypeError, ValueError) as error:
+        if not is_resumed:
+            raise
+        raise CheckpointError(
+            f"the sum in the checkpoint is none that this run computes ({shortened(error)}); "
+            "remove it"
+        ) from error
 
 
 def task_runs(source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool) -> list[Span]:

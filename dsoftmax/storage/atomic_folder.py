@@ -13,7 +13,8 @@ from uuid import uuid4
 
 import fsspec
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted, shortened
+from dsoftmax.storage.regular_files import require_regular
 from dsoftmax.storage.urls import error_text, locate, storage_options
 
 _DSOFTMAX_FILE = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
@@ -42,6 +43,7 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; FileNotFoundError if there is none."""
+        require_regular(self._path / name)
         return (self._path / name).read_bytes()
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
@@ -144,7 +146,7 @@ class RemoteFolder:
         try:
             self._files, root = fsspec.core.url_to_fs(url, **storage_options(url) or {})
         except (ImportError, ValueError) as error:
-            raise DataError(f"{url} cannot be opened: {error}") from error
+            raise DataError(f"{url} cannot be opened: {shortened(error)}") from error
         self._root = root.rstrip("/")
 
     def names(self) -> list[str]:
@@ -245,7 +247,7 @@ def dsoftmax_files(folder: Folder) -> list[str]:
     files = [name for name in names if _DSOFTMAX_FILE.match(name)]
     if names and not files:
         raise DataError(
-            f"{folder.place} holds {names[0]!r} and no checkpoint; give a new or empty folder, or "
-            "one of checkpoints"
+            f"{folder.place} holds {quoted(names[0])} and no checkpoint; give a new or "
+            "empty folder, or one of checkpoints"
         )
     return files

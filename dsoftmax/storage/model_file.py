@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dsoftmax.errors import CheckpointError, DataError
+from dsoftmax.errors import CheckpointError, DataError, quoted, shortened
 from dsoftmax.storage.codecs import arrays_of_model
 from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import strict_json
@@ -72,7 +72,7 @@ def _require_model(path: str | os.PathLike[str]) -> None:
     """Raise DataError if there is a Zarr store at a path that is no model."""
     try:
         node = open_raw(absolute_url(path))
-    except (OSError, ValueError):
+    except Exception:  # whatever damaged metadata make Zarr raise: then it is no store
         return
     if "sha256" not in str(node.attrs.get("dsoftmax")):
         raise DataError(
@@ -103,18 +103,20 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
             params, dict(content["facts"]), arrays, dict(content.get("versions", {}))
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
+        why = quoted(error)
+        raise CheckpointError(f"{path} is not a readable model: {why}") from error
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    url = absolute_url(path)
     try:
-        node = open_raw(absolute_url(path))
+        node = open_raw(url)
         content: dict[str, Any] = dict(node.attrs["dsoftmax"])  # type: ignore[arg-type]
         format_ = content["format"]
         if format_ != _FORMAT:
             raise CheckpointError(
-                f"{path} has format {format_}, and this version of dsoftmax reads {_FORMAT}; "
-                f"load it with the version that wrote it{_writer(content)}"
+                f"{path} has format {quoted(format_)}, and this version of dsoftmax reads "
+                f"{_FORMAT}; load it with the version that wrote it{_writer(content)}"
             )
         arrays = arrays_of_model(node) if isinstance(node, zarr.Group) else {}
         return content, {name: _storable(np.asarray(array[...])) for name, array in arrays.items()}
@@ -126,7 +128,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array
 
 def _writer(content: Mapping[str, Any]) -> str:
     written = content.get("versions")
-    return f" ({written.get('dsoftmax')})" if isinstance(written, Mapping) else ""
+    return f" ({shortened(written.get('dsoftmax'))})" if isinstance(written, Mapping) else ""
 
 
 def _storable(array: Array) -> Array:

@@ -17,8 +17,10 @@ import dask
 import zarr.errors
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
-from dsoftmax.errors import DataError
-from dsoftmax.storage.codecs import require_safe
+from dsoftmax.errors import DataError, quoted, shortened
+from dsoftmax.storage import regular_files
+from dsoftmax.storage.bounded_codecs import most_bytes
+from dsoftmax.storage.codecs import require_attributes, require_safe
 from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.zarr_timing import timed
 
@@ -26,9 +28,29 @@ Node = zarr.Array[Any] | zarr.Group
 
 
 def locate(place: str | os.PathLike[str]) -> Path | str:
-    """Return a local place as a path, and any other as the URL it is."""
+    """Return a local place as a path, and any other as the URL it is.
+
+    Raises
+    ------
+    DataError
+        If it is a path that no system can follow: with a NUL, too long, or a loop of links.
+    """
     url = os.fspath(place).removeprefix("file://")
-    return url if "://" in url else Path(url).expanduser()
+    try:
+        if "://" in url and "\0" not in url:
+            return url
+        path = Path(url).expanduser()
+        os.stat(path)
+    except (ValueError, RuntimeError) as error:  # a NUL, a surrogate, no home of such a user
+        raise _no_path(url, error) from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise _no_path(url, error.strerror) from None
+    return path
+
+
+def _no_path(url: str, why: object) -> DataError:
+    return DataError(f"{quoted(url)} is no path: {shortened(why)}; pass another one")
 
 
 def absolute_url(place: str | os.PathLike[str]) -> str:
@@ -89,9 +111,13 @@ def open_raw(url: str) -> Node:
         If it is an array whose codecs run code.
     """
     node = _open(url)
-    if isinstance(node, zarr.Array):
-        require_safe(url, node)
-    return node
+    require_attributes(url, node)
+    if not isinstance(node, zarr.Array):
+        return node
+    require_safe(url, node)
+    if isinstance(node.store, regular_files.LocalStore | regular_files.ZipStore):
+        node.store.most_bytes = most_bytes(node)
+    return timed(node)
 
 
 def _open(url: str) -> Node:
@@ -101,10 +127,11 @@ def _open(url: str) -> Node:
         return zarr.open(url, mode="r", storage_options=storage_options(url))
     archive = _archive(Path(url))
     if archive is None:
-        return zarr.open(url, mode="r")
+        return zarr.open(regular_files.LocalStore(url, read_only=True), mode="r")
     # `ZipStore` takes the path of the archive and that within it apart.
     inside = Path(url).relative_to(archive).as_posix()
-    return zarr.open(ZipStore(archive, mode="r"), path="" if inside == "." else inside, mode="r")
+    store = regular_files.ZipStore(archive, mode="r")
+    return zarr.open(store, path="" if inside == "." else inside, mode="r")
 
 
 @lru_cache(maxsize=64)
@@ -130,7 +157,7 @@ def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
             f"{url} has changed since it was opened: it is now {current}; do not write to a store "
             "while it is read, and start again"
         )
-    return timed(node)
+    return node
 
 
 def digest_of(array: zarr.Array[Any]) -> str:
@@ -152,7 +179,7 @@ def _archive(path: Path) -> Path | None:
 
 def error_text(error: Exception) -> str:
     """Return an error with its class: the message of a KeyError, say, is a name alone."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {shortened(error)}"
 
 
 # What to do with a file that is none of Zarr's, by the end of its name.

@@ -15,7 +15,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import absolute_url, locate, storage_options
+from dsoftmax.storage.urls import absolute_url, locate, open_raw, storage_options
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 
@@ -150,8 +150,8 @@ def _move(folder: Path, path: Path, overwrite: bool) -> None:
 
 def _is_store(place: Path | str) -> bool:
     try:
-        zarr.open(place, mode="r", storage_options=storage_options(str(place)))
-    except (ValueError, OSError):
+        open_raw(absolute_url(place))
+    except Exception:  # whatever damaged metadata make Zarr raise
         return False
     return True
 

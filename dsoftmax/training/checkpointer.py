@@ -36,6 +36,7 @@ from dsoftmax.training.fingerprint import RunFingerprint, differences, fingerpri
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 from dsoftmax.training.run_state import RunState
+from dsoftmax.training.state_shapes import require_shapes
 from dsoftmax.training.validation import ValidationSet
 from dsoftmax.typing import Array
 
@@ -169,17 +170,19 @@ class Checkpointer(Generic[R]):
             "(each candidate of a search, too) a folder of its own, or remove this one"
         )
 
-    def set_labels(self, digest: str) -> None:
+    def set_labels(self, digest: str, n_features: int, n_classes: int) -> None:
         """Keep the digest of what the label scan found, the first time or again.
 
         Raises
         ------
         CheckpointError
-            If the first is not the one in the checkpoint.
+            If the first is not the one in the checkpoint, or its state is of another shape.
         """
         loaded = self._loaded
-        if loaded is not None and loaded.labels not in ("", digest) and not self._labels_known:
-            raise self._of_another_run(["other labels or weights than there were"])
+        if loaded is not None and not self._labels_known:
+            if loaded.labels not in ("", digest):
+                raise self._of_another_run(["other labels or weights than there were"])
+            require_shapes(self._path, loaded.run_state, n_features, n_classes)
         self._labels, self._labels_known = digest, True
 
     def announce(self, event: FitStarted) -> None:

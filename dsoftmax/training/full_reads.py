@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from dsoftmax.data.batches import Leaf
-from dsoftmax.errors import DataError
+from dsoftmax.errors import CheckpointError, DataError
 from dsoftmax.objective.importance_sample import (
     ImportanceSample,
     StratifiedSampler,
@@ -98,7 +98,12 @@ class RowReader:
             combine(*reductions), resume_from=resume_from, on_task_done=self._task_done
         )
         self._progress.spend(cost)
-        totals: tuple[Any, ...] = sums.parts
+        totals: tuple[Any, ...] = getattr(sums, "parts", ())
+        if len(totals) != len(reductions):
+            raise CheckpointError(
+                f"the sum in the checkpoint has {len(totals)} parts, and this run computes "
+                f"{len(reductions)}; remove it"
+            )
         return totals
 
     def first_sampler(self) -> StratifiedSampler:

@@ -136,8 +136,9 @@ class Trainer:
                 break
             except UnreadableError as error:
                 self._leave_out(error)
-        checkpointer.set_labels(self._data.digest)
-        sums_bytes = 8 * (source.n_features + 1) * len(self._data.class_weight)
+        n_classes = len(self._data.class_weight)
+        checkpointer.set_labels(self._data.digest, source.n_features, n_classes)
+        sums_bytes = 8 * (source.n_features + 1) * n_classes
         self._evaluator = Evaluator(
             self._data,
             self._params,

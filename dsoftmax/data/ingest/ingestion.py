@@ -16,7 +16,7 @@ from dsoftmax.data.ingest.row_stream import Names, Rechunker, RowStream
 from dsoftmax.data.ingest.shuffle import shuffled
 from dsoftmax.data.ingest.tables import open_csv, open_parquet
 from dsoftmax.data.ingest.zarr_group import rows_of_group
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.storage.urls import locate
 from dsoftmax.storage.zarr_nodes import create_array, new_group, require_free
 from dsoftmax.typing import Array
@@ -141,8 +141,9 @@ def _open_source(
     kind = _kind(place)
     if (labels is not None and kind != ".npy") or (kind == ".npy" and (x, y) != (None, None)):
         raise DataError(
-            f"got {source} with x={x!r}, y={y!r}, labels={labels!r}; expected x and y to name "
-            "what the source holds or, with a .npy file of X, labels to be another of y"
+            f"got {source} with x={quoted(x)}, y={quoted(y)}, labels={quoted(labels)}; expected x "
+            "and y to name what the source holds or, with a .npy file of X, labels to be another "
+            "of y"
         )
     if kind == ".npy":
         return open_array(Path(place), None if labels is None else Path(labels))

@@ -29,7 +29,7 @@ from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.data.zarr_array import ZarrArray, described, forget_chunks
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import absolute_url, open_node
+from dsoftmax.storage.urls import absolute_url, error_text, open_node
 from dsoftmax.typing import Array
 
 _MOST_BYTES = 32 * 2**20
@@ -57,11 +57,17 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
         If there is nothing at a path.
     """
     group = _open(place)
-    named = [name for name in (x, y) if isinstance(name, str) and name in group]
-    pair = find_pair([*named, *group.array_keys()], x, y)
+    try:
+        named = [name for name in (x, y) if isinstance(name, str) and name in group]
+        held = {name: f"{name} {array.shape} {array.dtype}" for name, array in group.arrays()}
+    except Exception as error:  # whatever damaged metadata make Zarr raise
+        raise DataError(
+            f"an array in {place} cannot be opened: {error_text(error)}; restore it, or write it "
+            "again"
+        ) from error
+    pair = find_pair([*named, *held], x, y)
     if pair is None:
-        contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
-        raise no_pair_error(place, contents, x, y)
+        raise no_pair_error(place, [held[name] for name in sorted(held)], x, y)
     urls = {name: absolute_url(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
     arrays = {name: _as_stored(url) for name, url in urls.items()}
     attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
