@@ -7,7 +7,8 @@
 The scheduler runs where this does: on a login node, if that is allowed, or in a small job of its
 own. Each worker is a job of one core; there are from 1 to 32 here. At least one has to stay, since
 a run waits for a worker before it has work for any. Jobs may come late, end and be preempted: the
-model has the same bits. certs and the data have to be on a file system that all nodes see.
+model has the same bits. Each that ends, by `scancel` too, is replaced: to end them all, end this
+program, or the job that it is in. certs and the data have to be where all nodes see them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ loads only the kernel.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,6 +64,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version  # slow, beside all else here
+
         return version("dsoftmax")
     if name not in _HOME:
         raise AttributeError(f"module 'dsoftmax' has no attribute {name!r}")

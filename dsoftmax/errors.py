@@ -29,3 +29,26 @@ class MemoryBoundError(DsoftmaxError):
 
 class OutageError(DsoftmaxError):
     """What a run depends on is away (storage, workers, scheduler): the same run may work later."""
+
+
+_MOST_QUOTED = 200
+
+
+def shortened(text: object) -> str:
+    """Return text that others wrote as a message quoted it: on one line, and of 200 characters.
+
+    Parameters
+    ----------
+    text : str, or anything with one
+    """
+    line = " ".join(str(text).split())
+    if not line.isprintable():  # controls of a terminal, say
+        line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+    if len(line) <= _MOST_QUOTED:
+        return line
+    return f"{line[: _MOST_QUOTED * 3 // 4]} ... {line[-_MOST_QUOTED // 4 :]}"
+
+
+def quoted(value: object) -> str:
+    """Return the repr of a value that others gave, shortened."""
+    return shortened(repr(value))

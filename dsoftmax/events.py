@@ -62,7 +62,7 @@ class FitStarted:
     solver : its name
     max_iter : the budget in passes
     workers : how many tasks run at once
-    dashboard : address of the Dask dashboard, or None in-process
+    dashboard : address of the Dask dashboard, "" where it is off, None in-process
     n_validation : about how many validation rows there are
     n_models : how many models a search fits; 0 for a single fit
     """

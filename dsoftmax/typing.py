@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Value = TypeVar("Value")
+
+
+def cached_property(function: Callable[[Any], Value]) -> functools.cached_property[Value]:
+    """Return what functools does, without a lock: one thread may compute what another does too.
+
+    Until Python 3.12 there is one for all instances, which a forked child would wait for if a
+    thread of its parent had it.
+    """
+    found = functools.cached_property(function)
+    found.lock = nullcontext()  # type: ignore[attr-defined]
+    return found
 
 
 class Additive:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import dask
@@ -15,8 +17,18 @@ import zarr
 from distributed import Client
 from sklearn.datasets import load_digits
 
+from dsoftmax.cli import main
 from dsoftmax.runtime import local_cluster as local
 from tests import object_store
+
+Dsoftmax = Callable[..., "Done"]
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
 
 # A shared machine may pause for longer than Hypothesis allows an example: no timing decides a test.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
@@ -155,3 +167,35 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "new" / "run")
     root = request.getfixturevalue("s3") if request.param == "s3" else "memory://"
     return f"{root}/{uuid4().hex}"
+
+
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    """Take the signals back from the command, which keeps them until its process ends."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    hook = sys.unraisablehook
+    yield
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").disabled = False
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def dsoftmax(
+    _handlers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Dsoftmax:
+    """Run the command in this process, in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["dsoftmax", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Done(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run

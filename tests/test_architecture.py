@@ -156,7 +156,7 @@ def test_what_runs_on_a_worker_loads_neither_scikit_learn_nor_dask_array() -> No
         "import dsoftmax.objective.objective, dsoftmax.data.label_counts\n"
         "import dsoftmax.metrics.metrics, dsoftmax.runtime.worker\n"
         "import dsoftmax.data.zarr_array, dsoftmax.data.numpy_array\n"
-        "import dsoftmax.model_selection.sums"
+        "import dsoftmax.model_selection.sums, dsoftmax.estimators.write_rows"
     )
     assert not {"sklearn", "dask.array", "dask_ml", "pandas", "scipy", "matplotlib"} & loaded
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
+from dsoftmax.cli.options import PlacePath
+
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=PlacePath(file_okay=False, path_type=Path))
 @click.option("--days", default=365, show_default=True, type=click.IntRange(min=1), help="Valid.")
 @click.option(
     "--at",
     metavar="PATH",
-    type=click.Path(path_type=Path),
+    type=PlacePath(path_type=Path),
     help="Where the cluster will see FOLDER, as a volume, say; by default where it is.",
 )
 def certs(folder: Path, days: int, at: Path | None) -> None:

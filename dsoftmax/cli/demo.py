@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -13,15 +12,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dsoftmax.cli import demo_data
-from dsoftmax.cli.options import n_bytes, worker_bytes
+from dsoftmax.cli.options import PlacePath, n_bytes, worker_bytes
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.solvers import SOLVERS
+from dsoftmax.storage.atomic_folder import missing_folders, remove_empty
 
 # Slow imports are inside of functions: workers import this module for `peak_memory`.
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ class _Setup:
         return self.blocks * demo_data.BLOCK_BYTES
 
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = PlacePath(dir_okay=False, path_type=Path)
+_FOLDER = PlacePath(file_okay=False, path_type=Path)
 
 
 @click.command()
@@ -104,33 +103,20 @@ def demo(
         model=(output or Path()) / "demo-model.zarr",
         plot=plot,
     )
-    with _exit_on_signals(), _data_folder(output, keep) as folder:
+    with _data_folder(output, keep) as folder:
         _run(setup, folder / "digits.zarr")
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Raise SystemExit for signals that would kill this process, so that it cleans up."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
 def _data_folder(output: Path | None, keep: bool) -> Iterator[Path]:
     """Yield the folder for the data, and remove it again unless the user wants it."""
     if output is not None:
+        missing = missing_folders(output)
         output.mkdir(parents=True, exist_ok=True)
-        yield output
+        try:
+            yield output
+        finally:
+            remove_empty(missing)
         return
     folder = Path(tempfile.mkdtemp(prefix="dsoftmax-demo-"))
     try:

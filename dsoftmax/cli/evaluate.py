@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dsoftmax.cli.options import Reading, active_cluster, cluster_options, data_options
+from dsoftmax.cli.options import PlacePath, Reading, active_cluster, cluster_options, data_options
 
 
 @click.command()
@@ -16,7 +16,7 @@ from dsoftmax.cli.options import Reading, active_cluster, cluster_options, data_
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw confusion, reliability."
+    "--plot", type=PlacePath(dir_okay=False, path_type=Path), help="Draw confusion, reliability."
 )
 @cluster_options
 def evaluate(model: str, data: str, as_json: bool, plot: Path | None) -> None:

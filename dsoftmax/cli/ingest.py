@@ -9,14 +9,16 @@ from pathlib import Path
 
 import click
 
+from dsoftmax.cli.options import PlacePath
 from dsoftmax.data.ingest import ingestion
+from dsoftmax.storage.urls import require_lasting
 
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FILE = PlacePath(exists=True, dir_okay=False, path_type=Path)
 
 
 def _require_source(ctx: click.Context, param: click.Parameter, source: str) -> str:
     if "://" not in source:
-        click.Path(exists=True).convert(source, param, ctx)
+        PlacePath(exists=True).convert(source, param, ctx)
     return source
 
 
@@ -54,6 +56,7 @@ def ingest(
     default all other columns; or another Zarr group. Rows are streamed, so SOURCE may be larger
     than memory.
     """
+    require_lasting(store)
     with _progress_bar(hidden=quiet or not sys.stderr.isatty()) as progress:
         destination = ingestion.ingest(
             source,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dsoftmax.cli.options import all_of, array_in, option_of
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 
 if TYPE_CHECKING:
     from dsoftmax.estimators.classifier import SoftmaxRegression
@@ -24,7 +24,7 @@ def _number_or_auto(kind: type[int] | type[float]) -> Callable[[str], float | st
         try:
             return text if text == "auto" else kind(text)
         except ValueError:
-            raise click.BadParameter(f"{text!r} is neither a number nor 'auto'") from None
+            raise click.BadParameter(f"{quoted(text)} is neither a number nor 'auto'") from None
 
     return convert
 
@@ -33,7 +33,7 @@ def _numbers(text: str, hint: str = "") -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not {hint}numbers such as 1e-4,1e-3") from None
+        raise click.BadParameter(f"{quoted(text)} is not {hint}numbers such as 1e-4,1e-3") from None
 
 
 def _count_or_numbers(text: str) -> int | list[float]:

@@ -17,8 +17,10 @@ import click
 from click.core import ParameterSource
 from dask.utils import parse_bytes
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.runtime.connect import connected, local_workers
+from dsoftmax.storage.credentials import public_url
+from dsoftmax.storage.urls import locate
 
 if TYPE_CHECKING:
     from dsoftmax.data.source import Source
@@ -27,6 +29,15 @@ Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 
 _MIN_WORKER_MEMORY = 200 * 2**20  # Python and its libraries take half of it
+
+
+class PlacePath(click.Path):
+    """A path that a system can follow: click raises other errors where there is a NUL, say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        locate(value)
+        return super().convert(value, param, ctx)
 
 
 def option_of(group: str) -> Callable[..., Decorator]:
@@ -68,10 +79,15 @@ def n_bytes(text: str | int, minimum: int = 1) -> int:
     try:
         size = int(parse_bytes(text))
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no size such as 2GiB or 500MB") from None
+        raise click.BadParameter(f"{quoted(text)} is no size such as 2GiB or 500MB") from None
     if size < minimum:
-        raise click.BadParameter(f"{text!r} is less than {minimum:,} bytes")
+        raise click.BadParameter(f"{quoted(text)} is less than {minimum:,} bytes")
     return size
+
+
+def worker_limit(text: str | int) -> int:
+    """Return the memory limit of a worker in bytes, 0 for none, as `dask worker` takes it."""
+    return n_bytes(text, 0) and worker_bytes(text)
 
 
 def worker_bytes(text: str | int) -> int:
@@ -163,7 +179,8 @@ def _label(text: str, labels: str) -> Any:
         return float(text) if dtype.kind == "f" else int(text)
     except ValueError:
         raise DataError(
-            f"--ignore-label is {text!r}, and {labels} holds {dtype}; expected a number"
+            f"--ignore-label is {quoted(text)}, and {public_url(labels)} holds {dtype}; expected a "
+            "number"
         ) from None
 
 
@@ -174,12 +191,12 @@ cluster_options = all_of(
     ),
     _cluster_option(
         "--scheduler-file",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PlacePath(dir_okay=False, path_type=Path),
         help="Run on the Dask cluster whose scheduler writes this file, now or soon.",
     ),
     _cluster_option(
         "--certs",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        type=PlacePath(exists=True, file_okay=False, path_type=Path),
         help="Connect to it by TLS, with the certificate that `dsoftmax certs` made there.",
     ),
     _cluster_option(
@@ -190,22 +207,37 @@ cluster_options = all_of(
     _cluster_option(
         "--memory-limit",
         metavar="SIZE",
-        type=worker_bytes,
-        help='Memory of a local worker, such as "2 GiB".',
+        type=worker_limit,
+        help='Memory of a local worker, such as "2 GiB"; 0 is no limit.',
+    ),
+    _cluster_option(
+        "--threads-per-worker",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Tasks that a local worker runs at once; by default 1.",
     ),
 )
+_LOCAL = ("workers", "memory_limit", "threads_per_worker")
+
+
+def given_workers() -> dict[str, Any] | None:
+    """Return what the options of the current command say of local workers, None if nothing."""
+    values = _cluster_values()
+    local = {name: values[name] for name in _LOCAL if values[name] is not None}
+    if local and (values["scheduler"] or values["scheduler_file"]):
+        raise click.UsageError(
+            "--workers, --memory-limit and --threads-per-worker start a local cluster; drop them"
+        )
+    return {"n_workers" if name == "workers" else name: local[name] for name in local} or None
 
 
 @contextmanager
 def active_cluster() -> Iterator[None]:
     """Make the cluster that the options of the current command name the active one."""
-    values = _cluster_values()
+    values, workers = _cluster_values(), given_workers()
     scheduler, file, certs = (values[name] for name in ("scheduler", "scheduler_file", "certs"))
-    workers, memory_limit = values["workers"], values["memory_limit"]
     if scheduler and file:
         raise click.UsageError("give --scheduler or --scheduler-file, not both")
-    if (scheduler or file) and (workers or memory_limit):
-        raise click.UsageError("--workers and --memory-limit start a local cluster; drop them")
     if certs and not (scheduler or file):
         raise click.UsageError("--certs is for --scheduler or --scheduler-file")
     if file and not file.exists():
@@ -213,8 +245,8 @@ def active_cluster() -> Iterator[None]:
     with ExitStack() as stack:
         if scheduler or file:
             stack.enter_context(connected(scheduler, file, certs))
-        elif workers or memory_limit:
-            stack.enter_context(local_workers(workers, memory_limit))
+        elif workers:
+            stack.enter_context(local_workers(**workers))
         yield
 
 
@@ -223,7 +255,7 @@ def _cluster_values() -> dict[str, Any]:
     values, given = values_of("cluster"), values_of("cluster", given=True)
     replaced: set[str] = set()
     if given.keys() & {"scheduler", "scheduler_file"}:
-        replaced = {"scheduler", "scheduler_file", "workers", "memory_limit"}
-    elif given.keys() & {"workers", "memory_limit"}:
+        replaced = {"scheduler", "scheduler_file", *_LOCAL}
+    elif given.keys() & set(_LOCAL):
         replaced = {"scheduler", "scheduler_file", "certs"}
     return values | dict.fromkeys(replaced) | given

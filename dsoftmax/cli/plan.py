@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
 from dsoftmax.cli.model_options import estimator_of, model_options, search_options
-from dsoftmax.cli.options import Reading, active_cluster, cluster_options, data_options
+from dsoftmax.cli.options import (
+    Reading,
+    active_cluster,
+    cluster_options,
+    data_options,
+    given_workers,
+)
 from dsoftmax.cli.run_file import config_option, model_parameters
 
 if TYPE_CHECKING:
@@ -27,6 +34,9 @@ if TYPE_CHECKING:
 def plan(data: str, validation: str | None, as_json: bool) -> None:
     """Say what training on the Zarr group DATA would cost, and start nothing.
 
+    --workers, --threads-per-worker and --memory-limit describe the cluster to plan for;
+    --scheduler and --scheduler-file name one that runs.
+
     Passes, bytes and tasks a pass, and memory, with the options that `dsoftmax train` takes; from
     metadata and the labels of the first rows.
     """
@@ -35,13 +45,18 @@ def plan(data: str, validation: str | None, as_json: bool) -> None:
 
 
 def plan_run(data: str, validation: str | None, checkpoint: str | None = None) -> Plan:
-    """Return the plan of the fit that the options of the current command describe."""
-    from dsoftmax.estimators.plan import plan_fit
+    """Return the plan of the fit that the options of the current command describe.
+
+    No worker is started.
+    """
+    from dsoftmax.estimators.plan import plan_at
+    from dsoftmax.runtime.select import location_for, location_of_workers
     from dsoftmax.training.validation import open_validation
 
-    reading = Reading.from_options()
-    with active_cluster():
+    reading, workers = Reading.from_options(), given_workers()
+    with nullcontext() if workers else active_cluster():
         source = reading.open(data)
-        open_validation(source, reading.open_validation(validation))
+        judges = open_validation(source, reading.open_validation(validation))
         model = estimator_of(model_parameters(), data, validation, checkpoint)
-        return plan_fit(source, model=model)
+        site = location_of_workers(source, **workers) if workers else location_for(source)
+        return plan_at(site, source, model, judges)

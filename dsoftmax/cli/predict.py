@@ -13,7 +13,8 @@ from dsoftmax.cli.options import (
     decode_option,
     values_of,
 )
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
+from dsoftmax.storage.credentials import public_url
 
 _METHODS = ("predict_proba", "predict", "predict_log_proba", "decision_function")
 
@@ -63,27 +64,29 @@ def predict(
         )
     from dsoftmax.data.opening import open_data
     from dsoftmax.estimators.load import load_model
+    from dsoftmax.estimators.predict_to import is_predicted
+    from dsoftmax.storage.urls import require_lasting
     from dsoftmax.storage.zarr_nodes import require_apart
 
+    require_lasting(out)
     require_apart(out, model, data)
     estimator = load_model(model)
     label = None if missing_label is None else _as_label(missing_label, estimator.classes_)
     rows, decode = array_in(data, x), values_of("data")["decode"]
+    source = rows if decode is None else open_data(rows, decode=decode)
     try:
-        with active_cluster():
-            estimator.predict_to(
-                rows if decode is None else open_data(rows, decode=decode),
-                out,
-                method,
-                overwrite=overwrite,
-                resume=resume,
-                missing_label=label,
-            )
+        if resume and is_predicted(estimator, source, out, method, label):
+            click.echo(f"{out} is complete: nothing was left to do", err=True)
+        else:
+            with active_cluster():
+                estimator.predict_to(
+                    source, out, method, overwrite=overwrite, resume=resume, missing_label=label
+                )
     except DataError as error:
         if missing_label is None and "missing_label=" in str(error):
             raise DataError(f"{error}; on the command line: --missing-label LABEL") from error
         raise
-    click.echo(f"{method}: {out}")
+    click.echo(f"{method}: {public_url(out)}")
 
 
 def _as_label(text: str, classes: Any) -> Any:
@@ -96,5 +99,5 @@ def _as_label(text: str, classes: Any) -> Any:
         except ValueError:
             continue
     raise DataError(
-        f"--missing-label is {text!r}, and the classes are {classes.dtype}; expected a number"
+        f"--missing-label is {quoted(text)}, and the classes are {classes.dtype}; expected a number"
     )

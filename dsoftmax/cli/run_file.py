@@ -22,9 +22,13 @@ from typing import Any, NamedTuple
 import click
 
 from dsoftmax.cli.model_options import PARAMETERS
-from dsoftmax.cli.options import Command, is_given, values_of
+from dsoftmax.cli.options import Command, PlacePath, is_given, values_of
+from dsoftmax.errors import quoted, shortened
+from dsoftmax.storage.credentials import public_url
+from dsoftmax.storage.regular_files import require_regular
 
 _META = "dsoftmax.run_file"
+_MOST_BYTES = 1 << 20
 # Parameters that have an option or a table of their own, or no meaning in a file.
 _NOT_IN_A_FILE = ("callbacks", "verbose", "checkpoint", "warm_start")
 
@@ -64,6 +68,7 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "certs": _Key("certs", *_PATH),
         "workers": _Key("workers", (int,)),
         "memory_limit": _Key("memory_limit", (str, int)),
+        "threads_per_worker": _Key("threads_per_worker", (int,)),
     },
     "checkpoint": {"place": _Key("checkpoint", *_PATH)},
     "output": {
@@ -80,7 +85,7 @@ def config_option(command: Command) -> Command:
     """Add --config to a command that calls `model_parameters`."""
     return click.option(
         "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=PlacePath(exists=True, dir_okay=False, path_type=Path),
         is_eager=True,  # read before the options whose defaults it replaces
         expose_value=False,
         callback=_read,
@@ -114,21 +119,27 @@ def described_run() -> dict[str, Any]:
 
 
 def _value(key: _Key, values: dict[str, Any]) -> Any:
-    """Return the value of a key, an absolute path if it is a path."""
+    """Return the value of a key: of a path an absolute one, of a URL what is no secret."""
     value = values.get(key.name)
     if value is None or not key.is_path:
         return value
-    return str(value) if "://" in str(value) else str(Path(value).absolute())
+    return public_url(value) if "://" in str(value) else str(Path(value).absolute())
 
 
 def _read(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> None:
     """Have the values of the file replace the defaults of the options."""
     if file is None:
         return
+    require_regular(file, _MOST_BYTES)
     try:
         content = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{file} is no TOML: {error}", ctx, parameter) from None
+    except RecursionError:
+        raise click.BadParameter(
+            f"{file} nests values too deeply; a run file has tables of values", ctx, parameter
+        ) from None
+    except ValueError as error:  # no TOML, no UTF-8, or a number that is too long
+        why = shortened(error)
+        raise click.BadParameter(f"{file} is no TOML: {why}", ctx, parameter) from None
     ctx.default_map, ctx.meta[_META] = _checked(content, file)
 
 
@@ -138,11 +149,13 @@ def _checked(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], dict[
     values, parameters = {}, {}
     for table, entries in content.items():
         if not isinstance(entries, dict):
-            raise click.UsageError(f"{file}: {table} is outside of a table; {_suggest(table)}")
+            raise click.UsageError(
+                f"{file}: {shortened(table)} is outside of a table; {_suggest(table)}"
+            )
         if table not in (*_KEYS, "model"):
-            raise _unknown(file, f"the table {table}", [*_KEYS, "model"], table)
+            raise _unknown(file, f"the table {shortened(table)}", [*_KEYS, "model"], table)
         for key, value in entries.items():
-            where = f"{table}.{key}"
+            where = shortened(f"{table}.{key}")
             if table == "model":
                 _require_known(file, where, key, [*defaults], PARAMETERS)
                 _require_bool_for_bool(file, where, value, defaults[key])
@@ -187,7 +200,7 @@ def _suggest(key: str) -> str:
 
 
 def _unknown(file: Path, where: str, known: Collection[str], key: str) -> click.UsageError:
-    (nearest,) = get_close_matches(key, known, n=1, cutoff=0.0)
+    (nearest,) = get_close_matches(shortened(key), known, n=1, cutoff=0.0)
     return click.UsageError(
         f"{file}: {where} is unknown; did you mean {nearest}? (known: {', '.join(known)})"
     )
@@ -196,7 +209,7 @@ def _unknown(file: Path, where: str, known: Collection[str], key: str) -> click.
 def _require_type(file: Path, where: str, value: Any, types: tuple[type, ...]) -> None:
     if type(value) not in types:
         expected = " or ".join(cls.__name__ for cls in types)
-        raise click.UsageError(f"{file}: {where} is {value!r}; expected {expected}")
+        raise click.UsageError(f"{file}: {where} is {quoted(value)}; expected {expected}")
 
 
 def _require_bool_for_bool(file: Path, where: str, value: Any, default: Any) -> None:
@@ -206,4 +219,4 @@ def _require_bool_for_bool(file: Path, where: str, value: Any, default: Any) -> 
     """
     if isinstance(value, bool) != isinstance(default, bool):
         expected = "true or false" if isinstance(default, bool) else "no true or false"
-        raise click.UsageError(f"{file}: {where} is {value!r}; expected {expected}")
+        raise click.UsageError(f"{file}: {where} is {quoted(value)}; expected {expected}")

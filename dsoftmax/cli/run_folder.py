@@ -10,17 +10,23 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import tomli_w
 
 from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.events import CandidatesJudged, Event, FitStarted, PassEnded
 from dsoftmax.storage.atomic_folder import open_folder
+from dsoftmax.storage.credentials import public_text
+
+if TYPE_CHECKING:
+    from dsoftmax.data.source import Source
+    from dsoftmax.runtime.memory import Location
 
 _LOGGER = logging.getLogger("dsoftmax.run")
 _LIBRARIES = ("dsoftmax", "numpy", "zarr", "dask", "distributed")
@@ -100,9 +106,35 @@ class RunFolder:
         open_folder(self.path).write(name, text.encode())
 
 
+@dataclass
+class PlanFile:
+    """A callback that keeps the plan of a run in its folder: of the workers that it runs on.
+
+    They may come one by one, some of them after the run has started.
+    """
+
+    folder: RunFolder
+    source: Source
+    model: Any
+    site: Location | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Write the plan when the run starts, and after a pass if there are other workers."""
+        from dsoftmax.estimators.plan import plan_at
+        from dsoftmax.runtime.select import current_location
+
+        if not isinstance(event, FitStarted | PassEnded | CandidatesJudged):
+            return
+        site = current_location(self.source)
+        if site != self.site:
+            self.site = site
+            with suppress(DsoftmaxError):  # a worker that has come may be too small
+                self.folder.plan(str(plan_at(site, self.source, self.model)))
+
+
 def write_log(text: str) -> None:
     """Write lines to the log of the current run, if it has one."""
-    for line in text.splitlines():
+    for line in public_text(text).splitlines():
         _LOGGER.info("%s", line)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from dsoftmax.cli import signals
+from dsoftmax.cli.candidate_table import CandidateTable
 from dsoftmax.cli.model_options import estimator_of, is_search, model_options, search_options
 from dsoftmax.cli.options import (
+    PlacePath,
     Reading,
     active_cluster,
     cluster_options,
@@ -23,16 +26,22 @@ from dsoftmax.cli.options import (
 )
 from dsoftmax.cli.plan import plan_run
 from dsoftmax.cli.run_file import config_option, described_run, model_parameters
-from dsoftmax.cli.run_folder import LogLines, RunFolder, environment, log_and_print, write_log
-from dsoftmax.errors import DataError, OutageError
-from dsoftmax.events import CandidatesJudged, Event
+from dsoftmax.cli.run_folder import (
+    LogLines,
+    PlanFile,
+    RunFolder,
+    environment,
+    log_and_print,
+    write_log,
+)
+from dsoftmax.errors import CheckpointError, OutageError
+from dsoftmax.events import Event, RowsDone, StepEnded
+from dsoftmax.storage.credentials import public_url
 
 if TYPE_CHECKING:
     from dsoftmax.cli.model_options import Estimator
-    from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
+    from dsoftmax.data.source import Source
     from dsoftmax.events import Callback
-
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 
 
 @click.command()
@@ -47,7 +56,7 @@ _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 )
 @click.option(
     "--run-folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PlacePath(file_okay=False),
     help="Keep model, history, plan, log, configuration and checkpoint in this folder.",
 )
 @click.option(
@@ -67,18 +76,18 @@ _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 @click.option("--dry-run", is_flag=True, help="Print the plan, and refuse what cannot work.")
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PlacePath(dir_okay=False, path_type=Path),
     help="Draw the run; with --alphas, what each of them comes to.",
 )
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as lines of JSON.")
-@click.option("--log", type=click.Path(dir_okay=False), help="Append events to a file, as --json.")
+@click.option("--log", type=PlacePath(dir_okay=False), help="Append events to a file, as --json.")
 @cluster_options
 def train(
     data: str,
     model: str | None,
     checkpoint: str | None,
-    run_folder: Path | None,
+    run_folder: str | None,
     validation: str | None,
     overwrite: bool,
     dry_run: bool,
@@ -95,7 +104,9 @@ def train(
     run again. With --run-folder, MODEL is model.zarr in there by default. With --alphas, the
     strength of the penalty is chosen in the passes of one run, and MODEL is the winner.
     """
-    folder = None if run_folder is None else RunFolder(run_folder)
+    if "://" in (run_folder or ""):
+        raise click.UsageError(f"--run-folder is {run_folder}; expected a folder of this machine")
+    folder = None if run_folder is None else RunFolder(Path(run_folder))
     model = model or (folder.model if folder else None)
     checkpoint = checkpoint or (folder.checkpoint if folder else None)
     if model is None:
@@ -103,49 +114,11 @@ def train(
     quiet = quiet or as_json  # standard output is for the events alone
     json_lines = tuple(target for target in (log, sys.stdout if as_json else None) if target)
     run = _Run(data, validation, model, checkpoint, folder, overwrite, plot, quiet, json_lines)
-    with _sigterm_interrupts():
-        run.require_possible()
-        if dry_run:
-            click.echo(str(plan_run(data, validation, checkpoint)))
-        else:
-            run.run()
-
-
-@dataclass
-class _CandidateTable:
-    """A callback that remembers the candidates of a search, to print them when it has ended."""
-
-    last: CandidatesJudged | None = None
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, CandidatesJudged):
-            self.last = event
-
-    def text(self, model: SoftmaxRegressionCV) -> str:
-        """Return a row for each candidate of the fitted search."""
-        ratios = f"{'l1_ratio':>10}" if len(model.l1_ratios_) > 1 else ""
-        head = f"{'alpha':>10}{ratios}{'loss':>12}{'+-':>10}{'accuracy':>10}{'at minimum':>12}"
-        return "\n".join([head, *self._rows(model)])
-
-    def _rows(self, model: SoftmaxRegressionCV) -> Iterator[str]:
-        assert self.last is not None, "every search emits its candidates"
-        columns = (
-            self.last.alphas,
-            self.last.l1_ratios,
-            self.last.losses,
-            self.last.errors,
-            self.last.accuracies,
-            self.last.ruled_out,
-            model.converged_.sum(axis=0).ravel().tolist(),
-        )
-        for row in zip(*columns, strict=True):
-            alpha, ratio, loss, error, accuracy, ruled_out, n_converged = row
-            is_chosen = (alpha, ratio) == (model.alpha_, model.l1_ratio_)
-            note = "  chosen" if is_chosen else "  ruled out" if ruled_out else ""
-            share = f"{ratio:>10.3g}" if len(model.l1_ratios_) > 1 else ""
-            converged = f"{n_converged} of {len(model.converged_)}"
-            numbers = f"{loss:>12.6f}{error:>10.6f}{accuracy:>10.4f}"
-            yield f"{alpha:>10.3g}{share}{numbers}{converged:>12}{note}"
+    run.require_possible()
+    if dry_run:
+        click.echo(str(plan_run(data, validation, checkpoint)))
+    else:
+        run.run()
 
 
 @dataclass(frozen=True)
@@ -172,27 +145,48 @@ class _Run:
     plot: Path | None
     quiet: bool
     json_lines: tuple[str | TextIO, ...]
-    candidates: _CandidateTable = field(default_factory=_CandidateTable)
+    candidates: CandidateTable = field(default_factory=CandidateTable)
 
     def require_possible(self) -> None:
         """Raise DataError if an output cannot be written where it should be."""
         from dsoftmax.diagnostics.style import check_plot
         from dsoftmax.storage import urls, zarr_nodes
 
-        zarr_nodes.require_free(self.model, self.overwrite)
+        if not self.is_over:  # else it may have written its model
+            zarr_nodes.require_free(self.model, self.overwrite)
+        urls.require_lasting(self.model, self.checkpoint)
         zarr_nodes.require_apart(self.model, self.data, self.validation, self.checkpoint)
         state = None if self.checkpoint is None else urls.locate(self.checkpoint)
         if isinstance(state, Path):
             zarr_nodes.require_writable(state.resolve())
         if self.plot is not None:
             check_plot(self.plot)
-            if not self.plot.absolute().parent.is_dir():
-                raise DataError(f"{self.plot.absolute().parent} is no folder to draw {self.plot}")
+
+    @cached_property
+    def is_over(self) -> bool:
+        """Whether the checkpoint is that of a run that is over: nothing has to be started.
+
+        Raises
+        ------
+        DataError
+            If the estimator cannot have the parameters.
+        """
+        from dsoftmax.estimators.session import is_over
+        from dsoftmax.model_selection.path import resolve_search
+        from dsoftmax.training.params import resolve
+
+        given = self.estimator.get_params(deep=False)
+        searches = is_search(model_parameters())
+        params = resolve_search(given)[0] if searches else resolve(given, None)
+        return is_over(self.checkpoint, params.max_iter)
 
     def run(self) -> None:
         """Fit, and write all outputs; the exit code says how the fit ended."""
+        # Before the folder, in which wrong options leave nothing, and the cluster.
+        reading = Reading.from_options()
+        source, validation = reading.open(self.data), reading.open_validation(self.validation)
         with self._logging(), _resumable(self.checkpoint):
-            self._write(self._fit())
+            self._write(self._fitted(source, validation))
 
     def _logging(self) -> AbstractContextManager[None]:
         if self.folder is None:
@@ -205,28 +199,30 @@ class _Run:
         """Whether standard error shows the log: in a batch job, which has no terminal."""
         return self.folder is not None and not sys.stderr.isatty()
 
-    def _fit(self) -> Estimator:
-        from sklearn.exceptions import ConvergenceWarning
-
-        from dsoftmax.estimators.plan import plan_fit
-
-        write_log(f"run on {environment()}")
-        reading = Reading.from_options()
-        # It comes before the cluster, so that wrong parameters need not wait for workers.
-        estimator = estimator_of(
+    @cached_property
+    def estimator(self) -> Estimator:
+        """What is fitted."""
+        quiet = self.quiet or self._log_replaces_progress
+        return estimator_of(
             model_parameters(),
             self.data,
             self.validation,
             self.checkpoint,
             self._callbacks(),
-            verbose=0 if self.quiet or self._log_replaces_progress else 1,
+            verbose=0 if quiet else 1,
         )
-        with active_cluster(), warnings.catch_warnings():
+
+    def _fitted(self, source: Source, validation: Source | None) -> Estimator:
+        from sklearn.exceptions import ConvergenceWarning
+
+        write_log(f"run on {environment()}")
+        with nullcontext() if self.is_over else active_cluster(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the progress says why it ended
-            source = reading.open(self.data)
-            if self.folder is not None:
-                self.folder.plan(str(plan_fit(source, model=estimator)))
-            return estimator.fit(source, X_val=reading.open_validation(self.validation))
+            estimator = self.estimator
+            if self.folder is not None and not self.is_over:
+                plan = PlanFile(self.folder, source, estimator)
+                estimator.callbacks = [*estimator.callbacks, plan]
+            return estimator.fit(source, X_val=validation)
 
     def _callbacks(self) -> list[Callback]:
         from dsoftmax.diagnostics import JsonLines
@@ -235,7 +231,7 @@ class _Run:
         callbacks: list[Callback] = [JsonLines(target) for target in self.json_lines]
         if self.folder is not None:
             callbacks.append(Progress(LogLines(), live=False))
-        return [*callbacks, self.candidates]
+        return [*callbacks, self.candidates, _InterruptsAgain()]
 
     def _write(self, estimator: Estimator) -> None:
         from dsoftmax.solvers.base import Status
@@ -246,7 +242,8 @@ class _Run:
         if interrupted and self.checkpoint is not None:
             raise _to_be_resumed(self.checkpoint)
         # Without a checkpoint, an interrupted fit leaves the model that it has so far.
-        estimator.save(self.model, overwrite=self.overwrite)
+        if not (self.is_over and _is_saved(estimator, self.model)):
+            estimator.save(self.model, overwrite=self.overwrite)
         if self.plot is not None:
             _draw(estimator, self.plot)
         if is_search(model_parameters()):
@@ -254,9 +251,31 @@ class _Run:
             if not (self.quiet or self._log_replaces_progress):
                 click.echo(table)
         if not self.quiet:
-            click.echo(f"model: {self.model}")
+            click.echo(f"model: {public_url(self.model)}")
         if interrupted:
-            raise click.exceptions.Exit(1)
+            raise click.exceptions.Exit(signals.exit_code())
+
+
+class _InterruptsAgain:
+    """A callback that interrupts a fit which goes on although a signal has interrupted it."""
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, RowsDone | StepEnded):  # of a fit that has stopped, there are none
+            signals.raise_if_lost()
+
+
+def _is_saved(estimator: Estimator, path: str) -> bool:
+    """Return whether a model is at a path already."""
+    import numpy as np
+
+    from dsoftmax.storage.model_file import read_record
+
+    try:
+        saved = read_record(path).arrays
+    except CheckpointError:
+        return False
+    arrays = {name: getattr(estimator, name) for name in ("coef_", "intercept_", "classes_")}
+    return all(np.array_equal(saved[name], array) for name, array in arrays.items())
 
 
 def _draw(estimator: Estimator, path: Path) -> None:
@@ -267,17 +286,6 @@ def _draw(estimator: Estimator, path: Path) -> None:
         estimator.plot_path().savefig(path)
     else:
         plot_history(estimator, path)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Have SIGTERM do what Ctrl-C does."""
-    # Batch systems and containers stop a job by SIGTERM, with some seconds to write a checkpoint.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -295,5 +303,5 @@ def _to_be_resumed(checkpoint: str, reason: str = "") -> click.exceptions.Exit:
     """Print how to go on, and return what ends the command."""
     if reason:
         log_and_print(f"Error: {reason}")
-    log_and_print(f"stopped early; run this again to go on from {checkpoint}")
-    return click.exceptions.Exit(_TEMPORARY_FAILURE)
+    log_and_print(f"stopped early; run this again to go on from {public_url(checkpoint)}")
+    return click.exceptions.Exit(signals.TEMPORARY_FAILURE)

@@ -22,6 +22,7 @@ from dsoftmax.data.row_array import BoxArrayMixin, RowArray
 from dsoftmax.data.zarr_array import ZarrArray, described, from_zarr
 from dsoftmax.errors import DataError
 from dsoftmax.objective.labels import LABEL_KINDS
+from dsoftmax.storage.credentials import public_errors, public_url
 from dsoftmax.storage.digests import short_digest
 from dsoftmax.storage.urls import Node, absolute_url, arrays_in, open_node, url_of
 from dsoftmax.typing import Array
@@ -135,6 +136,7 @@ def _masked(values: Array, missing: Array) -> Array:
     return from_objects("y", objects)
 
 
+@public_errors()
 def open_stored(
     target: str | Path, *, require_complete: bool = True, decode: bool = True
 ) -> RowArray:
@@ -160,7 +162,7 @@ def open_stored(
     if column is not None:
         return column
     if isinstance(node, zarr.Group):
-        raise DataError(arrays_in(url, node))
+        raise DataError(arrays_in(public_url(url), node))
     return described(url, url, node, require_complete=require_complete, decode=decode)
 
 
@@ -173,6 +175,7 @@ def from_node(
     return from_zarr(role, node, require_complete=require_complete, decode=decode)
 
 
+@public_errors()
 def column_at(node: Node) -> AnnDataColumn | None:
     """Return the column that an open array or group is or belongs to, or None."""
     url = url_of(node)
@@ -239,10 +242,12 @@ def _of_codes(name: str, codes: Place, categories: Place) -> AnnDataColumn:
     values = read_from.read(0, read_from.shape[0])
     if values.dtype.kind not in LABEL_KINDS:
         values = from_objects("y", values.astype(object))
-    return AnnDataColumn(name, described(*codes, decode=False), None, values, read_from)
+    column = described(*codes, decode=False)
+    return AnnDataColumn(public_url(name), column, None, values, read_from)
 
 
 def _of_mask(name: str, values: Place, mask: Place) -> AnnDataColumn:
+    name = public_url(name)
     if values[2].shape != mask[2].shape:
         raise DataError(
             f"{name} has values of shape {values[2].shape} and a mask of shape {mask[2].shape}; "
@@ -255,6 +260,7 @@ def _require(name: str, group: zarr.Group, kind: str, *keys: str) -> None:
     lost = [key for key in keys if key not in group]
     if lost:
         raise DataError(
-            f"{name} is an AnnData column ({kind}) that has no {' and no '.join(lost)}; expected "
-            f"the arrays {' and '.join(keys)}: restore it, or write it again"
+            f"{public_url(name)} is an AnnData column ({kind}) that has no "
+            f"{' and no '.join(lost)}; expected the arrays {' and '.join(keys)}: restore it, or "
+            "write it again"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsoftmax.data.label_arrays import from_objects
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.kernel import compute_dtype
 from dsoftmax.typing import Array
 
@@ -111,7 +111,8 @@ def _from_objects(role: str, values: Any, array: Array) -> Array:
                 from_objects("X", column)
             except DataError as reason:
                 raise type(reason)(
-                    f"the column {name!r} of {reason}; leave it out, or encode it as numbers first"
+                    f"the column {quoted(name)} of {reason}; leave it out, or encode it as "
+                    "numbers first"
                 ) from error
         raise
 

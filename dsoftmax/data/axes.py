@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from zarr.storage import FsspecStore
 from dsoftmax.data.cf_encoding import XARRAY_DIMS, cf_encoding
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.zarr_array import ZarrArray
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.storage.urls import open_raw
 from dsoftmax.typing import Array
 
@@ -135,8 +134,8 @@ def require_same_feature_axis(name: str, found: str | None, expected: str | None
     """Raise DataError if features lie along an axis of another name than in training."""
     if names_differ(found, expected):
         raise DataError(
-            f"{name} has its features along {found!r}, and the data of the fit have them along "
-            f"{expected!r}; transpose it, so that {expected!r} is the last axis"
+            f"{name} has its features along {quoted(found)}, and the data of the fit have them "
+            f"along {quoted(expected)}; transpose it, so that {quoted(expected)} is the last axis"
         )
 
 
@@ -164,7 +163,7 @@ def _of_other_axes(X: Axes, other: Axes) -> str:
     mine, theirs = other.names, X.names[:-1]
     text = (
         f"{other.array} has the axes {mine} where those of {X.array} are {theirs}"
-        f"{'' if set(mine) == set(theirs) else f', and features along {X.names[-1]!r}'}; "
+        f"{'' if set(mine) == set(theirs) else f', and features along {quoted(X.names[-1])}'}; "
     )
     if set(mine) == set(theirs):
         return f"{text}transpose it to that order{_how(other, theirs)}"
@@ -179,7 +178,8 @@ def _how(axes: Axes, order: tuple[str | None, ...]) -> str:
     call = f".transpose({', '.join(map(repr, order))})"
     if not isinstance(axes.group, str):
         return f", with {call}"
-    return f", with xarray.open_zarr({axes.group!r})[{PurePath(axes.array).name!r}]{call}"
+    group, _, name = axes.array.rpartition("/")
+    return f", with xarray.open_zarr({group!r})[{name!r}]{call}"
 
 
 def _require_same_coordinates(X: Axes, other: Axes, axis: int, theirs: Any, mine: Any) -> None:
@@ -204,7 +204,7 @@ def _require_same_coordinates(X: Axes, other: Axes, axis: int, theirs: Any, mine
         return
     first = int(np.argmax(differs))
     raise DataError(
-        f"{other.array} has other coordinates along {X.names[axis]!r} than {X.array}: "
+        f"{other.array} has other coordinates along {quoted(X.names[axis])} than {X.array}: "
         f"{b[first]!s} where that has {a[first]!s}, at index {int(where[first])}, and "
         f"{int(differs.sum()):,} of {len(differs):,} differ{_reversed(a, b)}. Rows are paired by "
         f"position: align the two first, with X, y = xarray.align(X, y){_opened(X, other)}; or if "

@@ -10,11 +10,10 @@ that lanes end together, every row is used exactly once, and all batches but the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
-from dsoftmax.typing import Array
+from dsoftmax.typing import Array, cached_property
 
 _LANE_BYTES = 1 << 26  # decoded spans that all lanes together may always keep in memory
 _MAX_LANES = 32

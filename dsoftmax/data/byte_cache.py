@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+
+# Caches that are empty in a forked child: their locks may have been held by other threads just
+# then, which would never release them there.
+empty_in_child: WeakSet[Any] = WeakSet()
 
 
 class ByteCache(Generic[Key, Value]):
     """Values that are expensive to compute again; dropping any of them changes no result."""
 
     def __init__(self) -> None:
+        self.begin()
+        empty_in_child.add(self)
+
+    def begin(self) -> None:
+        """Hold nothing."""
         self._lock = threading.Lock()
         self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._bytes = 0
@@ -84,3 +95,12 @@ class ByteCache(Generic[Key, Value]):
         with self._lock:
             if key in self._held:
                 self._bytes -= self._held.pop(key)[1]
+
+
+def _begin_anew() -> None:
+    for cache in empty_in_child:
+        cache.begin()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)

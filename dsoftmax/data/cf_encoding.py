@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.kernel import compute_dtype
 from dsoftmax.objective.packing import Packing
 from dsoftmax.typing import Array
@@ -135,8 +135,8 @@ def cf_encoding_of_attributes(
 def _require_no_times(name: str, attributes: Mapping[str, Any]) -> None:
     if isinstance(units := attributes.get("units"), str) and _TIME.match(units):
         raise DataError(
-            f"{name} holds times ({units!r}); expected numbers or labels. Convert them first, or "
-            "read the stored numbers with open_data(decode=False)"
+            f"{name} holds times ({quoted(units)}); expected numbers or labels. Convert them "
+            "first, or read the stored numbers with open_data(decode=False)"
         )
 
 
@@ -286,8 +286,8 @@ def _packing(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> 
         return None
     if dtype.kind not in "biuf":
         raise DataError(
-            f"{name} has the attribute {next(iter(found))!r}, but its dtype is {dtype}; expected "
-            "numbers to unpack. Remove the attribute, or pass open_data(decode=False)"
+            f"{name} has the attribute {quoted(next(iter(found)))}, but its dtype is {dtype}; "
+            "expected numbers to unpack. Remove the attribute, or pass open_data(decode=False)"
         )
     values = {}
     for key, value in found.items():
@@ -304,8 +304,8 @@ def _packing(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> 
 
 def _bad(name: str, key: str, value: Any, expected: str) -> DataError:
     return DataError(
-        f"{name} has the attribute {key} = {value!r}; expected {expected}. Correct it, or read the "
-        "stored numbers with open_data(decode=False)"
+        f"{name} has the attribute {key} = {quoted(value)}; expected {expected}. Correct it, or "
+        "read the stored numbers with open_data(decode=False)"
     )
 
 

@@ -19,8 +19,9 @@ import zarr
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
+from dsoftmax.storage.credentials import public_text
 from dsoftmax.storage.digests import short_digest
-from dsoftmax.storage.urls import local_root
+from dsoftmax.storage.urls import error_text, local_root
 from dsoftmax.typing import Array
 
 _log = logging.getLogger("dsoftmax")
@@ -41,12 +42,14 @@ class ChunkListing:
     grid : how many chunks there are along each axis
     numbers : (n_chunks_held,), sorted: indices into the flattened grid
     stamps : (n_chunks_held,), digests of size and ETag, or size and time, in the same order
+    largest : bytes of the largest of them, 0 if the store does not tell
     taken : when, by `time.monotonic`
     """
 
     grid: tuple[int, ...]
     numbers: Array
     stamps: Array
+    largest: int = field(default=0, compare=False)
     taken: float = field(default_factory=time.monotonic, compare=False)
 
     @property
@@ -160,7 +163,8 @@ def list_chunks(array: zarr.Array[Any]) -> ChunkListing | None:
     try:
         return _listed(array, grid_of(array))
     except Exception as error:  # each store and driver has its own
-        _log.debug("%s cannot be listed (%s): %s", array.store_path, type(error).__name__, error)
+        store = public_text(str(array.store_path))
+        _log.debug("%s cannot be listed: %s", store, error_text(error))
         return None
 
 
@@ -168,22 +172,31 @@ def _listed(array: zarr.Array[Any], grid: tuple[int, ...]) -> ChunkListing | Non
     matches, has_metadata = _pattern(array, len(grid)).fullmatch, False
     indices: list[str] = []
     digests: list[bytes] = []
+    largest = 0
     for key, stamp in _objects(array.store, array.path):
         if match := matches(key):
             indices.extend(match.groups())
+            largest = max(largest, _size_in(stamp))
             digests.append(hashlib.blake2b(stamp.encode(), digest_size=8).digest())
         else:
             has_metadata |= key in _METADATA
     if not has_metadata:
         # A web server may answer a listing with nothing, and a virtual store with its own files.
-        _log.debug("%s cannot be listed: the list lacks its metadata", array.store_path)
+        store = public_text(str(array.store_path))
+        _log.debug("%s cannot be listed: the list lacks its metadata", store)
         return None
     index = np.fromiter(map(int, indices), np.int64, len(indices)).reshape(-1, len(grid))
     inside = (index < grid).all(axis=1)
     numbers = np.ravel_multi_index(tuple(index[inside].T), grid)
     stamps = np.frombuffer(b"".join(digests), "<u8")[inside]
     order = np.argsort(numbers, kind="stable")
-    return ChunkListing(grid, numbers[order], stamps[order])
+    return ChunkListing(grid, numbers[order], stamps[order], largest)
+
+
+def _size_in(stamp: str) -> int:
+    """Return the size that a stamp of a single chunk begins with, or 0 if it is not known."""
+    size = stamp.partition(" ")[0]
+    return int(size) if size.isdecimal() else 0
 
 
 def _pattern(array: zarr.Array[Any], ndim: int) -> re.Pattern[str]:
@@ -207,7 +220,7 @@ def _objects(store: Any, path: str) -> Iterable[tuple[str, str]]:
     stamp = ""  # nothing but the names is known
     if isinstance(store, ZipStore):
         archive = os.stat(store.path)
-        stamp = f"{archive.st_size} {archive.st_mtime_ns}"
+        stamp = f"archive {archive.st_size} {archive.st_mtime_ns}"  # no size of a chunk
     prefix = f"{path}/" if path else ""
     return [(key.removeprefix(prefix), stamp) for key in sync(_keys(store, prefix))]
 
@@ -218,13 +231,19 @@ async def _keys(store: Any, prefix: str) -> list[str]:
 
 def _in_folder(root: str) -> Iterator[tuple[str, str]]:
     waiting, start = [root], len(os.path.join(root, ""))
+    followed: set[tuple[int, int]] = set()  # by device and number: links may go in circles
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if entry.is_dir() and not entry.is_symlink():
                     waiting.append(entry.path)
+                    continue
+                stat = entry.stat()
+                if entry.is_dir():
+                    if (place := (stat.st_dev, stat.st_ino)) not in followed:
+                        followed.add(place)
+                        waiting.append(entry.path)
                 else:
-                    stat = entry.stat()
                     key = entry.path[start:].replace(os.sep, "/")
                     yield key, f"{stat.st_size} {stat.st_mtime_ns}"
 

@@ -65,9 +65,9 @@ class DaskArray(RowArrayMixin):
     dtype: np.dtype[Any]
     boundaries: tuple[int, ...]
     keys: tuple[tuple[Any, ...], ...]
-    graph: Graph
-    futures: Mapping[Any, Any] = field(default_factory=dict)
-    collection: Any = None
+    graph: Graph = field(repr=False)  # it may hold stores with credentials
+    futures: Mapping[Any, Any] = field(default_factory=dict, repr=False)
+    collection: Any = field(default=None, repr=False)
     encoding: CFEncoding | None = None
     is_computed: bool = False
     portable: bool = True

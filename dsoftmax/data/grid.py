@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dsoftmax.errors import DataError
-from dsoftmax.typing import Array
+from dsoftmax.typing import Array, cached_property
 
 Index = tuple[slice, ...]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.errors import DataError, DtypeError
+from dsoftmax.errors import DataError, DtypeError, quoted
 from dsoftmax.objective.labels import LABEL_TYPES, label_array
 from dsoftmax.typing import Array
 
@@ -64,7 +64,7 @@ def comparable_label(label: Any, name: str, dtype: np.dtype[Any]) -> Any:
         kind = "number"
     if kind != ("number" if isinstance(label, bool | int | float) else type(label).__name__):
         raise DataError(
-            f"ignore_label is {label!r}, but {name} has labels of the type "
+            f"ignore_label is {quoted(label)}, but {name} has labels of the type "
             f"{LABEL_TYPES[dtype.kind]} (dtype {dtype}); expected a label of that kind"
         )
     if kind != "number":
@@ -78,7 +78,7 @@ def comparable_label(label: Any, name: str, dtype: np.dtype[Any]) -> Any:
     # As Python compares them, which is exact.
     if held is None or not (rounded or held.item() == label):
         raise DataError(
-            f"ignore_label is {label!r}, which {name} cannot hold, of dtype {dtype}: no label "
-            "would be equal to it. Name the label as it is stored"
+            f"ignore_label is {quoted(label)}, which {name} cannot hold, of dtype {dtype}: no "
+            "label would be equal to it. Name the label as it is stored"
         )
     return held

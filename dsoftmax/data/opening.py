@@ -22,7 +22,7 @@ from dsoftmax.data.retry import RetryPolicy
 from dsoftmax.data.row_array import GridRows, RowArray
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import ZarrArray
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 
 _DEFAULTS = (None, "raise", None, "raise", 0, True)
 
@@ -122,10 +122,10 @@ def open_data(
         if array is not None:
             require_same_axes(axes, axes_of(given, array))
     if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
-        raise DataError(f"dtype is {dtype!r}; expected float32 or float64 to compute in")
+        raise DataError(f"dtype is {quoted(dtype)}; expected float32 or float64 to compute in")
     _check_arrays(features, labels, weight)
     if missing not in ("raise", "drop"):
-        raise DataError(f"missing is {missing!r}; expected 'raise' or 'drop'")
+        raise DataError(f"missing is {quoted(missing)}; expected 'raise' or 'drop'")
     if ignore_label is not None:
         ignore_label = _ignored(ignore_label, labels)
     kind: Any = dtype_for(features.dtype, features.encoding) if dtype is None else dtype
@@ -199,11 +199,11 @@ def _raveled(y: RowArray, X: RowArray) -> RowArray:
 
 def _bad_chunks_allowed(on_bad_chunk: str, max_bad_chunks: int) -> int:
     if on_bad_chunk not in ("raise", "skip"):
-        raise DataError(f"on_bad_chunk is {on_bad_chunk!r}; expected 'raise' or 'skip'")
+        raise DataError(f"on_bad_chunk is {quoted(on_bad_chunk)}; expected 'raise' or 'skip'")
     if (on_bad_chunk == "skip") != (max_bad_chunks >= 1):
         raise DataError(
-            f"on_bad_chunk is {on_bad_chunk!r} and max_bad_chunks is {max_bad_chunks}; to leave "
-            "chunks out that cannot be read, give 'skip' and how many at most"
+            f"on_bad_chunk is {quoted(on_bad_chunk)} and max_bad_chunks is {max_bad_chunks}; to "
+            "leave chunks out that cannot be read, give 'skip' and how many at most"
         )
     return int(max_bad_chunks)
 
@@ -310,9 +310,9 @@ def _check_companion(array: RowArray, X: RowArray) -> None:
 def _ignored(label: Any, y: RowArray | None) -> Any:
     """Return a label to leave out, if y may hold it: NaN stands for all missing ones."""
     if y is None:
-        raise DataError(f"ignore_label is {label!r}, but there is no y that could hold it")
+        raise DataError(f"ignore_label is {quoted(label)}, but there is no y that could hold it")
     if not (isinstance(label, str | bytes | numbers.Real | np.bool) or is_missing(label)):
-        raise DataError(f"ignore_label is {label!r}; expected one label, such as 255")
+        raise DataError(f"ignore_label is {quoted(label)}; expected one label, such as 255")
     packed = y.encoding is not None and y.encoding.packing is not None
     comparable_label(label, y.name, np.dtype(np.float64) if packed else y.dtype)
     if is_missing(label):

@@ -1,71 +1,33 @@
-"""Retries of reads that fail, and which errors are worth one.
+"""Retries of reads that fail.
 
-A *transient* error lies on the way to the data: a timeout, a reset connection, a busy server.
-It is tried again. Any other error is *permanent*, a fault of the data: a chunk that cannot be
-decoded, fails its checksum, or is not there. It is reported with the name of the chunk.
+What is transient is tried again (`storage.outages` tells what is). What is a fault of the data is
+reported with the name of the chunk.
 """
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any, NamedTuple, Self
+from contextlib import contextmanager, suppress
+from typing import NamedTuple, Self, TypeVar
 
 from dask import config
 from dask.utils import parse_timedelta
 
-from dsoftmax.errors import ChunkError, DsoftmaxError, OutageError
+from dsoftmax.errors import ChunkError, DsoftmaxError, MemoryBoundError, OutageError
+from dsoftmax.storage.credentials import public_errors
+from dsoftmax.storage.outages import DENIED, PERMANENT, TRANSIENT, fault_of
 from dsoftmax.storage.records import storable
 from dsoftmax.storage.urls import error_text
 from dsoftmax.typing import Array
 
+Result = TypeVar("Result")
+
 _LONGEST_DELAY = 32.0  # seconds
-_BUSY = {408, 425, 429}  # HTTP statuses below 500 that say: try again
-# What sockets and network disks report while a server or a link is down, and what a process
-# with too many open files (EMFILE, ENFILE) gets until other threads have closed theirs.
-_ERRNOS = {
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.ECONNABORTED,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.EINTR,
-    errno.EMFILE,
-    errno.ENETDOWN,
-    errno.ENETRESET,
-    errno.ENETUNREACH,
-    errno.ENFILE,
-    errno.ENOTCONN,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-}
-# No retry helps here, yet the data are not at fault: the user has to renew the credentials.
-_DENIED = {401, 403}
-_DENIED_NAMES = {"PermissionDeniedError", "UnauthenticatedError"}  # of obstore
-# Transient errors of aiohttp, botocore, obstore, requests and urllib3.
-_NAMES = {
-    "ClientConnectionError",
-    "ClientPayloadError",
-    "ConnectTimeout",
-    "ConnectTimeoutError",
-    "ConnectionClosedError",
-    "EndpointConnectionError",
-    "FSTimeoutError",
-    "GenericError",
-    "IncompleteRead",
-    "IncompleteReadError",
-    "ProtocolError",
-    "ReadTimeout",
-    "ReadTimeoutError",
-    "ResponseStreamingError",
-    "ServerDisconnectedError",
-    "ServerTimeoutError",
-}
+# An interruption is not among them: it is the user's, and ends what is under way.
+_FAILURES = (Exception, BaseExceptionGroup, SystemExit, asyncio.CancelledError)
 
 
 class RetryPolicy(NamedTuple):
@@ -113,6 +75,7 @@ def retries_here() -> int:
     return _retries.value
 
 
+@public_errors()
 def fetch(
     name: str,
     read: Callable[[], Array],
@@ -132,28 +95,66 @@ def fetch(
 
     Raises
     ------
+    MemoryBoundError
+        If there is no memory for them.
     OutageError
         If it still fails for a transient reason, or the right to read is missing.
+    DsoftmaxError
+        If a package is missing here.
     ChunkError
         If it fails for any other reason.
     """
+    what = f"{name}: rows {start} to {stop - 1} cannot be read"
+    try:
+        return patiently(what, read, retry_policy)
+    except DsoftmaxError:
+        raise
+    except MemoryError as error:
+        raise MemoryBoundError(
+            f"{name}: there is no memory for rows {start} to {stop - 1} ({error_text(error)}); "
+            "give this process more, or write the array in smaller chunks"
+        ) from error
+    except ImportError as error:
+        raise DsoftmaxError(
+            f"{what} here: {error_text(error)}; install it wherever rows are read"
+        ) from error
+    except _FAILURES as error:
+        chunk = None
+        with suppress(Exception):  # the store may fail to answer this, too
+            chunk = bad_chunk()
+        what = what if chunk is None else f"{name}: {chunk} cannot be read"
+        raise ChunkError(f"{what}: {error_text(error)}") from error
+
+
+def patiently(what: str, call: Callable[[], Result], retry_policy: RetryPolicy) -> Result:
+    """Return what a call returns; try again while its errors are transient.
+
+    Parameters
+    ----------
+    what : begins the message if it still fails: which rows of what cannot be read, say
+    call : reads from a store, or writes to it
+    retry_policy : RetryPolicy
+
+    Raises
+    ------
+    OutageError
+        If it still fails for a transient reason, or a right is missing. Other errors are those of
+        the call.
+    """
     for delay in (*_delays(retry_policy), None):
         try:
-            return read()
+            return call()
         except (DsoftmaxError, MemoryError, ImportError):
-            raise  # a fault of neither the store nor the data
-        except Exception as error:
-            what = f"{name}: rows {start} to {stop - 1} cannot be read"
-            if is_denied(error):
+            raise
+        except _FAILURES as error:
+            fault = fault_of(error)
+            if fault == PERMANENT:
+                raise
+            if fault == DENIED:
                 raise OutageError(
-                    f"{what}: {error_text(error)}; renew the right to read it"
+                    f"{what}: {error_text(error)}; renew the right to it (credentials, "
+                    "certificate), and run this again"
                 ) from error
-            if not is_transient(error):
-                chunk = None
-                with suppress(Exception):  # the store may fail to answer this, too
-                    chunk = bad_chunk()
-                what = what if chunk is None else f"{name}: {chunk} cannot be read"
-                raise ChunkError(f"{what}: {error_text(error)}") from error
             if delay is None:
                 raise OutageError(
                     f"{what}, after {retry_policy.retries} retries: {error_text(error)}; run this "
@@ -164,52 +165,17 @@ def fetch(
     raise AssertionError("not reached")
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether an error, or one that caused it, is transient."""
-    return any(_is_link_transient(link) for link in _chain(error))
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether an error, or one that caused it, is a missing permission, such as an old token."""
-    return any(
-        isinstance(link, PermissionError)
-        or _status(link) in _DENIED
-        or type(link).__name__ in _DENIED_NAMES
-        for link in _chain(error)
-    )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _is_link_transient(error: BaseException) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    if isinstance(error, OSError) and error.errno in _ERRNOS:
-        return True
-    status = _status(error)
-    if status is not None:
-        return status >= 500 or status in _BUSY
-    # By name, since importing every client library for an `isinstance` would be slow.
-    return any(kind.__name__ in _NAMES for kind in type(error).__mro__)
-
-
-def _status(error: Any) -> int | None:
-    """Return the HTTP status that an error carries, if it does."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore's
-        response = response.get("ResponseMetadata", {})
-        status = response.get("HTTPStatusCode")
-    else:
-        statuses = (getattr(error, name, None) for name in ("status", "code", "status_code"))
-        status = next((value for value in statuses if isinstance(value, int)), None)
-        status = getattr(response, "status_code", None) if status is None else status
-    return status if isinstance(status, int) else None
+@contextmanager
+def told_as_outages(what: str) -> Iterator[None]:
+    """Raise a transient OSError as an OutageError, whose message begins with `what`."""
+    try:
+        yield
+    except OSError as error:
+        if fault_of(error) != TRANSIENT:
+            raise
+        raise OutageError(
+            f"{what}: {error_text(error)}; run this again when its storage answers"
+        ) from error
 
 
 def _delays(retry_policy: RetryPolicy) -> list[float]:

@@ -30,7 +30,7 @@ from dsoftmax.data.missing import (
 )
 from dsoftmax.data.retry import RETRY_POLICY, RetryPolicy, fetch
 from dsoftmax.data.row_array import RowArray
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.labels import LABEL_KINDS, UNKNOWN, codes_of, preview
 from dsoftmax.objective.reduction import IGNORED, MISSING, Chunk, by_number
 from dsoftmax.typing import Array
@@ -291,7 +291,7 @@ class Source:
         if len(codes) and codes.min() == UNKNOWN:
             row = int(np.argmin(codes))
             raise DataError(
-                f"{self.y.name} has the label {labels[row].item()!r} at {chunk.where(row)}"
+                f"{self.y.name} has the label {quoted(labels[row].item())} at {chunk.where(row)}"
                 f"{self.y.chunk_at(chunk.start + row)}, which is not one of the "
                 f"{len(self.classes)} classes ({preview(self.classes)})"
             )

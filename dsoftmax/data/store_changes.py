@@ -94,9 +94,9 @@ def _report(array: ZarrArray, changes: Mapping[str, Array], *, allowed: bool) ->
 
 
 def listed_digests(array: RowArray) -> dict[str, str]:
-    """Return digests of the chunks of the stored arrays that are read, by their URLs, as known."""
+    """Return digests of the chunks of the stored arrays that are read, by their names, as known."""
     return {
-        part.url: part.listing.digest
+        part.name: part.listing.digest
         for part in array.stored
         if part.listing is not None and part.url is not None
     }

@@ -29,13 +29,8 @@ from dsoftmax.data.grid import Index, cuts_every, within
 from dsoftmax.data.row_array import BoxArrayMixin
 from dsoftmax.errors import ChunkError, DataError
 from dsoftmax.storage.codecs import require_safe
-from dsoftmax.storage.urls import (
-    arrays_in,
-    digest_of,
-    reopen,
-    travels,
-    url_of,
-)
+from dsoftmax.storage.credentials import public_errors, public_url
+from dsoftmax.storage.urls import arrays_in, digest_of, reopen, travels, url_of
 from dsoftmax.storage.zarr_nodes import COMPLETE
 from dsoftmax.storage.zarr_timing import decoding
 from dsoftmax.typing import Array
@@ -51,8 +46,8 @@ class ZarrArray(BoxArrayMixin):
 
     Attributes
     ----------
-    name : URL or path, for messages
-    url : where another process opens it, or None
+    name : URL or path without credentials, for messages
+    url : where another process opens it, with the credentials that it may have; or None
     shape, dtype : of the array
     object_shape, chunk_shape : of what is one object in the store, a shard or a chunk; of what is
         decoded at once, a chunk, or a shard that is not too large
@@ -67,14 +62,14 @@ class ZarrArray(BoxArrayMixin):
     """
 
     name: str
-    url: str | None
+    url: str | None = field(repr=False)
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     object_shape: tuple[int, ...]
     chunk_shape: tuple[int, ...]
     identity: str
     token: str = field(compare=False)
-    opened: Any = field(default=None, compare=False)
+    opened: Any = field(default=None, compare=False, repr=False)
     complete: bool = False
     encoding: CFEncoding | None = None
     absent: Array = field(default_factory=lambda: _NONE, compare=False)
@@ -237,6 +232,7 @@ def from_zarr(
     return described(name, url, node, require_complete=require_complete, decode=decode)
 
 
+@public_errors()
 def described(
     name: str, url: str | None, array: Any, *, require_complete: bool = True, decode: bool = True
 ) -> ZarrArray:
@@ -257,6 +253,7 @@ def described(
     ChunkError
         If dsoftmax wrote it in full and it has lost chunks, which Zarr reads as zeros.
     """
+    name = public_url(name)
     if isinstance(array, zarr.Group):
         raise DataError(arrays_in(name, array))
     require_safe(name, array)

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import zarr
+
 from dsoftmax.data.chunk_listing import grid_of, list_chunks
 from dsoftmax.data.row_array import RowArray
+from dsoftmax.data.zarr_array import ZarrArray
 
+_DECODER_BYTES = 1 << 20  # of a chunk that is decoded: the codec's own buffers, and its thread
 _WITH_CHECKSUM = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}
 
 
@@ -90,3 +94,34 @@ def _checks(codec: Mapping[str, Any]) -> bool:
     return _name(codec).removeprefix("numcodecs.") in _WITH_CHECKSUM or bool(
         options.get("checksum", False)
     )
+
+
+def bytes_in_flight(stored: ZarrArray, n_bytes: int, chunk_bytes: int | None = None) -> int:
+    """Return the bytes of the chunks that a read of so many decoded bytes has in hand at most.
+
+    Zarr fetches and decodes some chunks side by side, and then copies them to where they belong.
+
+    Parameters
+    ----------
+    stored : ZarrArray
+    n_bytes : that are read
+    chunk_bytes : decoded, if it had other chunks than it has
+    """
+    array = stored.array()
+    chunk = chunk_bytes or math.prod(array.chunks) * stored.dtype.itemsize
+    most = int(zarr.config.get("async.concurrency"))
+    n_chunks = min(max(1, -(-n_bytes // max(chunk, 1))), most)
+    if array.shards is None:
+        return n_chunks * (chunk + _compressed(stored, array, chunk) + _DECODER_BYTES)
+    # A shard is fetched whole, decoded chunk by chunk to an array, and copied from there.
+    whole = max(n_bytes, chunk)
+    return whole + _compressed(stored, array, whole) + n_chunks * (chunk + _DECODER_BYTES)
+
+
+def _compressed(stored: ZarrArray, array: zarr.Array[Any], n_bytes: int) -> int:
+    """Return the bytes in the store of decoded ones, none where they are stored as they are."""
+    if not (array.compressors or array.filters):
+        return 0
+    decoded = math.prod(stored.object_shape) * stored.dtype.itemsize
+    listed = 0 if stored.listing is None else stored.listing.largest
+    return n_bytes if listed == 0 else int(n_bytes * listed / max(decoded, 1))

@@ -17,6 +17,7 @@ from distributed import Scheduler, SchedulerPlugin
 from dsoftmax.diagnostics.runs import PLUGIN, TOPIC, Runs
 
 _log = logging.getLogger(__name__)
+_LONGEST_LINE = 300  # characters of a line of the log
 
 
 class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is untyped here
@@ -50,8 +51,9 @@ class RunsPlugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is untyp
             return
         try:
             self.runs.receive(msg["run"], msg["client"], msg["messages"], time.time())
-        except Exception:
-            _log.exception("dsoftmax: an invalid message; the scheduler goes on")
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"[:_LONGEST_LINE]
+            _log.warning("dsoftmax: ignored what is no message of a fit (%r)", what)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """Mark the fits of a client that has disconnected."""

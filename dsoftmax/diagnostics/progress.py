@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from typing import TextIO
+from urllib.parse import urlsplit
 
 from dsoftmax.diagnostics.style import duration
 from dsoftmax.diagnostics.verdict import verdict
@@ -80,7 +81,8 @@ class Progress:
     def _begin(self, event: FitStarted) -> None:
         self._clock = _Clock(0, event.max_iter)
         self._printed_at = time.perf_counter()
-        where = f"{event.workers} Dask workers" if event.dashboard else "this process"
+        on_cluster = event.dashboard is not None
+        where = f"{event.workers} Dask workers" if on_cluster else "this process"
         self._print(
             f"{event.n_samples:,} rows x {event.n_features:,} features, {event.n_classes} classes; "
             f"{event.pass_bytes / 1e6:,.0f} MB a pass in {event.n_chunks:,} chunks; "
@@ -89,6 +91,8 @@ class Progress:
         )
         if event.dashboard:
             self._print(f"dashboard: {event.dashboard}")
+            if urlsplit(event.dashboard).hostname in _LOOPBACK:
+                self._print(_OPEN_TO_ALL)
         self._has_validation = event.n_validation > 0
         self._print(_header(has_validation=self._has_validation, is_search=event.n_models > 0))
 
@@ -136,6 +140,13 @@ class Progress:
         if self.live is not None:
             return self.live
         return self.stream.isatty() or type(self.stream).__module__.startswith("ipykernel")
+
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_OPEN_TO_ALL = (
+    "           all users of this machine can watch it; DASK_DSOFTMAX__DASHBOARD=False turns that "
+    "of a local cluster off"
+)
 
 
 class _Clock:

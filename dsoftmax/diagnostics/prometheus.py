@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from typing import Any
 
 from dsoftmax.diagnostics.runs import RUNNING, Run, Runs
 
+_log = logging.getLogger(__name__)
 _Value = Callable[[Run], float | None]
 
 
@@ -92,7 +94,11 @@ class RunsCollector:
 
     def _with_runs(self, family: Any, value: _Value) -> Any:
         for run in self.runs:
-            number = value(run)
+            try:
+                number = value(run)
+            except Exception:  # one number less, not none at all
+                _log.debug("dsoftmax: no %s of %s", family.name, run.key, exc_info=True)
+                continue
             if number is not None:
                 family.add_metric(_labels(run), number)
         return family

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dsoftmax.diagnostics.history import Message
+from dsoftmax.diagnostics.messages import fault_in, is_text
 from dsoftmax.events import TimeSplit
 from dsoftmax.training.event_log import DecimatedLog
 from dsoftmax.typing import Additive
@@ -164,7 +165,7 @@ class Run:
     def _on_pass(self, message: Message) -> None:
         self.records.add(message)
         self.last = message
-        if "validation_loss" in message:
+        if {"validation_loss", "validation_accuracy"} <= message.keys():
             self.validation = message
         self.passes, self.seconds = message["pass"], message["seconds"]
         ended = self._ended + _totals(message)
@@ -239,13 +240,27 @@ class Runs:
         return next(reversed(self._runs.values()), None)
 
     def receive(self, key: str, client: str, messages: Sequence[Message], now: float) -> None:
-        """Handle the messages of a run, which may be a new one."""
-        messages, run = list(messages), self._runs.get(str(key))
-        if run is None:
-            run = self._runs[str(key)] = Run(str(key), str(client), started_at=now)
+        """Handle the messages of a run, which may be a new one; ignore what is malformed.
+
+        Raises
+        ------
+        ValueError
+            If a message is malformed, after the others have been handled.
+        """
+        if not (is_text(key) and is_text(client)):
+            raise ValueError("a key or a client that is no text")
+        faults = {number: fault_in(message) for number, message in enumerate(messages)}
+        wellformed = [message for number, message in enumerate(messages) if not faults[number]]
+        run = self._runs.get(key)
+        is_new = run is None and (wellformed or not faults)
+        if is_new:
+            run = self._runs[key] = Run(key, client, started_at=now)
             self._drop_oldest()
-        for message in messages:
+        for message in wellformed:
+            assert run is not None, "it was made for them"
             run.receive(message, now)
+        if len(wellformed) < len(faults):
+            raise ValueError("; ".join(filter(None, faults.values())))
 
     def client_left(self, client: str) -> None:
         """Mark what a client was running as lost."""

@@ -50,13 +50,15 @@ def check_plot(path: str | os.PathLike[str] | None = None) -> None:
     DsoftmaxError
         If matplotlib is not installed.
     DataError
-        If the file is not named .pdf, .png or .svg.
+        If the file is not named .pdf, .png or .svg, or there is no folder for it.
     """
     # find_spec, since an import takes a second, and this is called before a fit.
     if find_spec("matplotlib") is None:
         raise DsoftmaxError("plots need matplotlib: pip install 'dsoftmax[plot]'")
     if path is not None and Path(path).suffix.lower() not in _SUFFIXES:
         raise DataError(f"cannot plot to {path}; expected a name ending in .pdf, .png or .svg")
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise DataError(f"{Path(path).absolute().parent} is no folder to draw {path} in")
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:

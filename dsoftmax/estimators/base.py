@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dsoftmax.data.opening import open_data
@@ -15,13 +15,14 @@ from dsoftmax.estimators.export import sklearn_model, write_onnx
 from dsoftmax.estimators.feature_names import check_feature_names
 from dsoftmax.estimators.predict import evaluate, is_dask, predict
 from dsoftmax.estimators.predict_to import predict_to_store
+from dsoftmax.estimators.public_repr import PublicRepr
 from dsoftmax.metrics.scores import EvaluationResult
 from dsoftmax.objective.linear_model import LinearModel
 
 _SHARED = ("fit_intercept", "class_weight", "max_iter", "tol")
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LinearClassifier(ClassifierMixin, PublicRepr):  # type: ignore[misc]
     """The methods of an estimator that has `classes_`, `coef_` and `intercept_`."""
 
     def predict(self, X: Any, *, missing_label: Any = None) -> Any:

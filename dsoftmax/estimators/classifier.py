@@ -290,7 +290,7 @@ class SoftmaxRegression(PartLearner):
         params = resolve(self.get_params(deep=False), last)
         source = open_data(X, y, sample_weight)
         validation_source = open_validation(source, X_val, y_val, sample_weight_val)
-        with session(source, validation_source, self.callbacks, self.verbose) as run:
+        with session(self, params, source, validation_source) as run:
             executor, validation, callbacks = run
             fit = Trainer(source, params, executor, callbacks, self.checkpoint, validation).fit()
         check_feature_names(self, X, source, reset=True)

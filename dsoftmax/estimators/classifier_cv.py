@@ -241,7 +241,7 @@ class SoftmaxRegressionCV(LinearClassifier):
         source = open_data(X, y, sample_weight)
         validation_source = open_validation(source, X_val, y_val, sample_weight_val)
         source = with_folds(source, self.cv, validation_source)
-        with session(source, validation_source, self.callbacks, self.verbose) as run:
+        with session(self, params, source, validation_source) as run:
             executor, validation, callbacks = run
             found = CrossValidationSearch(
                 source, params, options, executor, callbacks, self.checkpoint, validation

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.errors import DataError, DsoftmaxError, quoted
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.storage.atomic_folder import open_folder
 from dsoftmax.typing import Array
@@ -35,7 +35,9 @@ def write_onnx(
     if find_spec("onnx") is None:
         raise DsoftmaxError("ONNX files need onnx: pip install 'dsoftmax[onnx]'")
     if dtype not in _INPUTS:
-        raise DataError(f"dtype is {dtype!r}; expected what X will hold: {', '.join(_INPUTS)}")
+        raise DataError(
+            f"dtype is {quoted(dtype)}; expected what X will hold: {', '.join(_INPUTS)}"
+        )
     if place.exists() and not (overwrite and place.is_file()):
         raise DataError(f"{place} is there already; pass overwrite=True, or choose another file")
     content = onnx_model(model, names, dtype).SerializeToString()

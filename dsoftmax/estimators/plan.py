@@ -11,20 +11,22 @@ from dask.utils import format_bytes
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
 from dsoftmax.errors import DataError
-from dsoftmax.model_selection.memory import Cost, cost_of
+from dsoftmax.model_selection.memory import Cost, cost_of, search_demand
 from dsoftmax.model_selection.path import Options, resolve_search
-from dsoftmax.objective.importance_sample import auto_size
 from dsoftmax.runtime.memory import (
-    SPILL_SHARE,
+    PAUSE_SHARE,
     Location,
     cache_room,
+    needed_bytes,
+    require_memory,
     require_sample_fits,
-    working_set,
 )
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import location_for, stays_in_process
-from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.spans import Span, most_rows
+from dsoftmax.runtime.working_set import metrics_demand
 from dsoftmax.training.choose_solver import choose_solver
+from dsoftmax.training.demand import fit_demand, fit_spans, sample_rows
 from dsoftmax.training.epochs import first_epoch
 from dsoftmax.training.label_scan import first_labels
 from dsoftmax.training.params import FitParams, resolve
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from dsoftmax.estimators.classifier_cv import SoftmaxRegressionCV
 
 
+_MOST_OF_EVEN = 1.25  # what a process may have of its even share of the rows
 _TARGET_BYTES = 24  # of the code and the weights of a row
 _LABEL_BYTES = 8 << 20  # of labels that are read to count the classes
 
@@ -56,12 +59,12 @@ class Plan:
     steps_a_pass : updates (mini-batches) or evaluations
     tasks_a_pass : int
     largest_read : decoded bytes of X that a thread holds at once
-    sample_bytes : of rows that the client keeps in memory ("newton")
+    sample_bytes : of rows that the client keeps in memory
     n_models : that a search follows; 0 for a fit
     reads_a_round : of all rows, in which its models share what is read
     states_bytes : of what their solvers remember, in the client
-    cache_bytes : decoded bytes of X that a worker remembers, at most; validation rows,
-        which no plan knows, are remembered too, as far as the memory limit leaves room
+    cache_bytes : decoded bytes of X that a worker remembers, at most; and validation rows too, as
+        far as the memory limit leaves room
     peak_memory : what a worker takes at most, in bytes, estimated to the safe side
     advice : what to look after, a sentence each
     """
@@ -149,8 +152,8 @@ def plan_fit(
     DataError
         If parameters or data cannot be used, as far as metadata can tell.
     MemoryBoundError
-        If a chunk does not fit the memory of a worker, or a sample, or what the models of a
-        search remember, that of this process.
+        If a worker has too little memory for its tasks, or this process for a sample, or for what
+        the models of a search remember.
 
     Examples
     --------
@@ -159,24 +162,50 @@ def plan_fit(
     >>> plan.pass_bytes, plan.n_classes
     (160000, 3)
     """
+    source = open_data(X, y)
+    return plan_at(location_for(source, client), source, model)
+
+
+def plan_at(
+    site: Location,
+    source: Source,
+    model: SoftmaxRegression | SoftmaxRegressionCV | None = None,
+    validation: Source | None = None,
+) -> Plan:
+    """Return what a fit would cost in some processes, which need not be there.
+
+    Parameters
+    ----------
+    site : the processes
+    source : rows to learn from, with a `y`
+    model : of the fit, or of the search; by default a new one
+    validation : rows to judge by that are no part of them
+
+    Raises
+    ------
+    DataError, MemoryBoundError
+        As `plan_fit`.
+    """
     from dsoftmax.estimators.classifier import SoftmaxRegression
 
     model = model or SoftmaxRegression()
     params, options = _asked(model)
-    source = open_data(X, y)
     classes, all_classes = _classes(source, params)
-    site = location_for(source, client)
     kind = choose_solver(params, source, classes)
     cost = cost_of(source, options, getattr(model, "cv", None), kind, classes)
-    spans = cut_spans(source.chunks, source.row_bytes, 8 * (source.n_features + 1) * classes)
-    largest = max(stop - start for start, stop in spans) * source.row_bytes
-    pass_bytes = source.n_samples * source.row_bytes
+    demand = fit_demand(params, source, kind, classes, site.processes)
+    if options is not None:
+        demand = search_demand(demand, source, classes, cost)
+    spans = fit_spans(source, classes)
+    rows = most_rows(spans)
+    require_memory(source, site, demand, rows)
+    if validation is not None:
+        require_memory(validation, site, metrics_demand(validation, classes))
     steps, tasks, held = _work(source, params, site, spans, mini_batch=kind.mini_batch)
-    in_use = working_set(largest, cost.sums_bytes, site.threads)
-    room = cache_room(site.memory_limit, in_use, batch=kind.mini_batch)
-    remembered = min(max(2 * held, _decoded_bytes(source)), room)
+    needs = needed_bytes(source, site, rows, demand)
+    room = cache_room(site, needs, batch=kind.mini_batch)
+    remembered = min(2 * held if kind.mini_batch else _decoded_bytes(source, site), room)
     sample = _sample_bytes(source, params, classes) if kind.needs_sample else 0
-    peak = site.process_bytes + in_use + remembered + sample
     return Plan(
         source.n_samples,
         source.n_features,
@@ -188,17 +217,17 @@ def plan_fit(
         site.slots,
         site.memory_limit,
         params.max_iter,
-        pass_bytes,
+        source.n_samples * source.row_bytes,
         steps,
         tasks,
-        largest,
+        rows * source.row_bytes,
         sample,
         cost.n_models,
         cost.reads,
         cost.states_bytes,
         remembered,
-        peak,
-        tuple(_advice(source, site, spans, held, room, peak, cost)),
+        needs + remembered,
+        tuple(_advice(source, site, spans, held, room, needs, cost)),
     )
 
 
@@ -222,18 +251,18 @@ def _classes(source: Source, params: FitParams) -> tuple[int, bool]:
     return len(found), all_read
 
 
-def _decoded_bytes(source: Source) -> int:
-    """Return what all rows take as they are remembered, if they come from a store."""
+def _decoded_bytes(source: Source, site: Location) -> int:
+    """Return what a process remembers of all rows, if they come from a store and there is room."""
     if not source.X.may_wait:
         return 0
-    return source.n_samples * (source.row_bytes + _TARGET_BYTES)
+    share = 1.0 if site.processes == 1 else _MOST_OF_EVEN / site.processes
+    return int(share * source.n_samples * (source.row_bytes + _TARGET_BYTES))
 
 
 def _sample_bytes(source: Source, params: FitParams, classes: int) -> int:
-    rows, size = source.n_samples, params.sample_size
-    size = size or auto_size(rows, source.n_features, classes, source.row_bytes)
-    require_sample_fits(min(rows, size), source.row_bytes)
-    return min(rows, size) * source.row_bytes
+    rows = sample_rows(params, source, classes)
+    require_sample_fits(rows, source.row_bytes)
+    return rows * source.row_bytes
 
 
 def _work(
@@ -260,15 +289,15 @@ def _advice(
     spans: tuple[Span, ...],
     held: int,
     room: int,
-    peak: int,
+    needs: int,
     cost: Cost,
 ) -> Iterator[str]:
     """Yield what is likely to go wrong, or to be slow."""
     limit = site.memory_limit
-    if limit and peak > SPILL_SHARE * limit:
+    if limit and not site.is_here and needs > PAUSE_SHARE * limit:
         yield (
-            f"a worker may need {format_bytes(peak)} of its {format_bytes(limit)}, and Dask holds "
-            f"it back from {SPILL_SHARE:.0%} on: give the workers more memory or fewer threads, "
+            f"a worker may need {format_bytes(needs)} of its {format_bytes(limit)}, and Dask holds "
+            f"it back from {PAUSE_SHARE:.0%} on: give the workers more memory or fewer threads, "
             "or store X in smaller chunks"
         )
     if held > room:

@@ -21,7 +21,9 @@ from dsoftmax.objective.linear_model import LinearModel, require_features
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.runtime.reduce import full_pass, reduce
 from dsoftmax.runtime.select import executor_for
-from dsoftmax.runtime.spans import cut_spans
+from dsoftmax.runtime.spans import cut_spans, most_rows
+from dsoftmax.runtime.task_errors import portably
+from dsoftmax.runtime.working_set import metrics_demand
 from dsoftmax.typing import Array
 
 
@@ -92,8 +94,10 @@ def _lazy_from_source(model: LinearModel, source: Source, method: str) -> Any:
     samples = tuple(range(len(parts.numblocks)))
     axes = tuple(range(len(samples) + len(tail)))
     return da.blockwise(
-        _predict_rows,
+        portably,
         axes,
+        _predict_rows,
+        None,
         parts,
         samples,
         model,
@@ -132,6 +136,17 @@ def _predict_block(
 ) -> Array:
     """Return what is predicted for a block, named in messages by where it lies in the whole."""
     where = tuple(slice(*axis) for axis in block_info[0]["array-location"][:-1])
+    return portably(_predicted, X, model, method, computed, encoding, where)
+
+
+def _predicted(
+    X: Array,
+    model: LinearModel,
+    method: str,
+    computed: np.dtype[np.floating],
+    encoding: CFEncoding | None,
+    where: Index,
+) -> Array:
     X = block_values("X", X)
     values = X.reshape(-1, X.shape[-1])
     chunk, missing = with_features(Chunk(values, None, None, where[0].start), values, encoding)
@@ -198,7 +213,8 @@ def evaluate(model: LinearModel, source: Source) -> EvaluationResult:
     warn_of_absent_chunks(source, stacklevel=4)
     labelled = replace(source, classes=model.classes, unknown_labels="count")
     spans = cut_spans(source.chunks, source.row_bytes)
-    with executor_for(source) as executor:
+    demand = metrics_demand(source, len(model.classes))
+    with executor_for(source, demand, most_rows(spans)) as executor:
         reduction = metrics_of(model.point(source.dtype), model.shift)
         sums, _ = reduce(executor, labelled, reduction, full_pass(spans))
     require_unchanged(source)

@@ -13,17 +13,22 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
-from dsoftmax.data.grid import Grid, Index, cuts_every
+from dsoftmax.data.chunk_listing import list_chunks
+from dsoftmax.data.grid import Grid, cuts_every
 from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
+from dsoftmax.estimators.write_rows import OutputPart, write_rows
 from dsoftmax.objective.linear_model import METHODS, LinearModel, require_features
 from dsoftmax.runtime.base import Executor
+from dsoftmax.runtime.failures import named_failures
 from dsoftmax.runtime.reduce import full_pass, task_runs
 from dsoftmax.runtime.select import executor_for
-from dsoftmax.runtime.spans import Span, cut_spans
+from dsoftmax.runtime.spans import Span, cut_spans, most_rows
+from dsoftmax.runtime.threads import ThreadExecutor
+from dsoftmax.runtime.working_set import Demand
+from dsoftmax.storage.credentials import Place, public_errors, public_url
 from dsoftmax.storage.urls import absolute_url, locate, storage_options
 from dsoftmax.storage.zarr_nodes import (
     create_array,
@@ -33,14 +38,12 @@ from dsoftmax.storage.zarr_nodes import (
 )
 from dsoftmax.training.fingerprint import described, first_values
 
-OutputPart = tuple[
-    Source, Span, list[tuple[Index, int, int]]
-]  # rows, and the boxes of the output they fill
 _FINGERPRINT = (
     "dsoftmax_prediction"  # attribute of an array, by which a later call knows its own beginning
 )
 
 
+@public_errors()
 def predict_to_store(
     model: LinearModel,
     source: Source,
@@ -53,29 +56,51 @@ def predict_to_store(
     """Write predictions to a Zarr array; see `SoftmaxRegression.predict_to`."""
     require_features(source.X.shape, model, source.X.name)
     if method not in METHODS:
-        raise DataError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    require_apart(path, source.X.name if source.X.portable else None)
+        raise DataError(f"method is {quoted(method)}; expected one of {', '.join(METHODS)}")
+    if source.X.portable:
+        require_apart(path, *([array.url for array in source.X.stored] or [source.X.name]))
     if not resume:
         require_free(path, overwrite)
     require_unchanged(source, at_start=True)
-    warn_of_absent_chunks(source, stacklevel=3)
+    warn_of_absent_chunks(source, stacklevel=4)  # one more for the decorator
     # All chunks of the output are of the same length, and no two tasks write to one of them.
     source, out = _evenly_chunked(source.features_only())
+    fingerprint = _fingerprint(model, source, method) if resume else None
+    if fingerprint is not None and _is_complete(locate(path), fingerprint):
+        return
     with ExitStack() as stack:
-        executor = stack.enter_context(executor_for(source))
-        fingerprint = _fingerprint(model, source, method, executor) if resume else None
-        if fingerprint is not None and _is_complete(locate(path), fingerprint):
-            return
+        spans, demand = _spans(model, source, out, method), _demand(model, source, method)
+        executor = stack.enter_context(executor_for(source, demand, most_rows(spans)))
         # The tasks end before the folder is removed that they write to.
         with new_node(locate(path), overwrite, resumable=resume) as target, stack:
             url = absolute_url(os.fspath(target))
             if fingerprint is None or not _is_started(url, fingerprint, overwrite):
                 _create_output(url, model, source, method, out, fingerprint, overwrite)
-            _write(executor, model, source, out, method, url, resume)
+            _write(executor, model, source, spans, out, method, url, resume)
             require_unchanged(source)
 
 
-def _fingerprint(model: LinearModel, source: Source, method: str, executor: Executor) -> str:
+def is_predicted(
+    estimator: Any, X: Any, path: str | os.PathLike[str], method: str, missing_label: Any
+) -> bool:
+    """Whether `predict_to` would resume to find that it is done; no cluster is started for it.
+
+    Parameters
+    ----------
+    estimator : a fitted one
+    X, path, method, missing_label : as for its `predict_to`
+    """
+    place = locate(path)
+    if not _stored_fingerprint(place):
+        return False
+    source = estimator._opened(X)
+    model = estimator._linear(X, source, missing_label)
+    require_features(source.X.shape, model, source.X.name)
+    source, _ = _evenly_chunked(source.features_only())
+    return _is_complete(place, _fingerprint(model, source, method))
+
+
+def _fingerprint(model: LinearModel, source: Source, method: str) -> str:
     """Return a digest of the model, the method and the data, after reading the first chunk."""
     if source.X.in_memory:
         raise DataError(
@@ -87,7 +112,8 @@ def _fingerprint(model: LinearModel, source: Source, method: str, executor: Exec
     facts += [f"{array.dtype.str} {array.shape}" for array in arrays]
     if method == "predict" and model.missing_label is not None:
         facts.append(f"missing_label {np.asarray(model.missing_label).item()!r}")
-    facts.append(first_values(source, executor))
+    with executor_for(source) if source.futures else ThreadExecutor() as executor:
+        facts.append(first_values(source, executor))
     digest = hashlib.sha256("\n".join(facts).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -105,7 +131,12 @@ def _stored_fingerprint(path: Path | str) -> Any:
 
 def _is_complete(path: Path | str, fingerprint: str) -> bool:
     """Return whether this prediction is complete: a local array appears only when it is."""
-    return isinstance(path, Path) and _stored_fingerprint(path) == fingerprint
+    if _stored_fingerprint(path) != fingerprint:
+        return False
+    if isinstance(path, Path):
+        return True
+    held = list_chunks(zarr.open_array(path, mode="r", storage_options=storage_options(path)))
+    return held is not None and held.n_absent == 0
 
 
 def _is_started(url: str, fingerprint: str, overwrite: bool) -> bool:
@@ -115,8 +146,8 @@ def _is_started(url: str, fingerprint: str, overwrite: bool) -> bool:
         require_free(url, overwrite)
     if found not in (None, fingerprint) and not overwrite:
         raise DataError(
-            f"{url} holds the beginning of another prediction (of another model, method or data): "
-            "remove it, pass overwrite=True, or choose another destination"
+            f"{public_url(url)} holds the beginning of another prediction (of another model, "
+            "method or data): remove it, pass overwrite=True, or choose another destination"
         )
     return bool(found == fingerprint)
 
@@ -125,21 +156,38 @@ def _write(
     executor: Executor,
     model: LinearModel,
     source: Source,
+    spans: Sequence[Span],
     out: Grid,
     method: str,
     url: str,
     resume: bool,
 ) -> None:
-    n_columns = int(np.prod(model.shape(1, method)))
-    row_bytes = n_columns * model.dtype(method, source.dtype).itemsize
-    spans = cut_spans(out.boundaries, max(source.row_bytes, row_bytes))
+    runs = task_runs(source, full_pass(spans), executor.slots, batch=False)
     tasks = []
-    for first, last in task_runs(source, full_pass(spans), executor.slots, batch=False):
+    for first, last in runs:
         parts = [_output_part(source, out, span) for span in spans[first:last]]
         blocks = {key: block for part, *_ in parts for key, block in part.futures.items()}
-        tasks.append((parts, blocks, model, method, url, resume))
-    for _ in executor.run(method, _write_rows, tasks, low_concurrency=bool(source.futures)):
-        pass
+        tasks.append((parts, blocks, model, method, Place(url), resume))
+    with named_failures(source, [spans[first:last] for first, last in runs]):
+        for _ in executor.run(method, write_rows, tasks, low_concurrency=bool(source.futures)):
+            pass
+
+
+def _row_bytes(model: LinearModel, source: Source, method: str) -> int:
+    """Return the bytes that are predicted for a row."""
+    n_columns = int(np.prod(model.shape(1, method)))
+    return n_columns * model.dtype(method, source.dtype).itemsize
+
+
+def _spans(model: LinearModel, source: Source, out: Grid, method: str) -> Sequence[Span]:
+    row_bytes = max(source.row_bytes, _row_bytes(model, source, method))
+    return cut_spans(out.boundaries, row_bytes)
+
+
+def _demand(model: LinearModel, source: Source, method: str) -> Demand:
+    """Return what the tasks hold: predictions, the chunks made of them, and these compressed."""
+    sums_bytes, row_bytes = model.coef.nbytes, 3 * _row_bytes(model, source, method)
+    return Demand(sums_bytes, model.coef.shape[1], n_products=5, row_bytes=row_bytes)
 
 
 def _output_part(source: Source, out: Grid, span: Span) -> OutputPart:
@@ -184,37 +232,3 @@ def _fill_value(model: LinearModel, method: str, dtype: np.dtype[Any]) -> dict[s
     if method != "predict" or label is None or dtype.kind not in "iu" or label in model.classes:
         return {}
     return {"_FillValue": int(label)}
-
-
-def _write_rows(
-    parts: Sequence[OutputPart],
-    blocks: dict[Any, Any],
-    model: LinearModel,
-    method: str,
-    url: str,
-    resume: bool,
-) -> None:
-    target = zarr.open_array(url, mode="r+", storage_options=storage_options(url))
-    for source, (start, stop), boxes in parts:
-        if resume and all(_is_written(target, where) for where, _, _ in boxes):
-            continue
-        rows = source.with_blocks(blocks).read(start, stop)
-        values = model.apply(rows, method, source.dtype)
-        for where, first, last in boxes:
-            box = values[first - start : last - start]
-            shape = tuple(axis.stop - axis.start for axis in where)
-            target[where] = box.reshape(*shape, *box.shape[1:])
-
-
-def _is_written(target: zarr.Array[Any], where: Index) -> bool:
-    """Return whether all chunks in a box are in the store, which takes them as a whole."""
-    numbers = [
-        range(axis.start // size, -(-axis.stop // size))
-        for axis, size in zip(where, target.chunks, strict=False)
-    ]
-    trailing = (0,) * (target.ndim - len(where))
-    for number in np.ndindex(*map(len, numbers)):
-        chunk = (*(axis[i] for axis, i in zip(numbers, number, strict=True)), *trailing)
-        if not sync((target.store_path / target.metadata.encode_chunk_key(chunk)).exists()):
-            return False
-    return True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.labels import UNKNOWN, joined_labels, preview
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.storage.records import storable
@@ -40,7 +40,7 @@ class UnknownLabels:
 
     def __str__(self) -> str:
         counts = zip(self.labels[:10].tolist(), self.rows[:10], strict=True)
-        text = ", ".join(f"{label!r} ({rows:,})" for label, rows in counts)
+        text = ", ".join(f"{quoted(label)} ({rows:,})" for label, rows in counts)
         return text + ", ..." * (len(self.labels) > 10)
 
 

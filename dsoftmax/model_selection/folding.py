@@ -15,7 +15,7 @@ from dsoftmax.data.batches import Leaf
 from dsoftmax.data.folds import Folds, UserFolds, parts_of, stratified
 from dsoftmax.data.opening import row_array
 from dsoftmax.data.source import Source
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.model_selection.sums import FoldMoments
 from dsoftmax.objective.labels import preview
 from dsoftmax.objective.reduction import ALL
@@ -37,7 +37,7 @@ def with_folds(source: Source, cv: Any, validation: Source | None) -> Source:
     if cv is None and validation is None:
         raise DataError("cv is None, and there is no X_val to choose by; pass one of them")
     if cv is not None and validation is not None:
-        raise DataError(f"cv is {cv!r}, and X_val is given too; pass cv=None to choose by it")
+        raise DataError(f"cv is {quoted(cv)}, and X_val is given too; pass cv=None to choose by it")
     return source if cv is None or isinstance(cv, int | np.integer) else with_cv(source, cv)
 
 

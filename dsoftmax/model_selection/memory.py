@@ -10,18 +10,24 @@ import numpy as np
 from dsoftmax.data.source import Source
 from dsoftmax.model_selection.folding import fold_names_source, with_cv
 from dsoftmax.model_selection.path import Options
-from dsoftmax.runtime.memory import require_states_fit
+from dsoftmax.model_selection.sums import FEWEST_ROWS, MOST_COPIED, MOST_LOSSES
+from dsoftmax.runtime.memory import Location, require_memory, require_states_fit
+from dsoftmax.runtime.spans import most_rows
+from dsoftmax.runtime.working_set import Demand
 from dsoftmax.solvers import Kind
 from dsoftmax.solvers.fista import FISTA
 from dsoftmax.solvers.lbfgs import LBFGS
 from dsoftmax.solvers.newton import Newton
+from dsoftmax.training.demand import fit_demand, fit_spans
 from dsoftmax.training.label_scan import first_labels
+from dsoftmax.training.params import FitParams
 
 _STACK_BYTES = 1 << 24  # of the gradients that one read sums
 _PAIRS_BYTES = 1 << 29  # of the updates that all solvers remember
 _LEAST_PAIRS, _MOST_PAIRS, _MOST_IN_MEMORY = 10, 100, 20
 _OTHER_VECTORS = 12  # points, gradients and directions of a state, of its next one, and results
 _FEW_COLUMNS = 64  # of all models: up to here a pass spends as much on reading as on arithmetic
+_LOSS_BYTES = 44  # of a row and a model: its loss, its weights, and what they are computed from
 _FOLD_BYTES = 8 << 20  # of the folds that the user names, read to count them
 
 
@@ -133,12 +139,14 @@ class Cost(NamedTuple):
     n_models : 0 for a fit
     reads : of all rows, for one step of each model
     states_bytes : of the states of all solvers; 0 for a fit
+    n_points : that a read evaluates
     sums_bytes : of the gradients that a task returns
     """
 
     n_models: int
     reads: int
     states_bytes: int
+    n_points: int
     sums_bytes: int
 
 
@@ -161,9 +169,14 @@ def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, n_clas
         If the states of all models do not fit the memory of this process.
     """
     if options is None:
-        return Cost(0, 1, 0, 8 * (source.n_features + 1) * n_classes)
+        return Cost(0, 1, 0, 1, 8 * (source.n_features + 1) * n_classes)
+    return cost_for(source, options, _n_folds(source, cv, options), kind, n_classes)
+
+
+def cost_for(source: Source, options: Options, n_folds: int, kind: Kind, n_classes: int) -> Cost:
+    """Return what a search costs, whose folds are known; raise MemoryBoundError as `cost_of`."""
     size = model_size(source.n_features, n_classes)
-    n_columns, n_folds = size // (source.n_features + 1), _n_folds(source, cv, options)
+    n_columns = size // (source.n_features + 1)
     n_models = options.n_candidates * max(n_folds, 1)
     each_state = state_bytes(kind, size, options, n_folds)
     require_states_fit(n_models, each_state)
@@ -176,7 +189,41 @@ def cost_of(source: Source, options: Options | None, cv: Any, kind: Kind, n_clas
     backtrack = kind is FISTA or (kind is Newton and are_few(len(widths), n_columns))
     most = (2 if backtrack else 1) * sum(widths)
     sums = min(max(n_models, most), max(width, widths[-1]))
-    return Cost(n_models, reads, n_models * each_state, 8 * size * sums)
+    return Cost(n_models, reads, n_models * each_state, sums, 8 * size * sums)
+
+
+def search_demand(demand: Demand, source: Source, n_classes: int, cost: Cost) -> Demand:
+    """Return what the tasks of a search hold beside the rows that they read.
+
+    Parameters
+    ----------
+    demand : of a single fit
+    source, n_classes : as for `cost_for`
+    cost : of the search
+    """
+    rows = max(FEWEST_ROWS, MOST_LOSSES // cost.n_points)
+    rows = min(rows, most_rows(fit_spans(source, n_classes)))
+    return demand._replace(
+        sums_bytes=max(cost.sums_bytes, demand.sums_bytes),
+        n_columns=max(cost.n_points * (n_classes if n_classes > 2 else 1), demand.n_columns),
+        part_bytes=_LOSS_BYTES * rows * cost.n_points + min(MOST_COPIED, rows * source.row_bytes),
+    )
+
+
+def require_search_fits(
+    params: FitParams,
+    source: Source,
+    kind: Kind,
+    options: Options,
+    n_folds: int,
+    n_classes: int,
+    location: Location,
+) -> None:
+    """Raise MemoryBoundError if the states or the tasks of a search do not fit the memory."""
+    cost = cost_for(source, options, n_folds, kind, n_classes)
+    demand = fit_demand(params, source, kind, n_classes, location.processes)
+    demand = search_demand(demand, source, n_classes, cost)
+    require_memory(source, location, demand, most_rows(fit_spans(source, n_classes)))
 
 
 def _n_folds(source: Source, cv: Any, options: Options) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.objective import Objective
 from dsoftmax.training.params import MINI_BATCH, FitParams, flag, resolve
 from dsoftmax.typing import Array
@@ -106,8 +106,8 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[FitParams, Options]:
     """
     if params["solver"] in MINI_BATCH:
         raise DataError(
-            f"solver={params['solver']!r} takes mini-batches, and a search is of full passes, in "
-            "which the candidates share what is read; use 'auto', 'newton' or 'lbfgs'"
+            f"solver={quoted(params['solver'])} takes mini-batches, and a search is of full "
+            "passes, in which the candidates share what is read; use 'auto', 'newton' or 'lbfgs'"
         )
     if params["cv"] is None and params["select"] == "1se":
         raise DataError("select='1se' needs the spread over folds; X_val has none, pass cv")
@@ -129,7 +129,7 @@ def resolve_search(params: Mapping[str, Any]) -> tuple[FitParams, Options]:
 def _alphas(value: Any) -> int | Array:
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         if value < 1:
-            raise DataError(f"alphas is {value!r}; expected how many, at least 1, or which")
+            raise DataError(f"alphas is {quoted(value)}; expected how many, at least 1, or which")
         return int(value)
     return _numbers("alphas", value, np.inf, "how many, at least 1, or ")
 
@@ -143,31 +143,31 @@ def _numbers(name: str, value: Any, most: float, others: str = "") -> Array:
     in_range = np.isfinite(numbers) & (numbers >= 0) & (numbers <= most)
     if numbers.ndim != 1 or not len(numbers) or not in_range.all():
         upper = "" if most == np.inf else f" and at most {most:g}"
-        raise DataError(f"{name} is {value!r}; expected {others}numbers of at least 0{upper}")
+        raise DataError(f"{name} is {quoted(value)}; expected {others}numbers of at least 0{upper}")
     unique = np.unique(numbers)
     if len(unique) < len(numbers):
-        raise DataError(f"{name} is {value!r}; expected each number once")
+        raise DataError(f"{name} is {quoted(value)}; expected each number once")
     return unique
 
 
 def _n_folds(cv: Any) -> int:
     if isinstance(cv, bool | np.bool_):
-        raise DataError(f"cv is {cv!r}; expected how many folds, or the fold of each row")
+        raise DataError(f"cv is {quoted(cv)}; expected how many folds, or the fold of each row")
     if not isinstance(cv, int | np.integer):
         if hasattr(cv, "split") and not isinstance(cv, str):  # a str has a method `split` too
             raise DataError(
-                f"cv is {cv!r}; expected how many folds, or an array of the fold of each row, "
-                "which can be made of a splitter's test sets"
+                f"cv is {quoted(cv)}; expected how many folds, or an array of the fold of each "
+                "row, which can be made of a splitter's test sets"
             )
         return 0
     if cv < 2:
-        raise DataError(f"cv is {cv!r}; expected at least 2 folds, or None with X_val")
+        raise DataError(f"cv is {quoted(cv)}; expected at least 2 folds, or None with X_val")
     return int(cv)
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise DataError(f"{name} is {value!r}; expected one of {list(allowed)}")
+        raise DataError(f"{name} is {quoted(value)}; expected one of {list(allowed)}")
     return str(value)
 
 

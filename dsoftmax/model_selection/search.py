@@ -15,7 +15,7 @@ from dsoftmax.data.store_changes import require_unchanged
 from dsoftmax.errors import DataError
 from dsoftmax.events import Callback, FitStarted
 from dsoftmax.model_selection.folding import folded, require_folds
-from dsoftmax.model_selection.memory import model_size, n_full_data, n_states, state_bytes
+from dsoftmax.model_selection.memory import n_full_data, n_states, require_search_fits
 from dsoftmax.model_selection.models import (
     PathModel,
     build_models,
@@ -31,7 +31,6 @@ from dsoftmax.model_selection.state import SearchState, fitted_winner
 from dsoftmax.model_selection.sums import FoldMoments
 from dsoftmax.objective.reduction import ALL
 from dsoftmax.runtime.base import Executor
-from dsoftmax.runtime.memory import require_states_fit
 from dsoftmax.runtime.reduce import UnreadableError, full_pass
 from dsoftmax.runtime.spans import cut_spans
 from dsoftmax.solvers import Kind
@@ -135,14 +134,14 @@ class CrossValidationSearch:
         """Scan the labels, make the folds, and get ready to read rows."""
         source, params, executor = self._source, self._params, self._executor
         checkpointer, progress = self._checkpointer, self._checkpointer.progress
-        excluded = checkpointer.run_state.excluded
-        data = encode_labels(source, params, executor, excluded, 2, self._data)
+        excluded, known = checkpointer.run_state.excluded, checkpointer.labels(source)
+        data = known or encode_labels(source, params, executor, excluded, 2, self._data)
         sums_bytes = 8 * (source.n_features + 1) * len(data.classes)
         spans = cut_spans(source.chunks, source.row_bytes, sums_bytes)
-        if self._validation is None:
+        if self._validation is None and known is None:
             leaves, n_folds = full_pass(spans, excluded), self._options.n_folds
             data = folded(data, n_folds, params.seed, leaves, executor)
-        checkpointer.set_labels(data.digest)
+        checkpointer.set_labels(data.digest, source.n_features, data.classes)
         self._data = data
         self._reads = SearchReads(
             data, params, executor, progress, spans, excluded, checkpointer.on_task_done
@@ -162,13 +161,14 @@ class CrossValidationSearch:
     def _announced(self, data: EncodedData) -> Kind:
         """Check what the labels allow for, and tell that the search starts; return its solver."""
         source, executor, validation = self._source, self._executor, self._validation
-        n_classes, n_folds = len(data.classes), _n_folds(data)
-        if validation is not None:
+        n_classes, n_folds = len(data.classes), self._n_folds(data)
+        if validation is not None and not self._state.done:
             require_labels(validation, data.classes)
         kind = choose_solver(self._params, source, n_classes)
         n_models = self._options.n_candidates * max(n_folds, 1)
-        size = model_size(source.n_features, n_classes)
-        require_states_fit(n_models, state_bytes(kind, size, self._options, n_folds))
+        require_search_fits(
+            self._params, source, kind, self._options, n_folds, n_classes, executor.location
+        )
         self._checkpointer.announce(
             FitStarted(
                 source.n_samples,
@@ -188,7 +188,7 @@ class CrossValidationSearch:
 
     def _attempt(self, data: EncodedData, kind: Kind) -> SearchResult:
         """Search with the rows that are left."""
-        options, n_folds, first = self._options, _n_folds(data), self._first_read(data, kind)
+        options, n_folds, first = self._options, self._n_folds(data), self._first_read(data, kind)
         if data.source.folds is not None:
             require_folds(first, data.source.folds, data.classes)
         build = partial(
@@ -223,7 +223,7 @@ class CrossValidationSearch:
         checkpointer, state = self._checkpointer, self._state
         if state.first is not None:
             return state.first
-        n_folds, sampled = _n_folds(data), kind.needs_sample
+        n_folds, sampled = self._n_folds(data), kind.needs_sample
         first = self._reads.moments(n_folds, len(data.classes), sampled=sampled)
         checkpointer.progress.end_first()
         state = replace(self._state, first=first, sample=self._reads.sample)
@@ -262,6 +262,13 @@ class CrossValidationSearch:
             start = started(final, final.objective.coordinates.from_coefficients(*mean))
         states = (*state.states, start)
         self._checkpointer.commit(replace(state, states=states, chosen=winner, n_active=None))
+
+    def _n_folds(self, data: EncodedData) -> int:
+        """Return how many folds there are; 0 where a validation set judges."""
+        if data.source.folds is not None:
+            return data.source.folds.n_folds
+        # Of a search that is over, they are not dealt again.
+        return 0 if self._validation else self._state.n_models // self._options.n_candidates
 
     def _scores(self, tried: Candidates) -> Array:
         losses, accuracies = (self._state.scores[:, column] for column in (0, 1))
@@ -306,11 +313,6 @@ class CrossValidationSearch:
         arrays = (np.array(column) for column in zip(*results, strict=True))
         by_fold = (state.by_fold(array, tried) for array in arrays)
         return SearchResult(fit, tried, winner, self._scores(tried), *by_fold)
-
-
-def _n_folds(data: EncodedData) -> int:
-    """Return how many folds there are; 0 where a validation set judges."""
-    return 0 if data.source.folds is None else data.source.folds.n_folds
 
 
 def _is_at_minimum(status: Status) -> bool:

@@ -21,9 +21,9 @@ from dsoftmax.objective.scaling import Moments
 from dsoftmax.storage.records import storable
 from dsoftmax.typing import Array
 
-_LOSSES = 1 << 21  # losses (rows times models) that are in memory at once
-_COPIED = 1 << 25  # bytes of rows that are copied at once into the order of their folds
-_LEAST_ROWS = 1 << 12  # a block of the kernel: with fewer rows, its matrix products are slow
+MOST_LOSSES = 1 << 21  # losses (rows times models) that are in memory at once
+MOST_COPIED = 1 << 25  # bytes of rows that are copied at once into the order of their folds
+FEWEST_ROWS = 1 << 12  # a block of the kernel: with fewer rows, its matrix products are slow
 
 
 @storable
@@ -110,7 +110,7 @@ def partial_folds(chunk: Chunk, points: Array, folds: Array, shift: Array | None
     DataError
         If the sums are not finite because X is not.
     """
-    most_rows = int(max(_COPIED // max(chunk.X[:1].nbytes, 1), _LEAST_ROWS))
+    most_rows = int(max(MOST_COPIED // max(chunk.X[:1].nbytes, 1), FEWEST_ROWS))
     parts = _parts(chunk, points, most_rows)
     sums = reduce(add, (loss_of_folds(part, points, folds, shift) for part in parts))
     return _checked(sums, chunk, points)
@@ -150,8 +150,8 @@ def _checked(sums: FoldSums, chunk: Chunk, points: Array) -> FoldSums:
 
 
 def _parts(chunk: Chunk, points: Array, most_rows: int = sys.maxsize) -> Iterator[Chunk]:
-    """Yield the rows of a chunk in parts whose losses for all models fit in `_LOSSES`."""
-    length = max(_LEAST_ROWS, _LOSSES // len(points) // _LEAST_ROWS * _LEAST_ROWS)
+    """Yield the rows of a chunk in parts whose losses for all models fit in `MOST_LOSSES`."""
+    length = max(FEWEST_ROWS, MOST_LOSSES // len(points) // FEWEST_ROWS * FEWEST_ROWS)
     length = min(length, most_rows)
     for start in range(0, max(len(chunk.X), 1), length):
         yield chunk.rows(start, min(start + length, len(chunk.X)))

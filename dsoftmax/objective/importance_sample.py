@@ -19,7 +19,6 @@ not after it, have more of it than thousands of others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from operator import add
 
 import numpy as np
@@ -28,7 +27,7 @@ from dsoftmax.objective.kernel import raw_blocks, side_by_side
 from dsoftmax.objective.reduction import Chunk, Reduction, take_rows
 from dsoftmax.objective.softmax import probabilities
 from dsoftmax.storage.records import storable
-from dsoftmax.typing import Additive, Array
+from dsoftmax.typing import Additive, Array, cached_property
 
 _CERTAIN = 0.05  # score of a row that the model is certain of; 1 is the most
 _EVEN = 0.5  # fraction of the sample that is dealt out to the classes evenly

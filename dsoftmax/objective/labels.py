@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.typing import Array
 
 LABEL_KINDS = "biufSU"
@@ -18,7 +18,7 @@ LABEL_TYPES = {"U": "str", "T": "str", "S": "bytes", **_NUMBERS}  # by the kind 
 
 def preview(labels: Array, most: int = 10) -> str:
     """Return the first labels as text."""
-    shown = ", ".join(repr(label.item()) for label in labels[:most])
+    shown = ", ".join(quoted(label.item()) for label in labels[:most])
     return shown + (", ..." if len(labels) > most else "")
 
 
@@ -46,8 +46,8 @@ def label_array(role: str, labels: Sequence[Any]) -> Array:
         array = np.array(labels, dtype=np.uint64)  # NumPy takes 1 and 2**63 for floats
     if array.dtype.kind == "f" and (names == {"int"} or array.tolist() != labels):
         raise DataError(
-            f"{role} holds the numbers {min(labels)!r} to {max(labels)!r}, which no dtype of NumPy "
-            "holds exactly together; use smaller integers as labels, or strings"
+            f"{role} holds the numbers {quoted(min(labels))} to {quoted(max(labels))}, which no "
+            "dtype of NumPy holds exactly together; use smaller integers as labels, or strings"
         )
     return array
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.typing import Array
 
@@ -38,9 +38,9 @@ def label_dtype(classes: Array, missing_label: Any) -> np.dtype[Any]:
     kinds = known.kind if known.kind in "US" else "biuf"
     if label.ndim > 0 or label.dtype.kind not in kinds or np.ma.isMaskedArray(missing_label):
         raise DataError(
-            f"missing_label is {missing_label!r}, and the classes are {known} "
-            f"({classes[0].item()!r}, ...); expected one label of that kind, such as "
-            f"{example(classes)!r}"
+            f"missing_label is {quoted(missing_label)}, and the classes are {known} "
+            f"({quoted(classes[0].item())}, ...); expected one label of that kind, such as "
+            f"{quoted(example(classes))}"
         )
     if label.dtype.kind in "iu":
         label_kind = np.min_scalar_type(label.item())
@@ -52,7 +52,7 @@ def label_dtype(classes: Array, missing_label: Any) -> np.dtype[Any]:
     integers = [v for v in (*classes[[0, -1]].tolist(), label.item()) if isinstance(v, int)]
     if dtype.kind == "f" and any(abs(value) > _EXACT for value in integers):
         raise DataError(
-            f"missing_label is {missing_label!r}, and the classes are {known}, up to "
+            f"missing_label is {quoted(missing_label)}, and the classes are {known}, up to "
             f"{classes[-1]}: no dtype holds both without loss. Choose an integer that {known} holds"
         )
     return dtype
@@ -77,5 +77,5 @@ def missing_label_error(block: Chunk, missing: Array, classes: Array) -> DataErr
     return DataError(
         f"X has {found}, so that no class is predicted for that row ({int(missing.sum())} such "
         f"rows among {len(missing)}). Pass the label that such rows are to get, as missing_label="
-        f"{example(classes)!r}, or call predict_proba, which gives them NaN"
+        f"{quoted(example(classes))}, or call predict_proba, which gives them NaN"
     )

@@ -40,7 +40,7 @@ class Executor(Protocol):
     run_key : prefix of the names under which workers cache spans; they are dropped at the end
     slots : how many tasks run at once
     location : the processes and their memory, as `refresh` last saw them
-    dashboard : address of the Dask dashboard, if there is one
+    dashboard : address of the Dask dashboard, "" where it is off, None in this process
     client : of the cluster, or None in this process
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import heapq
+import math
 import queue
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from dask.utils import parse_timedelta
 
 from dsoftmax.errors import OutageError
 from dsoftmax.runtime.base import Affinity, Result
+from dsoftmax.runtime.clients import require_own
 from dsoftmax.runtime.environment import limit_blas_threads, restore_blas_threads
 from dsoftmax.runtime.memory import Location
 from dsoftmax.runtime.task_window import NOT_YET, Backlog, SubmittedTasks, release
@@ -36,8 +38,10 @@ class ClusterExecutor:
     """The workers of a `distributed.Client`."""
 
     def __init__(self, client: Any) -> None:
+        require_own(client)
         self.client = client
-        self.dashboard: str | None = client.dashboard_link or None
+        has_dashboard = getattr(client.cluster, "has_dashboard", True)
+        self.dashboard: str | None = (client.dashboard_link or "") if has_dashboard else ""
         self.run_key = uuid4().hex
         self._n_runs = 0
         # When the workers were last looked at before all of them were offered tasks.
@@ -54,13 +58,14 @@ class ClusterExecutor:
         workers = self._wait_for_workers()
         self._workers = {name: workers[name]["nthreads"] for name in sorted(workers)}
         self.slots = sum(self._workers.values())
-        limits = [info["memory_limit"] for info in workers.values() if info["memory_limit"]]
+        tightest, limit = _tightest(workers)
         self.location = Location(
             f"the cluster at {self._address}, as it is now",
             processes=len(workers),
             slots=self.slots,
-            threads=max(self._workers.values()),
-            memory_limit=min(limits, default=0),
+            threads=workers[tightest]["nthreads"],
+            memory_limit=limit,
+            who=f"the worker {tightest}",
         )
 
     def _wait_for_workers(self) -> dict[str, Any]:
@@ -237,6 +242,18 @@ class ClusterExecutor:
         self._require_alive()
         if self.client.status == "running":  # else it is reconnecting to its scheduler
             self.refresh()
+
+
+def _tightest(workers: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the worker that has least memory a thread, and its limit, 0 for none."""
+    name = min(
+        sorted(workers),
+        key=lambda each: (
+            (workers[each]["memory_limit"] or math.inf) / workers[each]["nthreads"],
+            -workers[each]["nthreads"],
+        ),
+    )
+    return name, workers[name]["memory_limit"] or 0
 
 
 def assigned(

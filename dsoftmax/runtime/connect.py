@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import dask
 from dask.utils import parse_timedelta
 
-from dsoftmax.errors import DsoftmaxError
+from dsoftmax.errors import DsoftmaxError, OutageError
+from dsoftmax.storage.urls import error_text
 
 _FLUSH_SECONDS = 3  # for which a file that is there may be half written
 _POLL_SECONDS = 0.1
@@ -33,8 +35,10 @@ def connected(
 
     Raises
     ------
+    OutageError
+        If no scheduler answers.
     DsoftmaxError
-        If no scheduler answers, or it wants a certificate that is not the one given.
+        If what answers is none, or wants a certificate that is not the one given.
     """
     from distributed import Client, Security
 
@@ -43,14 +47,8 @@ def connected(
     security = Security() if certs is None else security_of(certs)
     address = address or _address_in(scheduler_file)
     _require_certificate(address, security)
-    try:
-        client = Client(address, security=security)
-    except (OSError, ValueError) as error:
-        raise DsoftmaxError(
-            f"no Dask scheduler answers at {address}: {error}; is it running, can this machine "
-            "reach it, and does it want a certificate (--certs)?"
-        ) from error
-    with client:
+    _require_scheduler(address, security)
+    with Client(address, security=security) as client:
         yield client
 
 
@@ -64,12 +62,38 @@ def _address_in(file: Path | None) -> str:
             return str(json.loads(file.read_text())["address"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if time.monotonic() > deadline:
-                raise DsoftmaxError(
+                raise OutageError(
                     f"no Dask scheduler has written its address to {file} "
                     f"({type(error).__name__}: {error}); start one with "
                     f"`dask scheduler --scheduler-file {file}`"
                 ) from error
         time.sleep(_POLL_SECONDS)
+
+
+def _require_scheduler(address: str, security: Any) -> None:
+    # Before a client is made: it would wait for ever for a greeting, from a server of another kind.
+    from distributed.comm import CommClosedError, connect
+
+    seconds = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+
+    async def greet() -> None:
+        greeting = connect(address, timeout=seconds, **security.get_connection_args("client"))
+        (await asyncio.wait_for(greeting, 2 * seconds)).abort()
+
+    try:
+        asyncio.run(greet())
+    except Exception as error:
+        text = error_text(error)
+        if isinstance(error, OSError) and not isinstance(error, CommClosedError):
+            raise OutageError(
+                f"no Dask scheduler answers at {address} ({text}); is it running, is that its "
+                "port, and can this machine reach it?"
+            ) from error
+        raise DsoftmaxError(
+            f"what answers at {address} is no Dask scheduler, or wants another certificate "
+            f"({text}); give its own address, not that of its dashboard, and the folder of its "
+            "certificate (--certs FOLDER)"
+        ) from error
 
 
 def _require_certificate(address: str, security: Any) -> None:
@@ -88,14 +112,18 @@ def _require_certificate(address: str, security: Any) -> None:
 
 
 @contextmanager
-def local_workers(n_workers: int | None = None, memory_limit: str | None = None) -> Iterator[Any]:
+def local_workers(
+    n_workers: int | None = None,
+    memory_limit: int | str | None = None,
+    threads_per_worker: int = 1,
+) -> Iterator[Any]:
     """Yield the client of a new local cluster, and make it the active one; see `local_cluster`."""
     from distributed import Client
 
     from dsoftmax.runtime.local_cluster import local_cluster
 
     with (
-        local_cluster(n_workers, memory_limit) as cluster,
+        local_cluster(n_workers, memory_limit, threads_per_worker) as cluster,
         Client(cluster, direct_to_workers=True) as client,
     ):
         yield client

@@ -7,6 +7,8 @@ lifts it. To set and lift it around each task would be a race between tasks.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
 import socket
 import threading
@@ -15,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import psutil
 from threadpoolctl import threadpool_limits
 
 from dsoftmax.errors import DsoftmaxError
@@ -43,6 +46,15 @@ def restore_blas_threads() -> None:
             _limit.restore_original_limits()
 
 
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it at the fork
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 @cache
 def use_one_blas_thread() -> None:
     """Use one BLAS thread for good, in a process that is a worker."""
@@ -57,6 +69,30 @@ KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_ARENA_MAX": "1",
 }
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, in a worker that Dask pauses for what it takes.
+
+    It would stay paused, since freed memory is kept for the next chunk.
+    """
+    from distributed import get_worker
+
+    manager = get_worker().memory_manager
+    limit, share = manager.memory_limit, manager.memory_pause_fraction
+    if limit and share and psutil.Process().memory_info().rss > share * limit:
+        trim = _malloc_trim()
+        if trim is not None:
+            trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    """Return the function of glibc; None with another C library."""
+    try:
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except (OSError, TypeError):  # Windows
+        return None
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from dsoftmax.data.batches import Leaf, whole_span
 from dsoftmax.data.retry import BadChunk
 from dsoftmax.data.source import Source
-from dsoftmax.errors import ChunkError, MemoryBoundError
+from dsoftmax.errors import CheckpointError, ChunkError, shortened
 from dsoftmax.objective.reduction import Reduction
-from dsoftmax.runtime.base import Affinity, Executor, TaskKilledError
+from dsoftmax.runtime.base import Affinity, Executor
 from dsoftmax.runtime.cost import Cost, PartialSum, TaskResult
+from dsoftmax.runtime.failures import named_failures
 from dsoftmax.runtime.memory import Location, cache_room_for, ceiling
 from dsoftmax.runtime.span_cache import CachePolicy
 from dsoftmax.runtime.spans import Span, Tree, cut_groups, cut_tasks, missing_parts, spans_without
@@ -109,7 +110,7 @@ class Pass:
         if not self.batch:  # between two mini-batches there is no time to ask the scheduler
             self.executor.refresh()
         before = Cost() if resume_from is None else resume_from.cost
-        nodes = {} if resume_from is None else dict(resume_from.nodes)
+        nodes = {} if resume_from is None else _resumed(resume_from, len(self.leaves))
         tree = Tree(len(self.leaves), reduction.combine, nodes)
         # What is left of a resumed pass is read once, so its tasks are not kept.
         tasks = self._planned() if resume_from is None else self._plan(tree.missing())
@@ -117,8 +118,7 @@ class Pass:
         work = cost = before
         bad_chunks: list[BadChunk] = []
         for task_result in self._run(reduction, tasks):
-            for (level, index), sums in task_result.nodes.items():
-                tree.add(level, index, sums)
+            _add(tree, task_result, is_resumed=resume_from is not None)
             bad_chunks += task_result.bad_chunks
             work += task_result.cost
             cost = _with_waiting(work, before, time.perf_counter() - started, slots)
@@ -173,7 +173,7 @@ class Pass:
         largest = max(
             row_slice.stop - row_slice.start for leaf in self.leaves for row_slice in leaf
         )
-        room = cache_room_for(source, location, largest * source.row_bytes, batch=self.batch)
+        room = cache_room_for(source, location, largest, batch=self.batch)
         if room == 0 and not self.batch:
             return None
         return CachePolicy(
@@ -194,7 +194,8 @@ class Pass:
                 for task in tasks
                 if task.cache_policy is not None or not self._has_futures
             ]
-        try:
+        rows_of_tasks = [[(part.start, part.stop) for part in task.row_slices] for task in tasks]
+        with named_failures(self.source, rows_of_tasks):
             yield from executor.run(
                 reduction.name,
                 reduce_leaves,
@@ -204,13 +205,6 @@ class Pass:
                 low_concurrency=self._has_futures,
                 merge_plan=self._merge_plan(reduction, tasks),
             )
-        except TaskKilledError as error:
-            rows = _rows([tasks[position] for position in error.positions])
-            raise MemoryBoundError(
-                f"rows {rows} of {self.source.X.name} have killed every worker that read "
-                f"them ({error}), most likely for want of memory: give the workers more, or store "
-                "smaller chunks"
-            ) from error
 
     def _merge_plan(self, reduction: Reduction[Any], tasks: Sequence[Task]) -> MergePlan | None:
         """Return how workers are to merge sums, should these turn out to be large.
@@ -250,23 +244,34 @@ def _affinity(task: Task) -> Affinity:
     return Affinity((name, task.first), sum(row_slice.rows for row_slice in task.row_slices))
 
 
-def _rows(tasks: Iterable[Task]) -> str:
-    """Return the spans from which tasks read, for a message."""
-    spans = sorted(
-        {(row_slice.start, row_slice.stop) for task in tasks for row_slice in task.row_slices}
-    )
-    runs: list[Span] = []
-    for start, stop in spans:
-        if runs and runs[-1][1] == start:
-            runs[-1] = runs[-1][0], stop
-        else:
-            runs.append((start, stop))
-    return ", ".join(f"{start} to {stop - 1}" for start, stop in runs)
-
-
 def full_pass(spans: Sequence[Span], excluded: Sequence[Span] = ()) -> list[Leaf]:
     """Return the leaves of a pass over all rows, but those of some chunks."""
     return [tuple(whole_span(part) for part in spans_without(excluded, [span])) for span in spans]
+
+
+def _resumed(partial_sum: PartialSum, n_leaves: int) -> dict[tuple[int, int], Any]:
+    """Return the finished nodes of a sum; a CheckpointError if they are not of its tree."""
+    for level, index in partial_sum.nodes:
+        if not (0 <= level <= n_leaves.bit_length() and 0 <= index << level < n_leaves):
+            raise CheckpointError(
+                f"the checkpoint holds the node {level, index} of a sum over {n_leaves} parts; "
+                "there is none such: remove it"
+            )
+    return dict(partial_sum.nodes)
+
+
+def _add(tree: Tree[Any], task_result: TaskResult, *, is_resumed: bool) -> None:
+    """Add what a task returned; a CheckpointError if that and the resumed sum are no summands."""
+    try:
+        for (level, index), sums in task_result.nodes.items():
+            tree.add(level, index, sums)
+    except (AttributeError, TypeError, ValueError) as error:
+        if not is_resumed:
+            raise
+        raise CheckpointError(
+            f"the sum in the checkpoint is none that this run computes ({shortened(error)}); "
+            "remove it"
+        ) from error
 
 
 def task_runs(source: Source, leaves: Sequence[Leaf], slots: int, *, batch: bool) -> list[Span]:

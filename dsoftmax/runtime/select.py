@@ -7,23 +7,34 @@ what workers have cached for the run.
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
 from dask.system import CPU_COUNT
 
 from dsoftmax.data.source import Source
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, OutageError
 from dsoftmax.runtime.base import Executor, inside_a_task
 from dsoftmax.runtime.environment import require_same_versions
-from dsoftmax.runtime.memory import Location, require_fit, require_room
+from dsoftmax.runtime.memory import Location, require_memory
 from dsoftmax.runtime.threads import ThreadExecutor
+from dsoftmax.runtime.working_set import Demand
+from dsoftmax.storage.outages import TRANSIENT, fault_of
+from dsoftmax.storage.urls import error_text
 
+_LEAST = Demand()
 _SMALL = 64 << 20  # decoded bytes up to which a lazy source is not worth a cluster
 
 
-def executor_for(source: Source) -> Executor:
+def executor_for(source: Source, demand: Demand = _LEAST, n_rows: int = 0) -> Executor:
     """Return where a source is best reduced: see the README, "Where it runs".
+
+    Parameters
+    ----------
+    source : Source
+    demand, n_rows : what its tasks hold beside the rows, and those of the largest span, as far as
+        they are known
 
     Raises
     ------
@@ -36,7 +47,9 @@ def executor_for(source: Source) -> Executor:
     if executor is None:
         from dsoftmax.runtime.local_cluster import embedded_client
 
+        require_memory(source, default_workers(), demand, n_rows)  # before they are started
         executor = _on_cluster(embedded_client(), source)
+    require_memory(source, executor.location, demand, n_rows)
     return executor
 
 
@@ -51,11 +64,48 @@ def location_for(source: Source, client: Any = None) -> Location:
     executor = _running(source, client)
     if executor is not None:
         return executor.location
+    return default_workers()
+
+
+def current_location(source: Source) -> Location:
+    """Return where a source is being reduced, by a run that has started."""
+    from dsoftmax.runtime.cluster import ClusterExecutor
+
+    client = None if source.X.in_memory else active_client()
+    return location_for(source) if client is None else ClusterExecutor(client).location
+
+
+def location_of_workers(
+    source: Source,
+    n_workers: int | None = None,
+    memory_limit: int | None = None,
+    threads_per_worker: int = 1,
+) -> Location:
+    """Return where a source would be reduced on workers like these, and start none.
+
+    The other parameters are those of `local_cluster`.
+
+    Raises
+    ------
+    DataError
+        If workers cannot read the data.
+    """
+    _require_portable(source)
+    site = default_workers(n_workers, memory_limit, threads_per_worker)
+    return site._replace(name="workers as given", who="a worker")
+
+
+def default_workers(
+    n_workers: int | None = None, memory_limit: int | None = None, threads_per_worker: int = 1
+) -> Location:
+    """Return the processes of a local cluster; the parameters are those of `local_cluster`."""
     from dsoftmax.runtime.local_cluster import default_memory_limit
 
-    limit = default_memory_limit(CPU_COUNT)
-    require_fit(source, limit, 1, "a worker of the local cluster")
-    return Location("a local cluster", CPU_COUNT, CPU_COUNT, 1, limit)
+    n_workers = n_workers or CPU_COUNT
+    limit = default_memory_limit(n_workers) if memory_limit is None else memory_limit
+    slots = n_workers * threads_per_worker
+    who = "a worker of the local cluster"
+    return Location("a local cluster", n_workers, slots, threads_per_worker, limit, who=who)
 
 
 def _running(source: Source, client: Any) -> Executor | None:
@@ -76,7 +126,6 @@ def _on_cluster(client: Any, source: Source) -> Executor:
 
     executor = ClusterExecutor(client)
     require_same_versions(client)
-    require_room(client, source)
     _require_visible(client, source)
     return executor
 
@@ -139,21 +188,27 @@ def _require_owner(source: Source, client: Any) -> None:
 
 
 def _require_visible(client: Any, source: Source) -> None:
-    """Raise DataError if some worker cannot open the arrays, of which it reads the metadata."""
+    """Raise an error if some worker cannot open the arrays, of which it reads the metadata."""
     for address, problem in client.run(_problem, source.part(0, 0), on_error="ignore").items():
         if problem is not None:
-            host, text = problem
+            host, text, is_outage = problem
+            what = f"the data are not visible from the worker {address} on host {host}: {text}"
+            if is_outage:
+                raise OutageError(f"{what}; run this again when their storage answers there")
             raise DataError(
-                f"the data are not visible from the worker {address} on host {host}: {text}; use "
-                "shared storage or a URL, with the credentials in the environment of every worker"
+                f"{what}; use shared storage or a URL, with the credentials in the environment of "
+                "every worker"
             )
 
 
-def _problem(source: Source) -> tuple[str, str] | None:
-    """Return the host and the error of a worker that cannot open the arrays."""
+def _problem(source: Source) -> tuple[str, str, bool] | None:
+    """Return the host and the error of a worker that cannot open the arrays, if it may pass."""
     for array in source.arrays:
         try:
             array.require_visible()
         except Exception as error:
-            return socket.gethostname(), f"{array.name}: {type(error).__name__}: {error}"
+            # A store that is not there is most likely another machine's; a read would wait for it.
+            is_there = getattr(error, "errno", None) != errno.ESTALE
+            is_outage = is_there and fault_of(error) == TRANSIENT
+            return socket.gethostname(), f"{array.name}: {error_text(error)}", is_outage
     return None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
-from dsoftmax.data.byte_cache import ByteCache
+from dsoftmax.data.byte_cache import ByteCache, empty_in_child
 from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Chunk
 from dsoftmax.runtime.cost import Cost
@@ -79,6 +79,11 @@ class SpanCache:
 
     def __init__(self) -> None:
         self._cache: ByteCache[Key, LoadedSpan] = ByteCache()
+        self.begin()
+        empty_in_child.add(self)
+
+    def begin(self) -> None:
+        """Read nothing for later."""
         self._reading: dict[Key, concurrent.futures.Future[None]] = {}
         self._lock = threading.Lock()
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None

@@ -44,6 +44,11 @@ def cut_spans(boundaries: tuple[int, ...], row_bytes: int, sums_bytes: int = 0) 
     return tuple(spans)
 
 
+def most_rows(spans: Sequence[Span]) -> int:
+    """Return the rows of the longest span."""
+    return max((stop - start for start, stop in spans), default=0)
+
+
 def spans_without(excluded: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
     """Return spans without excluded rows, which do not reach beyond the span they begin in.
 

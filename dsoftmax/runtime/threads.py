@@ -13,8 +13,10 @@ from dask.system import CPU_COUNT
 
 from dsoftmax.runtime import environment, worker
 from dsoftmax.runtime.base import Affinity, Result, inside_a_task
-from dsoftmax.runtime.memory import Location
+from dsoftmax.runtime.memory import THIS_PROCESS, Location, own_limit
 from dsoftmax.runtime.transfer import MergePlan
+
+_LATE_BYTES = 16 << 20  # of what this process imports, and starts, while it runs
 
 
 class ThreadExecutor:
@@ -29,8 +31,9 @@ class ThreadExecutor:
             1,
             self.slots,
             self.slots,
-            memory_limit=0,
-            process_bytes=in_use,
+            own_limit(),
+            process_bytes=in_use + _LATE_BYTES,
+            who=THIS_PROCESS,
         )
         self.dashboard: str | None = None
         self.client = None

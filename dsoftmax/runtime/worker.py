@@ -22,13 +22,20 @@ from dsoftmax.data.batches import Leaf, RowSlice, permutation
 from dsoftmax.data.retry import BadChunk, retries_here
 from dsoftmax.data.source import Source
 from dsoftmax.data.zarr_array import forget_chunks
-from dsoftmax.errors import ChunkError, DataError
+from dsoftmax.errors import ChunkError, DataError, MemoryBoundError
 from dsoftmax.events import TimeSplit
 from dsoftmax.objective.reduction import Reduction
 from dsoftmax.runtime.cost import Cost, TaskResult
-from dsoftmax.runtime.environment import numerics, use_one_blas_thread, worker_name
+from dsoftmax.runtime.environment import (
+    numerics,
+    return_memory,
+    use_one_blas_thread,
+    worker_name,
+)
 from dsoftmax.runtime.span_cache import CachePolicy, Key, LoadedSpan, SpanCache
 from dsoftmax.runtime.spans import Tree
+from dsoftmax.runtime.task_errors import portably
+from dsoftmax.storage.urls import error_text
 from dsoftmax.storage.zarr_timing import decoded_here, decoding
 
 Result = TypeVar("Result")
@@ -67,9 +74,12 @@ class Task(NamedTuple):
 
 
 def run_task(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call the function of a task, in a process that is a worker."""
+    """Call the function of a task, in a process that is a worker, which logs its error."""
     use_one_blas_thread()
-    return function(*arguments)
+    try:
+        return portably(function, *arguments)
+    finally:
+        return_memory()
 
 
 def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:
@@ -124,6 +134,19 @@ def _reduce_leaf(
 
 
 def _reduce_slice(
+    task: Task, loader: Loader, reduction: Reduction[Any], row_slice: RowSlice
+) -> tuple[Any, Cost]:
+    try:
+        return _reduced(task, loader, reduction, row_slice)
+    except MemoryError as error:
+        raise MemoryBoundError(
+            f"rows {row_slice.start} to {row_slice.stop - 1} of "
+            f"{task.parts[row_slice.start].X.name} need more memory than there is "
+            f"({error_text(error)}): give the workers more, or store smaller chunks"
+        ) from error
+
+
+def _reduced(
     task: Task, loader: Loader, reduction: Reduction[Any], row_slice: RowSlice
 ) -> tuple[Any, Cost]:
     loaded = loader.load(row_slice)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from uuid import uuid4
 
 import fsspec
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted, shortened
+from dsoftmax.storage.credentials import public_errors, public_url
+from dsoftmax.storage.regular_files import require_regular
 from dsoftmax.storage.urls import error_text, locate, storage_options
 
 _DSOFTMAX_FILE = re.compile(r"checkpoint-\d{8,}(\.|$)|dsoftmax-lease\.json")
@@ -30,6 +32,7 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.place = str(path)
         self._path = path.absolute()
+        self._made: list[Path] = []
 
     def names(self) -> list[str]:
         """Return the names in it, none if there is no such folder."""
@@ -42,6 +45,7 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; FileNotFoundError if there is none."""
+        require_regular(self._path / name)
         return (self._path / name).read_bytes()
 
     def write(self, name: str, *parts: bytes | memoryview) -> None:
@@ -59,21 +63,30 @@ class LocalFolder:
         """Remove a file, if there is one."""
         (self._path / name).unlink(missing_ok=True)
 
+    def leave(self) -> None:
+        """Remove the folder, if it was made here and nothing is in it."""
+        remove_empty(self._made)
+
     def _try_link(self, name: str, content: bytes) -> bool:
-        path = self._path / name
-        with self._partial(name, content) as partial:
-            try:
-                os.link(partial, path)
-            except FileNotFoundError:
-                return False
-            except FileExistsError:
-                # A network disk may send a request twice: then the second one fails because
-                # the first one has made the link.
-                if not _is_linked(partial):
-                    raise
-            except OSError:  # a disk without links: the content comes after the name
-                _create(path, content)
+        try:
+            with self._partial(name, content) as partial:
+                self._link(partial, self._path / name, content)
+        except FileNotFoundError:  # another process has removed the file, or the empty folder
+            return False
         return True
+
+    def _link(self, partial: Path, path: Path, content: bytes) -> None:
+        try:
+            os.link(partial, path)
+        except FileNotFoundError:
+            raise
+        except FileExistsError:
+            # A network disk may send a request twice: then the second one fails because
+            # the first one has made the link.
+            if not _is_linked(partial):
+                raise
+        except OSError:  # a disk without links: the content comes after the name
+            _create(path, content)
 
     @contextmanager
     def _partial(self, name: str, *parts: bytes | memoryview) -> Iterator[Path]:
@@ -93,11 +106,24 @@ class LocalFolder:
     def _make(self) -> None:
         if self._path.is_dir():
             return
+        self._made = missing_folders(self._path)
         try:
             self._path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", self.place) from error
         _sync(self._path.parent)
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """Return the folders that making this one would make, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, until one is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _is_linked(partial: Path) -> bool:
@@ -136,15 +162,16 @@ class RemoteFolder:
 
     Attributes
     ----------
-    place : its URL
+    place : its URL, without credentials
     """
 
+    @public_errors()
     def __init__(self, url: str) -> None:
-        self.place = url
+        self.place = public_url(url)
         try:
             self._files, root = fsspec.core.url_to_fs(url, **storage_options(url) or {})
         except (ImportError, ValueError) as error:
-            raise DataError(f"{url} cannot be opened: {error}") from error
+            raise DataError(f"{self.place} cannot be opened: {shortened(error)}") from error
         self._root = root.rstrip("/")
 
     def names(self) -> list[str]:
@@ -168,6 +195,7 @@ class RemoteFolder:
         with _as_os_errors(self.place):
             self._files.pipe_file(self._path(name), b"".join(parts))
 
+    @public_errors()
     def create(self, name: str, content: bytes) -> None:
         """Create a file exclusively; FileExistsError if there is one.
 
@@ -178,7 +206,7 @@ class RemoteFolder:
         with _as_os_errors(self.place):
             self._files.invalidate_cache(self._root)  # others remove files too
             if self._files.exists(path):
-                raise FileExistsError(errno.EEXIST, "there already", path)
+                raise FileExistsError(errno.EEXIST, "there already", public_url(path))
             failure = self._create(path, content)
         # A put that the driver sent twice fails because its first try succeeded, and not every
         # store reports a condition that failed. So the content that is there decides.
@@ -187,7 +215,7 @@ class RemoteFolder:
         except FileNotFoundError as error:
             raise failure or error from None
         if stored != content:
-            raise FileExistsError(errno.EEXIST, "there already", path)
+            raise FileExistsError(errno.EEXIST, "there already", public_url(path))
 
     def _create(self, path: str, content: bytes) -> OSError | None:
         try:
@@ -203,6 +231,9 @@ class RemoteFolder:
         with _as_os_errors(self.place), suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 
+    def leave(self) -> None:
+        """Do nothing: there are no empty folders."""
+
     def _path(self, name: str) -> Any:
         return f"{self._root}/{name}"
 
@@ -210,12 +241,13 @@ class RemoteFolder:
 @contextmanager
 def _as_os_errors(place: str) -> Iterator[None]:
     """Raise every error of a driver as an OSError: each has classes of its own."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(f"{place}: {error_text(error)}") from error
+    with public_errors():
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{place}: {error_text(error)}") from error
 
 
 Folder = LocalFolder | RemoteFolder
@@ -245,7 +277,7 @@ def dsoftmax_files(folder: Folder) -> list[str]:
     files = [name for name in names if _DSOFTMAX_FILE.match(name)]
     if names and not files:
         raise DataError(
-            f"{folder.place} holds {names[0]!r} and no checkpoint; give a new or empty folder, or "
-            "one of checkpoints"
+            f"{folder.place} holds {quoted(names[0])} and no checkpoint; give a new or "
+            "empty folder, or one of checkpoints"
         )
     return files

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dsoftmax.errors import CheckpointError
+from dsoftmax.errors import CheckpointError, shortened
 from dsoftmax.storage.atomic_folder import dsoftmax_files, open_folder
 from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import flatten, restore
@@ -132,8 +132,9 @@ class CheckpointFolder:
         try:
             return restore(*_unpack(payload), kinds)
         except Exception as error:  # NumPy and zipfile raise anything on a file made by hand
+            why = shortened(error)
             raise CheckpointError(
-                f"{place} is whole, but holds what this version of dsoftmax cannot read ({error}); "
+                f"{place} is whole, but holds what this version of dsoftmax cannot read ({why}); "
                 "go on with the version that wrote it, or remove it to do without"
             ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,24 +14,56 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted, shortened
 
 # All that this package has ever written, and the other codecs of the specification of Zarr.
 _OF_MODELS = frozenset(
     ("blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-utf8", "zstd")
 )
 
+_MOST_CUTS, _MOST_CHUNKS = 1 << 24, 1 << 32  # along an axis, and altogether
+
 
 def require_safe(name: str, array: zarr.Array[Any]) -> None:
     """Raise DataError if a codec of an array runs code that is stored in its chunks.
 
-    Zarr looks at the first codec of an array of format 2 only.
+    Zarr looks at the first codec of an array of format 2 only. An array of a shape or of chunks
+    that cannot be is refused, too: to count its chunks would have no end.
     """
+    _require_possible(name, array)
     unsafe = [codec for codec in codec_names(array.metadata.to_dict()) if _runs_code(codec)]
     if unsafe:
         raise DataError(
-            f"{name} is encoded with {unsafe[0]!r}, which runs code from the file when a chunk is "
-            "decoded, and is never read; write the array again with another codec, such as zstd"
+            f"{name} is encoded with {quoted(unsafe[0])}, which runs code from the file when a "
+            "chunk is decoded, and is never read; write the array again with another codec, such "
+            "as zstd"
+        )
+
+
+def require_attributes(name: str, node: zarr.Array[Any] | zarr.Group) -> None:
+    """Raise DataError if the attributes of an array or a group are no object of JSON."""
+    if not isinstance(node.metadata.attributes, dict):
+        raise DataError(
+            f"{name} has attributes that are {type(node.metadata.attributes).__name__}, not an "
+            "object; its metadata are damaged: restore them"
+        )
+
+
+def _require_possible(name: str, array: zarr.Array[Any]) -> None:
+    require_attributes(name, array)
+    axes = list(zip(array.shape, array.chunks, strict=True))
+    counts = [-(-length // max(size, 1)) for length, size in axes]
+    fault = None
+    if any(length < 0 or (length and size < 1) for length, size in axes):
+        fault = "expected lengths of at least 0, and chunks of at least 1"
+    elif max(counts, default=0) > _MOST_CUTS or math.prod(counts) > _MOST_CHUNKS:
+        fault = "expected fewer chunks"
+    elif math.prod(array.shape) * array.dtype.itemsize >= 1 << 63:
+        fault = "expected fewer values"
+    if fault:
+        raise DataError(
+            f"{name} has shape {shortened(array.shape)} in chunks of {shortened(array.chunks)}; "
+            f"{fault}: its metadata are damaged, or it has to be written again in larger chunks"
         )
 
 
@@ -87,7 +120,7 @@ def _array_of_model(path: StorePath, key: str) -> zarr.Array[Any]:
     unknown = sorted(set(codec_names(json.loads(content.to_bytes()))) - _OF_MODELS)
     if unknown:
         raise DataError(
-            f"{key} is encoded with {unknown[0]!r}; arrays of a model are encoded with "
+            f"{key} is encoded with {quoted(unknown[0])}; arrays of a model are encoded with "
             f"{', '.join(sorted(_OF_MODELS))} only"
         )
     return zarr.open_array(path, mode="r", zarr_format=3)

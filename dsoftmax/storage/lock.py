@@ -207,6 +207,7 @@ class FolderLock:
                 owner = LockOwner.decoded(self._content(_NAME))
                 if owner is not None and owner.token == self._owner.token:
                     self._folder.remove(_NAME)
+                self._folder.leave()
         finally:
             _held_tokens.discard(self._owner.token)
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dsoftmax.errors import CheckpointError, DataError
+from dsoftmax.errors import CheckpointError, DataError, quoted, shortened
 from dsoftmax.storage.codecs import arrays_of_model
+from dsoftmax.storage.credentials import public_errors, public_url
 from dsoftmax.storage.digests import sha256
 from dsoftmax.storage.records import strict_json
 from dsoftmax.storage.urls import absolute_url, error_text, locate, open_raw
@@ -26,6 +27,8 @@ from dsoftmax.storage.zarr_nodes import create_array, new_group
 from dsoftmax.typing import Array
 
 _FORMAT = 1
+# What the group says until the model is complete: at a URL, a process may be killed meanwhile.
+_UNFINISHED = {"unfinished": True}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ModelRecord:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+@public_errors()
 def write_record(
     path: str | os.PathLike[str], record: ModelRecord, *, overwrite: bool = False
 ) -> None:
@@ -55,9 +59,16 @@ def write_record(
     facts = strict_json(record.facts)
     content: dict[str, Any] = {"format": _FORMAT, "params": params, "facts": facts}
     content["versions"] = _versions()
-    if overwrite:  # of all Zarr stores only models may be replaced: never a user's data
-        _require_model(path)
-    with new_group(locate(path), overwrite) as group:
+    begun = _attribute(path)
+    if overwrite and begun is not None and "sha256" not in str(begun) and begun != _UNFINISHED:
+        # Of all Zarr stores only models may be replaced: never a user's data.
+        raise DataError(
+            f"{path} holds a Zarr store that is no model, and is not replaced by one; choose "
+            "another destination"
+        )
+    with new_group(
+        locate(path), overwrite or begun == _UNFINISHED, {"dsoftmax": _UNFINISHED}
+    ) as group:
         for name, array in arrays.items():
             _write_array(group, name, array)
         group.attrs["dsoftmax"] = content | {"sha256": _content_digest(content, arrays)}
@@ -68,19 +79,15 @@ def _versions() -> dict[str, str]:
     return {**libraries, "python": platform.python_version()}
 
 
-def _require_model(path: str | os.PathLike[str]) -> None:
-    """Raise DataError if there is a Zarr store at a path that is no model."""
+def _attribute(path: str | os.PathLike[str]) -> Any:
+    """Return what a store says of the model in it; "" if nothing, None if there is no store."""
     try:
-        node = open_raw(absolute_url(path))
-    except (OSError, ValueError):
-        return
-    if "sha256" not in str(node.attrs.get("dsoftmax")):
-        raise DataError(
-            f"{path} holds a Zarr store that is no model, and is not replaced by one; choose "
-            "another destination"
-        )
+        return open_raw(absolute_url(path)).attrs.get("dsoftmax", "")
+    except Exception:  # whatever damaged metadata make Zarr raise: then it is no store
+        return None
 
 
+@public_errors()
 def read_record(path: str | os.PathLike[str]) -> ModelRecord:
     """Return the model at a path or URL, verified.
 
@@ -93,7 +100,8 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
     expected = content.pop("sha256", None)
     if _content_digest(content, arrays) != expected:
         raise CheckpointError(
-            f"{path} is damaged: its content does not match its SHA-256; restore or refit it"
+            f"{public_url(path)} is damaged: its content does not match its SHA-256; restore or "
+            "refit it"
         )
     try:
         params = dict(content["params"])
@@ -103,30 +111,35 @@ def read_record(path: str | os.PathLike[str]) -> ModelRecord:
             params, dict(content["facts"]), arrays, dict(content.get("versions", {}))
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable model: {error!r}") from error
+        raise CheckpointError(
+            f"{public_url(path)} is not a readable model: {quoted(error)}"
+        ) from error
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    url = absolute_url(path)
     try:
-        node = open_raw(absolute_url(path))
+        node = open_raw(url)
         content: dict[str, Any] = dict(node.attrs["dsoftmax"])  # type: ignore[arg-type]
         format_ = content["format"]
         if format_ != _FORMAT:
             raise CheckpointError(
-                f"{path} has format {format_}, and this version of dsoftmax reads {_FORMAT}; "
-                f"load it with the version that wrote it{_writer(content)}"
+                f"{public_url(path)} has format {quoted(format_)}, and this version of dsoftmax "
+                f"reads {_FORMAT}; load it with the version that wrote it{_writer(content)}"
             )
         arrays = arrays_of_model(node) if isinstance(node, zarr.Group) else {}
         return content, {name: _storable(np.asarray(array[...])) for name, array in arrays.items()}
     except CheckpointError:
         raise
     except Exception as error:  # whatever damage makes zarr, a codec or JSON raise
-        raise CheckpointError(f"{path} is not a readable model: {error_text(error)}") from error
+        raise CheckpointError(
+            f"{public_url(path)} is not a readable model: {error_text(error)}"
+        ) from error
 
 
 def _writer(content: Mapping[str, Any]) -> str:
     written = content.get("versions")
-    return f" ({written.get('dsoftmax')})" if isinstance(written, Mapping) else ""
+    return f" ({shortened(written.get('dsoftmax'))})" if isinstance(written, Mapping) else ""
 
 
 def _storable(array: Array) -> Array:

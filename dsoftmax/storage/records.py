@@ -25,7 +25,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dsoftmax.errors import CheckpointError
+from dsoftmax.errors import CheckpointError, quoted, shortened
+from dsoftmax.storage.field_types import declared_types, is_of_type
 from dsoftmax.typing import Array
 
 T = TypeVar("T")
@@ -90,7 +91,9 @@ def restore(tree: Any, arrays: Mapping[str, Array], kinds: Mapping[str, type]) -
     except CheckpointError:
         raise
     except Exception as error:  # whatever a malformed tree, or a class given its fields, raises
-        raise CheckpointError(f"no readable record: {type(error).__name__}: {error}") from error
+        raise CheckpointError(
+            f"no readable record: {type(error).__name__}: {shortened(error)}"
+        ) from error
     if reader.used != set(arrays):
         raise CheckpointError("no readable record: it holds arrays that nothing refers to")
     return value
@@ -135,7 +138,7 @@ class _Writer:
         return {"record": [type(value).__name__, self._fields(value, path)]}
 
     def _pair(self, key: Any, item: Any, path: str) -> Any:
-        where = f"{path}[{key!r}]"
+        where = f"{path}[{quoted(key)}]"
         if type(key) is str:
             return [key, self.tree(item, where)]
         if type(key) is tuple and all(type(part) is int for part in key):
@@ -210,7 +213,9 @@ class _Reader:
 
     def _kind(self, name: Any) -> type:
         if name not in self._kinds:
-            raise CheckpointError(f"no readable record: it asks for the unknown class {name!r}")
+            raise CheckpointError(
+                f"no readable record: it asks for the unknown class {quoted(name)}"
+            )
         return self._kinds[name]
 
     def _record(self, content: Any) -> Any:
@@ -223,9 +228,16 @@ class _Reader:
             expected = set(_named_tuple_fields(kind))
         if not expected or set(given) != expected:
             raise CheckpointError(
-                f"no readable record: {name} has the fields {sorted(given)}, and this version "
-                f"expects {sorted(expected)}"
+                f"no readable record: {name} has the fields {shortened(sorted(given))}, and this "
+                f"version expects {sorted(expected)}"
             )
+        types = declared_types(kind)
+        for field, item in given.items():
+            if not is_of_type(item, types[field]):
+                raise CheckpointError(
+                    f"no readable record: {name}.{field} holds a {type(item).__name__}, or one of "
+                    f"wrong items; expected {shortened(types[field])}"
+                )
         return kind(**given)
 
     def _member(self, content: Any) -> Any:
@@ -281,7 +293,9 @@ def _large_int(content: Any) -> int:
 def _dtype(content: Any) -> Any:
     dtype = np.dtype(_checked(content, str))
     if dtype.kind not in _STORABLE:
-        raise CheckpointError(f"no readable record: {content!r} is no dtype of numbers or strings")
+        raise CheckpointError(
+            f"no readable record: {quoted(content)} is no dtype of numbers or strings"
+        )
     return dtype
 
 

@@ -1,13 +1,14 @@
 """Opens Zarr stores at paths, in zip files and at URLs.
 
-Credentials never travel: each process takes them from its own environment, or from the Dask
-setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is passed.
+Credentials do not travel, unless in a URL: each process takes them from its own environment, or
+from the Dask setting `dsoftmax.storage-options`, a mapping from protocols to what fsspec is passed.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,18 +18,51 @@ import dask
 import zarr.errors
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
-from dsoftmax.errors import DataError
-from dsoftmax.storage.codecs import require_safe
+from dsoftmax.errors import DataError, OutageError, quoted, shortened
+from dsoftmax.storage import regular_files
+from dsoftmax.storage.bounded_codecs import most_bytes
+from dsoftmax.storage.codecs import require_attributes, require_safe
+from dsoftmax.storage.credentials import public_errors, public_text, public_url
 from dsoftmax.storage.digests import short_digest
+from dsoftmax.storage.open_errors import not_a_zarr_array, what_to_do
+from dsoftmax.storage.outages import TRANSIENT, fault_of
 from dsoftmax.storage.zarr_timing import timed
 
 Node = zarr.Array[Any] | zarr.Group
+_SHORT_OF_A_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+_LONGEST_MESSAGE = 2_000  # characters
 
 
 def locate(place: str | os.PathLike[str]) -> Path | str:
-    """Return a local place as a path, and any other as the URL it is."""
+    """Return a local place as a path, and any other as the URL it is.
+
+    Raises
+    ------
+    DataError
+        If it is a path that no system can follow: with a NUL, too long, or a loop of links.
+    """
     url = os.fspath(place).removeprefix("file://")
-    return url if "://" in url else Path(url).expanduser()
+    if _SHORT_OF_A_SLASH.match(url):  # it would be a folder with this name
+        raise DataError(
+            f"{quoted(url)} has one slash where a URL has two: pass a string such as "
+            "s3://bucket/name, not a pathlib.Path, which makes one of them; to mean a folder, "
+            "begin with ./"
+        )
+    try:
+        if "://" in url and "\0" not in url:
+            return url
+        path = Path(url).expanduser()
+        os.stat(path)
+    except (ValueError, RuntimeError) as error:  # a NUL, a surrogate, no home of such a user
+        raise _no_path(url, error) from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise _no_path(url, error.strerror) from None
+    return path
+
+
+def _no_path(url: str, why: object) -> DataError:
+    return DataError(f"{quoted(url)} is no path: {shortened(why)}; pass another one")
 
 
 def absolute_url(place: str | os.PathLike[str]) -> str:
@@ -58,6 +92,7 @@ def storage_options(url: str) -> dict[str, Any] | None:
     return dict(selected) or None
 
 
+@public_errors()
 def open_node(url: str) -> Node:
     """Return the array or group at a URL or path, read-only.
 
@@ -67,16 +102,19 @@ def open_node(url: str) -> Node:
     ------
     DataError
         If there is nothing there, or nothing that can be opened.
+    OutageError
+        If its storage does not answer.
     """
     try:
         return open_raw(url)
     except DataError:
         raise
     except (FileNotFoundError, zarr.errors.NodeNotFoundError):
-        raise DataError(_not_there(url)) from None
+        raise DataError(not_a_zarr_array(url)) from None
     except Exception as error:
-        raise DataError(
-            f"{url} cannot be opened: {error_text(error)}{_advice(url, error)}"
+        kind = OutageError if fault_of(error) == TRANSIENT else DataError
+        raise kind(
+            f"{public_url(url)} cannot be opened: {error_text(error)}{what_to_do(url, error)}"
         ) from error
 
 
@@ -89,9 +127,13 @@ def open_raw(url: str) -> Node:
         If it is an array whose codecs run code.
     """
     node = _open(url)
-    if isinstance(node, zarr.Array):
-        require_safe(url, node)
-    return node
+    require_attributes(public_url(url), node)
+    if not isinstance(node, zarr.Array):
+        return node
+    require_safe(public_url(url), node)
+    if isinstance(node.store, regular_files.LocalStore | regular_files.ZipStore):
+        node.store.most_bytes = most_bytes(node)
+    return timed(node)
 
 
 def _open(url: str) -> Node:
@@ -101,10 +143,11 @@ def _open(url: str) -> Node:
         return zarr.open(url, mode="r", storage_options=storage_options(url))
     archive = _archive(Path(url))
     if archive is None:
-        return zarr.open(url, mode="r")
+        return zarr.open(regular_files.LocalStore(url, read_only=True), mode="r")
     # `ZipStore` takes the path of the archive and that within it apart.
     inside = Path(url).relative_to(archive).as_posix()
-    return zarr.open(ZipStore(archive, mode="r"), path="" if inside == "." else inside, mode="r")
+    store = regular_files.ZipStore(archive, mode="r")
+    return zarr.open(store, path="" if inside == "." else inside, mode="r")
 
 
 @lru_cache(maxsize=64)
@@ -123,14 +166,14 @@ def reopen(url: str, identity: str, token: str, tick: int) -> zarr.Array[Any]:
     try:
         node = open_raw(url)
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
-        raise OSError(errno.ESTALE, f"the store is away: there is no {url}") from error
+        raise OSError(errno.ESTALE, f"the store is away: there is no {public_url(url)}") from error
     if isinstance(node, zarr.Group) or digest_of(node) != identity:
         current = "a group" if isinstance(node, zarr.Group) else f"{node.shape} {node.dtype}"
         raise DataError(
-            f"{url} has changed since it was opened: it is now {current}; do not write to a store "
-            "while it is read, and start again"
+            f"{public_url(url)} has changed since it was opened: it is now {current}; do not write "
+            "to a store while it is read, and start again"
         )
-    return timed(node)
+    return node
 
 
 def digest_of(array: zarr.Array[Any]) -> str:
@@ -150,51 +193,26 @@ def _archive(path: Path) -> Path | None:
     return next((part for part in parts if part.is_file()), None)
 
 
-def error_text(error: Exception) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error with its class: the message of a KeyError, say, is a name alone."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {shortened(message_of(error))}"
 
 
-# What to do with a file that is none of Zarr's, by the end of its name.
-_FILES = {
-    ".npy": 'pass np.load(path, mmap_mode="r"), or write it as Zarr with `dsoftmax ingest`',
-    ".npz": "pass np.load(path)[name], or write it as Zarr with `dsoftmax ingest`",
-    ".csv": "write it as Zarr with `dsoftmax ingest`",
-    ".parquet": "write it as Zarr with `dsoftmax ingest`",
-    ".h5": 'pass dask.array.from_array(h5py.File(path, "r")[name])',
-    ".hdf5": 'pass dask.array.from_array(h5py.File(path, "r")[name])',
-    ".h5ad": 'pass dask.array.from_array(h5py.File(path, "r")["X"]), or write it with write_zarr',
-    ".nc": "pass xarray.open_dataset(path, chunks={})[name]",
-    ".tif": "pass rioxarray.open_rasterio(path, chunks={}), with the bands last",
-}
+def message_of(error: BaseException, longest: int = _LONGEST_MESSAGE) -> str:
+    """Return the message of an error, without credentials, cut where it is very long.
 
-
-def _not_there(url: str) -> str:
-    suffix = Path(url).suffix.lower()
-    if ("://" in url or Path(url).is_file()) and suffix in _FILES:
-        return f"{url} is a {suffix} file, not a Zarr array; {_FILES[suffix]}"
-    if "://" not in url and Path(url).is_file():
-        return f"{url} is a file, not a Zarr array; expected the path of one, such as data.zarr/X"
-    return (
-        f"{url} does not exist or is not a Zarr array; expected the path or URL of an array, "
-        "such as data.zarr/X"
-    )
-
-
-def _advice(url: str, error: Exception) -> str:
-    if "No Zarr data type" in str(error):
-        return (
-            "; this version of Zarr does not read that dtype (bfloat16 and int4 are such): install "
-            "and import a package that adds it, or write the array as float32 or int8"
-        )
-    if type(error).__name__ == "UnknownCodecError" or "codec not available" in str(error):
-        return "; install the package of that codec, or write the array with another one"
-    if "://" not in url:
-        return "; restore it, or write it again"
-    return (
-        "; check the address, and the credentials in the environment or in the Dask setting "
-        "dsoftmax.storage-options"
-    )
+    That of a group has the message of each.
+    """
+    try:
+        text = str(error)
+    except Exception as failure:  # of a class that a user or a driver has written
+        text = f"its message cannot be shown ({type(failure).__name__})"
+    if isinstance(error, BaseExceptionGroup):
+        text = f"{text}: {'; '.join(map(error_text, error.exceptions))}"
+    text = public_text(text)
+    if len(text) > longest:
+        text = f"{text[:longest]}... ({len(text):,} characters)"
+    return text
 
 
 def url_of(node: Node) -> str | None:
@@ -220,6 +238,17 @@ def travels(url: str | None) -> bool:
     return url is not None and not url.startswith("memory://")
 
 
+def require_lasting(*places: str | None) -> None:
+    """Raise DataError for a place in the memory of this process, which ends with it."""
+    for place in filter(None, places):
+        if not travels(place):
+            raise DataError(
+                f"{public_url(place)} is in the memory of this process, and gone when it ends; "
+                "give a folder, or the URL of a store that stays"
+            )
+
+
+@public_errors()
 def names_in(target: str) -> tuple[str, ...] | None:
     """Return the names of the arrays in a group, or None for what is an array itself.
 
@@ -233,8 +262,10 @@ def names_in(target: str) -> tuple[str, ...] | None:
     try:
         return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else None
     except Exception as error:
-        raise DataError(
-            f"an array in {url} cannot be opened: {error_text(error)}{_advice(url, error)}"
+        kind = OutageError if fault_of(error) == TRANSIENT else DataError
+        raise kind(
+            f"an array in {public_url(url)} cannot be opened: {error_text(error)}"
+            f"{what_to_do(url, error)}"
         ) from error
 
 
@@ -251,5 +282,5 @@ def arrays_in(name: str, group: zarr.Group) -> str:
         groups = [f"{name}/{key} (a group)" for key in sorted(group.group_keys())]
         contents = ", ".join(arrays + groups) or "it holds none"
     except Exception as error:  # of one of them: its dtype or its codec is unknown, say
-        contents = f"they cannot all be opened: {error_text(error)}{_advice(name, error)}"
+        contents = f"they cannot all be opened: {error_text(error)}{what_to_do(name, error)}"
     return f"{name} is a Zarr group, not an array; pass one of its arrays: {contents}"

@@ -15,11 +15,14 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import absolute_url, locate, storage_options
+from dsoftmax.storage.atomic_folder import missing_folders, remove_empty
+from dsoftmax.storage.credentials import public_errors, public_url
+from dsoftmax.storage.urls import absolute_url, error_text, locate, open_raw, storage_options
 
 COMPLETE = "dsoftmax_complete"  # attribute of arrays of which every chunk was written
 
 
+@public_errors()
 def create_array(
     where: zarr.Group | str,
     name: str | None,
@@ -59,9 +62,11 @@ def create_array(
 
 
 @contextmanager
-def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
-    """Open a new group (Zarr format 3) at a place of `new_node`."""
-    with new_node(destination, overwrite) as place:
+def new_group(
+    destination: Path | str, overwrite: bool, attributes: Mapping[str, Any] | None = None
+) -> Iterator[zarr.Group]:
+    """Open a new group (Zarr format 3) at a place of `new_node`, with attributes from the start."""
+    with public_errors(), new_node(destination, overwrite) as place:
         # Mode "w" empties whatever folder a URL names, so it is never used on one that is no store.
         replace = overwrite and _is_store(place)
         try:
@@ -70,6 +75,7 @@ def new_group(destination: Path | str, overwrite: bool) -> Iterator[zarr.Group]:
                 mode="w" if replace else "w-",
                 zarr_format=3,
                 storage_options=storage_options(str(place)),
+                attributes=dict(attributes or {}),
             )
         except FileExistsError as error:
             raise _exists_error(place) from error
@@ -100,14 +106,17 @@ def new_node(
     partial = path.with_name(f"{path.name}.partial")
     if not resumable:
         partial = path.with_name(f"{partial.name}-{uuid4().hex[:8]}")
+    missing = missing_folders(path.parent)  # Zarr makes them
     try:
         yield partial
         _move(partial, path, overwrite)
     finally:
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
+        remove_empty(missing)
 
 
+@public_errors()
 def require_free(destination: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise DataError if a destination exists, and may not or must not be replaced."""
     place = locate(destination)
@@ -133,8 +142,8 @@ def require_apart(destination: str | os.PathLike[str], *sources: str | None) -> 
         other = absolute_url(source).rstrip("/")
         if f"{place}/".startswith(f"{other}/") or f"{other}/".startswith(f"{place}/"):
             raise DataError(
-                f"{place} would be written over {other}, which is read for it; choose a "
-                "destination apart from it"
+                f"{public_url(place)} would be written over {public_url(other)}, which is read for "
+                "it; choose a destination apart from it"
             )
 
 
@@ -150,9 +159,16 @@ def _move(folder: Path, path: Path, overwrite: bool) -> None:
 
 def _is_store(place: Path | str) -> bool:
     try:
-        zarr.open(place, mode="r", storage_options=storage_options(str(place)))
+        open_raw(absolute_url(place))
     except (ValueError, OSError):
         return False
+    except Exception as error:
+        if "://" not in os.fspath(place):  # whatever damaged metadata make Zarr raise
+            return False
+        raise DataError(  # of a driver, which has classes of its own
+            f"{public_url(place)} cannot be opened: {error_text(error)}; check the address, and "
+            "the credentials in the environment or in the Dask setting dsoftmax.storage-options"
+        ) from error
     return True
 
 
@@ -162,4 +178,4 @@ def _exists_error(place: Path | str) -> DataError:
         if _is_store(place)
         else "something other than a Zarr store, which is never replaced:"
     )
-    return DataError(f"{place} already holds {contents} choose another destination")
+    return DataError(f"{public_url(place)} already holds {contents} choose another destination")

@@ -18,6 +18,8 @@ from typing import Any
 import zarr
 from zarr.core.codec_pipeline import BatchedCodecPipeline, fill_value_or_default
 
+from dsoftmax.storage.bounded_codecs import bounded, most_bytes
+
 
 class _Seconds(threading.local):
     value = 0.0
@@ -129,12 +131,18 @@ class _Getter:
 def timed(array: zarr.Array[Any]) -> zarr.Array[Any]:
     """Return an array, changed so that `decoding` knows when it waits for its store.
 
-    With another codec pipeline than Zarr's own, all time counts as decoding.
+    Its chunks are not decoded to more than they can hold. With another codec pipeline than Zarr's
+    own, there is no such bound, and all time counts as decoding.
     """
     inner = array.async_array
     pipeline = inner.codec_pipeline
     if type(pipeline) is BatchedCodecPipeline:
-        parts = (pipeline.array_array_codecs, pipeline.array_bytes_codec)
-        ours = _Pipeline(*parts, pipeline.bytes_bytes_codecs, pipeline.batch_size)
+        most = most_bytes(array)
+        ours = _Pipeline(
+            pipeline.array_array_codecs,
+            bounded(pipeline.array_bytes_codec, most),
+            tuple(bounded(codec, most) for codec in pipeline.bytes_bytes_codecs),
+            pipeline.batch_size,
+        )
         object.__setattr__(inner, "codec_pipeline", ours)  # Zarr has no setter for it
     return array

@@ -7,16 +7,16 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import dask
 from dask.utils import parse_timedelta
 
-from dsoftmax.data.retry import BadChunk
+from dsoftmax.data.retry import BadChunk, told_as_outages
 from dsoftmax.data.source import Source
-from dsoftmax.errors import CheckpointError, ChunkError, DsoftmaxError
+from dsoftmax.errors import ChunkError, DsoftmaxError
 from dsoftmax.events import (
     Callback,
     CheckpointWritten,
@@ -29,13 +29,21 @@ from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.cost import PartialSum, TaskResult
 from dsoftmax.runtime.environment import numerics, worker_name
 from dsoftmax.storage.checkpoint_file import CheckpointFolder
+from dsoftmax.storage.credentials import public_url
 from dsoftmax.storage.lock import FolderLock
-from dsoftmax.storage.records import STORABLE, storable
+from dsoftmax.storage.records import STORABLE
+from dsoftmax.training.checkpoint import Checkpoint, of_another_run
 from dsoftmax.training.event_log import from_table, to_table
-from dsoftmax.training.fingerprint import RunFingerprint, differences, fingerprint_of
+from dsoftmax.training.fingerprint import (
+    RunFingerprint,
+    fingerprint_of,
+    lists_the_same,
+)
+from dsoftmax.training.label_scan import EncodedData, known_labels
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 from dsoftmax.training.run_state import RunState
+from dsoftmax.training.state_shapes import require_shapes
 from dsoftmax.training.validation import ValidationSet
 from dsoftmax.typing import Array
 
@@ -43,29 +51,6 @@ R = TypeVar("R", bound=RunState)
 
 _INTERVAL = "30 seconds"
 _MAX_TIME_FRACTION = 0.01  # of the run, that writing checkpoints may take
-
-
-@storable
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint file holds.
-
-    Attributes
-    ----------
-    fingerprint : of the run
-    labels : digest of what the label scan found, "" before it
-    seed : of its random numbers
-    max_iter : its budget
-    run_state : where it stands
-    events : the steps and passes so far, as a table
-    """
-
-    fingerprint: RunFingerprint
-    labels: str
-    seed: int
-    max_iter: int
-    run_state: Any
-    events: Array
 
 
 class Checkpointer(Generic[R]):
@@ -91,19 +76,22 @@ class Checkpointer(Generic[R]):
     ) -> None:
         self.run_state = start
         self.progress = Progress(callbacks)
-        self._path = "" if checkpoint is None else os.fspath(checkpoint)
+        self._path = "" if checkpoint is None else public_url(checkpoint)
         self._folder = None if checkpoint is None else CheckpointFolder(checkpoint)
         self._lock = None if checkpoint is None else FolderLock(checkpoint, on_wait=_warn)
         self._loaded: Checkpoint | None = None
         self._fingerprint: RunFingerprint | None = None
         self._labels, self._labels_known = "", False
+        self._classes: Array | None = None
+        self._is_over = self._is_written = False
         self._seed = self._max_iter = 0
         self._interval = parse_timedelta(dask.config.get("dsoftmax.checkpoint-interval", _INTERVAL))
         self._written_at = time.perf_counter()
         self._write_seconds = 0.0
 
     def __enter__(self) -> Self:
-        (self._lock or nullcontext()).__enter__()
+        with told_as_outages(f"{self._path}: the checkpoint cannot be reached"):
+            (self._lock or nullcontext()).__enter__()
         return self
 
     def __exit__(
@@ -133,54 +121,58 @@ class Checkpointer(Generic[R]):
         ------
         CheckpointError
             If it is damaged, or that of another run.
+        OutageError
+            If its storage does not answer.
         """
+        known: RunFingerprint | None = None
         if self._folder is not None:
-            self._fingerprint = fingerprint_of(source, params, executor, validation, search or {})
-            self._loaded = self._folder.read(STORABLE)
+            with told_as_outages(f"{self._path}: the checkpoint cannot be reached"):
+                self._loaded = self._folder.read(STORABLE)
+            if self._loaded is not None and self._loaded.is_over(params.max_iter):
+                self._is_over, known = True, self._loaded.fingerprint
+                known = known if lists_the_same(known, source, validation) else None
+            self._fingerprint = fingerprint_of(
+                source, params, executor, validation, search or {}, known
+            )
         if self._loaded is not None:
-            self._require_same_run(self._loaded, source, params)
+            assert self._fingerprint is not None, "there is a folder"
+            self._loaded.require_same_run(self._path, self._fingerprint, source, params)
+            self._is_written = True
+            self._classes = None if known is None else self._loaded.classes
             loaded: R = self._loaded.run_state
             more_budget = params.max_iter > self._loaded.max_iter
             self.run_state = loaded.reopened() if loaded.out_of_budget and more_budget else loaded
             self.progress.restore(loaded.progress, from_table(self._loaded.events))
             params = replace(params, seed=self._loaded.seed)
         self._seed, self._max_iter = params.seed, params.max_iter
-        self._add_numerics(numerics(), worker_name())
+        if not self._is_over:  # else nothing is computed here
+            self._add_numerics(numerics(), worker_name())
         return params
 
-    def _require_same_run(self, loaded: Checkpoint, source: Source, params: FitParams) -> None:
-        assert self._fingerprint is not None, "it is taken before a checkpoint is read"
-        found = differences(loaded.fingerprint, self._fingerprint)
-        if params.max_iter < loaded.max_iter:
-            found.append(
-                f"max_iter was {loaded.max_iter}, and is {params.max_iter}: it may only grow"
-            )
-        if found:
-            raise self._of_another_run(found)
-        if (left_out := len(loaded.run_state.quarantined)) > source.max_bad_chunks:
-            raise CheckpointError(
-                f"{self._path} has left out {left_out} chunks that could not be read, and "
-                f"max_bad_chunks is {source.max_bad_chunks}; allow for them, or give another folder"
-            )
+    def labels(self, source: Source) -> EncodedData | None:
+        """Return what there is to know of the labels of a run that is over, without a scan.
 
-    def _of_another_run(self, found: Sequence[str]) -> CheckpointError:
-        return CheckpointError(
-            f"{self._path} is the checkpoint of another run: {'; '.join(found)}. Give each run "
-            "(each candidate of a search, too) a folder of its own, or remove this one"
-        )
+        None if its data may have changed, or it goes on.
+        """
+        loaded, classes = self._loaded, self._classes
+        if loaded is None or classes is None or not self._is_over:
+            return None
+        return known_labels(source, classes, loaded.labels)
 
-    def set_labels(self, digest: str) -> None:
-        """Keep the digest of what the label scan found, the first time or again.
+    def set_labels(self, digest: str, n_features: int, classes: Array) -> None:
+        """Keep what the label scan found, and the digest of it, the first time or again.
 
         Raises
         ------
         CheckpointError
-            If the first is not the one in the checkpoint.
+            If the first is not the one in the checkpoint, or its state is of another shape.
         """
         loaded = self._loaded
-        if loaded is not None and loaded.labels not in ("", digest) and not self._labels_known:
-            raise self._of_another_run(["other labels or weights than there were"])
-        self._labels, self._labels_known = digest, True
+        if loaded is not None and not self._labels_known:
+            if loaded.labels not in ("", digest):
+                raise of_another_run(self._path, ["other labels or weights than there were"])
+            require_shapes(self._path, loaded.run_state, n_features, len(classes))
+        self._labels, self._labels_known, self._classes = digest, True, classes
 
     def announce(self, event: FitStarted) -> None:
         """Report that the fit starts, and where it goes on from."""
@@ -276,14 +268,18 @@ class Checkpointer(Generic[R]):
         """
         if self._folder is None or self._lock is None or not self.run_state.is_worth_keeping:
             return
+        if self._is_over:
+            return
         self._lock.require()
         started, size = time.perf_counter(), 0
         try:
             size = self._folder.write(self._checkpoint())
+            self._is_written = True
         except OSError as error:
+            before = "the checkpoint before this one is still" if self._is_written else "none is"
             warnings.warn(
-                f"CHECKPOINT NOT WRITTEN to {self._path}: {error}; the fit goes on, and the "
-                "checkpoint before this one is still there",
+                f"CHECKPOINT NOT WRITTEN to {self._path}: {error}; the fit goes on, and "
+                f"{before} there",
                 stacklevel=2,
             )
         self._written_at = time.perf_counter()
@@ -296,7 +292,13 @@ class Checkpointer(Generic[R]):
         history = self.progress.history.until(self.run_state.progress.n_events)
         events = to_table([event for event in history if isinstance(event, StepEnded)])
         return Checkpoint(
-            self._fingerprint, self._labels, self._seed, self._max_iter, self.run_state, events
+            self._fingerprint,
+            self._labels,
+            self._seed,
+            self._max_iter,
+            self.run_state,
+            events,
+            self._classes,
         )
 
     def save_if_possible(self, error: BaseException) -> None:

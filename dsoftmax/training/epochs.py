@@ -23,8 +23,9 @@ def first_epoch(source: Source, params: FitParams, spans: tuple[Span, ...], n_ro
 def warn_of_small_cache(executor: Executor, epoch: Epoch, source: Source) -> None:
     """Warn if the spans that mini-batches are taken from are decoded anew at every step."""
     lanes = -(-epoch.n_lanes // executor.location.processes)
-    span = max(stop - start for start, stop in epoch.spans) * source.row_bytes
-    room = cache_room_for(source, executor.location, span, batch=True)
+    rows = max(stop - start for start, stop in epoch.spans)
+    span = rows * source.row_bytes
+    room = cache_room_for(source, executor.location, rows, batch=True)
     if source.X.in_memory or lanes * span <= room:
         return
     warnings.warn(

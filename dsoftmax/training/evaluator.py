@@ -10,6 +10,7 @@ import numpy as np
 
 from dsoftmax.data.batches import Epoch, Leaf
 from dsoftmax.data.store_changes import require_unchanged
+from dsoftmax.errors import CheckpointError
 from dsoftmax.events import PassEnded
 from dsoftmax.metrics.metrics import MetricSums, held_out_metrics_of
 from dsoftmax.objective.evaluation import Evaluation
@@ -228,6 +229,11 @@ class Evaluator(RowReader):
         sample: ImportanceSample | None,
     ) -> Evaluated:
         epoch = self._at(position)
+        if position.step >= epoch.n_steps:
+            raise CheckpointError(
+                f"the checkpoint is at step {position.step}, and an epoch has {epoch.n_steps}; "
+                "remove it"
+            )
         leaves, uses_up = epoch.batch(position.step), request.rows is RowSelection.BATCH
         rows = sum(row_slice.rows for leaf in leaves for row_slice in leaf)
         points, last = request.points, uses_up and position.step + 1 == epoch.n_steps

@@ -8,11 +8,14 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from dsoftmax.errors import CheckpointError
 from dsoftmax.events import PassEnded, StepEnded, TimeSplit, ValidationScores
 from dsoftmax.typing import Array
 
 MOST_STEPS = 4096
 _N_COLUMNS = 21  # 13 of a step, and 8 more of a pass, which are NaN in the row of a step
+
+_COUNTS = [1, 6, 7, 12]  # columns of integers: step, rows, bytes and retries
 
 Record = TypeVar("Record")
 
@@ -102,7 +105,14 @@ def to_table(events: Sequence[StepEnded]) -> Array:
 
 
 def from_table(table: Array) -> tuple[StepEnded, ...]:
-    """Return the steps and passes of `to_table`."""
+    """Return the steps and passes of `to_table`; a CheckpointError if it made no such table."""
+    if table.ndim != 2 or table.shape[1] != _N_COLUMNS or table.dtype.kind != "f":
+        raise CheckpointError(
+            f"the checkpoint has a table of events of shape {table.shape} and dtype {table.dtype}; "
+            f"expected {_N_COLUMNS} columns of floats: remove it, or give another folder"
+        )
+    if not np.isfinite(table[:, _COUNTS]).all():
+        raise CheckpointError("the checkpoint counts steps or rows by no number; remove it")
     return tuple(_event(row) for row in table.tolist())
 
 

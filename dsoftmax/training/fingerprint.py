@@ -53,6 +53,7 @@ def fingerprint_of(
     executor: Executor,
     validation: ValidationSet | None,
     search: Mapping[str, str],
+    known: RunFingerprint | None = None,
 ) -> RunFingerprint:
     """Return the identity of a run, having read up to 16 chunks, and 256 MiB, of its data.
 
@@ -60,6 +61,7 @@ def fingerprint_of(
     ----------
     source, params, executor, validation : of the run
     search : parameters of a search, as text by name
+    known : that of an earlier run on the same values (`lists_the_same`): they are not read again
     """
     parameters = dict(_parameters(params)) | dict(search)
     if validation is not None:
@@ -67,10 +69,27 @@ def fingerprint_of(
     return RunFingerprint(
         parameters | _policy(source),
         _arrays(source)
-        | {"the validation data": "none" if validation is None else _validation(validation)},
-        _content(source, executor),
-        _stored("", source) | ({} if validation is None else _stored("_val", validation.source)),
+        | {"the validation data": "none" if validation is None else _validation(validation, known)},
+        _content(source, executor) if known is None else known.content,
+        _all_stored(source, validation),
     )
+
+
+def lists_the_same(known: RunFingerprint, source: Source, validation: ValidationSet | None) -> bool:
+    """Whether all data are where they were, and their stores list the same chunks as then."""
+    arrays = [*source.arrays, *([] if validation is None else validation.source.arrays)]
+    listed = all(
+        array.stored
+        and not array.is_computed
+        and len(listed_digests(array)) == len({part.url for part in array.stored})
+        for array in arrays
+    )
+    return listed and known.stored == _all_stored(source, validation)
+
+
+def _all_stored(source: Source, validation: ValidationSet | None) -> dict[str, str]:
+    of_validation = {} if validation is None else _stored("_val", validation.source)
+    return _stored("", source) | of_validation
 
 
 def _stored(suffix: str, source: Source) -> dict[str, str]:
@@ -78,10 +97,10 @@ def _stored(suffix: str, source: Source) -> dict[str, str]:
     names = ("X", "y", "sample_weight", "cv")
     arrays = ((name, getattr(source, name)) for name in names)
     return {
-        f"{name}{suffix} {short_digest(url)}": digest
+        f"{name}{suffix} {short_digest(place)}": digest
         for name, array in arrays
         if array is not None
-        for url, digest in listed_digests(array).items()
+        for place, digest in listed_digests(array).items()
     }
 
 
@@ -91,10 +110,13 @@ def _arrays(source: Source) -> dict[str, str]:
     return {name: "none" if array is None else _metadata(array) for name, array in arrays}
 
 
-def _validation(validation: ValidationSet) -> str:
+def _validation(validation: ValidationSet, known: RunFingerprint | None) -> str:
     found = _arrays(validation.source) | _policy(validation.source)
-    content = _content(validation.source, validation.executor)
-    found["values"] = short_digest(np.array([content[row] for row in sorted(content, key=int)]))
+    if known is None:
+        content = _content(validation.source, validation.executor)
+        found["values"] = short_digest(np.array([content[row] for row in sorted(content, key=int)]))
+    else:
+        found["values"] = known.data.get("the validation data", "").rpartition("; values ")[2]
     return "; ".join(f"{name} {text}" for name, text in found.items())
 
 

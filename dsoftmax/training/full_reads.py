@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from dsoftmax.data.batches import Leaf
-from dsoftmax.errors import DataError
+from dsoftmax.errors import CheckpointError, DataError
 from dsoftmax.objective.importance_sample import (
     ImportanceSample,
     StratifiedSampler,
@@ -27,7 +26,7 @@ from dsoftmax.training.label_scan import EncodedData
 from dsoftmax.training.params import FitParams
 from dsoftmax.training.progress import Progress
 from dsoftmax.training.sample_objective import SampleObjective
-from dsoftmax.typing import Array
+from dsoftmax.typing import Array, cached_property
 
 OnTaskDone = Callable[[TaskResult, PartialSum | None, bool], None]
 
@@ -98,7 +97,12 @@ class RowReader:
             combine(*reductions), resume_from=resume_from, on_task_done=self._task_done
         )
         self._progress.spend(cost)
-        totals: tuple[Any, ...] = sums.parts
+        totals: tuple[Any, ...] = getattr(sums, "parts", ())
+        if len(totals) != len(reductions):
+            raise CheckpointError(
+                f"the sum in the checkpoint has {len(totals)} parts, and this run computes "
+                f"{len(reductions)}; remove it"
+            )
         return totals
 
     def first_sampler(self) -> StratifiedSampler:

@@ -14,7 +14,7 @@ from dsoftmax.data.batches import Leaf
 from dsoftmax.data.label_arrays import is_missing
 from dsoftmax.data.label_counts import LabelCounts, label_counts, labels_digest
 from dsoftmax.data.source import Source
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.labels import preview
 from dsoftmax.runtime.base import Executor
 from dsoftmax.runtime.reduce import full_pass, reduce
@@ -93,6 +93,14 @@ def encode_labels(
     return EncodedData(coded, weight, counts.counts, digest)
 
 
+def known_labels(source: Source, classes: Array, digest: str) -> EncodedData:
+    """Return what a scan that was made before has found, as far as a run that is over needs it."""
+    n_classes = len(classes)
+    return EncodedData(
+        source.with_classes(classes), np.ones(n_classes), np.ones(n_classes, int), digest
+    )
+
+
 def _require_judges(source: Source, counts: LabelCounts) -> None:
     """Raise DataError if no row with a positive weight is held out."""
     if source.hold_out is not None and not counts.held_out.any():
@@ -164,8 +172,8 @@ def _check_ignored(source: Source, classes: Array | None) -> None:
     label = source.ignore_label
     if label is not None and classes is not None and label in classes.tolist():
         raise DataError(
-            f"ignore_label is {label!r}, which is also one of the classes {preview(classes)}; "
-            "name it in one place"
+            f"ignore_label is {quoted(label)}, which is also one of the classes "
+            f"{preview(classes)}; name it in one place"
         )
 
 
@@ -174,12 +182,12 @@ def report_left_out(source: Source, found: LabelCounts, rows: str = "rows") -> N
     label = source.ignore_label
     if not (label is None or is_missing(label) or found.ignored):
         warnings.warn(
-            f"no row of the {source.n_samples:,} {rows} has the label {label!r} (ignore_label); is "
-            "it the right one?",
+            f"no row of the {source.n_samples:,} {rows} has the label {quoted(label)} "
+            "(ignore_label); is it the right one?",
             stacklevel=8,
         )
     reasons = [
-        f"{found.ignored:,} with the label {source.ignore_label!r} (ignore_label)",
+        f"{found.ignored:,} with the label {quoted(source.ignore_label)} (ignore_label)",
         f"{found.missing:,} with a value that is missing or not finite (missing='drop')",
     ]
     counts = (found.ignored, found.missing)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.objective.labels import label_array, preview
 from dsoftmax.objective.linear_model import LinearModel
 from dsoftmax.objective.objective import Objective
@@ -173,7 +173,7 @@ def flag(name: str, value: Any) -> bool:
         If it is anything else: "no" would count as true.
     """
     if not isinstance(value, numbers.Integral | np.bool_) or value not in (0, 1):
-        raise DataError(f"{name} is {value!r}; expected True or False")
+        raise DataError(f"{name} is {quoted(value)}; expected True or False")
     return bool(value)
 
 
@@ -181,11 +181,11 @@ def _solver(name: str, l1_ratio: float) -> str:
     if name == "auto":
         return name
     if name not in SOLVERS:
-        raise DataError(f"solver={name!r} is unknown; use 'auto' or one of {sorted(SOLVERS)}")
+        raise DataError(f"solver={quoted(name)} is unknown; use 'auto' or one of {sorted(SOLVERS)}")
     if l1_ratio and "l1" not in SOLVERS[name].penalties:
         able = sorted(name for name, kind in SOLVERS.items() if "l1" in kind.penalties)
         raise DataError(
-            f"solver={name!r} minimises smooth penalties only, but l1_ratio is {l1_ratio}; "
+            f"solver={quoted(name)} minimises smooth penalties only, but l1_ratio is {l1_ratio}; "
             f"set l1_ratio=0, or use 'auto' or one of {able}"
         )
     return name
@@ -197,13 +197,13 @@ def _number(
     real = isinstance(value, numbers.Real) and bool(np.isfinite(float(value)))
     if not real or not low <= value <= high or (below and value == high):
         upper = "" if high == np.inf else f" and {'below' if below else 'at most'} {high}"
-        raise DataError(f"{name} is {value!r}; expected a number of at least {low}{upper}")
+        raise DataError(f"{name} is {quoted(value)}; expected a number of at least {low}{upper}")
     return float(value)
 
 
 def _count(name: str, value: Any) -> int:
     if not isinstance(value, numbers.Integral) or int(value) < 1:
-        raise DataError(f"{name} is {value!r}; expected a whole number of at least 1")
+        raise DataError(f"{name} is {quoted(value)}; expected a whole number of at least 1")
     return int(value)
 
 
@@ -224,14 +224,14 @@ def _learning_rate(value: Any) -> float | None:
 def _positive(name: str, value: Any) -> float:
     number = _number(name, value, 0.0)
     if number == 0:
-        raise DataError(f"{name} is {value!r}; expected a positive number")
+        raise DataError(f"{name} is {quoted(value)}; expected a positive number")
     return number
 
 
 def _between_0_and_1(name: str, value: Any) -> float:
     number = _positive(name, value)
     if number >= 1:
-        raise DataError(f"{name} is {value!r}; expected a number between 0 and 1")
+        raise DataError(f"{name} is {quoted(value)}; expected a number between 0 and 1")
     return number
 
 
@@ -239,7 +239,7 @@ def _schedule(name: Any) -> str | None:
     if _is_auto(name):
         return None
     if name not in SCHEDULES:
-        raise DataError(f"schedule is {name!r}; expected 'auto' or one of {list(SCHEDULES)}")
+        raise DataError(f"schedule is {quoted(name)}; expected 'auto' or one of {list(SCHEDULES)}")
     return str(name)
 
 
@@ -247,9 +247,9 @@ def _class_weight(value: Any) -> Mapping[Any, float] | str | None:
     if value is None or value == "balanced":
         return None if value is None else "balanced"
     if not isinstance(value, Mapping):
-        raise DataError(f"class_weight is {value!r}; expected a dict, 'balanced' or None")
+        raise DataError(f"class_weight is {quoted(value)}; expected a dict, 'balanced' or None")
     for label, factor in value.items():
-        _number(f"class_weight[{label!r}]", factor, 0.0)
+        _number(f"class_weight[{quoted(label)}]", factor, 0.0)
     return value
 
 
@@ -259,14 +259,14 @@ def _sorted_classes(classes: Any) -> np.ndarray[Any, Any]:
         given = label_array("classes", list(classes))
     elif given.ndim == 1 and given.tolist() != list(classes):  # strings of numbers beside strings
         raise DataError(
-            f"classes is {classes!r}, of which NumPy makes {preview(given)}; expected labels of "
-            "one type, all strings or numbers that one dtype holds"
+            f"classes is {quoted(classes)}, of which NumPy makes {preview(given)}; expected "
+            "labels of one type, all strings or numbers that one dtype holds"
         )
     if given.dtype.kind == "O":
         given = label_array("classes", given.ravel().tolist())
     unique = np.unique(given)
     if given.ndim != 1 or len(unique) != len(given) or len(given) < 2:
-        raise DataError(f"classes is {classes!r}; expected at least two different labels")
+        raise DataError(f"classes is {quoted(classes)}; expected at least two different labels")
     return unique
 
 
@@ -277,7 +277,7 @@ def _seed(random_state: Any) -> int:
         return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     except ValueError as error:
         raise DataError(
-            f"random_state is {random_state!r}; expected a whole number of at least 0, a "
+            f"random_state is {quoted(random_state)}; expected a whole number of at least 0, a "
             "numpy.random.RandomState, or None"
         ) from error
 

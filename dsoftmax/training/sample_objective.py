@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from dsoftmax.runtime.reduce import Pass, full_pass
 from dsoftmax.runtime.spans import Span
 from dsoftmax.solvers.base import Request
 from dsoftmax.solvers.linalg import inverse, transposed_product
-from dsoftmax.typing import Array
+from dsoftmax.typing import Array, cached_property
 
 _LEAST_SPAN, _MOST_SPAN = 1 << 20, 1 << 23  # bytes: long ones, since threads wait for each other
 _FEW_SPANS = 4

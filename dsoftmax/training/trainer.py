@@ -24,7 +24,7 @@ from dsoftmax.solvers import Kind
 from dsoftmax.solvers.base import Solver, Status
 from dsoftmax.solvers.minibatch import MiniBatchState
 from dsoftmax.training.checkpointer import Checkpointer
-from dsoftmax.training.choose_solver import choose_solver
+from dsoftmax.training.demand import affordable_solver
 from dsoftmax.training.evaluator import Evaluator
 from dsoftmax.training.label_scan import EncodedData, encode_labels
 from dsoftmax.training.params import FitParams
@@ -101,9 +101,10 @@ class Trainer:
 
     def _fit(self) -> FitResult:
         self._scan_labels(None)
-        if self._validation is not None:
+        if self._validation is not None and not self._checkpointer.run_state.finished:
             require_labels(self._validation, self._data.classes)
-        kind = choose_solver(self._params, self._source, len(self._data.classes))
+        n_classes, location = len(self._data.classes), self._executor.location
+        kind = affordable_solver(self._params, self._source, n_classes, location)
         self._announce(kind)
         while True:
             try:
@@ -130,13 +131,13 @@ class Trainer:
         while True:
             excluded = checkpointer.run_state.excluded
             try:
-                self._data = encode_labels(
+                self._data = checkpointer.labels(source) or encode_labels(
                     source, self._params, self._executor, excluded, self._least_classes, before
                 )
                 break
             except UnreadableError as error:
                 self._leave_out(error)
-        checkpointer.set_labels(self._data.digest)
+        checkpointer.set_labels(self._data.digest, source.n_features, self._data.classes)
         sums_bytes = 8 * (source.n_features + 1) * len(self._data.class_weight)
         self._evaluator = Evaluator(
             self._data,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dsoftmax.data.axes import feature_axis, require_same_feature_axis
 from dsoftmax.data.opening import open_data
 from dsoftmax.data.source import Source
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
 from dsoftmax.events import ValidationScores
 from dsoftmax.metrics.metrics import MetricSums, metrics_of
 from dsoftmax.metrics.scores import scores_of
@@ -92,8 +92,8 @@ def _check_names(got: tuple[str, ...] | None, expected: tuple[str, ...] | None) 
         return
     column = next(i for i, names in enumerate(zip(got, expected, strict=True)) if len({*names}) > 1)
     raise DataError(
-        f"column {column} is {got[column]!r}, and {expected[column]!r} in X; the features must "
-        "have the same names, in the same order"
+        f"column {column} is {quoted(got[column])}, and {quoted(expected[column])} in X; the "
+        "features must have the same names, in the same order"
     )
 
 

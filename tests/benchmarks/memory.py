@@ -1,16 +1,21 @@
-"""Peak memory of a worker: the same for any number of chunks, and below the plan.
+"""Peak memory of a worker: the same for any number of chunks, and not far below the plan.
 
     python -m tests.benchmarks.memory
 
 prints the peaks on 1, 10 and 50 times the memory of the worker, which takes some minutes. The rows
 are the same in all chunks, so that the disk needs little; decoded, they take what others do.
+
+    python -m tests.benchmarks.memory shapes [PART OF A NAME ...]
+
+prints peak and plan for many shapes of data, settings and commands, in ten minutes or so.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dask
 import numpy as np
@@ -20,6 +25,7 @@ from dsoftmax import SoftmaxRegression, plan_fit
 from dsoftmax.cli.demo import peak_memory
 from dsoftmax.runtime.connect import local_workers
 from tests.benchmarks.measure import Result
+from tests.benchmarks.memory_shapes import SHAPES, measured
 
 CHUNK, FEATURES, LIMIT = 8192, 784, 400 << 20
 FEW, AS_MUCH, MANY = 13, 65, 650  # chunks: about a fifth of the limit, the limit, 10 times
@@ -89,5 +95,20 @@ def main() -> None:
                 )
 
 
+def print_shapes(parts: Sequence[str]) -> None:
+    """Print peak and plan of the shapes whose names have any of some parts."""
+    print(f"{'MiB':<46}{'idle':>6}{'peak':>6}{'plan':>6}{'ratio':>7}  above idle")
+    for name, shape in SHAPES.items():
+        if parts and not any(part in name for part in parts):
+            continue
+        idle, got, planned = measured(shape)
+        sizes = "".join(f"{size >> 20:>6}" for size in (idle, got, planned))
+        above = (got - idle) / max(planned - idle, 1)
+        print(f"{name:<46}{sizes}{got / planned:>7.2f}  {above:.2f}", flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["shapes"]:
+        print_shapes(sys.argv[2:])
+    else:
+        main()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from dsoftmax.cli import _COMMANDS
+from dsoftmax.cli.commands import COMMANDS
 
 Store = Callable[..., str]
 Done = subprocess.CompletedProcess[str]
@@ -138,7 +138,7 @@ def test_what_fails_exits_with_1_and_one_message(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", _COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = dsoftmax(command, "--help")
     assert done.returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.cli.conftest import Dsoftmax
+from tests.conftest import Dsoftmax
 from tests.data import encoded
 
 

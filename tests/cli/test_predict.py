@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from dsoftmax import SoftmaxRegression
-from tests.cli.conftest import Dsoftmax
+from tests.conftest import Dsoftmax
 
 Store = Callable[..., str]
 

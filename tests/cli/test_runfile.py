@@ -13,10 +13,11 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+import zarr
 
 from dsoftmax import SoftmaxRegression, load_model
 from dsoftmax.events import Event, PassEnded
-from tests.cli.conftest import Dsoftmax
+from tests.conftest import Dsoftmax
 
 TIMED = re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  .*")
 
@@ -24,7 +25,7 @@ TIMED = re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  .*")
 @pytest.fixture
 def data(store: Callable[..., str], digits: tuple[np.ndarray, np.ndarray]) -> str:
     X, y = digits
-    return store(rows=300, X=X.astype("u1"), y=y)
+    return store(rows=300, X=X.astype("f2"), y=y)
 
 
 @pytest.fixture
@@ -137,9 +138,14 @@ def test_a_cluster_on_the_command_line_is_not_that_of_the_file(
 
 
 def test_an_error_is_in_the_log_and_once_on_standard_error(job: Path, dsoftmax: Dsoftmax) -> None:
-    done = dsoftmax("train", "--config", "job.toml", "--dtype", "float64", "--y", "X")
+    wrong = dsoftmax("train", "--config", "job.toml", "--dtype", "float64", "--y", "X")
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("expected one dimension") == 1
+    assert not (job.parent / "run").exists()  # it was found out before the run began
+    zarr.open_group(job.parent / "data.zarr", mode="r+")["X"][7] = np.nan
+    done = dsoftmax("train", "--config", "job.toml")
     assert done.returncode == 2
-    assert done.stderr.count("expected one dimension") == 1
+    assert done.stderr.count("row 7") == 1
     assert "Error: " in (job.parent / "run/log.txt").read_text().splitlines()[-1]
 
 

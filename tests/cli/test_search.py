@@ -15,7 +15,7 @@ import pytest
 from dsoftmax import SoftmaxRegressionCV, load_model
 from dsoftmax.diagnostics.progress import Progress
 from dsoftmax.events import CandidatesJudged, Event
-from tests.cli.conftest import Done, Dsoftmax
+from tests.conftest import Done, Dsoftmax
 
 SMALL = ("--alphas", "1e-2,1,100", "--cv", "3", "--seed", "0", "--tol", "1e-3")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "squeue", "srun")
 
@@ -45,7 +48,10 @@ MailProg=/bin/true
 KillWait=10
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
 """
 
 
@@ -87,6 +93,12 @@ class Slurm:
         found = self.run("squeue", "--all", "--noheader", "--states=all", "-o", "%T", "-j", job)
         return " ".join(sorted(set(found.split())))
 
+    def shown(self, job: str, name: str) -> str:
+        """Return what `scontrol show job` has to say under a name."""
+        found = re.search(rf"\b{name}=(\S*)", self.run("scontrol", "show", "job", "-o", job))
+        assert found is not None
+        return found[1]
+
     def wait_for_end(self, job: str, seconds: float = 500) -> str:
         """Return the last state of a job; what was sent back to the queue starts at once."""
         ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
@@ -110,6 +122,16 @@ class Slurm:
             if start != "N/A" and datetime.fromisoformat(start) > soon:
                 with suppress(AssertionError):  # it starts just now
                     self.run("scontrol", "update", f"JobId={number}", "StartTime=now+8")
+
+
+def processes_of(job: str) -> list[str]:
+    """Return the commands of all that a job has started and that is alive."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SLURM_JOB_ID") == job:
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 150) -> None:

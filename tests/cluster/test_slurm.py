@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dsoftmax import DsoftmaxError, SoftmaxRegression, load_model
@@ -67,29 +68,57 @@ def said(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.glob("dsoftmax-*.log")))
 
 
-def test_a_job_that_is_stopped_twice_ends_with_the_bits_of_an_undisturbed_one(
+def submit(node: slurm.Slurm, job: Path, *arguments: str) -> str:
+    """Submit the script with options of its own and of Slurm, which come before."""
+    of_slurm = ("--array=", "--ntasks=", "--mem-per-cpu=", "--time=")
+    first = [argument for argument in arguments if argument.startswith(of_slurm)]
+    others = [argument for argument in arguments if argument not in first]
+    first = ["--ntasks=2", "--mem-per-cpu=500", *first]
+    return node.submit(*first, SCRIPT, "job.toml", *others, cwd=job.parent)
+
+
+def preempt(node: slurm.Slurm, where: Path) -> None:
+    """Submit a job that needs the whole node, to a partition that goes before."""
+    node.submit("--partition=urgent", "--ntasks=8", "--mem-per-cpu=100", "--wrap=true", cwd=where)
+
+
+def test_a_job_whose_time_is_up_goes_back_to_the_queue(node: slurm.Slurm, job: Path) -> None:
+    # Slurm looks at the times every 30 seconds.
+    number = submit(node, job, "--time=2", "--max-iter", "100000")
+    slurm.wait_until(lambda: node.shown(number, "Restarts") == "1")
+    node.run("scancel", number)
+    assert node.wait_for_end(number) == "CANCELLED"
+    assert "back to the queue" in said(job.parent)
+
+
+def test_a_job_goes_on_after_the_signal_a_preemption_and_a_requeue(
     node: slurm.Slurm, job: Path, path: str
 ) -> None:
     where = job.parent
-    number = node.submit("--ntasks=3", "--mem-per-cpu=500", SCRIPT, "job.toml", cwd=where)
-    for stops, enough in enumerate((5, 20)):
+    number = submit(node, job, "--ntasks=3")
+    stops = [
+        lambda: node.run("scancel", "--batch", "--signal=USR1", number),  # as the time limit does
+        lambda: preempt(node, where),
+        lambda: node.run("scontrol", "requeue", number),
+    ]
+    for restarts, stop in enumerate(stops):
 
-        def is_under_way(enough: int = enough) -> bool:
+        def is_under_way(enough: int = 5 + 8 * restarts) -> bool:
             node.hurry(number)
             return passes(where / "run/log.txt") >= enough
 
         slurm.wait_until(is_under_way, 400)
-        if stops == 0:
+        if restarts == 0:
             require_closed(where / f".dsoftmax-{number}-0")
-        node.run("scancel", "--batch", "--signal=TERM", number)
-        slurm.wait_until(lambda n=stops: said(where).count("back to the queue") > n)
+        stop()
+        slurm.wait_until(lambda n=restarts: int(node.shown(number, "Restarts")) > n)
     assert node.wait_for_end(number) == "COMPLETED", said(where)
     log = said(where)
     print(log)
-    assert log.count("ended with exit code 75") == 2
-    assert log.count("goes on, after") == 2
-    assert log.count("ended with exit code 0") == 1
-    assert log.count("adam on 2 Dask workers") == 3
+    # Slurm itself sends back what is requeued, and a preemption has a time of grace here.
+    assert log.count("back to the queue") == 2
+    assert log.count("goes on, after") == 3
+    assert log.count("adam on 2 Dask workers") == 4
     assert bits_of(where / "run/model.zarr") == undisturbed(path, 7)
     assert not list(where.glob(".dsoftmax-*"))  # no key is left behind
 
@@ -103,32 +132,106 @@ def require_closed(private: Path) -> None:
     ports.require_only_tls_elsewhere(str(file), least=3)
 
 
-def test_an_array_trains_a_model_for_each_seed(node: slurm.Slurm, job: Path, path: str) -> None:
+def test_an_array_trains_a_model_for_each_seed_and_a_task_comes_back_alone(
+    node: slurm.Slurm, job: Path, path: str
+) -> None:
     where = job.parent
-    number = node.submit(
-        "--array=0-2",
-        "--ntasks=2",
-        "--mem-per-cpu=500",
-        SCRIPT,
-        "job.toml",
-        "--max-iter",
-        "5",
-        cwd=where,
-    )
-    assert node.wait_for_end(number, 600) == "COMPLETED", said(where)
-    found = [bits_of(where / f"runs/seed-{seed}/model.zarr") for seed in range(3)]
-    assert found == [undisturbed(path, seed, max_iter=5) for seed in range(3)]
-    assert len(set(found)) == 3
+    number = submit(node, job, "--array=0-2", "--max-iter", "12")
+    log = where / "runs/seed-2/log.txt"
+    slurm.wait_until(lambda: passes(where / "runs/seed-0/log.txt") >= 1, 400)
+    node.run("scancel", f"{number}_0")
+    slurm.wait_until(lambda: passes(log) >= 1, 400)
+    assert node.shown(f"{number}_2", "JobId") == number  # the last task has the id of the array
+    node.run("scancel", "--batch", "--signal=USR1", f"{number}_2")
+    slurm.wait_until(lambda: node.shown(f"{number}_2", "Restarts") == "1")
+    assert node.wait_for_end(number, 600) == "CANCELLED COMPLETED", said(where)
+    assert [node.shown(f"{number}_{seed}", "Restarts") for seed in range(3)] == ["0", "0", "1"]
+    assert not (where / "runs/seed-0/model.zarr").exists()
+    found = [bits_of(where / f"runs/seed-{seed}/model.zarr") for seed in (1, 2)]
+    assert found == [undisturbed(path, seed, max_iter=12) for seed in (1, 2)]
+    assert found[0] != found[1]
+    for seed in range(3):
+        log = where / f"dsoftmax-{number}_{seed}.log"
+        assert f"--seed {seed} --run-folder" in log.read_text().splitlines()[0]
+    assert "start 2" in log.read_text()
 
 
-def test_a_job_that_cannot_work_fails_and_says_why(node: slurm.Slurm, job: Path) -> None:
+def in_training(where: Path, number: str) -> bool:
+    log = where / f"dsoftmax-{number}.log"
+    return log.exists() and "adam on 1 Dask workers" in log.read_text()
+
+
+def test_what_is_cancelled_stays_cancelled_and_leaves_no_process(
+    node: slurm.Slurm, job: Path
+) -> None:
     where = job.parent
-    number = node.submit(
-        "--ntasks=2", "--mem-per-cpu=500", SCRIPT, "job.toml", "--x", "Z", cwd=where
-    )
+
+    def has_workers(number: str) -> bool:
+        return any("dask worker" in command for command in slurm.processes_of(number))
+
+    def is_stopping(number: str) -> bool:
+        if ready := in_training(where, number):
+            node.run("scancel", "--batch", "--signal=USR1", number)
+        return ready
+
+    # How, when, and in which state the job then is.
+    ways = [
+        (["scancel"], lambda number: node.state(number) == "RUNNING", "CANCELLED"),
+        (["scancel", "--batch", "--signal=TERM"], has_workers, "FAILED"),
+        (["scancel", "--batch"], has_workers, "FAILED"),
+        (["scancel", "--signal=TERM"], lambda number: in_training(where, number), "FAILED"),
+        (["scancel"], is_stopping, "CANCELLED"),
+    ]
+    for way, (command, is_time, state) in enumerate(ways):
+        number = submit(node, job, "--run-folder", f"way-{way}", "--max-iter", "100000")
+        slurm.wait_until(lambda is_time=is_time, number=number: is_time(number))
+        node.run(*command, number)
+        assert node.wait_for_end(number, 100) == state, command
+        assert node.shown(number, "Restarts") == "0"
+        slurm.wait_until(lambda number=number: not slurm.processes_of(number), 20)
+    assert not list(where.glob(".dsoftmax-*"))  # no key is left behind
+
+
+def test_a_job_that_is_out_of_memory_fails_and_does_not_come_back(
+    node: slurm.Slurm, job: Path
+) -> None:
+    number = submit(node, job, "--max-iter", "100000")
+    slurm.wait_until(lambda: in_training(job.parent, number))
+    (train,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "--scheduler-file" in process.info["cmdline"] and "train" in process.info["cmdline"]
+    ]
+    train.kill()  # as the kernel does
     assert node.wait_for_end(number) == "FAILED"
-    assert "data.zarr/Z does not exist" in said(where)
-    assert "exit code 2" in said(where)
+    assert node.shown(number, "ExitCode") == "137:0"
+    assert node.shown(number, "Restarts") == "0"
+    assert "memory" in last_line(job.parent, number)
+
+
+def last_line(where: Path, number: str) -> str:
+    return (where / f"dsoftmax-{number}.log").read_text().splitlines()[-1]
+
+
+def test_a_job_that_cannot_work_starts_no_cluster_and_says_why_last(
+    node: slurm.Slurm, job: Path
+) -> None:
+    where = job.parent
+    bad = {
+        "data.zarr/Z does not exist": ["--x", "Z"],
+        "alpha": ["--alpha", "-1"],
+        "200": ["--mem-per-cpu=100"],
+    }
+    numbers = [submit(node, job, *arguments) for arguments in bad.values()]
+    for words, number in zip(bad, numbers, strict=True):
+        assert node.wait_for_end(number) == "FAILED"
+        assert node.shown(number, "Restarts") == "0"
+        assert node.shown(number, "ExitCode") in ("1:0", "2:0")
+        line = last_line(where, number)
+        assert line.startswith("Error: ")
+        assert words in line
+        assert "workers" not in (where / f"dsoftmax-{number}.log").read_text()
+    assert not list(where.glob("*dask.log"))
     assert not list(where.glob(".dsoftmax-*"))
 
 

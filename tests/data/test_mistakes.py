@@ -322,9 +322,9 @@ def run(address: str, url: str, key: str = "any") -> subprocess.CompletedProcess
 
 def test_a_url_that_cannot_be_reached_is_one_error() -> None:
     done = run("http://127.0.0.1:9", "s3://bucket/X")
-    assert done.returncode == 2
+    assert done.returncode == 1  # an outage: the data may be as they should
     assert "s3://bucket/X cannot be opened" in done.stderr
-    assert "check the address, and the credentials" in done.stderr
+    assert "check the address" in done.stderr
 
 
 @pytest.mark.slow

@@ -13,8 +13,11 @@ from distributed import Client
 from sklearn.exceptions import ConvergenceWarning
 
 from dsoftmax import SoftmaxRegression, SoftmaxRegressionCV
+from dsoftmax.diagnostics.runs import TOPIC
+from dsoftmax.diagnostics.scheduler_report import public, reporting
 from dsoftmax.diagnostics.style import BLUE, GREY, INK
 from dsoftmax.events import CandidatesJudged, Event, PassEnded
+from tests.diagnostics.sample_events import ALL, STARTED
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 WAIT_SECONDS = 60
@@ -174,3 +177,26 @@ def count(color: str, png: bytes) -> int:
 
     pixels = imread(io.BytesIO(png))[..., :3]
     return int((np.abs(pixels - np.array(to_rgb(color))).max(axis=-1) < 0.01).sum())
+
+
+MARK = "document.body.dataset.owned='1'"
+ATTACK = f'<img src=x onerror="{MARK}"><script>{MARK}</script>'
+OWNED = "return document.body.dataset.owned || document.querySelectorAll('img[src=x]').length"
+
+
+def test_markup_in_the_name_or_the_solver_of_a_run_is_text_in_a_browser(
+    browser: Any, cluster: Client
+) -> None:
+    visitor = Visitor(browser, cluster.dashboard_link.replace("/status", "/dsoftmax"))
+    with reporting(cluster, "run"):
+        facts = public(STARTED) | {"solver": ATTACK}
+        messages = [facts, *(public(event) for event in ALL[1:])]
+        cluster.log_event(TOPIC, {"run": ATTACK, "client": cluster.id, "messages": messages})
+    browser.get(visitor.url)
+    visitor.wait_until(lambda: browser.execute_script(READY))
+    visitor.wait_until(lambda: browser.execute_script(DRAWN))
+    visitor.wait_until(lambda: "onerror" in browser.execute_script(CHOICES))
+    assert not browser.execute_script(OWNED)
+
+
+CHOICES = "return JSON.stringify(Bokeh.documents[0].get_model_by_name('choice').options)"

@@ -140,6 +140,18 @@ def test_on_a_cluster_the_dashboard_is_named() -> None:
     assert lines[1] == "dashboard: http://127.0.0.1:8787/status"
 
 
+def test_who_can_watch_a_dashboard_on_loopback_is_said() -> None:
+    lines = shown(io.StringIO(), dashboard="http://127.0.0.1:8787/status").splitlines()
+    assert lines[2].startswith("           all users of this machine can watch it; DASK_DSOFTMAX__")
+    assert "users" not in shown(io.StringIO(), dashboard="http://node7:8787/status")
+
+
+def test_a_dashboard_that_is_off_is_not_named() -> None:
+    lines = shown(io.StringIO(), dashboard="").splitlines()
+    assert lines[0].endswith("sgd on 2 Dask workers")
+    assert "dashboard" not in "".join(lines)
+
+
 def test_the_time_left_is_that_of_the_passes_that_are_left(clock: Clock) -> None:
     rows = [line for line in shown(io.StringIO()).splitlines() if line[:5].strip().isdigit()]
     assert [row.split()[-1] for row in rows] == ["2:00", "1:30"]  # 30 s, then 60 s for two

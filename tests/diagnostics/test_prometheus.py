@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bokeh.client import pull_session
 from distributed import Client
 
 from dsoftmax.diagnostics import prometheus
+from dsoftmax.diagnostics.dashboard import RunsPlugin
 from dsoftmax.diagnostics.prometheus import RunsCollector
 from dsoftmax.diagnostics.runs import Runs
 from dsoftmax.diagnostics.scheduler_report import public
 from tests.diagnostics.pages import board, fetched, fitted
-from tests.diagnostics.sample_events import ALL, ENDED_EVENT, PASS, STARTED
+from tests.diagnostics.sample_events import ALL, ENDED_EVENT, JUDGED, PASS, STARTED
 
 GRAFANA = Path(__file__).parents[2] / "cluster" / "grafana.json"
 
@@ -88,6 +90,81 @@ def test_the_scheduler_tells_of_a_real_fit(
     assert [float(loss) for loss in losses[-2:]] == [history[-1]] * 2
     rows = re.findall(r'dsoftmax_rows_total\{run="\w{8}",solver="newton"\} (\S+)', metrics(cluster))
     assert float(rows[-1]) == 1797 * len(history)
+
+
+WRONG = [
+    "",
+    3,
+    {},
+    {"run": 1},
+    {"run": "a", "client": 1, "messages": 3},
+    {"run": "b", "client": "me", "messages": "started"},
+]
+# Each is well-formed but for what is said here.
+SPOILED: list[tuple[Any, dict[str, Any]]] = [
+    (STARTED, {"max_iter": "many"}),
+    (STARTED, {"solver": 3}),
+    (STARTED, {"n_samples": None}),
+    (PASS, {"loss": "low"}),
+    (PASS, {"loss": 10**400}),
+    (PASS, {"pass": float("inf")}),
+    (PASS, {"rows": None}),
+    (PASS, {"validation_accuracy": "good"}),
+    (PASS, {"read_seconds": [1]}),
+    (JUDGED, {"best": 9}),
+    (JUDGED, {"alphas": [1.0]}),
+    (JUDGED, {"running": [None, None]}),
+    (ENDED_EVENT, {"reason": "half a pair \ud800"}),
+    (PASS, {"event": None}),
+]
+
+
+@pytest.mark.parametrize(("event", "change"), SPOILED)
+def test_a_message_of_a_wrong_type_is_left_out_and_all_else_is_told(
+    event: Any, change: dict[str, Any]
+) -> None:
+    runs = told("aaaaaaaabbbb")
+    before = samples(runs)
+    with pytest.raises(ValueError, match=r"\w+"):
+        runs.receive("aaaaaaaabbbb", "me", [public(event) | change], now=101.0)
+    with pytest.raises(ValueError, match=r"\w+"):
+        runs.receive("new", "me", [public(event) | change], now=101.0)
+    after = samples(runs)
+    assert after.keys() == before.keys()
+    age = "dsoftmax_checkpoint_age_seconds"
+    assert {k: v for k, v in after.items() if k[0] != age} == {
+        k: v for k, v in before.items() if k[0] != age
+    }
+
+
+def test_what_is_right_in_a_batch_is_taken_beside_what_is_wrong() -> None:
+    runs = Runs()
+    with pytest.raises(ValueError, match="max_iter of started"):
+        runs.receive(
+            "a", "me", [public(STARTED), public(STARTED) | {"max_iter": "x"}, public(PASS)], now=1.0
+        )
+    assert samples(runs)["dsoftmax_loss", "a", "lbfgs"] == 0.7
+
+
+def test_a_real_scheduler_answers_prometheus_and_browsers_after_any_message(
+    cluster: Client,
+) -> None:
+    pytest.importorskip("prometheus_client")
+    cluster.register_plugin(RunsPlugin(), name="dsoftmax")
+    batches: list[Any] = [[public(event) for event in ALL]]
+    batches += [[public(event) | change] for event, change in SPOILED]
+    messages = [{"run": "goodgood", "client": "me", "messages": batch} for batch in batches]
+
+    def receive(messages: list[Any], dask_scheduler: Any) -> None:
+        for message in messages:
+            dask_scheduler.log_event("dsoftmax", message)
+
+    cluster.run_on_scheduler(receive, messages + WRONG)
+    assert 'dsoftmax_loss{run="goodgood",solver="lbfgs"} 0.7' in metrics(cluster)
+    session = pull_session(url=f"{board(cluster)}/dsoftmax")
+    status = session.document.get_model_by_name("status").text
+    session.close()
+    assert "has failed" not in status
 
 
 def metrics(client: Client) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from typing import Any
 
 import dask
 import numpy as np
+import psutil
 import pytest
-import zarr
 from distributed import Client
 from sklearn.exceptions import ConvergenceWarning
 
@@ -24,10 +25,11 @@ from dsoftmax import (
     open_data,
     plan_fit,
 )
-from dsoftmax.cli.demo import peak_memory
+from dsoftmax.estimators.plan import plan_at
 from dsoftmax.events import Callback, CandidatesJudged
 from dsoftmax.runtime import local_cluster as local
-from dsoftmax.runtime.connect import local_workers
+from dsoftmax.runtime.select import location_of_workers
+from tests.benchmarks.memory_shapes import SHAPES, measured
 from tests.callbacks import StopAfter
 
 Store = Callable[..., str]
@@ -85,51 +87,86 @@ def test_bytes_and_tasks_a_pass_are_those_of_the_fit(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize(
-    ("dtype", "rows", "features", "classes", "solver"),
+    "name",
     [
-        ("u1", 8192, 784, 10, "lbfgs"),
-        ("f2", 32768, 784, 10, "lbfgs"),
-        ("f4", 4096, 2048, 1000, "lbfgs"),
-        ("u1", 32768, 784, 10, "sgd"),
+        "small chunks",
+        "uint8, not compressed",
+        "chunks along features",
+        "2 threads",
+        "sgd, little room",
+        "search",
+        "predict_to",
+        "in process",
     ],
 )
-def test_a_worker_stays_below_the_planned_peak_and_not_far(
-    tmp_path: Path, dtype: str, rows: int, features: int, classes: int, solver: str
+def test_a_process_stays_below_the_planned_peak_and_not_far(name: str) -> None:
+    idle, peak, planned = measured(SHAPES[name])
+    assert idle < peak
+    assert 0.5 * planned < peak < planned
+
+
+def unreadable(path: str) -> None:
+    for chunk in Path(path, "X").glob("c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"not to be read")
+
+
+@pytest.mark.parametrize("does", ["plan_fit", "fit", "search", "evaluate", "predict_to"])
+def test_what_does_not_fit_is_refused_before_x_is_read_and_says_what_suffices(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str
 ) -> None:
-    group, rng = zarr.open_group(tmp_path / "data.zarr", mode="w"), np.random.default_rng(0)
-    labels = np.arange(3 * rows) % classes
-    shape = (3 * rows, features)
-    X = group.create_array("X", shape=shape, chunks=(rows, features), dtype=dtype)
-    group.create_array("y", data=labels)
-    for start in range(0, 3 * rows, rows):
-        X[start : start + rows] = rng.integers(0, 200, (rows, features)).astype(dtype)
-    model = SoftmaxRegression(solver=solver, max_iter=3, tol=0, random_state=0)
-    path = f"{tmp_path}/data.zarr"
-    with local_workers(1, "3 GiB") as client:
-        plan = plan_fit(f"{path}/X", f"{path}/y", model)
-        fitted(model, path)
-        (peak,) = client.run(peak_memory).values()
-    assert plan.n_classes == classes
-    assert 0.3 * plan.peak_memory < peak < plan.peak_memory
+    path = store(rows=500, X=np.ones((950, 30)), y=np.arange(950) % 3)
+    X, y = f"{path}/X", f"{path}/y"
+    model = SoftmaxRegression(solver="lbfgs").fit(np.eye(3, 30), np.arange(3))
+    unreadable(path)
+    calls: dict[str, Callable[[], Any]] = {
+        "plan_fit": lambda: plan_fit(X, y, model),
+        "fit": lambda: model.fit(X, y),
+        "search": lambda: SoftmaxRegressionCV(5, cv=3).fit(X, y),
+        "evaluate": lambda: model.evaluate(X, y),
+        "predict_to": lambda: model.predict_to(X, tmp_path / "p"),
+    }
+    memory = psutil.Process().memory_info().rss + (1 << 20)
+    monkeypatch.setattr("dsoftmax.runtime.threads.own_limit", lambda: memory)
+    with pytest.raises(MemoryBoundError, match=r"this process needs .* and has .*; run it"):
+        calls[does]()
+    assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
-def test_a_worker_of_a_search_stays_below_the_planned_peak_and_not_far(tmp_path: Path) -> None:
-    rng, labels = np.random.default_rng(0), np.arange(2 * 8192) % 10
-    group = zarr.open_group(tmp_path / "data.zarr", mode="w")
-    images = rng.integers(0, 200, (len(labels), 784)).astype("u1")
-    group.create_array("X", data=images, chunks=(8192, 784))
-    group.create_array("y", data=labels)
-    path = f"{tmp_path}/data.zarr"
-    model = SoftmaxRegressionCV(20, cv=5, solver="lbfgs", max_iter=2, random_state=0)
-    with local_workers(1, "3 GiB") as client:
-        plan = plan_fit(f"{path}/X", f"{path}/y", model)
-        with pytest.warns(ConvergenceWarning, match="budget"):
-            model.fit(f"{path}/X", f"{path}/y")
-        (peak,) = client.run(peak_memory).values()
-    assert plan.n_models == 100
-    assert 0.3 * plan.peak_memory < peak < plan.peak_memory
+def test_the_classes_count_once_the_labels_are_known(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(rows=3000, X=np.ones((3000, 100), "f4"), y=np.arange(3000))
+    unreadable(path)
+    few = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(classes=range(3)))
+    monkeypatch.setattr("dsoftmax.runtime.threads.own_limit", lambda: few.peak_memory + (9 << 20))
+    with pytest.raises(MemoryBoundError, match="this process needs"):
+        SoftmaxRegression(solver="lbfgs").fit(f"{path}/X", f"{path}/y")
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+def test_what_a_refusal_asks_for_suffices(store: Store, solver: str, threads: int) -> None:
+    X, y = np.ones((30_000, 300), "f4"), np.arange(30_000) % 5
+    path, model = store(rows=15_000, X=X, y=y), SoftmaxRegression(solver=solver)
+    source = open_data(f"{path}/X", f"{path}/y")
+    site = location_of_workers(source, 2, 0, threads)
+    with dask.config.set({"dsoftmax.cache": 0}):
+        needs = plan_at(site, source, model).peak_memory
+    site = site._replace(memory_limit=int(0.95 * needs))
+    with pytest.raises(MemoryBoundError, match="smaller chunks") as refused:
+        plan_at(site, source, model)
+    said = str(refused.value)
+    limit = int(re.findall(r"give each worker ([\d,]+) MiB", said)[0].replace(",", "")) << 20
+    plan_at(site._replace(memory_limit=limit), source, model)
+    with pytest.raises(MemoryBoundError):
+        plan_at(site._replace(memory_limit=int(0.97 * limit)), source, model)
+    rows = int(re.findall(r"of at most ([\d,]+) rows", said)[0].replace(",", ""))
+    smaller = store(name="smaller.zarr", rows=rows, X=X, y=y)
+    plan_at(site, open_data(f"{smaller}/X", f"{smaller}/y"), model)
+    if threads > 1:
+        fewer = int(re.findall(r"at most (\d) thread", said)[0])
+        plan_at(site._replace(threads=fewer), source, model)
 
 
 def test_a_plan_starts_no_cluster_and_reads_no_features(
@@ -138,9 +175,7 @@ def test_a_plan_starts_no_cluster_and_reads_no_features(
     path = store(rows=10, X=np.ones((95, 3)), y=np.arange(95) % 4)
     monkeypatch.setattr("dsoftmax.runtime.select._SMALL", 0)
     monkeypatch.setattr(local, "embedded_client", None)  # it would be called
-    for chunk in Path(path, "X").glob("c/**/*"):
-        if chunk.is_file():
-            chunk.write_bytes(b"not to be read")
+    unreadable(path)
     plan = plan_fit(f"{path}/X", f"{path}/y")
     assert plan.where == "a local cluster"
     assert (plan.n_classes, plan.all_classes) == (4, True)
@@ -181,7 +216,8 @@ def test_a_plan_that_cannot_work_is_refused(store: Store, monkeypatch: pytest.Mo
         plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(alpha=-1))
     monkeypatch.setattr("dsoftmax.runtime.select._SMALL", 0)
     monkeypatch.setattr(local, "MEMORY_LIMIT", 2000)
-    with pytest.raises(MemoryBoundError, match="a worker of the local cluster has"):
+    said = "a worker of the local cluster needs"
+    with pytest.raises(MemoryBoundError, match=said):
         plan_fit(f"{path}/X", f"{path}/y")
 
 
@@ -189,10 +225,10 @@ def test_advice_names_what_is_short(store: Store, monkeypatch: pytest.MonkeyPatc
     path = store(rows=95, X=np.ones((95, 3)), y=np.arange(95) % 4)
     monkeypatch.setattr("dsoftmax.runtime.select._SMALL", 0)
     monkeypatch.setattr("dsoftmax.runtime.select.CPU_COUNT", 2)
-    monkeypatch.setattr(local, "MEMORY_LIMIT", 300 << 20)
+    monkeypatch.setattr(local, "MEMORY_LIMIT", 224 << 20)
     advice = " ".join(plan_fit(f"{path}/X", f"{path}/y").advice)
     assert "1 of 2 slots will have nothing to do" in advice
-    assert "a worker may need 136" in advice
+    assert "a worker may need 10" in advice
     assert "open_data(dtype='float32')" in advice
     with dask.config.set({"dsoftmax.cache": 8}):
         sgd = plan_fit(f"{path}/X", f"{path}/y", SoftmaxRegression(solver="sgd"))
@@ -263,14 +299,13 @@ def test_a_search_whose_models_do_not_fit_this_process_is_refused_before_x_is_re
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = store(rows=50, X=np.ones((95, 30)), y=np.arange(95) % 4)
-    for chunk in Path(path, "X").glob("c/**/*"):
-        if chunk.is_file():
-            chunk.write_bytes(b"not to be read")
+    unreadable(path)
     model = SoftmaxRegressionCV(alphas=30, cv=3)
     planned = plan_fit(f"{path}/X", f"{path}/y", model)
     whole = 120 * 8 * 31 * 4 * (2 * 20 + 12)  # with a full-data model for each penalty
     assert whole <= planned.states_bytes < whole + 90
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", planned.states_bytes // 90 * 89)
+    monkeypatch.setattr("dsoftmax.runtime.threads.own_limit", lambda: 1 << 40)  # for its tasks
     said = "a search of 90 models, whose solvers remember .* at most 89 models"
     for call in (plan_fit, lambda X, y, model: model.fit(X, y)):
         with pytest.raises(MemoryBoundError, match=said):

@@ -190,8 +190,8 @@ def test_how_many_rows_are_at_hand_at_once_changes_no_model(
 ) -> None:
     params: dict[str, Any] = {"alphas": [1.0, 10.0], "prune": False, "tol": 1e-5}
     whole = found(path, **params)
-    monkeypatch.setattr(sums, "_LOSSES", 1)
-    monkeypatch.setattr(sums, "_LEAST_ROWS", 7)
+    monkeypatch.setattr(sums, "MOST_LOSSES", 1)
+    monkeypatch.setattr(sums, "FEWEST_ROWS", 7)
     parts = found(path, **params)
     np.testing.assert_allclose(parts.objectives_, whole.objectives_, rtol=1e-6)
     np.testing.assert_allclose(parts.scores_, whole.scores_, rtol=1e-3)

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -74,25 +76,43 @@ def test_scores_are_written_once(tmp_path: Path) -> None:
     assert (tmp_path / "probabilities.zarr" / "zarr.json").stat().st_mtime_ns == made
 
 
-def test_a_job_that_is_stopped_is_submitted_again_until_it_is_done(tmp_path: Path) -> None:
+@contextmanager
+def resubmitted(folder: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """Start the recipe for long jobs; yield it, and its first job when that has a checkpoint."""
     X, y = load_digits(return_X_y=True)
     rows = np.arange(60_000) % len(y)
     noise = np.random.default_rng(0).normal(0, 4, (len(rows), 64))
-    group = zarr.open_group(tmp_path / "data.zarr", mode="w")
+    group = zarr.open_group(folder / "data.zarr", mode="w")
     group.create_array("X", data=(X[rows] + noise).astype("f4"), chunks=(5000, 64))
     group.create_array("y", data=y[rows], chunks=(60_000,))
-    model = tmp_path / "model.zarr"
-    command = [sys.executable, PIPELINES / "resubmit.py", tmp_path / "data.zarr", model, "150"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.glob("model.zarr.checkpoint/checkpoint-*")):
+    command = [sys.executable, PIPELINES / "resubmit.py"]
+    command += [folder / "data.zarr", folder / "model.zarr", "150"]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **both, text=True) as process:
+        while not list(folder.glob("model.zarr.checkpoint/checkpoint-*")):
             assert process.poll() is None
             time.sleep(0.02)
         (job,) = psutil.Process(process.pid).children()
+        yield process, job
+
+
+def test_a_job_that_is_stopped_is_submitted_again_until_it_is_done(tmp_path: Path) -> None:
+    with resubmitted(tmp_path) as (process, job):
         job.terminate()
         out, _ = process.communicate(timeout=150)
     assert process.returncode == 0
-    assert "submission 1: exit code 75\nsubmission 2: exit code 0\nloss " in out
-    assert load_model(model).stop_reason_.startswith("converged")
+    assert re.search("submission 1: exit code 75\n(.*\n)*submission 2: exit code 0\nloss ", out)
+    assert load_model(tmp_path / "model.zarr").stop_reason_.startswith("converged")
+
+
+def test_a_job_that_is_cancelled_is_not_submitted_again(tmp_path: Path) -> None:
+    with resubmitted(tmp_path) as (process, job):
+        process.terminate()
+        out, _ = process.communicate(timeout=150)
+        assert not job.is_running()
+    assert process.returncode == 1
+    assert "cancelled" in out
+    assert "submission" not in out
 
 
 def test_the_penalty_is_chosen_by_folds_of_images_and_not_of_their_copies(tmp_path: Path) -> None:

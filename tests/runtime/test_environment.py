@@ -59,3 +59,24 @@ def test_another_version_is_named_with_package_worker_and_machine(
                 SoftmaxRegression().fit(f"{path}/X", f"{path}/y")
             other.terminate()
     assert str(caught.value).count("the worker tls://") == 1
+
+
+def allocate_and_free(n_blocks: int) -> None:
+    blocks = [np.ones(1 << 17) for _ in range(n_blocks)]  # of 1 MiB
+    time.sleep(1)  # for Dask to see it
+    blocks.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc keeps what is freed")
+def test_a_worker_that_is_paused_for_what_it_has_freed_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dsoftmax.runtime.connect import local_workers
+    from dsoftmax.runtime.worker import run_task
+
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", "0.5")
+    with local_workers(1, "500 MiB") as client:
+        client.submit(run_task, allocate_and_free, 200, pure=False).result(60)
+        assert "pausing worker" in str(client.get_worker_logs()).lower()
+        client.submit(run_task, allocate_and_free, 1, pure=False).result(60)

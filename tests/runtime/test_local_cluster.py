@@ -6,10 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import dask
 import psutil
@@ -18,7 +22,10 @@ from distributed import Client, default_client
 
 from dsoftmax.errors import DsoftmaxError
 from dsoftmax.runtime import local_cluster as local
+from dsoftmax.runtime import local_servers
+from dsoftmax.runtime.cluster import ClusterExecutor
 from dsoftmax.runtime.local_cluster import close_embedded_cluster, embedded_client, local_cluster
+from dsoftmax.runtime.local_servers import Server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no processes on Windows")
 
@@ -122,7 +129,7 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
-def descendants(server: local._Server) -> list[psutil.Process]:
+def descendants(server: Server) -> list[psutil.Process]:
     process = psutil.Process(server.process.pid)
     return [process, *process.children(recursive=True)]
 
@@ -170,6 +177,27 @@ def test_ctrl_c_does_not_reach_the_workers() -> None:
 
 
 @pytest.mark.slow
+def test_a_start_that_is_interrupted_leaves_no_process_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before, main = set(psutil.Process().children(recursive=True)), threading.get_ident()
+
+    def interrupt_once_it_has_begun() -> None:
+        wait_until(lambda: bool(list(tmp_path.glob("dsoftmax-*/log"))))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_once_it_has_begun)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        local_cluster(2)
+    thread.join()
+    started = set(psutil.Process().children(recursive=True)) - before
+    wait_until(lambda: all(map(is_gone, started)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_the_parent_environment_is_untouched(
     environments: tuple[dict[str, str], dict[str, str]],
 ) -> None:
@@ -205,6 +233,23 @@ def test_everything_listens_on_loopback(client: Client) -> None:
     dashboard = urlsplit(client.dashboard_link)
     assert (dashboard.hostname, dashboard.port) in addresses
     assert {host for host, _ in addresses} == {"127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_without_its_dashboard_a_cluster_serves_no_page() -> None:
+    with (
+        dask.config.set({"dsoftmax.dashboard": False}),
+        local_cluster(1) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert ClusterExecutor(client).dashboard == ""
+        assert client.submit(sum, [1, 2]).result() == 3
+        (worker,) = client.scheduler_info()["workers"].values()
+        ports = {worker["services"]["dashboard"], urlsplit(client.dashboard_link).port}
+        for port in ports:
+            for page in ("status", "info/main/logs.html", "metrics", "json/identity.json"):
+                with pytest.raises(HTTPError, match="404"):
+                    urlopen(f"http://127.0.0.1:{port}/{page}", timeout=60)
 
 
 @pytest.mark.slow
@@ -266,14 +311,14 @@ def test_the_log_levels_of_this_process_are_restored() -> None:
 
 
 def test_a_scheduler_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_LIFELINE", "no_such_module")
+    monkeypatch.setattr(local_servers, "_LIFELINE", "no_such_module")
     with pytest.raises(DsoftmaxError, match="No module named 'no_such_module'"):
         local_cluster(1)
 
 
 @pytest.mark.slow
 def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_START_SECONDS", 15)
+    monkeypatch.setattr(local, "START_SECONDS", 15)
     with pytest.raises(DsoftmaxError, match="Could not interpret 'plenty'"):
         local_cluster(1, "plenty")
 

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsoftmax.data.batches import whole_span
-from dsoftmax.runtime.reduce import _rows
+from dsoftmax.runtime.failures import _rows
 from dsoftmax.runtime.spans import Tree, cut_spans, cut_tasks
-from dsoftmax.runtime.worker import Task
 
 SPAN = 4 << 20
 
@@ -118,6 +116,4 @@ def test_an_unfinished_sum_has_no_total() -> None:
 
 def test_a_message_names_the_runs_of_spans_that_tasks_read() -> None:
     spans = [(485, 582), (97, 194), (0, 97), (485, 582)]
-    leaves = tuple((whole_span(span),) for span in spans)
-    tasks = [Task({}, {}, False, own, 0, 4, None) for own in (leaves[:2], leaves[2:])]
-    assert _rows(tasks) == "0 to 193, 485 to 581"
+    assert _rows(spans) == "0 to 193, 485 to 581"

@@ -134,7 +134,7 @@ def test_who_can_read_the_private_folder_is_let_in(cluster: Client) -> None:
 @pytest.mark.parametrize(
     ("scheme", "given", "said"),
     [
-        ("tcp", False, r"no Dask scheduler answers .*--certs"),
+        ("tcp", False, r"no Dask scheduler, or wants another certificate .*--certs"),
         ("tls", False, "wants a certificate, and there is none.*--certs FOLDER"),
         ("tls", True, "certificate does not match"),
         ("tcp", True, "encryption is required, and the scheduler .* not at tls://"),

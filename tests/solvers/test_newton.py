@@ -326,6 +326,7 @@ def test_a_sample_that_the_memory_cannot_hold_is_refused_with_what_it_can(
 ) -> None:
     X, y = digits
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 3 * 512 * 1000)
+    monkeypatch.setattr("dsoftmax.runtime.threads.own_limit", lambda: 1 << 40)  # for its tasks
     for ask in (fitted, lambda X, y, **params: plan_fit(X, y, SoftmaxRegression(**params))):
         with pytest.raises(
             MemoryBoundError, match=r"is 1,200 rows.*set sample_size to at most 1,0"

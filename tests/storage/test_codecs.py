@@ -21,7 +21,7 @@ from numcodecs.pickles import Pickle
 from numcodecs.registry import codec_registry
 
 from dsoftmax import SoftmaxRegression, inspect_data, load_model, open_data, plan_fit
-from dsoftmax.cli import cli
+from dsoftmax.cli.commands import cli
 from dsoftmax.errors import CheckpointError, DataError
 
 CODECS = {

@@ -27,7 +27,7 @@ from dsoftmax import (
     ingest,
     open_data,
 )
-from dsoftmax.data.retry import RetryPolicy, fetch, is_transient
+from dsoftmax.data.retry import RetryPolicy, fetch, patiently
 from dsoftmax.data.source import Source
 from dsoftmax.events import ChunkQuarantined, PassEnded
 from dsoftmax.runtime.connect import local_workers
@@ -387,40 +387,11 @@ class BotocoreError(Exception):
         self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
 
 
-class ServerDisconnectedError(Exception):  # aiohttp's
-    pass
-
-
-class GenericError(Exception):  # obstore's, for a refused connection or a server's error
-    pass
-
-
 def caused(by: Exception) -> Exception:
     try:
         raise RuntimeError("wrapped") from by
     except RuntimeError as error:
         return error
-
-
-@pytest.mark.parametrize(
-    ("error", "transient"),
-    [
-        (TimeoutError(), True),
-        (ConnectionResetError(), True),
-        (OSError(errno.ESTALE, "stale file handle"), True),
-        (caused(TimeoutError()), True),
-        (BotocoreError(503), True),
-        (BotocoreError(404), False),
-        (ServerDisconnectedError(), True),
-        (GenericError(), True),
-        (ValueError("checksum"), False),
-        (FileNotFoundError(), False),
-        (OSError(errno.EIO, "bad sector"), False),
-        (PermissionError(), False),
-    ],
-)
-def test_outages_are_distinguished_from_bad_chunks(error: Exception, transient: bool) -> None:
-    assert is_transient(error) == transient
 
 
 @pytest.mark.parametrize(
@@ -446,6 +417,23 @@ def test_a_read_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waited == [0.5, 1, 2, 4, 8, 16, 32, 32]
 
 
+def test_a_write_is_tried_again_and_another_error_is_its_own() -> None:
+    turns = [OSError(errno.ESTALE, "stale"), OSError(errno.EIO, "bad"), OSError(errno.ENOSPC, "")]
+
+    def write() -> None:
+        raise turns.pop(0)
+
+    with pytest.raises(OSError, match=str(errno.ENOSPC)):
+        patiently("p: rows 0 to 9 cannot be written", write, RetryPolicy(delay=0))
+    assert turns == []
+
+    def stay_away() -> None:
+        raise OSError(errno.ESTALE, "stale")
+
+    with pytest.raises(OutageError, match=r"rows 0 to 9 cannot be written, after 2 retries: OSErr"):
+        patiently("p: rows 0 to 9 cannot be written", stay_away, RetryPolicy(2, 0))
+
+
 @pytest.mark.slow
 def test_a_task_that_kills_its_workers_ends_the_fit_with_its_rows_and_advice(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -459,6 +447,9 @@ def test_a_task_that_kills_its_workers_ends_the_fit_with_its_rows_and_advice(
         pytest.raises(MemoryBoundError, match=r"rows 0 to 775 of .*X have killed every worker"),
     ):
         fitted_to(source, "lbfgs")
+    model = SoftmaxRegression().fit(np.eye(64), np.arange(64) % 4)
+    with local_workers(2), pytest.raises(MemoryBoundError, match=r"X have killed every worker"):
+        model.predict_to(source, tmp_path / "p")
 
 
 @pytest.mark.usefixtures("cluster")

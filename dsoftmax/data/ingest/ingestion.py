@@ -16,7 +16,8 @@ from dsoftmax.data.ingest.row_stream import Names, Rechunker, RowStream
 from dsoftmax.data.ingest.shuffle import shuffled
 from dsoftmax.data.ingest.tables import open_csv, open_parquet
 from dsoftmax.data.ingest.zarr_group import rows_of_group
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted
+from dsoftmax.storage.credentials import public_errors, public_url
 from dsoftmax.storage.urls import locate
 from dsoftmax.storage.zarr_nodes import create_array, new_group, require_free
 from dsoftmax.typing import Array
@@ -39,6 +40,7 @@ class _Chunk(NamedTuple):
     rows: Array
 
 
+@public_errors()
 def ingest(
     source: str | os.PathLike[str],
     store: str | os.PathLike[str],
@@ -107,7 +109,9 @@ def ingest(
     """
     destination = locate(store)
     if destination == locate(source):
-        raise DataError(f"{source} is both source and destination: choose another destination")
+        raise DataError(
+            f"{public_url(source)} is both source and destination: choose another destination"
+        )
     require_free(destination, overwrite)
     rows = _open_source(source, x, y, labels)
     sizes = {name: _rows_per_chunk(name, rows, chunk_rows) for name in rows.specs}
@@ -131,7 +135,7 @@ def summarize(store: str | os.PathLike[str]) -> str:
     contents[0] += f" in {arrays['X'].nchunks} chunks"
     decoded = sum(array.nbytes for array in arrays.values()) / 1e6
     stored = sum(array.nbytes_stored() for array in arrays.values()) / 1e6
-    return f"{store}: {', '.join(contents)}; {decoded:.1f} MB -> {stored:.1f} MB"
+    return f"{public_url(store)}: {', '.join(contents)}; {decoded:.1f} MB -> {stored:.1f} MB"
 
 
 def _open_source(
@@ -141,8 +145,9 @@ def _open_source(
     kind = _kind(place)
     if (labels is not None and kind != ".npy") or (kind == ".npy" and (x, y) != (None, None)):
         raise DataError(
-            f"got {source} with x={x!r}, y={y!r}, labels={labels!r}; expected x and y to name "
-            "what the source holds or, with a .npy file of X, labels to be another of y"
+            f"got {public_url(source)} with x={quoted(x)}, y={quoted(y)}, labels={quoted(labels)}; "
+            "expected x and y to name what the source holds or, with a .npy file of X, labels to "
+            "be another of y"
         )
     if kind == ".npy":
         return open_array(Path(place), None if labels is None else Path(labels))

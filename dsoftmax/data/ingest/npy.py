@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from lzma import LZMAError
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -27,10 +30,28 @@ from dsoftmax.data.ingest.row_stream import (
     no_pair_error,
     zip_blocks,
 )
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.storage.regular_files import require_regular
+from dsoftmax.storage.urls import error_text
 from dsoftmax.typing import Array
 
-_DAMAGE = (BadZipFile, EOFError, OSError, RuntimeError, TokenError, ValueError, zlib.error)
+# What damaged files make zipfile, zlib and NumPy raise; a header that nests is a MemoryError.
+_DAMAGE = (
+    BadZipFile,
+    EOFError,
+    LZMAError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+_HEADER_BYTES = 1 << 14  # NumPy reads none of more than 10,000
 
 
 @dataclass(frozen=True)
@@ -122,16 +143,27 @@ def _read_pieces(array: NpyArray, rows: int) -> Iterator[Array]:
             if len(data) < (stop - start) * row_bytes:
                 raise EOFError(f"it ends before row {stop}")
             piece = np.frombuffer(data, array.dtype).reshape(-1, *array.shape[1:])
-            yield piece.astype(native(array.dtype), copy=False)
+            piece = piece.astype(native(array.dtype), copy=False)
+            if piece.dtype.kind == "U":
+                _require_characters(piece.view(np.uint32))
+            yield piece
         stream.read(1)  # zipfile compares a member's checksum only at its very end
+
+
+def _require_characters(codes: Array) -> None:
+    """Raise ValueError unless all code points of strings are of characters."""
+    surrogates = (codes >= 0xD800) & (codes <= 0xDFFF)
+    if codes.size and (codes.max() > 0x10FFFF or surrogates.any()):
+        raise ValueError("a string holds a number that stands for no character")
 
 
 def _read_header(path: Path, member: str | None) -> NpyArray:
     with _open_npy(path, member) as (stream, file_bytes):
+        start = io.BytesIO(stream.read(_HEADER_BYTES))
         # Version 3.0 differs from 2.0 in the names of fields only, and fields are refused.
-        version_1 = npy.read_magic(stream) == (1, 0)
+        version_1 = npy.read_magic(start) == (1, 0)
         read = npy.read_array_header_1_0 if version_1 else npy.read_array_header_2_0
-        return NpyArray(path, member, *read(stream), stream.tell(), file_bytes)
+        return NpyArray(path, member, *read(start), start.tell(), file_bytes)
 
 
 @contextmanager
@@ -149,11 +181,13 @@ def _open_npy(path: Path, member: str | None) -> Iterator[tuple[IO[bytes], int]]
 @contextmanager
 def _damage_refused(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file makes zipfile, zlib and NumPy raise into a `DataError`."""
+    require_regular(path)
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, DsoftmaxError):
         raise
     except _DAMAGE as error:
         raise DataError(
-            f"{path} cannot be read: {error}; it is damaged or no NumPy file, save or copy it again"
+            f"{path} cannot be read: {error_text(error)}; it is damaged or no NumPy file, save or "
+            "copy it again"
         ) from error

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dsoftmax.errors import DataError
+from dsoftmax.errors import DataError, quoted, shortened
 from dsoftmax.typing import Array
 
 Block = dict[str, Array]  # the same rows of X and, where there are labels, of y
 Names = str | Sequence[str] | None
 _BLOCK_BYTES = 4 * 2**20
+_MOST_ROW_BYTES = 2**30
 _SHAPES = {"X": "(n_samples, n_features)", "y": "(n_samples,)"}
 _NDIM = {"X": 2, "y": 1}
 _VALUES = {"X": "real numbers", "y": "real numbers or strings"}
@@ -147,8 +148,9 @@ def find_pair(names: Sequence[str], x: Names, y: str | None) -> tuple[str, str] 
 
 def no_pair_error(source: object, contents: Iterable[str], x: Names, y: str | None) -> DataError:
     """Return the error of a source whose arrays are not those that were asked for."""
+    held = shortened(", ".join(contents) or "no array")
     return DataError(
-        f"{source} holds {', '.join(contents) or 'no array'}; got x={x!r}, y={y!r}, expected two "
+        f"{source} holds {held}; got x={quoted(x)}, y={quoted(y)}, expected two "
         "of these: name both x and y"
     )
 
@@ -181,5 +183,7 @@ def _problems(name: str, array: Shaped) -> Iterator[str]:
         yield f"has a dtype that cannot be used; expected {_VALUES[name]}: convert it with astype"
     if len(shape) != _NDIM[name]:
         yield f"has {len(shape)} dimensions; expected {_SHAPES[name]}: reshape it to that"
+    if math.prod(shape[1:]) * dtype.itemsize > _MOST_ROW_BYTES:
+        yield f"has rows of more than {_MOST_ROW_BYTES:,} bytes, of which chunks cannot be made"
     if 0 in shape or dtype.itemsize == 0:
         yield "is empty; expected at least one row and one column"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsoftmax.data.ingest.row_stream import ArraySpec, Block, Names, RowStream, block_rows
-from dsoftmax.errors import DataError, DsoftmaxError
+from dsoftmax.errors import DataError, DsoftmaxError, quoted, shortened
+from dsoftmax.storage.regular_files import require_regular
 from dsoftmax.typing import Array
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.csv as pacsv
     import pyarrow.parquet as pq
-
 
 Batches = Callable[[], Iterable["pa.RecordBatch"]]
 _MOST_SHOWN = 20
@@ -82,8 +83,8 @@ class Columns:
         if column.null_count:
             row = start + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
             raise DataError(
-                f"{self.table}: column {name!r} has no value at row {row}; expected one in every "
-                "row: fill it in, or leave out the row or the column"
+                f"{self.table}: column {quoted(name)} has no value at row {row}; expected "
+                "one in every row: fill it in, or leave out the row or the column"
             )
         values: Array = column.to_numpy(zero_copy_only=False)
         return values
@@ -127,8 +128,8 @@ def _refuse_index(table: str, schema: pa.Schema, features: list[str]) -> None:
     for name in features:
         if name in index:
             raise DataError(
-                f"{table}: column {name!r} is the index that pandas saved with the table; expected "
-                "features: name the columns of x, or save it with index=False"
+                f"{table}: column {quoted(name)} is the index that pandas saved with the "
+                "table; expected features: name the columns of x, or save it with index=False"
             )
 
 
@@ -137,17 +138,19 @@ def _check_names(
 ) -> None:
     shown = ", ".join(all_names[:_MOST_SHOWN]) + (", ..." if len(all_names) > _MOST_SHOWN else "")
     wanted = [*features, y]
-    missing = [name for name in wanted if name not in all_names]
+    held, asked = Counter(all_names), Counter(wanted)
+    missing = [name for name in wanted if name not in held]
     if missing or not features:
+        got = f"x={shortened(list(features))}, y={quoted(y)}"
         raise DataError(
-            f"{table} has the columns {shown}; got x={list(features)}, y={y!r}, expected names of "
+            f"{table} has the columns {shortened(shown)}; got {got}, expected names of "
             "these: y of the labels, and x of one feature or more"
         )
-    repeated = [name for name in wanted if all_names.count(str(name)) > 1 or wanted.count(name) > 1]
+    repeated = [name for name in wanted if held[str(name)] > 1 or asked[name] > 1]
     if repeated:
         raise DataError(
-            f"{table}: the column {repeated[0]!r} is there twice, or asked for twice; expected "
-            "every name once: rename it, or name it once in x and y together"
+            f"{table}: the column {quoted(repeated[0])} is there twice, or asked for "
+            "twice; expected every name once: rename it, or name it once in x and y together"
         )
 
 
@@ -158,7 +161,8 @@ def _checked_dtype(table: str, field: pa.Field, is_label: bool) -> np.dtype[Any]
         if is_label:
             expected, remedy = "integers, strings or booleans", "convert it"
         raise DataError(
-            f"{table}: column {field.name!r} is of type {field.type}; expected {expected}: {remedy}"
+            f"{table}: column {quoted(field.name)} is of type {shortened(field.type)}; "
+            f"expected {expected}: {remedy}"
         )
     return dtype
 
@@ -234,6 +238,7 @@ def _opened_csv(
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
+    require_regular(path)
     try:
         with pacsv.open_csv(path, read_options, convert_options=convert_options) as reader:
             yield reader
@@ -241,12 +246,12 @@ def _opened_csv(
         raise
     except (pa.ArrowException, OSError) as error:
         # pyarrow counts the columns of the file from 0, and its rows from 1, the header.
-        column = re.compile(r"In CSV column #(\d+)")
-        what = column.sub(lambda match: f"column {all_names[int(match[1])]!r}", str(error))
+        name_of = lambda match: f"column {quoted(all_names[int(match[1])])}"  # noqa: E731
+        what = re.sub(r"In CSV column #(\d+)", name_of, str(error))
         what = re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 2}", what)
         raise DataError(
-            f"{path}: {what}; expected as many fields in every line as the header has, and "
-            f"values of the type that those of the first MiB have: mend that line, or give the "
+            f"{path}: {shortened(what)}; expected as many fields in every line as the header has, "
+            "and values of the type that those of the first MiB have: mend that line, or give the "
             "columns their types in a Parquet file"
         ) from error
 
@@ -303,12 +308,13 @@ def _opened_parquet(file: Path) -> Iterator[pq.ParquetFile]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    require_regular(file)
     try:
         with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
             yield opened
-    except FileNotFoundError:
+    except (FileNotFoundError, DsoftmaxError):
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{file} cannot be read: {error}; it is damaged or no Parquet file, copy it again"
+            f"{file} cannot be read as Parquet: {shortened(error)}; copy it again"
         ) from error

@@ -29,7 +29,8 @@ from dsoftmax.data.source import Source
 from dsoftmax.data.store_changes import require_unchanged, warn_of_absent_chunks
 from dsoftmax.data.zarr_array import ZarrArray, described, forget_chunks
 from dsoftmax.errors import DataError
-from dsoftmax.storage.urls import absolute_url, open_node
+from dsoftmax.storage.credentials import public_url
+from dsoftmax.storage.urls import absolute_url, error_text, open_node
 from dsoftmax.typing import Array
 
 _MOST_BYTES = 32 * 2**20
@@ -57,22 +58,29 @@ def rows_of_group(place: Path | str, x: Names, y: str | None) -> RowStream:
         If there is nothing at a path.
     """
     group = _open(place)
-    named = [name for name in (x, y) if isinstance(name, str) and name in group]
-    pair = find_pair([*named, *group.array_keys()], x, y)
+    try:
+        named = [name for name in (x, y) if isinstance(name, str) and name in group]
+        held = {name: f"{name} {array.shape} {array.dtype}" for name, array in group.arrays()}
+    except Exception as error:  # whatever damaged metadata make Zarr raise
+        raise DataError(
+            f"an array in {public_url(place)} cannot be opened: {error_text(error)}; restore it, "
+            "or write it again"
+        ) from error
+    pair = find_pair([*named, *held], x, y)
     if pair is None:
-        contents = [f"{name} {array.shape} {array.dtype}" for name, array in sorted(group.arrays())]
-        raise no_pair_error(place, contents, x, y)
+        raise no_pair_error(public_url(place), [held[name] for name in sorted(held)], x, y)
     urls = {name: absolute_url(f"{place}/{key}") for name, key in zip("Xy", pair, strict=True)}
     arrays = {name: _as_stored(url) for name, url in urls.items()}
     attributes = {name: carried_attributes(array.array()) for name, array in arrays.items()}
     X, y_array = arrays["X"], arrays["y"]
     specs = checked_specs(arrays)
     require_same_axes(axes_of(None, X), axes_of(None, y_array))
-    warn_of_absent_chunks(Source(X, y_array, None, np.dtype(np.float64)), stacklevel=4)
+    # One level is that of the decorator of `ingest`.
+    warn_of_absent_chunks(Source(X, y_array, None, np.dtype(np.float64)), stacklevel=5)
     names = X.array().attrs.get("feature_names", stored_feature_names(X))
     feature_names = tuple(map(str, names)) if isinstance(names, list) else None
     blocks = partial(_read_blocks, arrays)
-    return RowStream(str(place), specs, blocks, feature_names, attributes)
+    return RowStream(public_url(place), specs, blocks, feature_names, attributes)
 
 
 def _open(place: Path | str) -> zarr.Group:
@@ -86,8 +94,8 @@ def _open(place: Path | str) -> zarr.Group:
     except DataError as error:
         reason = error
     raise DataError(
-        f"{place} is no group of Zarr arrays ({reason}); expected one, or a file whose name "
-        "ends in .npz, .npy, .csv or .parquet"
+        f"{public_url(place)} is no group of Zarr arrays ({reason}); expected one, or a file whose "
+        "name ends in .npz, .npy, .csv or .parquet"
     )
 
 
