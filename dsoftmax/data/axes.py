@@ -21,6 +21,7 @@ from dsoftmax.data.cf_encoding import XARRAY_DIMS, cf_encoding
 from dsoftmax.data.row_array import RowArray
 from dsoftmax.data.zarr_array import ZarrArray
 from dsoftmax.errors import DataError, quoted
+from dsoftmax.storage.codecs import require_safe
 from dsoftmax.storage.urls import open_raw
 from dsoftmax.typing import Array
 
@@ -275,9 +276,7 @@ def _group_of(url: str | None, array: zarr.Array[Any]) -> Any:
         # Opened at its own address, with what the user gave to open it.
         parent = store.path.rpartition("/")[0]
         return FsspecStore(store.fs, read_only=True, path=parent), ""
-    if url is None:
-        return None
-    group, separator, _ = url.rpartition("/")
+    group, separator, _ = (url or "").rpartition("/")
     return group if separator and group and not group.endswith(("/", ":")) else None
 
 
@@ -292,6 +291,7 @@ def _sibling(group: Any, name: str, length: int) -> zarr.Array[Any] | None:
         else:
             found = zarr.open(group[0], path=f"{group[1]}/{name}".lstrip("/"), mode="r")
         if isinstance(found, zarr.Array) and found.shape == (length,):
+            require_safe(name, found)
             return found if _stored_names(found) in (None, [name]) else None
     return None
 

@@ -222,7 +222,9 @@ def _objects(store: Any, path: str) -> Iterable[tuple[str, str]]:
         archive = os.stat(store.path)
         stamp = f"archive {archive.st_size} {archive.st_mtime_ns}"  # no size of a chunk
     prefix = f"{path}/" if path else ""
-    return [(key.removeprefix(prefix), stamp) for key in sync(_keys(store, prefix))]
+    # A zip file lists a member that was written anew once for each time.
+    keys = dict.fromkeys(sync(_keys(store, prefix)))
+    return [(key.removeprefix(prefix), stamp) for key in keys]
 
 
 async def _keys(store: Any, prefix: str) -> list[str]:

@@ -12,6 +12,7 @@ import os
 import platform
 import socket
 import threading
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -71,18 +72,24 @@ KEEP_MEMORY = {
 }
 
 
-def return_memory() -> None:
-    """Give freed memory back to the system, in a worker that Dask pauses for what it takes.
+def return_memory(drop_caches: Callable[[], None]) -> None:
+    """Give memory back to the system, in a worker that Dask pauses for what it takes.
 
-    It would stay paused, since freed memory is kept for the next chunk.
+    It would stay paused: freed memory is kept for the next chunk, and so is what is cached.
+
+    Parameters
+    ----------
+    drop_caches : called if to give back what is freed is not enough
     """
     from distributed import get_worker
 
     manager = get_worker().memory_manager
     limit, share = manager.memory_limit, manager.memory_pause_fraction
+    trim = _malloc_trim() or (lambda _: None)
     if limit and share and psutil.Process().memory_info().rss > share * limit:
-        trim = _malloc_trim()
-        if trim is not None:
+        trim(0)
+        if psutil.Process().memory_info().rss > share * limit:
+            drop_caches()
             trim(0)
 
 

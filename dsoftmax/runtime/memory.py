@@ -189,7 +189,7 @@ def cache_room(location: Location, needs: int, *, batch: bool) -> int:
     """Return the decoded bytes that a process may cache.
 
     Dask's setting `dsoftmax.cache`, or else what is left of its memory. Mini-batches, which are
-    slow without a cache, have a quarter of the memory, as far as the process is not ended for it.
+    slow without a cache, have a quarter of the memory, as far as no worker is paused for it.
 
     Parameters
     ----------
@@ -210,7 +210,8 @@ def cache_room(location: Location, needs: int, *, batch: bool) -> int:
         return _UNLIMITED
     left = max(int(SPILL_SHARE * limit) - needs, 0)
     if batch:
-        left = max(left, min(limit // 4, location.usable - needs))
+        share = 1.0 if location.is_here else PAUSE_SHARE
+        left = max(left, min(limit // 4, int(share * limit) - needs))
     return min(left, _UNLIMITED) if location.is_here else left
 
 

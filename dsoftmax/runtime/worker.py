@@ -79,7 +79,12 @@ def run_task(function: Callable[..., Result], *arguments: Any) -> Result:
     try:
         return portably(function, *arguments)
     finally:
-        return_memory()
+        return_memory(_drop_caches)
+
+
+def _drop_caches() -> None:
+    spans.forget("")
+    forget_chunks()
 
 
 def reduce_leaves(task: Task, reduction: Reduction[Any]) -> TaskResult:

@@ -24,8 +24,9 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ShardingCodec
 from zarr.codecs._v2 import V2Codec
 
-_LABEL_BYTES = 1024  # of a string, on average, at most
+_LABEL_BYTES, _LABELS_BYTES = 1024, 1 << 26  # of a string on average, or of all of a chunk
 _OVERHEAD = 1 << 20
+_INNER_OVERHEAD = 128  # of a chunk in a shard: its place in the index, headers and checksums
 _ZSTD, _ZSTD_BLOCK = b"\x28\xb5\x2f\xfd", 1 << 17
 
 
@@ -35,8 +36,11 @@ def most_bytes(array: zarr.Array[Any]) -> int:
     Filters may widen numbers, and codecs add a little of their own.
     """
     dtype = np.dtype(array.dtype)
-    item = _LABEL_BYTES if dtype.kind in "OT" else max(dtype.itemsize, 8)
-    return math.prod(array.shards or array.chunks) * item + _OVERHEAD
+    n_items = math.prod(array.shards or array.chunks)
+    overhead = _OVERHEAD + _INNER_OVERHEAD * (n_items // math.prod(array.chunks))
+    if dtype.kind in "OT":
+        return max(n_items * _LABEL_BYTES, _LABELS_BYTES) + overhead
+    return n_items * max(dtype.itemsize, 8) + overhead
 
 
 def bounded(codec: Any, most: int) -> Any:
@@ -99,8 +103,8 @@ def _require_bounded(name: str, content: Any, most: int) -> None:
 def _check(name: str, size: int, most: int) -> None:
     if size > most:
         raise ValueError(
-            f"a chunk would be {size:,} bytes after {name}, and one of this array has at most "
-            f"{most:,}; write it again"
+            f"a chunk would be {size:,} bytes after {name}, and one of this array may have "
+            f"{most:,}; write it again, strings in smaller chunks"
         )
 
 

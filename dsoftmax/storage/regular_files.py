@@ -49,7 +49,7 @@ def _check(path: Path, most: int | None) -> None:
 def _check_size(name: str, size: int, most: int | None) -> None:
     if most is not None and size > most:
         raise OSError(
-            errno.EFBIG, f"it has {size:,} bytes, and what it is has at most {most:,}", name
+            errno.EFBIG, f"it has {size:,} bytes, where at most {most:,} are expected", name
         )
 
 

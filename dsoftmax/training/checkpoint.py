@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dsoftmax.data.source import Source
@@ -45,6 +45,14 @@ class Checkpoint:
         """Whether its run has nothing left to do in a budget of so many passes."""
         state = self.run_state
         return bool(state.finished) and not (state.out_of_budget and max_iter > self.max_iter)
+
+    def without_drawn_seed(self, fingerprint: RunFingerprint) -> RunFingerprint:
+        """Return a fingerprint without its seed if that is the one that this run has drawn."""
+        parameters = dict(fingerprint.parameters)
+        was_drawn = "random_state" not in self.fingerprint.parameters
+        if was_drawn and parameters.get("random_state") == str(self.seed):
+            del parameters["random_state"]
+        return replace(fingerprint, parameters=parameters)
 
     def require_same_run(
         self, place: str, fingerprint: RunFingerprint, source: Source, params: FitParams

@@ -136,6 +136,7 @@ class Checkpointer(Generic[R]):
             )
         if self._loaded is not None:
             assert self._fingerprint is not None, "there is a folder"
+            self._fingerprint = self._loaded.without_drawn_seed(self._fingerprint)
             self._loaded.require_same_run(self._path, self._fingerprint, source, params)
             self._is_written = True
             self._classes = None if known is None else self._loaded.classes

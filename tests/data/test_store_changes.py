@@ -412,6 +412,17 @@ def test_a_zip_file_that_is_replaced_is_noticed(tmp_path: Path) -> None:
         model(callbacks=[Once(PassEnded, lambda: second.rename(place))]).fit(place, Y)
 
 
+def test_a_chunk_that_a_zip_file_lists_twice_is_one_chunk(tmp_path: Path) -> None:
+    with zarr.storage.ZipStore(tmp_path / "X.zip", mode="w") as store:
+        array = zarr.create_array(store, shape=X.shape, dtype=X.dtype, chunks=(100, FEATURES))
+        array[:] = 1
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            array[:] = X
+    zarr.create_array(str(tmp_path / "X"), data=X, chunks=(100, FEATURES))
+    expected = model().fit(tmp_path / "X", Y)
+    assert model().fit(tmp_path / "X.zip", Y).coef_.tobytes() == expected.coef_.tobytes()
+
+
 class WithoutLists(http.server.SimpleHTTPRequestHandler):
     """A server of files that lists no folders."""
 

@@ -80,3 +80,33 @@ def test_a_worker_that_is_paused_for_what_it_has_freed_goes_on(
         client.submit(run_task, allocate_and_free, 200, pure=False).result(60)
         assert "pausing worker" in str(client.get_worker_logs()).lower()
         client.submit(run_task, allocate_and_free, 1, pure=False).result(60)
+
+
+def cache_spans(n_blocks: int) -> None:
+    from dsoftmax.runtime.worker import spans
+
+    for number in range(n_blocks):
+        spans._cache.put(("X", number, number + 1, None), np.ones(1 << 17), 1 << 20, 1 << 30)
+    time.sleep(1)
+
+
+def count_cached(n_blocks: int) -> int:
+    from dsoftmax.runtime.worker import spans
+
+    return sum(("X", number, number + 1, None) in spans for number in range(n_blocks))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_paused_for_what_it_has_cached_drops_it_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dsoftmax.runtime.connect import local_workers
+    from dsoftmax.runtime.worker import run_task
+
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", "0.5")
+    with local_workers(1, "500 MiB") as client:
+        client.submit(run_task, cache_spans, 20, pure=False).result(60)
+        assert client.submit(run_task, count_cached, 20, pure=False).result(60) == 20
+        client.submit(run_task, cache_spans, 200, pure=False).result(60)
+        assert "pausing worker" in str(client.get_worker_logs()).lower()
+        assert client.submit(run_task, count_cached, 200, pure=False).result(60) == 0

@@ -298,6 +298,17 @@ def test_chunks_that_are_sound_are_decoded_by_all_codecs(tmp_path: Path) -> None
         np.testing.assert_array_equal(open_data(place).read(0, 4000).X, noise)
 
 
+def test_a_shard_of_tiny_chunks_and_labels_of_great_length_are_sound(tmp_path: Path) -> None:
+    shape, labels = (30_000, 1), np.array(["a" * 3000, "b" * 3000])[np.arange(200) % 2]
+    tiny = zarr.create_array(
+        str(tmp_path / "X"), shape=shape, dtype="i1", chunks=(1, 1), shards=shape
+    )
+    tiny[:] = np.arange(30_000)[:, None] % 100
+    assert open_data(str(tmp_path / "X")).read(0, 30_000).X.sum() == tiny[:].sum()
+    zarr.create_array(str(tmp_path / "y"), shape=200, dtype=str)[:] = labels
+    assert SoftmaxRegression(max_iter=1).fit(np.ones((200, 1)), str(tmp_path / "y")).n_iter_ == 1
+
+
 HEADERS = {
     "a product": b"{'descr': '<f8', 'fortran_order': False, 'shape': (10**15, 3)}",
     "10**15 rows": b"{'descr': '<f8', 'fortran_order': False, 'shape': (1%s, 3)}" % (b"0" * 15),
