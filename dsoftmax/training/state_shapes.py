@@ -51,6 +51,7 @@ _SHAPES: dict[str, dict[str, str | tuple[str, ...]]] = {
     "UnknownLabels": {"labels": "i", "rows": "i", "weight": "i"},
 }
 _COUNTS = ("codes", "exponent", "fold", "keys", "rows")  # arrays that hold integers
+_SUMS = ("weight",)  # those that hold integers where no weights are given
 _ANY = ("X", "labels")  # and those that are of a dtype of the data
 _FINITE = ("change", "coef", "coefficients", "intercept", "start", "step")
 _MOST_COUNTED = 1 << 53
@@ -118,6 +119,7 @@ def _fault(name: str, array: Array, letters: list[str], lengths: dict[str, int])
         return f"has shape {array.shape}, where ({expected}) was expected"
     lengths.update(zip(letters, array.shape, strict=True))
     kinds = "iu" if name in _COUNTS else "biufUS" if name in _ANY else "f"
+    kinds = "iuf" if name in _SUMS else kinds
     if array.dtype.kind not in kinds:
         return f"is of dtype {array.dtype}"
     if name in _FINITE and not np.isfinite(array).all():

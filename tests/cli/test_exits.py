@@ -270,9 +270,9 @@ main()
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_command_that_is_stopped_at_any_time_says_how_to_go_on(tmp_path: Path) -> None:
-    """Twenty of the random trials of `tests/benchmarks/stops.py`, which runs hundreds."""
+    """Ten of the random trials of `tests/benchmarks/stops.py`, which runs hundreds."""
     trials = Trials(tmp_path / "trials")
-    for seed in range(20):
+    for seed in range(10):
         where = list(WHERE)[seed % 2]
         trial = trials.run(where, 1000 + seed, again=seed % 7 == 0)
         assert not trial.faults, json.dumps(vars(trial), default=str, indent=1)

@@ -116,7 +116,7 @@ def test_a_job_goes_on_after_the_signal_a_preemption_and_a_requeue(
     log = said(where)
     print(log)
     # Slurm itself sends back what is requeued, and a preemption has a time of grace here.
-    assert log.count("back to the queue") == 2
+    assert log.count("back to the queue, to go on") == 2
     assert log.count("goes on, after") == 3
     assert log.count("adam on 2 Dask workers") == 4
     assert bits_of(where / "run/model.zarr") == undisturbed(path, 7)

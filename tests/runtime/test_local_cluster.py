@@ -303,6 +303,7 @@ def test_the_private_folder_is_gone_after_close(client: Client) -> None:
 
 @pytest.mark.slow
 def test_the_log_levels_of_this_process_are_restored() -> None:
+    close_embedded_cluster()  # of another test
     handlers = logging.getLogger("distributed").handlers
     levels = [handler.level for handler in handlers]
     embedded_client()
