@@ -50,9 +50,12 @@ _SHAPES: dict[str, dict[str, str | tuple[str, ...]]] = {
     "Trial": {"point": "pk"},
     "UnknownLabels": {"labels": "i", "rows": "i", "weight": "i"},
 }
-_COUNTS = ("codes", "exponent", "fold", "keys", "rows")  # arrays that hold integers
-_SUMS = ("weight",)  # those that hold integers where no weights are given
-_ANY = ("X", "labels")  # and those that are of a dtype of the data
+# The kinds of dtype of arrays, which are floats by default. Weights that are not given are counts.
+_KINDS = dict.fromkeys(("codes", "exponent", "fold", "keys", "rows"), "iu") | {
+    "X": "biufUS",
+    "labels": "biufUS",
+    "weight": "iuf",
+}
 _FINITE = ("change", "coef", "coefficients", "intercept", "start", "step")
 _MOST_COUNTED = 1 << 53
 
@@ -118,9 +121,7 @@ def _fault(name: str, array: Array, letters: list[str], lengths: dict[str, int])
         expected = ", ".join("any" if length is None else str(length) for length in known)
         return f"has shape {array.shape}, where ({expected}) was expected"
     lengths.update(zip(letters, array.shape, strict=True))
-    kinds = "iu" if name in _COUNTS else "biufUS" if name in _ANY else "f"
-    kinds = "iuf" if name in _SUMS else kinds
-    if array.dtype.kind not in kinds:
+    if array.dtype.kind not in _KINDS.get(name, "f"):
         return f"is of dtype {array.dtype}"
     if name in _FINITE and not np.isfinite(array).all():
         return "is not finite"
